@@ -1,0 +1,137 @@
+"""What a person at the terminal sees: mistakes, exit codes, durations, tables, progress.
+
+Every command ends through `run_command`, so that a mistake is told in one or two lines and
+never as a traceback:
+
+    if __name__ == "__main__":
+        run_command(main)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+
+class UserError(Exception):
+    """Something the user can put right. The text says what is wrong, where, and the remedy."""
+
+    exit_code = EXIT_FAILED
+
+
+class SettingsError(UserError):
+    """One or more wrong flags, keys or values, told together.
+
+    Attributes:
+        mistakes: one line each.
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, mistakes: Sequence[str]):
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run `main(argv)` and leave with its exit code; tell a known mistake in plain words."""
+    try:
+        sys.exit(main(sys.argv[1:]) or EXIT_OK)
+    except UserError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_error("stopped by Ctrl-C")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`| head`) has left. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)
+    except (MemoryError, RuntimeError, OSError) as error:
+        explanation = _explain(error)
+        if explanation is None:
+            raise
+        print_error(explanation)
+        sys.exit(EXIT_FAILED)
+
+
+def _explain(error: Exception) -> str | None:
+    """Words for failures of the machine rather than of the program; None for a bug of ours."""
+    text = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "out of memory" in text.lower()
+    ):
+        return (
+            "out of memory: lower --batch_size (raise --grad_accumulation_steps by the same "
+            "factor to keep the training result), or lower --max_length"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        if error.errno == errno.ENOSPC:
+            return f"no space left on the disk of {error.filename}: free some and run again"
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the disk: free some and run again"
+    return None
+
+
+def print_error(text: str) -> None:
+    """Print a mistake to standard error, each line marked `error:`."""
+    for line in text.splitlines() or [""]:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 row`, `1,437 rows`; `nouns` where the plural is not noun + s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in plain text: the first column left-aligned, the others right-aligned."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def progress_bar(description: str, total: int, unit: str, initial: int = 0):
+    """A tqdm bar with rate and time left on standard error; silent where that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        unit_scale=total >= 10_000,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+        delay=0.5,
+    )

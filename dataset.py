@@ -1,0 +1,734 @@
+"""Rows of tokens: read, check, complete, cut, split and batch.
+
+    vocabulary = Vocabulary.load("data/digits/vocab.json")
+    rows = TokenLabelDataset.read("data/digits/train.jsonl", vocabulary, max_length=1024)
+    train, validation = rows.split(fraction=0.2, seed=42)
+    for indices in train.epoch_batches(batch_size=32, seed=42, epoch=0):
+        ids_BxT, lengths_B = train.gather(indices)
+
+A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
+its label tail stand at `parse_row`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from console import UserError, plural, progress_bar
+from vocabulary import Vocabulary, label_token
+
+ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
+MOST_ERRORS_SHOWN = 20
+TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
+# Rows whose lengths are sorted together before cutting batches: enough to leave next to no
+# padding, few enough that rows still meet different company in every epoch.
+_BATCHES_SORTED_TOGETHER = 50
+
+
+class RowError(Exception):
+    """A row that breaks the format; the text is the reason."""
+
+
+@dataclass
+class ReadCounts:
+    """What reading changed or met, in rows unless said otherwise."""
+
+    rows: int = 0
+    labelled: int = 0
+    completed: int = 0  # label tail added from `label`
+    repaired: int = 0  # broken tail <CLS> <CLS> <EOS> or <CLS> <EOS> put right from `label`
+    cut: int = 0
+    cut_tokens: int = 0
+    unknown_tokens: int = 0  # tokens, not rows
+    padding_dropped: int = 0  # rows that ended in <PAD>
+    skipped: int = 0
+    first_skipped: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What a person should know about the reading, one line each; empty if nothing."""
+        found = []
+        if self.completed:
+            found.append(f"{plural(self.completed, 'label tail')} completed")
+        if self.repaired:
+            found.append(f"{plural(self.repaired, 'broken label tail')} repaired")
+        if self.cut:
+            found.append(
+                f"{plural(self.cut, 'row')} cut to max_length, "
+                f"{plural(self.cut_tokens, 'token')} left out"
+            )
+        if self.unknown_tokens:
+            found.append(f"{plural(self.unknown_tokens, 'unknown token')} read as <UNK>")
+        if self.padding_dropped:
+            found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
+        if self.skipped:
+            found.append(f"{plural(self.skipped, 'bad row')} skipped, the first:")
+            found += [f"  {line}" for line in self.first_skipped]
+        return found
+
+
+@dataclass
+class BadRow:
+    """A row that could not be read, kept for the evaluation's report."""
+
+    line: int
+    reason: str
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TokenLabelDataset:
+    """Checked rows in compact arrays; subsets share the token array.
+
+    Attributes:
+        vocabulary: the vocabulary of the ids.
+        max_length: rows are cut to this many tokens.
+        tokens: every row's ids after one another, uint16 (uint32 for large vocabularies).
+        starts_N, lengths_N: where row i lies in `tokens`.
+        classes_N: index into `vocabulary.labels`, -1 for an unlabelled row.
+        body_lengths_N: tokens before the label tail (or before a closing <CLS> or <EOS>).
+        lines_N: line number in the file, from 1.
+        groups_N: rows with the same number >= 0 must stay on one side of a split.
+        counts: what reading met (of the whole file, also in a subset).
+        records: the parsed JSON objects, where asked for.
+        bad_rows: rows that could not be read, with on_bad_row="keep".
+    """
+
+    vocabulary: Vocabulary
+    max_length: int
+    tokens: np.ndarray
+    starts_N: np.ndarray
+    lengths_N: np.ndarray
+    classes_N: np.ndarray
+    body_lengths_N: np.ndarray
+    lines_N: np.ndarray
+    groups_N: np.ndarray
+    counts: ReadCounts
+    records: list[dict[str, Any]] | None = None
+    bad_rows: list[BadRow] = field(default_factory=list)
+
+    # ---------------------------------------------------------------------------- reading
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        vocabulary: Vocabulary,
+        *,
+        max_length: int,
+        on_bad_row: str = "error",
+        unknown_token: str = "error",
+        group_by: str | None = None,
+        keep_records: bool = False,
+        for_label: bool = False,
+    ) -> TokenLabelDataset:
+        """Read a JSONL file of rows.
+
+        Args:
+            path: the file.
+            vocabulary: token -> id.
+            max_length: cut longer rows, see `cut_row`.
+            on_bad_row: "error" lists the first 20 bad rows and fails, "skip" counts them,
+                "keep" collects them in `bad_rows`.
+            unknown_token: "error" makes a row with an unknown token a bad row, "unk" maps it
+                to <UNK> and counts it.
+            group_by: key path such as `meta.source`; rows with the same value form a group.
+            keep_records: keep the parsed objects (evaluation returns the user's own keys).
+            for_label: the rows are only to be classified, see `parse_row`.
+
+        Raises:
+            UserError: no such file, bad rows (with file, line and reason), no rows at all.
+        """
+        path = Path(path)
+        if unknown_token == "unk" and vocabulary.unk_id is None:
+            raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
+        builder = _Builder(vocabulary, max_length)
+        bad_rows: list[BadRow] = []
+        records: list[dict[str, Any]] = []
+        for line, record, problem in read_json_lines(path):
+            try:
+                if problem is not None:
+                    raise RowError(problem)
+                row = parse_row(record, vocabulary, unknown_token, for_label)
+            except RowError as error:
+                if on_bad_row == "skip":
+                    builder.counts.skipped += 1
+                    if len(builder.counts.first_skipped) < 5:
+                        builder.counts.first_skipped.append(f"{path}:{line}: {error}")
+                else:
+                    kept = record if isinstance(record, dict) else {}
+                    bad_rows.append(BadRow(line, str(error), kept))
+                continue
+            builder.add(row, line, _group_value(record, group_by))
+            if keep_records:
+                records.append(record)
+        if bad_rows and on_bad_row == "error":
+            shown = [f"{path}:{bad.line}: {bad.reason}" for bad in bad_rows[:MOST_ERRORS_SHOWN]]
+            rest = len(bad_rows) - len(shown)
+            if rest:
+                shown.append(f"... and {plural(rest, 'more bad row')}")
+            shown.append("correct them, or leave them out with --on_bad_row skip")
+            raise UserError("\n".join(shown))
+        if not builder.starts and not (bad_rows and on_bad_row == "keep"):
+            for line in builder.counts.first_skipped:
+                raise UserError(f"{path}: every row is bad; the first: {line}")
+            raise UserError(f"{path}: no rows in this file")
+        return replace(
+            builder.finish(), records=records if keep_records else None, bad_rows=bad_rows
+        )
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[dict[str, Any]],
+        vocabulary: Vocabulary,
+        *,
+        max_length: int,
+        for_label: bool = False,
+    ) -> TokenLabelDataset:
+        """Rows given as Python objects; the same rules as a file's.
+
+        Raises:
+            UserError: a record breaks the format.
+        """
+        builder = _Builder(vocabulary, max_length)
+        for number, record in enumerate(records, 1):
+            try:
+                builder.add(parse_row(record, vocabulary, for_label=for_label), number, None)
+            except RowError as error:
+                raise UserError(f"row {number}: {error}") from None
+        return builder.finish()
+
+    # ---------------------------------------------------------------------------- looking
+
+    def __len__(self) -> int:
+        return len(self.starts_N)
+
+    def row(self, index: int) -> np.ndarray:
+        """Ids of one row, without padding."""
+        start = self.starts_N[index]
+        return self.tokens[start : start + self.lengths_N[index]]
+
+    def body(self, index: int) -> np.ndarray:
+        """Ids of one row without its tail."""
+        start = self.starts_N[index]
+        return self.tokens[start : start + self.body_lengths_N[index]]
+
+    def classification_prompt(self, index: int) -> np.ndarray:
+        """The row up to and including its last <CLS>; one is appended where there is none.
+
+        Raises:
+            UserError: the vocabulary has no <CLS>.
+        """
+        cls_id = self.vocabulary.cls_id
+        if cls_id is None:
+            raise UserError("the vocabulary has no <CLS>: rows cannot be classified")
+        ids = self.row(index)
+        places = np.flatnonzero(ids == cls_id)
+        if len(places):
+            return ids[: places[-1] + 1]
+        body = self.body(index)
+        longer = np.append(body, np.array([cls_id], body.dtype))
+        return np.array(cut_row(longer.tolist(), self.max_length, self.vocabulary.img_id))
+
+    @property
+    def target_count(self) -> int:
+        """Tokens that have something before them, hence count for loss and perplexity."""
+        return int(self.lengths_N.sum() - len(self))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any row is labelled."""
+        return bool((self.classes_N >= 0).any())
+
+    def subset(self, indices: np.ndarray) -> TokenLabelDataset:
+        """The rows `indices`, sharing the token array."""
+        return replace(
+            self,
+            starts_N=self.starts_N[indices],
+            lengths_N=self.lengths_N[indices],
+            classes_N=self.classes_N[indices],
+            body_lengths_N=self.body_lengths_N[indices],
+            lines_N=self.lines_N[indices],
+            groups_N=self.groups_N[indices],
+            records=[self.records[i] for i in indices] if self.records is not None else None,
+        )
+
+    def body_keys(self) -> list[bytes]:
+        """A 128-bit fingerprint of each row's body: equal bodies have equal keys."""
+        flat = np.ascontiguousarray(self.tokens)
+        size = flat.itemsize
+        view = memoryview(flat).cast("B")
+        return [
+            hashlib.blake2b(view[start * size : (start + length) * size], digest_size=16).digest()
+            for start, length in zip(
+                self.starts_N.tolist(), self.body_lengths_N.tolist(), strict=True
+            )
+        ]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the rows and their labels: the same data gives the same text."""
+        digest = hashlib.sha256()
+        for array_ in (self.lengths_N, self.classes_N, self.starts_N, self.tokens):
+            digest.update(np.ascontiguousarray(array_).tobytes())
+        return digest.hexdigest()
+
+    # ---------------------------------------------------------------------------- splitting
+
+    def split(self, fraction: float, seed: int) -> tuple[TokenLabelDataset, TokenLabelDataset]:
+        """Split into training and held-out rows; see `split_rows`.
+
+        Raises:
+            UserError: all rows belong together, so nothing can be held out.
+        """
+        bodies = number_keys(self.body_keys())
+        train, held_out = split_rows([bodies, self.groups_N], self.classes_N, fraction, seed)
+        if not len(train) or not len(held_out):
+            raise UserError(
+                "the rows cannot be split into training and validation: they are too few, or "
+                "all share one body or group; give more rows or --val_data_path"
+            )
+        return self.subset(train), self.subset(held_out)
+
+    # ---------------------------------------------------------------------------- batching
+
+    def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+        """Row indices of each batch of one epoch, shuffled, rows of like length together.
+
+        The order follows from seed and epoch alone, so a resumed run needs no replay.
+        """
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(len(self))
+        pool = batch_size * _BATCHES_SORTED_TOGETHER
+        batches = []
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            part = part[np.argsort(self.lengths_N[part], kind="stable")]
+            batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def batches_by_length(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Row indices of batches for scoring: longest rows first, next to no padding.
+
+        Longest first, so that too little memory shows at once and not at the end.
+        """
+        order = np.argsort(-self.lengths_N.astype(np.int64), kind="stable")
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows as a right-padded matrix.
+
+        Returns:
+            ids_BxT: int64, padded with <PAD>; T is the longest row's length.
+            lengths_B: int64.
+        """
+        lengths_B = self.lengths_N[indices].astype(np.int64)
+        columns_T = np.arange(lengths_B.max())
+        real_BxT = columns_T < lengths_B[:, None]
+        places_BxT = np.where(real_BxT, self.starts_N[indices, None] + columns_T, 0)
+        ids_BxT = self.tokens[places_BxT].astype(np.int64)
+        ids_BxT[~real_BxT] = self.vocabulary.pad_id
+        return ids_BxT, lengths_B
+
+
+class _Builder:
+    """Collects parsed rows into the compact arrays of a dataset."""
+
+    def __init__(self, vocabulary: Vocabulary, max_length: int):
+        self.vocabulary, self.max_length = vocabulary, max_length
+        self.tokens = array("H" if len(vocabulary) <= 65_536 else "I")
+        self.starts, self.lines = array("q"), array("q")
+        self.lengths, self.classes, self.body_lengths = array("i"), array("i"), array("i")
+        self.groups = array("q")
+        self.group_numbers: dict[str, int] = {}
+        self.counts = ReadCounts()
+
+    def add(self, row: Row, line: int, group: str | None) -> None:
+        ids = cut_row(row.ids, self.max_length, self.vocabulary.img_id)
+        removed = len(row.ids) - len(ids)
+        self.starts.append(len(self.tokens))
+        self.tokens.extend(ids)
+        self.lengths.append(len(ids))
+        self.classes.append(row.label_class)
+        self.body_lengths.append(row.body_length - removed)
+        self.lines.append(line)
+        number = -1
+        if group is not None:
+            number = self.group_numbers.setdefault(group, len(self.group_numbers))
+        self.groups.append(number)
+        counts = self.counts
+        counts.rows += 1
+        counts.labelled += row.label_class >= 0
+        counts.completed += row.change == "completed"
+        counts.repaired += row.change == "repaired"
+        counts.unknown_tokens += row.unknown_tokens
+        counts.padding_dropped += row.padding_dropped
+        counts.cut += removed > 0
+        counts.cut_tokens += removed
+
+    def finish(self) -> TokenLabelDataset:
+        def numpy(values: array) -> np.ndarray:
+            return np.frombuffer(values, dtype=values.typecode) if values else np.zeros(0, int)
+
+        return TokenLabelDataset(
+            self.vocabulary,
+            self.max_length,
+            numpy(self.tokens),
+            numpy(self.starts),
+            numpy(self.lengths),
+            numpy(self.classes),
+            numpy(self.body_lengths),
+            numpy(self.lines),
+            numpy(self.groups),
+            self.counts,
+        )
+
+
+# ------------------------------------------------------------------------------- one row
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checked row, not yet cut.
+
+    Attributes:
+        ids: token ids, the label tail complete where there is a label.
+        label_class: index into `vocabulary.labels`, -1 without a label.
+        body_length: tokens before the tail.
+        change: "", "completed" or "repaired".
+        unknown_tokens: tokens read as <UNK>.
+        padding_dropped: whether <PAD> was dropped at the end.
+    """
+
+    ids: list[int]
+    label_class: int
+    body_length: int
+    change: str = ""
+    unknown_tokens: int = 0
+    padding_dropped: bool = False
+
+
+def parse_row(
+    record: Any, vocabulary: Vocabulary, unknown_token: str = "error", for_label: bool = False
+) -> Row:
+    """Check one record and put its label tail in order.
+
+    A labelled row ends `<CLS> <CLS_k> <EOS>`. With a `label`, a missing tail is completed and
+    the broken tails `<CLS> <CLS> <EOS>` and `<CLS> <EOS>` are repaired; without one, the tail
+    is the label. A row with neither is unlabelled and taken as it is.
+
+    Args:
+        record: a parsed JSON value.
+        vocabulary: token -> id.
+        unknown_token: "error" or "unk".
+        for_label: the row is only to be classified: one token is enough, and a broken tail
+            without `label` is read as the question `<CLS>`.
+
+    Raises:
+        RowError: the record breaks the format.
+    """
+    if not isinstance(record, dict):
+        raise RowError(f"expected an object with `tokens`, got {_show(record)}")
+    ids, unknown = _ids_of(record, vocabulary, unknown_token)
+    length = len(ids)
+    while ids and ids[-1] == vocabulary.pad_id:
+        ids.pop()
+    padding_dropped = len(ids) < length
+    if not ids:
+        raise RowError("the row has no tokens")
+    if vocabulary.pad_id in ids:
+        raise RowError("<PAD> stands inside the row; it may only fill up its end")
+
+    given = _label_class(record.get("label"), vocabulary)
+    cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
+    in_tail, body_length, broken = _read_tail(ids, vocabulary)
+    if in_tail >= 0 and given >= 0 and in_tail != given:
+        raise RowError(
+            f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
+            f"{_show(record['label'])}"
+        )
+    label_class = given if given >= 0 else in_tail
+    change = ""
+    if label_class >= 0:
+        if cls_id is None or eos_id is None:
+            raise RowError("a labelled row needs <CLS> and <EOS> in the vocabulary")
+        tail = [cls_id, vocabulary.label_ids[label_class], eos_id]
+        if ids[body_length:] != tail:
+            change = "repaired" if broken else "completed"
+            ids[body_length:] = tail
+        if not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
+            raise RowError("a label token stands before the last <CLS>: it gives the label away")
+        if not body_length:
+            raise RowError("the row has nothing before its label tail")
+    elif broken:
+        if not for_label:
+            raise RowError("the tail names no label (<CLS> <CLS> <EOS>) and the row has none")
+        ids[body_length:] = [cls_id]
+    if len(ids) < 2 and not for_label:
+        raise RowError("the row has one token: there is nothing to predict")
+    return Row(ids, label_class, body_length, change, unknown, padding_dropped)
+
+
+def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
+    """The tail of a row: (class named in it or -1, length of the body, whether it is broken)."""
+    cls_id, eos_id, n = vocabulary.cls_id, vocabulary.eos_id, len(ids)
+    if cls_id is None:
+        return -1, n - (ids[-1] == eos_id), False
+    end = n - 1 if ids[-1] == eos_id else n  # the closing <EOS> may be missing
+    if end >= 2 and ids[end - 2] == cls_id and ids[end - 1] in vocabulary.class_of_id:
+        return vocabulary.class_of_id[ids[end - 1]], end - 2, False
+    if end >= 1 and ids[end - 1] == cls_id:
+        if end == n:
+            return -1, end - 1, False
+        doubled = end >= 2 and ids[end - 2] == cls_id
+        return -1, end - 1 - doubled, True
+    return -1, end, False
+
+
+def _ids_of(
+    record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
+) -> tuple[list[int], int]:
+    """Ids of a record's `tokens` or `input_ids`, and how many tokens were unknown."""
+    tokens, given_ids = record.get("tokens"), record.get("input_ids")
+    if (tokens is None) == (given_ids is None):
+        raise RowError(
+            "both `tokens` and `input_ids`: give one of them"
+            if tokens is not None
+            else "no `tokens` and no `input_ids`"
+        )
+    if given_ids is not None:
+        if not isinstance(given_ids, list):
+            raise RowError(f"`input_ids` must be a list of ids, got {_show(given_ids)}")
+        for index in given_ids:
+            if type(index) is not int or not 0 <= index < len(vocabulary):
+                raise RowError(
+                    f"input id {_show(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                )
+        return list(given_ids), 0
+    words = _words(tokens)
+    ids_by_bytes = vocabulary.ids_by_bytes
+    try:
+        return [ids_by_bytes[word] for word in words], 0
+    except KeyError as error:
+        if unknown_token == "error":
+            word = error.args[0].decode()
+            raise RowError(
+                f"token {_show(word)} is not in the vocabulary (--unknown_token unk reads it "
+                f"as <UNK>)"
+            ) from None
+    ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
+    return ids, sum(word not in ids_by_bytes for word in words)
+
+
+def _words(tokens: Any) -> list[bytes]:
+    """`tokens` as a list of UTF-8 byte strings, split at ASCII whitespace where it is text."""
+    try:
+        if isinstance(tokens, str):
+            return tokens.encode().split()
+        if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+            return [token.encode() for token in tokens]
+    except UnicodeEncodeError:
+        raise RowError("`tokens` has a lone surrogate: not valid Unicode") from None
+    raise RowError(f"`tokens` must be a string or a list of strings, got {_show(tokens)}")
+
+
+def _label_class(label: Any, vocabulary: Vocabulary) -> int:
+    """Index of a record's label, -1 where it has none (absent or null)."""
+    if label is None:
+        return -1
+    token = label_token(label_text(label))
+    index = vocabulary.class_of_id.get(vocabulary.ids.get(token, -1))
+    if index is None:
+        raise RowError(f"label {_show(label)}: the vocabulary has no token {_show(token)}")
+    return index
+
+
+def label_text(label: Any) -> str:
+    """A record's label as text: an integer or a string without whitespace.
+
+    Raises:
+        RowError: it is neither.
+    """
+    if isinstance(label, str) and label and label.split() == [label]:
+        return label
+    if type(label) is int:
+        return str(label)
+    raise RowError(f"label must be a whole number or a text without spaces, got {_show(label)}")
+
+
+def cut_row(ids: list[int], max_length: int, img_id: int | None) -> list[int]:
+    """Cut a row to `max_length`: tokens leave from the left of the body.
+
+    A leading <IMG> stays, and so does all that stands at the end, the label tail above all.
+    """
+    if len(ids) <= max_length:
+        return ids
+    kept = 1 if ids[0] == img_id else 0
+    return ids[:kept] + ids[len(ids) - max_length + kept :]
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
+    """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
+
+    The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
+
+    Raises:
+        UserError: no such file, or not a file.
+    """
+    if not path.is_file():
+        reason = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {reason}")
+    size = os.path.getsize(path)
+    with open(path, "rb") as handle, progress_bar(f"reading {path.name}", size, "B") as bar:
+        waiting = 0
+        for line, raw in enumerate(handle, 1):
+            waiting += len(raw)
+            if waiting > 1_000_000:
+                bar.update(waiting)
+                waiting = 0
+            if line == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.isspace() or not raw:
+                continue
+            try:
+                yield line, _DECODER.decode(raw.decode()), None
+            except UnicodeDecodeError as error:
+                yield line, None, f"not UTF-8 text (byte {error.start + 1} of the line)"
+            except RecursionError:
+                yield line, None, "nested too deeply"
+            except ValueError as error:
+                yield line, None, f"not valid JSON: {error}"
+
+
+def _pairs_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{_show(text)} is too large a number")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs_once, parse_constant=_refuse_constant, parse_float=_finite_float
+)
+
+
+def _group_value(record: dict[str, Any], group_by: str | None) -> str | None:
+    """The value at a key path as text, None where the record lacks it."""
+    if group_by is None:
+        return None
+    value: Any = record
+    for key in group_by.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return None if value is None else json.dumps(value, sort_keys=True)
+
+
+def _show(value: Any) -> str:
+    """A value for a message: one short line, printable whatever it holds."""
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # not JSON, or nested to the limit
+        text = f"a value of type {type(value).__name__}"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+# ------------------------------------------------------------------------------- splitting
+
+
+def number_keys(keys: Iterable[Any]) -> np.ndarray:
+    """Each distinct key as a whole number from 0, in order of appearance."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def split_rows(
+    keys: list[np.ndarray], classes_N: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split row numbers into those kept and those held out, stratified and by group.
+
+    Args:
+        keys: arrays of N group numbers; two rows with the same number >= 0 in any of them stay
+            on one side, and so do rows linked through others.
+        classes_N: class of each row, -1 for none; each class is held out in the same share.
+        fraction: share to hold out. Every class with at least two groups gets at least one
+            held-out row and keeps at least one.
+        seed: decides which.
+
+    Returns:
+        kept, held_out: sorted row numbers.
+    """
+    components_N = _linked(keys, len(classes_N))
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(classes_N))
+    # The rows of each component, components in shuffled order.
+    order = shuffled[np.argsort(components_N[shuffled], kind="stable")]
+    borders = np.flatnonzero(np.diff(components_N[order])) + 1
+    groups = np.split(order, borders)
+    groups = [groups[i] for i in random.permutation(len(groups))]
+
+    wanted, groups_of = {}, {}
+    for group in groups:
+        # A component that mixes classes counts for the class of its first row.
+        groups_of.setdefault(int(classes_N[group[0]]), []).append(group)
+    for name, members in groups_of.items():
+        rows = sum(len(group) for group in members)
+        # A class that is one group can only be learned, not held out.
+        wanted[name] = min(max(round(fraction * rows), 1), rows - 1) if len(members) > 1 else 0
+
+    held_out: list[np.ndarray] = []
+    for name, members in groups_of.items():
+        room = wanted[name]
+        smallest = min(len(group) for group in members)
+        for group in members:
+            # The smallest group may overshoot, so that no class stays without a held-out row.
+            if len(group) <= room or (room == wanted[name] > 0 and len(group) == smallest):
+                held_out.append(group)
+                room -= len(group)
+            if room <= 0:
+                break
+    chosen = np.zeros(len(classes_N), dtype=bool)
+    if held_out:
+        chosen[np.concatenate(held_out)] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _linked(keys: list[np.ndarray], rows: int) -> np.ndarray:
+    """Connected components of rows that share a number >= 0 in any of the key arrays."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes, row_side, key_side = rows, [], []
+    for numbers in keys:
+        present = np.flatnonzero(numbers >= 0)
+        row_side.append(present)
+        key_side.append(numbers[present] + nodes)
+        nodes += int(numbers.max(initial=-1)) + 1
+    ends = np.concatenate(row_side), np.concatenate(key_side)
+    graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][:rows]

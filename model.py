@@ -1,0 +1,320 @@
+"""The model: build it, load it, save it in Hugging Face format, choose device and precision.
+
+trained = load_trained_model("outputs/best_model")
+logits_BxTxV = trained.model(ids_BxT).logits
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from console import UserError
+from run_folder import atomic_folder, remove_leftovers
+from settings import TrainSettings, load_train_settings
+from vocabulary import Vocabulary
+
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+WEIGHTS, CONFIG, SETTINGS, CODEBOOK = (
+    "model.safetensors",
+    "config.json",
+    "settings.yaml",
+    "codebook.npz",
+)
+_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+# ------------------------------------------------------------------------------- hardware
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of an option `auto|cpu|cuda|mps`.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise UserError(f"--device {name}: no such device here; use --device auto or cpu")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Arithmetic of the matrix products; weights stay in fp32.
+
+    Attributes:
+        name: fp32, bf16 or fp16.
+        reason: why, in words for the user.
+    """
+
+    name: str
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that matrix products compute in."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """The context in which to run the model."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision of an option `auto|fp32|bf16|fp16` on a device.
+
+    Raises:
+        UserError: the device cannot compute in the precision asked for.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if name != "auto":
+        return Precision(name, "as asked for")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", "this GPU computes in bf16")
+        return Precision("fp32", "this GPU does not compute in bf16")
+    if device.type == "cpu":
+        feature = _cpu_bf16_feature()
+        if feature:
+            return Precision("bf16", f"this CPU computes in bf16 ({feature})")
+        return Precision("fp32", "this CPU does not compute in bf16 (no AVX512-BF16, no AMX)")
+    return Precision("fp32", f"bf16 is not used on {device.type}")
+
+
+def _cpu_bf16_feature() -> str | None:
+    """The instruction set in which this CPU multiplies bf16 numbers, None where it has none.
+
+    Read from the system's own list: torch answers for what it can emulate as well, and
+    emulated bf16 is slower than fp32.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return None
+    for flag, feature in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
+        if flag in flags:
+            return feature
+    return None
+
+
+# ------------------------------------------------------------------------------- building
+
+
+def build_model(settings: TrainSettings, vocabulary: Vocabulary) -> torch.nn.Module:
+    """A GPT2LMHeadModel with fresh weights drawn from `settings.seed`."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
+    config = GPT2Config(
+        vocab_size=len(vocabulary),
+        n_positions=settings.n_positions,
+        n_layer=settings.n_layer,
+        n_head=settings.n_head,
+        n_embd=settings.n_embd,
+        resid_pdrop=settings.dropout,
+        embd_pdrop=settings.dropout,
+        attn_pdrop=settings.attention_dropout,
+        # gelu_new runs as five operations; this is the same function in one kernel.
+        activation_function="gelu_pytorch_tanh",
+        # The defaults (50256) lie outside a small vocabulary.
+        bos_token_id=end_id,
+        eos_token_id=end_id,
+        pad_token_id=vocabulary.pad_id,
+    )
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(settings.seed)
+    return GPT2LMHeadModel(config)
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Parameters of a model, tied ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:
+    """Last hidden states of right-padded rows, B x T x n_embd; the head comes after.
+
+    No attention mask: with causal attention no real token sees the padding behind it, and a
+    mask would leave the fused attention kernel. The embedding is taken here because
+    transformers warns about a missing mask where it is given ids.
+    """
+    embedded_BxTxD = model.transformer.wte(ids_BxT)
+    return model.transformer(inputs_embeds=embedded_BxTxD, use_cache=False).last_hidden_state
+
+
+# ------------------------------------------------------------------------------- saving
+
+
+def save_model_folder(
+    model: torch.nn.Module,
+    folder: Path,
+    vocabulary: Vocabulary,
+    settings_yaml: str,
+    codebook: Path | None,
+) -> None:
+    """Write a model folder that transformers loads, or bring an existing one up to date.
+
+    A new folder appears whole. In an existing one of the same run only the weights differ, and
+    they are replaced by one rename, so that a reader never meets a half-written model.
+
+    Args:
+        model: the GPT2LMHeadModel; its fp32 weights are written.
+        folder: where to.
+        vocabulary: its tokenizer goes along.
+        settings_yaml: the resolved settings; max_length is read from them again.
+        codebook: the codebook.npz to take along, None for rows that are no images.
+    """
+    remove_leftovers(folder.parent)
+    if not folder.exists():
+        with atomic_folder(folder) as new:
+            model.config.architectures = [type(model).__name__]
+            model.config.dtype = torch.float32
+            model.config.save_pretrained(new)
+            model.generation_config.save_pretrained(new)
+            _save_weights(model, new / WEIGHTS)
+            vocabulary.save_tokenizer(new)
+            (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
+            if codebook is not None:
+                shutil.copyfile(codebook, new / CODEBOOK)
+        return
+    temporary = folder / f".{WEIGHTS}.tmp"
+    _save_weights(model, temporary)
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, folder / WEIGHTS)
+
+
+def _save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write the weights as save_pretrained would: fp32, the tied head left out."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    del state["lm_head.weight"]  # tied to transformer.wte.weight
+    save_file(state, path, metadata={"format": "pt"})
+
+
+# ------------------------------------------------------------------------------- loading
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model folder in memory, ready to use.
+
+    Attributes:
+        model: GPT2LMHeadModel in evaluation mode on `device`.
+        vocabulary: its vocabulary.
+        settings: what it was trained with.
+        device, precision: where and how it computes.
+        codebook: path of its image codebook, None for rows that are no images.
+        folder: where it came from.
+    """
+
+    model: torch.nn.Module
+    vocabulary: Vocabulary
+    settings: TrainSettings
+    device: torch.device
+    precision: Precision
+    codebook: Path | None
+    folder: Path
+
+    @property
+    def max_length(self) -> int:
+        """The longest row it was trained for; evaluation and generation keep to it."""
+        return self.settings.max_length
+
+
+def load_trained_model(
+    folder: str | Path, device: str = "auto", precision: str = "auto"
+) -> TrainedModel:
+    """Load a model folder that training wrote.
+
+    Raises:
+        UserError: the folder or a file of it is missing, damaged, or contradicts another.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
+            f"folder with --model_path"
+        )
+    vocabulary = Vocabulary.load(folder / "vocab.json")
+    settings = load_train_settings(_existing(folder / SETTINGS))
+    model = _load_model(folder)
+    if model.config.vocab_size != len(vocabulary):
+        raise UserError(
+            f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
+            f"{model.config.vocab_size}: the files belong to different models"
+        )
+    if settings.max_length > model.config.n_positions:
+        raise UserError(
+            f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
+            f"{model.config.n_positions} positions: the files belong to different models"
+        )
+    codebook_path = folder / CODEBOOK
+    target = choose_device(device)
+    return TrainedModel(
+        model=model.to(target).eval(),
+        vocabulary=vocabulary,
+        settings=settings,
+        device=target,
+        precision=choose_precision(precision, target),
+        codebook=codebook_path if codebook_path.exists() else None,
+        folder=folder,
+    )
+
+
+def _load_model(folder: Path) -> torch.nn.Module:
+    """The GPT2LMHeadModel of a folder, from config.json and safetensors alone."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    try:
+        values = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
+        config = GPT2Config(**values)
+        config._attn_implementation = "sdpa"
+        with torch.device("meta"):
+            model = GPT2LMHeadModel(config)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{folder / CONFIG}: not a GPT-2 configuration ({error})") from None
+    weights = folder / WEIGHTS
+    if not weights.exists() and any(any(folder.glob(name)) for name in _PICKLED_WEIGHTS):
+        raise UserError(
+            f"{folder}: weights as a pickle are never loaded, since they can run any code; "
+            f"convert them to {WEIGHTS}"
+        )
+    try:
+        state = load_file(_existing(weights))
+    except SafetensorError as error:
+        raise UserError(f"{weights}: damaged or not a safetensors file ({error})") from None
+    state["lm_head.weight"] = state.get("transformer.wte.weight", torch.empty(0))
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state or name not in expected or state[name].shape != expected[name]:
+            raise UserError(
+                f"{folder}: {WEIGHTS} and {CONFIG} do not belong together: {name} is "
+                f"{tuple(state[name].shape) if name in state else 'missing'}, expected "
+                f"{tuple(expected[name]) if name in expected else 'no such tensor'}"
+            )
+    model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+    model.tie_weights()
+    return model
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; this is not a model folder that training wrote")
+    return path

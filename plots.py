@@ -1,0 +1,297 @@
+"""Pictures from figures, drawn with matplotlib and written atomically as PNG.
+
+No function here touches pyplot or the backend, so they work without a display, in threads and
+inside somebody else's notebook.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from run_folder import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_PATCHES_DRAWN = 1024
+_MAT = 0.9  # behind the images, so that black and white ones both show their border
+_GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
+_TILE_INCHES = 0.85
+_CAPTION_SHARE = 0.28  # of a tile's width
+_DPI = 150
+_LONGEST_CAPTION = 14
+# matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
+_FURTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "SimHei",
+)
+
+
+# ------------------------------------------------------------------------------- images
+
+
+def draw_image_sheet(
+    path: str | Path,
+    images: np.ndarray | Sequence[np.ndarray],
+    captions: Sequence[str],
+    value_range: tuple[float, float],
+    columns: int,
+    title: str,
+) -> None:
+    """Draw images side by side, each over its caption.
+
+    Args:
+        path: PNG to write.
+        images: N images of shape HxWxC, C = 1 or 3.
+        captions: N texts; long ones are shortened.
+        value_range: pixel values of black and of white.
+        columns: images in one row.
+        title: text above the sheet.
+    """
+    tiles = [_as_rgb(image, value_range) for image in images]
+    height, width, _ = tiles[0].shape
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    # Tiles are drawn enlarged, so that gaps and captions can be finer than a pixel of theirs.
+    scale = max(1, -(-64 // width))
+    height, width = height * scale, width * scale
+    gap, caption_room = width // 8, round(width * _CAPTION_SHARE)
+    step_x, step_y = width + gap, height + caption_room
+    canvas = np.full((rows * step_y + gap, columns * step_x + gap, 3), _MAT)
+    for index, tile in enumerate(tiles):
+        y, x = index // columns * step_y + gap, index % columns * step_x + gap
+        canvas[y : y + height, x : x + width] = tile.repeat(scale, 0).repeat(scale, 1)
+    figure, axes = _picture_figure(canvas, columns * _TILE_INCHES, title)
+    for index, caption in enumerate(captions):
+        x = index % columns * step_x + gap + width / 2
+        y = index // columns * step_y + gap + height + caption_room * 0.1
+        _write(axes, x, y, _shortened(caption), ha="center", va="top")
+    _save(figure, path)
+
+
+def draw_reconstructions(
+    path: str | Path,
+    originals: np.ndarray | Sequence[np.ndarray],
+    reconstructions: np.ndarray | Sequence[np.ndarray],
+    captions: Sequence[str],
+    value_range: tuple[float, float],
+    columns: int,
+    title: str,
+) -> None:
+    """Draw each image above what its codes make of it, and its caption below the pair.
+
+    Args:
+        path: PNG to write.
+        originals, reconstructions: N images each, of shape HxWxC, C = 1 or 3.
+        captions: N texts.
+        value_range: pixel values of black and of white.
+        columns: pairs in one row.
+        title: text above the sheet.
+    """
+    pairs = []
+    for original, reconstruction in zip(originals, reconstructions, strict=True):
+        upper, lower = _as_rgb(original, value_range), _as_rgb(reconstruction, value_range)
+        seam = np.full((-(-len(upper) // 16), upper.shape[1], 3), _MAT)
+        pairs.append(np.concatenate([upper, seam, lower]))
+    draw_image_sheet(path, pairs, captions, (0, 1), columns, title)
+
+
+def draw_codebook(
+    path: str | Path, patches: np.ndarray, value_range: tuple[float, float], title: str
+) -> None:
+    """Draw the patches of a codebook in the order of their codes, 32 in a row.
+
+    Of a large codebook only evenly spaced codes are drawn, and the title says so. The number
+    at the left is the code of the row's first patch.
+
+    Args:
+        path: PNG to write.
+        patches: K patches of shape pxpxC, C = 1 or 3.
+        value_range: pixel values of black and of white.
+        title: text above the picture.
+    """
+    every = -(-len(patches) // _MOST_PATCHES_DRAWN)
+    if every > 1:
+        title += f", one in {every} shown"
+    tiles = [_as_rgb(patch, value_range) for patch in patches[::every]]
+    scale = -(-24 // len(tiles[0]))  # enlarged, so that the lines between patches are thin
+    side, gap = len(tiles[0]) * scale, 2
+    columns = min(32, len(tiles))
+    rows, step = -(-len(tiles) // columns), side + gap
+    canvas = np.ones((rows * step + gap, columns * step + gap, 3))
+    for index, tile in enumerate(tiles):
+        y, x = index // columns * step, index % columns * step
+        canvas[y : y + step + gap, x : x + step + gap] = _GRID_LINE
+        y, x = y + gap, x + gap
+        canvas[y : y + side, x : x + side] = tile.repeat(scale, 0).repeat(scale, 1)
+    figure, axes = _picture_figure(canvas, columns * 0.28, title)
+    for row in range(rows):
+        y = row * step + gap + side / 2
+        _write(axes, -step / 5, y, str(row * columns * every), ha="right", va="center")
+    _save(figure, path)
+
+
+def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """An image as float RGB from 0 to 1."""
+    low, high = value_range
+    scaled = np.clip((image_HxWxC.astype(np.float64) - low) / (high - low), 0, 1)
+    return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_CAPTION else text[: _LONGEST_CAPTION - 1] + "…"
+
+
+def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
+    """A figure that shows `canvas` `width` inches wide, with room for texts around it."""
+    from matplotlib.figure import Figure
+
+    height = width * canvas.shape[0] / canvas.shape[1]
+    side, above, below = 0.45, 0.5, 0.15
+    full_width, full_height = max(width + 2 * side, 6.5), height + above + below
+    figure = Figure(figsize=(full_width, full_height), dpi=_DPI)
+    left = (full_width - width) / 2
+    axes = figure.add_axes(
+        (left / full_width, below / full_height, width / full_width, height / full_height)
+    )
+    extent = (0, canvas.shape[1], canvas.shape[0], 0)
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=extent)
+    axes.set_axis_off()
+    top = 1 - 0.22 / full_height
+    figure.text(
+        0.5, top, title, ha="center", va="center", size=10, family=_fonts(), parse_math=False
+    )
+    return figure, axes
+
+
+# ------------------------------------------------------------------------------- charts
+
+
+def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw loss.png, perplexity.png and accuracy.png from the rows of metrics.jsonl."""
+    training = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
+    if not validation:
+        return
+    loss = [("training", training, "loss"), ("validation", validation, "loss")]
+    accuracy = [("next token", validation, "next_token_accuracy")]
+    if "label_loss" in validation[0]:
+        loss.append(("validation, label only", validation, "label_loss"))
+        accuracy.append(("label", validation, "label_accuracy"))
+    _draw_curves(folder / "loss.png", "Loss", "nats per token", loss)
+    _draw_curves(
+        folder / "perplexity.png",
+        "Validation perplexity",
+        "perplexity",
+        [("validation", validation, "perplexity")],
+    )
+    _draw_curves(folder / "accuracy.png", "Validation accuracy", "share right", accuracy)
+
+
+def _draw_curves(
+    path: Path, title: str, unit: str, curves: list[tuple[str, list[dict[str, Any]], str]]
+) -> None:
+    figure, axes = _chart(7, 4.5)
+    for name, rows, key in curves:
+        steps = [row["step"] for row in rows]
+        marker = "o" if len(rows) <= 40 and rows[0]["kind"] == "validation" else None
+        axes.plot(steps, [row[key] for row in rows], label=name, marker=marker, markersize=3.5)
+    axes.set(title=title, xlabel="step", ylabel=unit)
+    if all(key.endswith("accuracy") for _, _, key in curves):
+        axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_evaluation(folder: Path, figures: dict[str, Any]) -> None:
+    """Draw confusion_matrix.png and class_accuracy.png where there are label figures."""
+    if "confusion_matrix" not in figures:
+        return
+    draw_confusion_matrix(
+        folder / "confusion_matrix.png", figures["confusion_matrix"], figures["labels"]
+    )
+    recalls = {label: row["recall"] for label, row in figures["per_class"].items()}
+    figure, axes = _chart(max(5, 0.45 * len(recalls) + 2), 4)
+    axes.bar(range(len(recalls)), list(recalls.values()))
+    axes.set_xticks(range(len(recalls)), list(recalls), rotation=_tilt(recalls))
+    axes.axhline(figures["accuracy"], color="black", linewidth=0.8, linestyle="--")
+    axes.set(
+        title=f"Accuracy per class (dashed: all rows, {figures['accuracy']:.3f})",
+        xlabel="true label",
+        ylabel="share right",
+        ylim=(0, 1.02),
+    )
+    axes.grid(axis="y", alpha=0.3)
+    _save(figure, folder / "class_accuracy.png")
+
+
+def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]) -> None:
+    """Draw counts of true label (row) against predicted label (column)."""
+    counts_LxL = np.array(counts)
+    share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
+    size = min(max(4.5, 0.5 * len(labels) + 1.5), 16)
+    figure, axes = _chart(size, size)
+    axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=_tilt(labels))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(title="Confusion matrix", xlabel="predicted label", ylabel="true label")
+    if len(labels) <= 30:
+        for (row, column), count in np.ndenumerate(counts_LxL):
+            if count:
+                color = "white" if share_LxL[row, column] > 0.5 else "black"
+                axes.text(
+                    column, row, f"{count}", ha="center", va="center", color=color, fontsize=8
+                )
+    _save(figure, path)
+
+
+def _tilt(labels: Any) -> int:
+    """Rotation of tick labels: long ones stand upright."""
+    return 90 if max((len(label) for label in labels), default=0) > 4 else 0
+
+
+def _chart(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty chart of so many inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+# ------------------------------------------------------------------------------- shared
+
+
+def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
+    """Write a small text at a place of the axes' data; `$` in it means nothing special."""
+    axes.text(x, y, text, ha=ha, va=va, size=8, family=_fonts(), parse_math=False)
+
+
+@cache
+def _fonts() -> list[str]:
+    """matplotlib's font, then an installed one for the characters that it lacks."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed]]
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
+        with atomic_write(path, "wb") as handle:
+            figure.savefig(handle, format="png", dpi=_DPI)

@@ -1,0 +1,491 @@
+"""Every option of every command, once: name, type, default, range and help.
+
+`config.yaml` is this file's training table written out; after a change write it again with
+
+    python settings.py > config.yaml
+
+A flag beats the file and the file beats the default (`command_line.py` does the reading).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from command_line import Mistakes, build_settings, option, read_config_file, to_yaml
+
+DEFAULT_CONFIG = Path(__file__).parent / "config.yaml"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
+LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What `train_gpt.py` needs to know."""
+
+    data_path: str = option(
+        "data/digits/train.jsonl", "Rows to learn from: JSONL, one row a line.", group="Data"
+    )
+    val_data_path: str | None = option(
+        None,
+        "Validation rows of your own (JSONL). Without it, a share of data_path is held out.",
+        group="Data",
+    )
+    vocab_path: str = option(
+        "data/digits/vocab.json", "Vocabulary: one JSON object, token -> id.", group="Data"
+    )
+    max_length: int = option(
+        1024,
+        "Longest row in tokens. Longer rows lose tokens from the left of their body; a leading "
+        "<IMG> and the label tail stay.",
+        group="Data",
+        minimum=8,
+    )
+    validation_fraction: float = option(
+        0.2,
+        "Share of the rows held out for validation, stratified by label. Rows with the same "
+        "body stay on one side.",
+        group="Data",
+        above=0,
+        below=1,
+    )
+    group_by: str | None = option(
+        "meta.source",
+        "Key (dots reach into objects) whose equal values keep rows on one side of the split: "
+        "the variants of one image, the sessions of one user. none = no grouping.",
+        group="Data",
+    )
+    on_bad_row: str = option(
+        "error",
+        "A row that breaks the format: stop and list the first 20, or skip and count.",
+        group="Data",
+        choices=("error", "skip"),
+    )
+    unknown_token: str = option(
+        "error",
+        "A token that the vocabulary lacks: a bad row, or <UNK> and counted.",
+        group="Data",
+        choices=("error", "unk"),
+    )
+
+    n_layer: int = option(6, "Transformer blocks.", group="Model", minimum=1)
+    n_head: int = option(
+        8, "Attention heads in a block; must divide n_embd.", group="Model", minimum=1
+    )
+    n_embd: int = option(384, "Width of the model.", group="Model", minimum=1)
+    n_positions: int = option(
+        1024, "Positions the model has; at least max_length.", group="Model", minimum=8
+    )
+    dropout: float = option(
+        0.1, "Dropout of embeddings and residuals.", group="Model", minimum=0, below=1
+    )
+    attention_dropout: float = option(
+        0.0,
+        "Dropout of attention weights. Above 0 it leaves the fused attention kernel and costs "
+        "2x to 4x the time on a CPU.",
+        group="Model",
+        minimum=0,
+        below=1,
+    )
+
+    num_epochs: int = option(20, "Passes over the training rows.", group="Training", minimum=1)
+    batch_size: int = option(32, "Rows in one forward pass.", group="Training", minimum=1)
+    grad_accumulation_steps: int = option(
+        1,
+        "Forward passes before one update; the update equals that of batch_size times this "
+        "many rows at once.",
+        group="Training",
+        minimum=1,
+    )
+    learning_rate: float = option(1e-3, "Peak learning rate.", group="Training", above=0)
+    warmup_fraction: float = option(
+        0.05,
+        "Share of all steps in which the learning rate rises to its peak.",
+        group="Training",
+        minimum=0,
+        below=1,
+    )
+    final_lr_fraction: float = option(
+        0.05,
+        "The cosine ends at this share of the peak learning rate.",
+        group="Training",
+        minimum=0,
+        maximum=1,
+    )
+    weight_decay: float = option(
+        0.1, "AdamW weight decay, on matrices only.", group="Training", minimum=0
+    )
+    adam_beta1: float = option(
+        0.9, "AdamW decay of the gradient's mean.", group="Training", minimum=0, below=1
+    )
+    adam_beta2: float = option(
+        0.95, "AdamW decay of the squared gradient's mean.", group="Training", minimum=0, below=1
+    )
+    max_grad_norm: float = option(
+        1.0, "Gradients are scaled down to this norm.", group="Training", above=0
+    )
+    label_loss_weight: float = option(
+        10.0,
+        "Weight of the label position in the training objective; other tokens weigh 1. "
+        "Reported losses are unweighted.",
+        group="Training",
+        minimum=0,
+    )
+    best_metric: str = option(
+        "auto",
+        "Which validation figure names the best model. auto = label_loss where rows have "
+        "labels, else loss.",
+        group="Training",
+        choices=BEST_METRICS,
+    )
+    early_stopping_patience: int = option(
+        5,
+        "Stop after this many evaluations without progress of best_metric; 0 = never.",
+        group="Training",
+        minimum=0,
+    )
+
+    output_dir: str = option("outputs", "Folder of the run.", group="Run")
+    device: str = option(
+        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", group="Run", choices=DEVICES
+    )
+    precision: str = option(
+        "auto",
+        "Arithmetic of the matrix products; weights are kept in fp32. auto = bf16 where the "
+        "hardware computes in it, else fp32. The choice and its reason are printed.",
+        group="Run",
+        choices=PRECISIONS,
+    )
+    seed: int = option(
+        42,
+        "Seed of the split, the weights, the order and dropout.",
+        group="Run",
+        minimum=0,
+        maximum=LARGEST_SEED,
+    )
+    log_steps: int = option(
+        10, "Write a training row to metrics.jsonl every so many steps.", group="Run", minimum=1
+    )
+    checkpoint_steps: int = option(
+        0, "Save a checkpoint every so many steps; 0 = by the clock only.", group="Run", minimum=0
+    )
+    checkpoint_minutes: float = option(
+        2.0,
+        "Save a checkpoint every so many minutes; 0 = only when stopped and at the end.",
+        group="Run",
+        minimum=0,
+    )
+    keep_checkpoints: int = option(
+        2, "How many of the newest checkpoints stay.", group="Run", minimum=1
+    )
+
+    config: str | None = option(
+        None, "Read options from this file instead of config.yaml.", group="This call",
+        flag_only=True,
+    )  # fmt: skip
+    resume: bool = option(
+        False,
+        "Go on from the last checkpoint in output_dir with the settings stored there; flags "
+        "still count. Starts a run where there is none.",
+        group="This call",
+        flag_only=True,
+    )
+    overwrite: bool = option(
+        False, "Delete the run in output_dir and start again.", group="This call", flag_only=True
+    )
+    check_data: bool = option(
+        False,
+        "Check the data, write data_report.json and leave without training.",
+        group="This call",
+        flag_only=True,
+    )
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = []
+        if self.n_embd % self.n_head:
+            found.append(
+                f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head}): "
+                f"try --n_embd {self.n_head * max(1, round(self.n_embd / self.n_head))}"
+            )
+        if self.max_length > self.n_positions:
+            found.append(
+                f"max_length ({self.max_length}) is above n_positions ({self.n_positions}): "
+                f"lower the first or raise the second"
+            )
+        if self.resume and self.overwrite:
+            found.append("--resume keeps a run and --overwrite deletes it: give one of them")
+        if self.val_data_path is not None and self.val_data_path == self.data_path:
+            found.append(
+                "val_data_path is data_path: validation on the training rows means nothing "
+                "(leave val_data_path out to hold out a share)"
+            )
+        if self.device == "cpu" and self.precision == "fp16":
+            found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
+        return found
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """What `inference.py` needs to know."""
+
+    model_path: str = option(
+        "outputs/best_model", "Model folder that training wrote.", group="Model"
+    )
+    vocab_path: str | None = option(
+        None,
+        "Check that this vocabulary is the model's own (the model folder holds it already).",
+        group="Model",
+    )
+    device: str = option(
+        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", group="Model", choices=DEVICES
+    )
+    precision: str = option(
+        "auto",
+        "auto = bf16 where the hardware computes in it, else fp32.",
+        group="Model",
+        choices=PRECISIONS,
+    )
+
+    mode: str | None = option(
+        None,
+        "interactive: next-token prompt. generate: continue a row. classify: name the label. "
+        "evaluate: score a file. Without it: evaluate with --test_data, else interactive.",
+        group="Task",
+        choices=("interactive", "generate", "classify", "evaluate"),
+    )
+    prompt: str | None = option(
+        None, "Tokens of a row, separated by spaces. Answers once and exits.", group="Task"
+    )
+    test_data: str | None = option(
+        None, "Rows to evaluate, or with --mode classify to label (JSONL).", group="Task"
+    )
+    output_dir: str | None = option(
+        None,
+        "Folder for the result files of --test_data. Default: `evaluation` (`classification` "
+        "with --mode classify) beside the model folder.",
+        group="Task",
+    )
+    batch_size: int = option(
+        64, "Rows scored, or sequences sampled, at once.", group="Task", minimum=1
+    )
+    json: bool = option(False, "Print the result as JSON for machines.", group="Task")
+
+    max_new_tokens: int | None = option(
+        None,
+        "Most tokens to generate after the prompt. Default: until <EOS> or the trained length.",
+        group="Generation",
+        minimum=1,
+    )
+    greedy: bool = option(False, "Always take the likeliest token.", group="Generation")
+    temperature: float = option(
+        1.0,
+        "Logits are divided by this: below 1 safer, above 1 wilder.",
+        group="Generation",
+        above=0,
+    )
+    top_k: int = option(
+        50, "Sample among the k likeliest tokens; 0 = all.", group="Generation", minimum=0
+    )
+    top_p: float = option(
+        1.0,
+        "Sample among the likeliest tokens that together hold this probability.",
+        group="Generation",
+        above=0,
+        maximum=1,
+    )
+    num_return_sequences: int = option(
+        1, "How many sequences to generate.", group="Generation", minimum=1
+    )
+    seed: int | None = option(
+        None,
+        "Seed of the sampling. Default: a new one each time, which is printed.",
+        group="Generation",
+        minimum=0,
+        maximum=LARGEST_SEED,
+    )
+    label: str | None = option(
+        None,
+        "Keep sampling until the model itself classifies the result as this label.",
+        group="Generation",
+    )
+    image: str | None = option(
+        None, "Draw the generated images into this PNG file.", group="Generation"
+    )
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = []
+        mode = self.resolved_mode()
+        if mode == "evaluate" and self.test_data is None:
+            found.append("--mode evaluate needs --test_data FILE")
+        if mode == "classify" and (self.test_data is None) == (self.prompt is None):
+            found.append("--mode classify needs either --prompt TOKENS or --test_data FILE")
+        if self.test_data is not None and mode in ("interactive", "generate"):
+            found.append(f"--test_data does not go with --mode {mode}")
+        if self.prompt is not None and mode == "evaluate":
+            found.append("--prompt does not go with an evaluation of --test_data")
+        if mode != "generate":
+            for name in ("image", "label"):
+                if getattr(self, name) is not None:
+                    found.append(f"--{name} needs --mode generate")
+        elif self.label is not None and self.greedy:
+            found.append("--label samples until one fits, --greedy always gives the same: drop one")
+        if self.device == "cpu" and self.precision == "fp16":
+            found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
+        return found
+
+    def resolved_mode(self) -> str:
+        """The mode asked for; `evaluate` where only --test_data is given, else `interactive`."""
+        return self.mode or ("evaluate" if self.test_data is not None else "interactive")
+
+
+def _test_fraction():
+    return option(
+        0.2, "Share of the rows for the test file, stratified.", group="Split", above=0, below=1
+    )
+
+
+def _split_seed():
+    return option(
+        42,
+        "Seed of the split and the codebook.",
+        group="Split",
+        minimum=0,
+        maximum=LARGEST_SEED,
+    )
+
+
+def _codebook_size():
+    return option(
+        500, "Codes in the codebook, one token each.", group="Codebook", minimum=2, maximum=65_000
+    )
+
+
+@dataclass(frozen=True)
+class DigitsSettings:
+    """What `prepare_data.py digits` needs to know."""
+
+    output_dir: str = option("data/digits", "Folder for the prepared files.", group="Files")
+    patch_size: int = option(
+        2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
+    )
+    codebook_size: int = _codebook_size()
+    test_fraction: float = _test_fraction()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together: none here."""
+        return []
+
+
+@dataclass(frozen=True)
+class ImagesSettings:
+    """What `prepare_data.py images` needs to know."""
+
+    input: str | None = option(
+        None,
+        "Images: an IDX file (plain or .gz), an .npz with `images` and `labels`, or a folder "
+        "with one subfolder of pictures per class.",
+        group="Files",
+    )
+    labels: str | None = option(None, "Labels of an IDX file (IDX, plain or .gz).", group="Files")
+    test_input: str | None = option(
+        None, "Test images of your own, in any of the same forms.", group="Files"
+    )
+    test_labels: str | None = option(None, "Labels of an IDX test file.", group="Files")
+    output_dir: str = option("data/images", "Folder for the prepared files.", group="Files")
+    image_size: int | None = option(
+        None, "Resize pictures of a folder to this many pixels a side.", group="Files", minimum=1
+    )
+    color: str = option(
+        "auto",
+        "Read pictures of a folder as grey or rgb. auto = rgb if any picture has colour.",
+        group="Files",
+        choices=("auto", "grey", "rgb"),
+    )
+    patch_size: int = option(
+        4,
+        "Side of a patch in pixels; 1 = one token per pixel.",
+        group="Codebook",
+        minimum=1,
+    )
+    codebook_size: int = _codebook_size()
+    codebook_images: int = option(
+        10_000,
+        "Fit the codebook on at most this many training images, drawn at random.",
+        group="Codebook",
+        minimum=1,
+    )
+    test_fraction: float = _test_fraction()
+    test_last: int | None = option(
+        None,
+        "Hold out the last N images as the test set instead of a random share.",
+        group="Split",
+        minimum=1,
+    )
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = []
+        if self.input is None:
+            found.append("--input PATH is needed: the images to prepare")
+        if self.test_input is not None and self.test_last is not None:
+            found.append("--test_input and --test_last both name the test set: give one of them")
+        if self.test_labels is not None and self.test_input is None:
+            found.append("--test_labels needs --test_input")
+        return found
+
+
+@dataclass(frozen=True)
+class TokensSettings:
+    """What `prepare_data.py tokens` needs to know."""
+
+    input: tuple[str, ...] = option((), "JSONL files with rows of tokens.", group="Files")
+    output_dir: str = option("data/tokens", "Folder for the prepared files.", group="Files")
+    min_count: int = option(
+        1,
+        "Tokens seen less often than this in the training rows become <UNK>.",
+        group="Vocabulary",
+        minimum=1,
+    )
+    on_bad_row: str = option(
+        "error",
+        "A row that breaks the format: stop and list the first 20, or skip and count.",
+        group="Files",
+        choices=("error", "skip"),
+    )
+    test_fraction: float = _test_fraction()
+    group_by: str | None = option(
+        "meta.source",
+        "Key whose equal values keep rows on one side of the split. none = no grouping.",
+        group="Split",
+    )
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return [] if self.input else ["--input FILE... is needed: the rows to prepare"]
+
+
+def load_train_settings(path: Path) -> TrainSettings:
+    """Read a `settings.yaml` that training wrote.
+
+    Raises:
+        SettingsError: the file has unknown keys or wrong values.
+    """
+    mistakes: Mistakes = []
+    values = read_config_file(TrainSettings, path, mistakes)
+    return build_settings(TrainSettings, values, mistakes)
+
+
+if __name__ == "__main__":
+    heading = (
+        "Settings of train_gpt.py, each with its default. A flag of the same name beats this\n"
+        "file: python train_gpt.py --batch_size 64\n"
+        "Made by: python settings.py > config.yaml"
+    )
+    print(to_yaml(TrainSettings(), heading=heading, explain=True), end="")

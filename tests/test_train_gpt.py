@@ -1,0 +1,472 @@
+"""Training: the objective, the loop, resume, what a run folder holds, mistakes."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from console import SettingsError, UserError
+from run_folder import RunFolder, RunLog, read_metrics
+from settings import TrainSettings
+from train_gpt import TrainingRun, learning_rate_at, main, read_data, train
+
+ROOT = Path(__file__).parent.parent
+LETTERS = "abcdef"
+
+
+def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
+    """Rows that run through the alphabet forwards or backwards; the direction is the label."""
+    tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *LETTERS, "<CLS_down>", "<CLS_up>"]
+    vocab = folder / "vocab.json"
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    data = folder / "rows.jsonl"
+    random = np.random.default_rng(0)
+    with open(data, "w") as handle:
+        for number in range(rows):
+            label, step = (("up", 1), ("down", -1))[number % 2]
+            start, length = random.integers(6), random.integers(3, 12)
+            body = [LETTERS[(start + step * i) % 6] for i in range(length)]
+            handle.write(json.dumps({"tokens": " ".join(body), "label": label}) + "\n")
+    return data, vocab
+
+
+@pytest.fixture
+def settings(tmp_path):
+    data, vocab = write_rule_rows(tmp_path)
+    return TrainSettings(
+        data_path=str(data),
+        vocab_path=str(vocab),
+        output_dir=str(tmp_path / "run"),
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        n_positions=32,
+        max_length=32,
+        num_epochs=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        log_steps=2,
+        precision="fp32",
+        device="cpu",
+    )
+
+
+def change(settings: TrainSettings, **values) -> TrainSettings:
+    return dataclasses.replace(settings, **values)
+
+
+def start(settings: TrainSettings) -> TrainingRun:
+    """A run that is ready for its first step."""
+    folder = RunFolder(settings.output_dir)
+    return TrainingRun(settings, folder, RunLog(folder), *read_data(settings, print))
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+# ------------------------------------------------------------------------------- objective
+
+
+def test_loss_equals_that_of_transformers(settings):
+    run = start(change(settings, dropout=0.0))
+    for number in range(5):
+        ids = torch.tensor(run.rows.row(number).astype(np.int64))[None]
+        expected = run.model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        assert float(run.accumulate_gradients([np.array([number])])) == pytest.approx(
+            expected, abs=1e-5 * ids.shape[1]
+        )
+
+
+def test_gradient_equals_that_of_transformers_own_loss(settings):
+    run = start(change(settings, dropout=0.0, label_loss_weight=1.0))
+    ids = torch.tensor(run.rows.row(0).astype(np.int64))[None]
+    run.model(ids, labels=ids).loss.backward()
+    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
+    run.model.zero_grad()
+    run.accumulate_gradients([np.array([0])])
+    for name, parameter in run.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_label_position_weighs_label_loss_weight(settings):
+    run = start(change(settings, dropout=0.0, label_loss_weight=7.0))
+    rows = np.arange(6)
+    numerator, denominator = 0.0, 0.0
+    for number in rows:
+        ids = torch.tensor(run.rows.row(number).astype(np.int64))
+        logits = run.model(ids[None]).logits[0, :-1]
+        nll = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+        weights = torch.ones(len(nll))
+        weights[-2] = 7.0  # ... <CLS> [<CLS_k>] <EOS>
+        numerator = numerator + (nll * weights).sum()
+        denominator += weights.sum()
+    (numerator / denominator).backward()
+    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
+    run.model.zero_grad()
+    run.accumulate_gradients([rows])
+    for name, parameter in run.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_accumulated_gradients_equal_one_large_batch(settings):
+    run = start(change(settings, dropout=0.0))
+    rows = np.arange(32)
+    run.accumulate_gradients([rows])
+    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
+    run.model.zero_grad()
+    run.accumulate_gradients(np.array_split(rows, 8))
+    for name, parameter in run.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
+    vocab = tmp_path / "abc.json"
+    vocab.write_text(json.dumps({"<PAD>": 0, "a": 1, "b": 2, "c": 3}))
+    data = tmp_path / "abc.jsonl"
+    rows = [" ".join("abc"[i % 3] for i in range(length)) for length in range(4, 24)]
+    data.write_text("".join(json.dumps({"tokens": row}) + "\n" for row in rows))
+    result = train(
+        change(settings, data_path=str(data), vocab_path=str(vocab), num_epochs=40, dropout=0.0,
+               learning_rate=1e-2, early_stopping_patience=0)
+    )  # fmt: skip
+    assert result.validation["next_token_accuracy"] == 1.0
+    assert result.validation["perplexity"] < 1.1
+
+
+def test_label_of_rule_rows_is_learned(settings):
+    longer = change(settings, num_epochs=40, learning_rate=1e-2, early_stopping_patience=0)
+    assert train(longer).validation["accuracy"] == 1.0
+
+
+# ------------------------------------------------------------------------------- schedule
+
+
+def test_learning_rate_rises_then_falls_to_its_share():
+    settings = TrainSettings(learning_rate=1.0, warmup_fraction=0.1, final_lr_fraction=0.05)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_decay_touches_matrices_only(settings):
+    run = start(settings)
+    decayed, plain = run.optimizer.param_groups
+    assert decayed["weight_decay"] == settings.weight_decay and plain["weight_decay"] == 0
+    assert {p.dim() for p in decayed["params"]} == {2}
+    assert {p.dim() for p in plain["params"]} == {1}
+
+
+# ------------------------------------------------------------------------------- run folder
+
+
+def test_run_folder_holds_what_is_promised(settings):
+    train(settings)
+    folder = Path(settings.output_dir)
+    for name in ("settings.yaml", "data_report.json", "metrics.jsonl", "train.log"):
+        assert (folder / name).stat().st_size > 0
+    assert {path.suffix for path in (folder / "plots").iterdir()} == {".png"}
+    model_files = {
+        "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json", "vocab.json", "settings.yaml",
+    }  # fmt: skip
+    for model in ("best_model", "final_model"):
+        assert {path.name for path in (folder / model).iterdir()} == model_files
+
+
+def test_metrics_rows_have_their_figures(settings):
+    train(settings)
+    rows = read_metrics(RunFolder(settings.output_dir).metrics)
+    training = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
+    assert [row["step"] for row in training] == list(range(2, 13, 2))
+    assert len(validation) == 2
+    for row in training:
+        assert {"epoch", "seconds", "loss", "learning_rate", "tokens_per_second"} <= row.keys()
+        assert row["tokens_per_second"] > 0
+    for row in validation:
+        assert row["perplexity"] == pytest.approx(np.exp(row["loss"]))
+        assert 0 <= row["label_accuracy"] <= 1 and row["label_loss"] > 0
+
+
+def test_logged_training_loss_is_the_unweighted_mean(settings):
+    # At learning rate ~0 and dropout 0 the weights stay, so the loss can be computed apart.
+    calm = change(settings, learning_rate=1e-12, dropout=0.0, num_epochs=1, weight_decay=0.0)
+    run = start(calm)
+    total, tokens = 0.0, 0
+    for number in range(len(run.rows)):
+        ids = torch.tensor(run.rows.row(number).astype(np.int64))[None]
+        with torch.no_grad():
+            total += run.model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    train(calm)
+    rows = read_metrics(RunFolder(calm.output_dir).metrics)
+    row = next(row for row in rows if row["kind"] == "validation")
+    assert row["train_loss"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_best_model_is_the_one_of_the_best_evaluation(settings):
+    # A learning rate this high spoils the model again after a good start.
+    result = train(change(settings, num_epochs=8, learning_rate=0.1, early_stopping_patience=0))
+    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
+    best = min(rows, key=lambda row: row["label_loss"])
+    assert result.best_step == best["step"]
+    from dataset import TokenLabelDataset
+    from evaluation import score_rows
+    from model import load_trained_model
+
+    trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
+    _, validation = read_data(settings, print)
+    assert isinstance(validation, TokenLabelDataset)
+    figures = score_rows(trained.model, validation, trained.precision).figures(validation)
+    assert figures["label_loss"] == pytest.approx(best["label_loss"], rel=1e-5)
+
+
+def test_early_stopping_waits_for_its_patience(settings):
+    result = train(change(settings, num_epochs=50, learning_rate=0.3, early_stopping_patience=2))
+    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
+    losses = [row["label_loss"] for row in rows]
+    assert len(losses) < 50
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_own_validation_file_is_used(settings, tmp_path):
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"tokens": "a b c d", "label": "up"}\n' * 3)
+    train_rows, validation_rows = read_data(change(settings, val_data_path=str(data)), print)
+    assert (len(train_rows), len(validation_rows)) == (60, 3)
+
+
+def test_codebook_beside_the_vocabulary_goes_along(settings):
+    codebook = Path(settings.vocab_path).with_name("codebook.npz")
+    np.savez(codebook, centers=np.zeros((2, 2)))
+    result = train(change(settings, num_epochs=1))
+    assert (result.folder.best_model / "codebook.npz").read_bytes() == codebook.read_bytes()
+
+
+# ------------------------------------------------------------------------------- repeating
+
+
+def test_same_seed_gives_the_same_weights_and_another_does_not(settings, tmp_path):
+    folders = []
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        run = change(settings, output_dir=str(tmp_path / name), seed=seed)
+        folders.append(train(run).folder.final_model)
+    assert same_weights(folders[0], folders[1])
+    assert not same_weights(folders[0], folders[2])
+
+
+class StopAfter:
+    """Delivers a real SIGINT to this process after some updates."""
+
+    def __init__(self, monkeypatch, steps: int):
+        real = TrainingRun.update
+
+        def update(run, batches):
+            real(run, batches)
+            if run.state.step == steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(TrainingRun, "update", update)
+
+
+@pytest.mark.parametrize("stop_at", [1, 6, 9])
+def test_resumed_run_ends_where_the_uninterrupted_one_ends(
+    settings, tmp_path, monkeypatch, stop_at
+):
+    whole = train(change(settings, output_dir=str(tmp_path / "whole"), num_epochs=3))
+    broken = change(settings, output_dir=str(tmp_path / "broken"), num_epochs=3)
+    with monkeypatch.context() as patch:
+        StopAfter(patch, stop_at)
+        stopped = train(broken)
+    assert stopped.exit_code == 130
+    resumed = train(change(broken, resume=True))
+    assert resumed.exit_code == 0
+    assert same_weights(whole.folder.final_model, resumed.folder.final_model)
+    assert same_weights(whole.folder.best_model, resumed.folder.best_model)
+
+    def without_times(path):
+        clock = ("seconds", "tokens_per_second")
+        return [{k: v for k, v in row.items() if k not in clock} for row in read_metrics(path)]
+
+    assert without_times(whole.folder.metrics) == without_times(resumed.folder.metrics)
+
+
+def test_resume_of_a_finished_run_does_nothing(settings, capsys):
+    first = train(settings)
+    before = weights_of(first.folder.final_model)
+    again = train(change(settings, resume=True))
+    assert again.exit_code == 0
+    assert "finished" in capsys.readouterr().out
+    after = weights_of(first.folder.final_model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_finished_run_goes_on_with_more_epochs(settings):
+    train(settings)
+    result = train(change(settings, resume=True, num_epochs=3))
+    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_resume_without_a_run_starts_one(settings, capsys):
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert "starting a new run" in capsys.readouterr().out
+
+
+def test_resume_uses_the_stored_settings(settings, tmp_path):
+    train(settings)
+    argv = ["--resume", "--output_dir", settings.output_dir, "--num_epochs", "3"]
+    assert main(argv) == 0
+    rows = read_metrics(RunFolder(settings.output_dir).metrics)
+    assert rows[-1]["epoch"] == 3
+
+
+def test_resume_with_another_shape_is_refused(settings):
+    train(settings)
+    with pytest.raises(SettingsError, match="n_layer is 3 but the run has 2"):
+        train(change(settings, resume=True, n_layer=3, num_epochs=3))
+
+
+def test_resume_with_changed_data_is_refused(settings):
+    train(settings)
+    with open(settings.data_path, "a") as handle:
+        handle.write('{"tokens": "a a a a", "label": "up"}\n')
+    with pytest.raises(UserError, match="training data changed"):
+        train(change(settings, resume=True, num_epochs=3))
+
+
+def test_damaged_checkpoint_is_passed_over(settings, capsys):
+    result = train(change(settings, checkpoint_steps=3))
+    newest = sorted(result.folder.checkpoints.iterdir())[-1]
+    (newest / "model.safetensors").write_bytes(b"damaged")
+    assert train(change(settings, resume=True, checkpoint_steps=3)).exit_code == 0
+    out = capsys.readouterr().out
+    assert "is damaged" in out and "going on from step" in out
+
+
+def test_existing_run_is_never_overwritten_unasked(settings):
+    train(settings)
+    with pytest.raises(UserError, match="a run is here already"):
+        train(settings)
+    assert train(change(settings, overwrite=True)).exit_code == 0
+
+
+def test_overwrite_leaves_foreign_files(settings):
+    train(settings)
+    foreign = Path(settings.output_dir) / "notes.txt"
+    foreign.write_text("mine")
+    train(change(settings, overwrite=True))
+    assert foreign.read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------- as a command
+
+
+def command(settings: TrainSettings, *flags: str) -> list[str]:
+    values = [
+        f"--{field.name}={getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if not field.metadata["flag_only"]
+    ]
+    return [sys.executable, "train_gpt.py", *values, *flags]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_signal_saves_and_leaves_with_its_code(settings, number, code):
+    long_run = change(settings, num_epochs=100_000, early_stopping_patience=0)
+    process = subprocess.Popen(
+        command(long_run), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = RunFolder(settings.output_dir).metrics
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "--resume" in out and "Traceback" not in err
+    assert list(RunFolder(settings.output_dir).checkpoints.glob("step_*/state.json"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--n_embd", "30", "--n_head", "4"], 2, "divisible"),
+        (["--bach_size", "3"], 2, "--batch_size"),
+        (["--data_path", "nothing.jsonl"], 1, "nothing.jsonl: no such file"),
+        (["--vocab_path", "nothing.json"], 1, "nothing.json: no such file"),
+        (["--val_data_path", "nothing.jsonl"], 1, "nothing.jsonl: no such file"),
+        (["--group_by", "meta.user"], 1, "no row has the key"),
+    ],
+)
+def test_mistake_is_told_in_plain_words(settings, flags, code, words):
+    done = subprocess.run(
+        command(settings, *flags), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_first_call_before_any_data_names_the_command_that_makes_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train_gpt.py")],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "prepare_data.py digits" in done.stderr
+
+
+def test_second_run_on_a_locked_folder_is_refused(settings):
+    with (
+        RunFolder(settings.output_dir).locked(),
+        pytest.raises(UserError, match="another training run"),
+    ):
+        train(settings)
+
+
+def test_check_data_writes_the_report_and_trains_nothing(settings):
+    assert train(change(settings, check_data=True)).exit_code == 0
+    folder = Path(settings.output_dir)
+    assert json.loads((folder / "data_report.json").read_text())["rows"]["train"] > 0
+    assert not (folder / "best_model").exists()
+
+
+def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
+    real = TrainingRun.accumulate_gradients
+
+    def poisoned(run, batches):
+        nll = real(run, batches)
+        if run.state.step == 3:
+            next(run.model.parameters()).grad.fill_(float("nan"))
+        return nll
+
+    monkeypatch.setattr(TrainingRun, "accumulate_gradients", poisoned)
+    with pytest.raises(UserError, match="no longer finite at step 4"):
+        train(settings)
+
+
+def test_settings_made_in_python_are_checked_too(settings):
+    with pytest.raises(SettingsError, match="batch_size"):
+        train(change(settings, batch_size=0))

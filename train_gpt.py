@@ -1,0 +1,708 @@
+"""Train a small GPT from scratch on rows of tokens.
+
+    python prepare_data.py digits                 # once: data/digits
+    python train_gpt.py                           # options from config.yaml
+    python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/my
+    python train_gpt.py --resume                  # go on after Ctrl-C or a crash
+    python train_gpt.py --check_data              # look at the data only
+
+From Python:
+
+    from settings import TrainSettings
+    from train_gpt import train
+    result = train(TrainSettings(data_path="my.jsonl", vocab_path="vocab.json"))
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import check_values, read_settings, to_yaml
+from console import (
+    EXIT_OK,
+    SettingsError,
+    UserError,
+    format_duration,
+    plural,
+    progress_bar,
+    run_command,
+)
+from run_folder import (
+    RunFolder,
+    RunLog,
+    StopRequestedError,
+    StopSignal,
+    read_metrics,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
+from settings import DEFAULT_CONFIG, TrainSettings, load_train_settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from dataset import TokenLabelDataset
+    from model import Precision
+    from vocabulary import Vocabulary
+
+# What may differ from the stored settings when a run goes on.
+CHANGEABLE_ON_RESUME = {
+    "num_epochs",
+    "early_stopping_patience",
+    "log_steps",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "device",
+    "precision",
+    "output_dir",
+}
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    settings = read_command_line(argv)
+    return train(settings).exit_code
+
+
+def read_command_line(argv: list[str]) -> TrainSettings:
+    """Settings of config.yaml and flags; with --resume those stored in the run come first."""
+    words = {
+        "prog": "train_gpt.py",
+        "description": "Train a small GPT from scratch on rows of tokens.",
+        "epilog": "Without flags: the settings of config.yaml. See README.md for a tour.",
+    }
+    settings = read_settings(TrainSettings, argv, default_config=DEFAULT_CONFIG, **words)
+    folder = RunFolder(settings.output_dir)
+    if settings.resume and settings.config is None and folder.settings.exists():
+        stored = read_settings(TrainSettings, argv, default_config=folder.settings, **words)
+        # A run folder that was moved stores the name it had before.
+        settings = replace(stored, output_dir=settings.output_dir)
+    return settings
+
+
+# ------------------------------------------------------------------------------- the run
+
+
+@dataclass
+class LoopState:
+    """Where a run stands; with weights, optimizer and generators all it needs to go on."""
+
+    step: int = 0  # updates done
+    epoch: int = 0  # epochs finished, their evaluation included
+    epoch_step: int = 0  # updates done in the epoch under way
+    seconds: float = 0.0  # of training so far, over all calls
+    best_value: float | None = None  # of the metric that names the best model
+    best_step: int = 0
+    evaluations_without_progress: int = 0
+    window_nll: float = 0.0  # summed since the last row of metrics.jsonl
+    window_tokens: int = 0
+    window_began: float = 0.0  # value of `seconds` then
+    epoch_nll: float = 0.0  # summed since the epoch began
+    epoch_tokens: int = 0
+    finished: str = ""  # why the run ended, empty while it has not
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training gives back.
+
+    Attributes:
+        exit_code: 0, or 130 / 143 when a signal stopped the run after saving.
+        folder: the run's files.
+        best_step: the update whose weights are in best_model.
+        validation: figures of the last evaluation, {} if there was none in this call.
+    """
+
+    exit_code: int
+    folder: RunFolder
+    best_step: int
+    validation: dict[str, Any]
+
+
+def train(settings: TrainSettings) -> TrainResult:
+    """Train as the settings say and write the run folder.
+
+    Raises:
+        SettingsError: wrong or contradicting settings.
+        UserError: bad data, an existing or locked run folder, non-finite loss, no space.
+    """
+    check_values(settings)
+    folder = RunFolder(settings.output_dir)
+    if settings.check_data:
+        train_rows, validation_rows = read_data(settings, print)
+        write_json(folder.data_report, report_and_say(train_rows, validation_rows, print))
+        print(f"written: {folder.data_report}")
+        return TrainResult(EXIT_OK, folder, 0, {})
+    with folder.locked():
+        found = None
+        if settings.overwrite:
+            folder.clear()
+        elif settings.resume:
+            found = find_run_to_resume(settings, folder)
+        elif folder.holds_run():
+            raise UserError(
+                f"{folder.root}: a run is here already; go on with --resume, start again with "
+                f"--overwrite, or choose another --output_dir"
+            )
+        if found and is_finished(settings, found[1]):
+            print(
+                f"the run in {folder.root} is finished ({found[1]['finished']}); "
+                f"--num_epochs with more epochs goes on with it"
+            )
+            return TrainResult(EXIT_OK, folder, found[1]["best_step"], {})
+        remove_leftovers(folder.root)
+        train_rows, validation_rows = read_data(settings, print)
+        with RunLog(folder) as log:
+            run = TrainingRun(settings, folder, log, train_rows, validation_rows)
+            if found:
+                run.go_on_from(*found)
+            else:
+                if settings.resume:
+                    log.say(f"nothing to go on with in {folder.root}: starting a new run")
+                run.begin()
+            return run.fit()
+
+
+def find_run_to_resume(
+    settings: TrainSettings, folder: RunFolder
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of the run in `folder` and its loop state.
+
+    Raises:
+        SettingsError: an option differs that may not change within a run.
+    """
+    from checkpoint import find_checkpoint
+
+    found = find_checkpoint(folder.checkpoints, print)
+    if found is None:
+        folder.clear()
+        return None
+    stored, mistakes = load_train_settings(folder.settings), []
+    for name, value in asdict(settings).items():
+        fixed = name not in CHANGEABLE_ON_RESUME | {"resume", "overwrite", "check_data", "config"}
+        if fixed and value != getattr(stored, name):
+            mistakes.append(
+                f"--resume: {name} is {value} but the run has {getattr(stored, name)}; it cannot "
+                f"change within a run"
+            )
+    if mistakes:
+        raise SettingsError(mistakes)
+    return found
+
+
+def is_finished(settings: TrainSettings, state: dict[str, Any]) -> bool:
+    """Whether a stored run has nothing left to do under these settings."""
+    if state["finished"] == "early stopping":
+        patience = settings.early_stopping_patience
+        return 0 < patience <= state["evaluations_without_progress"]
+    return bool(state["finished"]) and state["epoch"] >= settings.num_epochs
+
+
+def read_data(settings: TrainSettings, say: Any) -> tuple[TokenLabelDataset, TokenLabelDataset]:
+    """Training and validation rows as the settings name them.
+
+    Raises:
+        UserError: missing or bad files.
+    """
+    from dataset import TokenLabelDataset
+    from vocabulary import Vocabulary
+
+    if not Path(settings.data_path).exists():
+        default = settings.data_path == TrainSettings.data_path
+        remedy = (
+            "make it with `python prepare_data.py digits`, or name your own rows with "
+            "--data_path and --vocab_path"
+            if default
+            else "name your rows with --data_path (`python prepare_data.py --help` makes some)"
+        )
+        raise UserError(f"{settings.data_path}: no such file; {remedy}")
+    vocabulary = Vocabulary.load(settings.vocab_path)
+
+    def read(path: str) -> TokenLabelDataset:
+        rows = TokenLabelDataset.read(
+            path,
+            vocabulary,
+            max_length=settings.max_length,
+            on_bad_row=settings.on_bad_row,
+            unknown_token=settings.unknown_token,
+            group_by=settings.group_by,
+        )
+        for line in rows.counts.lines():
+            say(f"{path}: {line}")
+        return rows
+
+    rows = read(settings.data_path)
+    default_key = settings.group_by == TrainSettings.group_by
+    if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
+        raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")
+    if settings.val_data_path is not None:
+        return rows, read(settings.val_data_path)
+    return rows.split(settings.validation_fraction, settings.seed)
+
+
+def report_and_say(
+    train_rows: TokenLabelDataset, validation_rows: TokenLabelDataset, say: Any
+) -> dict[str, Any]:
+    """Make the data report and tell it."""
+    from data_report import describe_baselines, describe_report, report_data
+
+    report = report_data(train_rows, validation_rows)
+    say(describe_report(report))
+    say(describe_baselines(report))
+    return report
+
+
+class TrainingRun:
+    """One run: model, optimizer, data and position; `fit` is the training loop."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: RunFolder,
+        log: RunLog,
+        train_rows: TokenLabelDataset,
+        validation_rows: TokenLabelDataset,
+    ):
+        import torch
+
+        from model import build_model, choose_device, choose_precision, count_parameters
+
+        self.settings, self.folder, self.log = settings, folder, log
+        self.rows, self.validation_rows = train_rows, validation_rows
+        self.vocabulary: Vocabulary = train_rows.vocabulary
+        self.state = LoopState()
+        self.report = report_and_say(train_rows, validation_rows, log.say)
+
+        self.device: torch.device = choose_device(settings.device)
+        self.precision: Precision = choose_precision(settings.precision, self.device)
+        self.model = build_model(settings, self.vocabulary).to(self.device)
+        self.optimizer = make_optimizer(self.model, settings, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
+        log.say(
+            f"model: {settings.n_layer} layers, {settings.n_head} heads, {settings.n_embd} wide, "
+            f"{settings.n_positions} positions, {count_parameters(self.model):,} parameters"
+        )
+        log.say(
+            f"device: {self.device} ({torch.get_num_threads()} threads); "
+            f"precision: {self.precision.name}: {self.precision.reason}"
+        )
+        micro_batches = math.ceil(len(train_rows) / settings.batch_size)
+        self.steps_per_epoch = math.ceil(micro_batches / settings.grad_accumulation_steps)
+        self.total_steps = self.steps_per_epoch * settings.num_epochs
+        self.best_metric = settings.best_metric
+        if self.best_metric == "auto":
+            self.best_metric = "label_loss" if validation_rows.has_labels else "loss"
+        elif self.best_metric != "loss" and not validation_rows.has_labels:
+            raise UserError(f"--best_metric {self.best_metric} needs labelled validation rows")
+        codebook = Path(settings.vocab_path).with_name("codebook.npz")
+        self.codebook = codebook if codebook.exists() else None
+
+    # ---------------------------------------------------------------------- begin, go on
+
+    def begin(self) -> None:
+        """Write what describes a new run."""
+        write_atomically(self.folder.settings, to_yaml(self.settings))
+        write_json(self.folder.data_report, self.report)
+
+    def go_on_from(self, path: Path, state: dict[str, Any]) -> None:
+        """Put a checkpoint back.
+
+        Raises:
+            UserError: it was made with other data or another vocabulary.
+        """
+        from checkpoint import load_checkpoint
+
+        belongs_to = state.pop("belongs_to")
+        for name, value in self._identity().items():
+            if belongs_to[name] != value:
+                raise UserError(
+                    f"--resume: {name} changed since {path} was saved; put the old back, or "
+                    f"start a new run in another --output_dir"
+                )
+        load_checkpoint(path, self.model, self.optimizer, self.scaler)
+        self.state = LoopState(**state)
+        self.state.finished = ""
+        self.log.forget_after(self.state.step)
+        write_atomically(self.folder.settings, to_yaml(self.settings))
+        self.log.say(f"going on from step {self.state.step:,} ({path})")
+
+    def _identity(self) -> dict[str, str]:
+        """What a checkpoint belongs to, by name."""
+        return {
+            "the training data": self.rows.fingerprint(),
+            "the validation data": self.validation_rows.fingerprint(),
+            "the vocabulary": self.vocabulary.fingerprint(),
+        }
+
+    def save_checkpoint(self) -> None:
+        """Save everything this run needs to go on."""
+        from checkpoint import save_checkpoint
+
+        save_checkpoint(
+            self.folder.checkpoints,
+            self.state.step,
+            self.model,
+            self.optimizer,
+            self.scaler,
+            {**asdict(self.state), "belongs_to": self._identity()},
+            keep=self.settings.keep_checkpoints,
+        )
+
+    def save_model(self, folder: Path) -> None:
+        """Write the current weights as a model folder."""
+        from model import save_model_folder
+
+        save_model_folder(
+            self.model, folder, self.vocabulary, to_yaml(self.settings), self.codebook
+        )
+
+    # ---------------------------------------------------------------------- the loop
+
+    def fit(self) -> TrainResult:
+        """Train to the end, to early stopping, or until a signal asks to stop."""
+        settings, state = self.settings, self.state
+        self.say_plan()
+        self.model.train()
+        validation: dict[str, Any] = {}
+        saved_at = time.monotonic()
+        self.clock_zero = saved_at - state.seconds
+        table = EpochTable(self.log, self.validation_rows.has_labels)
+        with StopSignal() as stop:
+            try:
+                while state.epoch < settings.num_epochs:
+                    steps = self.epoch_steps(state.epoch)
+                    with progress_bar(
+                        f"epoch {state.epoch + 1}/{settings.num_epochs}",
+                        len(steps),
+                        "step",
+                        state.epoch_step,
+                    ) as bar:
+                        for batches in steps[state.epoch_step :]:
+                            stop.raise_if_requested()
+                            self.update(batches)
+                            if self.checkpoint_is_due(saved_at):
+                                self.save_checkpoint()
+                                saved_at = time.monotonic()
+                            bar.update()
+                    validation = self.validate(stop)
+                    state.seconds = time.monotonic() - self.clock_zero
+                    is_best = self.note_progress(validation)
+                    self.record_evaluation(validation)
+                    table.add(state, validation, is_best)
+                    state.epoch, state.epoch_step = state.epoch + 1, 0
+                    state.epoch_nll, state.epoch_tokens = 0.0, 0
+                    patience = settings.early_stopping_patience
+                    if 0 < patience <= state.evaluations_without_progress:
+                        state.finished = "early stopping"
+                        self.log.say(
+                            f"early stopping: {self.best_metric} has not improved for "
+                            f"{plural(patience, 'evaluation')}"
+                        )
+                        break
+            except StopRequestedError:
+                self.save_checkpoint()
+                self.log.say(
+                    f"stopped at step {state.step:,} of {self.total_steps:,} and saved; go on "
+                    f"with: python train_gpt.py --resume --output_dir {self.folder.root}"
+                )
+                return TrainResult(
+                    stop.exit_code or EXIT_OK, self.folder, state.best_step, validation
+                )
+            state.finished = state.finished or f"{settings.num_epochs} epochs"
+            self.save_model(self.folder.final_model)
+            self.draw_curves()
+            self.save_checkpoint()
+        self.say_result(validation)
+        return TrainResult(EXIT_OK, self.folder, state.best_step, validation)
+
+    def epoch_steps(self, epoch: int) -> list[list[np.ndarray]]:
+        """The batches of each update of an epoch: row numbers, follow from seed and epoch."""
+        settings = self.settings
+        batches = self.rows.epoch_batches(settings.batch_size, settings.seed, epoch)
+        size = settings.grad_accumulation_steps
+        return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+    def update(self, batches: list[np.ndarray]) -> None:
+        """One optimizer step on the rows of `batches`, and its share of the figures.
+
+        Raises:
+            UserError: loss or gradient is no longer a finite number; nothing was updated.
+        """
+        import torch
+
+        settings, state = self.settings, self.state
+        learning_rate = learning_rate_at(state.step, self.total_steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        nll = self.accumulate_gradients(batches)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient is no longer finite at step {state.step + 1} (loss "
+                f"{float(nll):.4g}); nothing was updated. Lower --learning_rate"
+                + (", or use --precision fp32" if self.precision.name != "fp32" else "")
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        tokens = sum(int(self.rows.lengths_N[rows].sum()) - len(rows) for rows in batches)
+        state.step += 1
+        state.epoch_step += 1
+        state.seconds = time.monotonic() - self.clock_zero
+        state.window_nll += float(nll)
+        state.window_tokens += tokens
+        state.epoch_nll += float(nll)
+        state.epoch_tokens += tokens
+        if state.step % settings.log_steps == 0:
+            self.record_training(learning_rate, float(norm))
+
+    def accumulate_gradients(self, batches: list[np.ndarray]) -> torch.Tensor:
+        """Add the gradients of the weighted mean loss over all rows of `batches`.
+
+        The mean is over the counted tokens of all batches together, so the split into batches
+        does not matter.
+
+        Returns:
+            Summed unweighted negative log likelihood (nats), on the device.
+        """
+        import numpy as np
+        import torch
+        from torch.nn import functional
+
+        from dataset import TAIL_LENGTH
+        from model import hidden_states
+
+        weight = self.settings.label_loss_weight
+        total_weight = sum(
+            (self.rows.lengths_N[rows] - 1).sum()
+            + (weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
+            for rows in batches
+        )
+        nll = torch.zeros((), device=self.device)
+        for rows in batches:
+            ids_BxT, lengths_B = self.rows.gather(rows)
+            weights_BxS = np.ones((len(rows), ids_BxT.shape[1] - 1), np.float32)
+            labelled = np.flatnonzero(self.rows.classes_N[rows] >= 0)
+            # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
+            weights_BxS[labelled, lengths_B[labelled] - TAIL_LENGTH] = weight
+            ids_BxT = torch.from_numpy(ids_BxT).to(self.device, non_blocking=True)
+            weights_BxS = torch.from_numpy(weights_BxS).to(self.device, non_blocking=True)
+            with self.precision.autocast(self.device):
+                logits_BxSxV = self.model.lm_head(hidden_states(self.model, ids_BxT[:, :-1]))
+                nll_BxS = functional.cross_entropy(
+                    logits_BxSxV.flatten(0, 1),
+                    ids_BxT[:, 1:].flatten(),
+                    reduction="none",
+                    ignore_index=self.vocabulary.pad_id,  # never inside a row, so only padding
+                ).view_as(weights_BxS)
+            objective = (nll_BxS * weights_BxS).sum() / float(total_weight)
+            self.scaler.scale(objective).backward()
+            nll += nll_BxS.detach().sum()
+        return nll
+
+    def checkpoint_is_due(self, saved_at: float) -> bool:
+        """Whether it is time for a checkpoint, by steps or by minutes."""
+        every, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
+        return (every > 0 and self.state.step % every == 0) or (
+            minutes > 0 and time.monotonic() - saved_at > 60 * minutes
+        )
+
+    # ---------------------------------------------------------------------- evaluation
+
+    def validate(self, stop: StopSignal) -> dict[str, Any]:
+        """Figures of the current weights on the validation rows."""
+        from evaluation import score_rows
+
+        scores = score_rows(
+            self.model,
+            self.validation_rows,
+            self.precision,
+            batch_size=max(64, self.settings.batch_size),
+            each_batch=stop.raise_if_requested,
+            description="validating",
+        )
+        return scores.figures(self.validation_rows)
+
+    def note_progress(self, validation: dict[str, Any]) -> bool:
+        """Keep the weights as best_model if they are; count evaluations without progress."""
+        state = self.state
+        name = "accuracy" if self.best_metric == "label_accuracy" else self.best_metric
+        value = validation[name]
+        if not math.isfinite(value):
+            raise UserError(f"the validation {self.best_metric} is no longer finite")
+        better = state.best_value is None or (
+            value > state.best_value if name == "accuracy" else value < state.best_value
+        )
+        if better:
+            state.best_value, state.best_step = value, state.step
+            state.evaluations_without_progress = 0
+            self.save_model(self.folder.best_model)
+        else:
+            state.evaluations_without_progress += 1
+        return better
+
+    # ---------------------------------------------------------------------- telling
+
+    def say_plan(self) -> None:
+        """Say what is ahead, and how long it will take by the time of real batches."""
+        left = self.total_steps - self.state.step
+        tokens = self.rows.target_count
+        rows = self.settings.batch_size * self.settings.grad_accumulation_steps
+        if left:
+            self.log.say(
+                f"plan: {plural(self.settings.num_epochs, 'epoch')} of "
+                f"{plural(self.steps_per_epoch, 'step')} ({rows} rows each), {left:,} steps to "
+                f"go, {tokens:,} tokens an epoch; about "
+                f"{format_duration(left * self.seconds_per_step())} without early stopping"
+            )
+
+    def seconds_per_step(self) -> float:
+        """Seconds of one update, evaluation's share included; measured, nothing is changed."""
+        import torch
+
+        random = torch.get_rng_state()
+        steps = self.epoch_steps(self.state.epoch)
+        steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].max()) for b in batches))
+        typical = steps[len(steps) // 2]
+        self.model.train()
+        times = []
+        for _ in range(3):  # the first one also sets up kernels
+            began = time.perf_counter()
+            float(self.accumulate_gradients(typical))
+            times.append(time.perf_counter() - began)
+            self.model.zero_grad(set_to_none=True)
+        torch.set_rng_state(random)
+        # A forward pass is a third of a step's arithmetic.
+        evaluation = self.validation_rows.target_count / (3 * self.rows.target_count)
+        return min(times[1:]) * (1.1 + evaluation)
+
+    def record_training(self, learning_rate: float, norm: float) -> None:
+        """Write a training row to metrics.jsonl."""
+        state = self.state
+        elapsed = state.seconds - state.window_began
+        self.log.record(
+            {
+                "kind": "train",
+                "step": state.step,
+                "epoch": state.epoch + state.epoch_step / self.steps_per_epoch,
+                "seconds": round(state.seconds, 3),
+                "loss": state.window_nll / state.window_tokens,
+                "learning_rate": learning_rate,
+                "grad_norm": norm if math.isfinite(norm) else None,
+                "tokens_per_second": round(state.window_tokens / max(elapsed, 1e-9), 1),
+            }
+        )
+        state.window_nll, state.window_tokens = 0.0, 0
+        state.window_began = state.seconds
+
+    def record_evaluation(self, validation: dict[str, Any]) -> None:
+        """Write a validation row to metrics.jsonl."""
+        state = self.state
+        row = {
+            "kind": "validation",
+            "step": state.step,
+            "epoch": state.epoch + 1,
+            "seconds": round(state.seconds, 3),
+            "train_loss": state.epoch_nll / state.epoch_tokens,
+            "loss": validation["loss"],
+            "perplexity": validation["perplexity"],
+            "next_token_accuracy": validation["next_token_accuracy"],
+        }
+        if "label_loss" in validation:
+            row |= {
+                "label_loss": validation["label_loss"],
+                "label_accuracy": validation["accuracy"],
+            }
+        self.log.record(row)
+
+    def draw_curves(self) -> None:
+        """Draw the pictures of metrics.jsonl."""
+        from plots import draw_training_curves
+
+        draw_training_curves(self.folder.plots, read_metrics(self.folder.metrics))
+
+    def say_result(self, validation: dict[str, Any]) -> None:
+        """Say how the run ended and what to type next."""
+        state, folder = self.state, self.folder
+        self.log.say(
+            f"done in {format_duration(state.seconds)}: best {self.best_metric} "
+            f"{state.best_value:.4f} at step {state.best_step:,}; model in {folder.best_model}, "
+            f"curves in {folder.plots}"
+        )
+        test_file = Path(self.settings.data_path).with_name("test.jsonl")
+        use = f"--test_data {test_file}" if test_file.exists() else "--help"
+        self.log.say(f"next: python inference.py --model_path {folder.best_model} {use}")
+
+
+class EpochTable:
+    """One printed row per epoch, the heading before the first."""
+
+    def __init__(self, log: RunLog, labelled: bool):
+        self.log, self.labelled, self.headed = log, labelled, False
+
+    def add(self, state: LoopState, validation: dict[str, Any], is_best: bool) -> None:
+        """Print the row of the epoch just evaluated; `*` marks the best so far."""
+        cells = {
+            "epoch": f"{state.epoch + 1}",
+            "step": f"{state.step:,}",
+            "train loss": f"{state.epoch_nll / state.epoch_tokens:.4f}",
+            "val loss": f"{validation['loss']:.4f}",
+            "perplexity": f"{validation['perplexity']:.2f}",
+            "token acc": f"{validation['next_token_accuracy']:.4f}",
+        }
+        if self.labelled:
+            cells["label loss"] = f"{validation['label_loss']:.4f}"
+            cells["label acc"] = f"{validation['accuracy']:.4f}"
+        cells["time"] = format_duration(state.seconds)
+        widths = {name: max(len(name), 9) for name in cells}
+        if not self.headed:
+            self.log.say("  ".join(name.rjust(widths[name]) for name in cells))
+            self.headed = True
+        row = "  ".join(cell.rjust(widths[name]) for name, cell in cells.items())
+        self.log.say(row + ("  *" if is_best else ""))
+
+
+# ------------------------------------------------------------------------------- optimizer
+
+
+def make_optimizer(
+    model: torch.nn.Module, settings: TrainSettings, device: torch.device
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) with decay on matrices only, fused."""
+    import torch
+
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        fused=device.type in ("cpu", "cuda", "mps"),
+    )
+
+
+def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> float:
+    """Learning rate of update `step` (from 0): linear warm-up, then half a cosine."""
+    warmup = round(settings.warmup_fraction * total_steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - 1 - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    lowest = settings.final_lr_fraction
+    return settings.learning_rate * (lowest + (1 - lowest) * cosine)
+
+
+if __name__ == "__main__":
+    run_command(main)

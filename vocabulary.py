@@ -1,0 +1,198 @@
+"""Vocabulary: vocab.json <-> token ids <-> Hugging Face tokenizer.
+
+    vocabulary = Vocabulary.load("data/digits/vocab.json")
+    ids = vocabulary.encode("<IMG> <Z_190>")
+    vocabulary.save_tokenizer("outputs/best_model")
+
+Any vocabulary with `<PAD>` works. The labels are whatever `<CLS_...>` tokens it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from console import UserError
+
+PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
+_LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
+
+
+class Vocabulary:
+    """Tokens and their ids.
+
+    Attributes:
+        tokens: token of each id.
+        ids: id of each token.
+        ids_by_bytes: the same by the token's UTF-8 bytes (rows are split as bytes, because
+            only bytes.split() splits at ASCII whitespace alone).
+        pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None where the
+            vocabulary lacks one (never for pad_id).
+        labels: label of each class, in the order of their ids: `["0", ..., "9"]`.
+        label_ids: token id of each class, the same order; class_of_id is its inverse and
+            label_id_set the same ids as a set.
+    """
+
+    def __init__(self, tokens: Sequence[str]):
+        """Make a vocabulary of `tokens`, whose place is their id.
+
+        Raises:
+            ValueError: empty, repeated or whitespace-holding tokens, or no `<PAD>`.
+        """
+        self.tokens = list(tokens)
+        self.ids = {token: index for index, token in enumerate(self.tokens)}
+        if len(self.ids) != len(self.tokens):
+            raise ValueError("a token stands twice")
+        for token in self.tokens:
+            try:
+                single = token.encode().split() == [token.encode()]
+            except UnicodeEncodeError:
+                raise ValueError(f"token {token!r} is not valid Unicode") from None
+            if not single:
+                raise ValueError(f"token {token!r} is empty or has whitespace in it")
+        if PAD not in self.ids:
+            raise ValueError(f"{PAD} is missing")
+        self.ids_by_bytes = {token.encode(): index for token, index in self.ids.items()}
+        self.pad_id = self.ids[PAD]
+        self.unk_id = self.ids.get(UNK)
+        self.img_id = self.ids.get(IMG)
+        self.cls_id = self.ids.get(CLS)
+        self.eos_id = self.ids.get(EOS)
+        matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
+        self.labels = [match[1] for _, match in matches if match]
+        self.label_ids = [index for index, match in matches if match]
+        self.class_of_id = {token_id: number for number, token_id in enumerate(self.label_ids)}
+        self.label_id_set = frozenset(self.label_ids)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    __hash__ = None
+
+    @classmethod
+    def for_images(cls, codes: int, labels: Iterable[str]) -> Vocabulary:
+        """The reference layout: special tokens, `<Z_000>`.. for each code, `<CLS_...>`.
+
+        500 codes and the labels 0..9 give the reference vocabulary of 516 entries.
+        """
+        width = max(3, len(str(codes - 1)))
+        return cls(
+            [PAD, UNK, IMG, END_IMG, CLS, EOS]
+            + [f"<Z_{code:0{width}d}>" for code in range(codes)]
+            + [label_token(label) for label in labels]
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read and check a vocab.json.
+
+        Raises:
+            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, or a
+                token that cannot be one.
+        """
+        path = Path(path)
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+            pairs = json.loads(text, object_pairs_hook=_pairs_without_repeats)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not a valid vocabulary: {error}") from None
+        if not isinstance(pairs, dict) or not pairs:
+            raise UserError(f"{path}: expected one JSON object of token -> id")
+        for token, index in pairs.items():
+            if type(index) is not int:
+                raise UserError(f"{path}: the id of {token!r} is {index!r}, not a whole number")
+        by_id = sorted(pairs.items(), key=lambda pair: pair[1])
+        for expected, (token, index) in enumerate(by_id):
+            if index != expected:
+                raise UserError(
+                    f"{path}: ids must be 0..{len(by_id) - 1}, each once; id {expected} is "
+                    f"{'missing' if index > expected else 'not possible'} "
+                    f"(next is {token!r} with {index})"
+                )
+        try:
+            return cls([token for token, _ in by_id])
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def to_json(self) -> str:
+        """The text of a vocab.json."""
+        return json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokens in the order of their ids."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of tokens separated by ASCII whitespace.
+
+        Raises:
+            KeyError: with the list of the unknown tokens.
+        """
+        words = text.encode(errors="replace").split()
+        unknown = [word.decode() for word in words if word not in self.ids_by_bytes]
+        if unknown:
+            raise KeyError(unknown)
+        return [self.ids_by_bytes[word] for word in words]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Tokens of `ids`, separated by spaces."""
+        return " ".join(self.tokens[index] for index in ids)
+
+    def save_tokenizer(self, folder: str | Path) -> None:
+        """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
+
+        The tokenizer loads through AutoTokenizer and GPT2Tokenizer with the same ids for known,
+        space-separated tokens. Every entry is registered as an added token with `lstrip`:
+        transformers 5 rebuilds a GPT2Tokenizer as byte-level BPE and would drop the others.
+        """
+        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        folder = Path(folder)
+        unknown = UNK if self.unk_id is not None else PAD
+        end = EOS if self.eos_id is not None else PAD
+        backend = Tokenizer(models.WordLevel(self.ids, unk_token=unknown))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.add_tokens([AddedToken(t, lstrip=True, normalized=False) for t in self.tokens])
+        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding.
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            pad_token=AddedToken(PAD, lstrip=True, normalized=False),
+            unk_token=AddedToken(unknown, lstrip=True, normalized=False),
+            bos_token=AddedToken(end, lstrip=True, normalized=False),
+            eos_token=AddedToken(end, lstrip=True, normalized=False),
+            clean_up_tokenization_spaces=False,
+        )
+        tokenizer.save_pretrained(folder)
+        (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")
+
+
+def label_token(label: str) -> str:
+    """The token that stands for a label: `7` -> `<CLS_7>`."""
+    return f"<CLS_{label}>"
+
+
+def sorted_labels(labels: Iterable[str]) -> list[str]:
+    """Distinct labels: by value where all are whole numbers, else by spelling."""
+    distinct = set(labels)
+    try:
+        return sorted(distinct, key=lambda label: (int(label), label))
+    except ValueError:
+        return sorted(distinct)
+
+
+def _pairs_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"{repeated!r} stands twice")
+    return result
