@@ -42,23 +42,32 @@ class SettingsError(UserError):
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `main(argv)` and leave with its exit code; tell a known mistake in plain words."""
     try:
-        sys.exit(main(sys.argv[1:]) or EXIT_OK)
+        code = main(sys.argv[1:]) or EXIT_OK
+        sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
+        sys.exit(code)
     except UserError as error:
         print_error(str(error))
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except KeyboardInterrupt:
         print_error("stopped by Ctrl-C")
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (`| head`) has left. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_OK)
+        _leave(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader (`| head`) has left
+        _leave(EXIT_OK)
     except (MemoryError, RuntimeError, OSError) as error:
         explanation = _explain(error)
         if explanation is None:
             raise
         print_error(explanation)
-        sys.exit(EXIT_FAILED)
+        _leave(EXIT_FAILED)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; output that nobody takes is dropped, or Python would complain about it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> str | None:
@@ -91,11 +100,11 @@ def print_error(text: str) -> None:
 
 def format_duration(seconds: float) -> str:
     """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)

@@ -57,6 +57,7 @@ def label_figures(
     precision, recall, f1, support = precision_recall_fscore_support(
         true_N, predicted_N, labels=present, zero_division=0
     )
+    confusion_LxL = confusion_matrix(true_N, predicted_N, labels=range(len(labels)))
     right_N = predicted_N == true_N
     return {
         "labels": [labels[index] for index in present],
@@ -76,7 +77,7 @@ def label_figures(
             }
             for place, index in enumerate(present)
         },
-        "confusion_matrix": confusion_matrix(true_N, predicted_N, labels=present).tolist(),
+        "confusion_matrix": confusion_LxL[np.ix_(present, present)].tolist(),
     }
 
 

@@ -288,8 +288,11 @@ def _load_model(folder: Path) -> torch.nn.Module:
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
             model = GPT2LMHeadModel(config)
-    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{folder / CONFIG}: not a GPT-2 configuration ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises many kinds for a wrong configuration
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / CONFIG}: not a GPT-2 configuration ({reason})") from None
     weights = folder / WEIGHTS
     if not weights.exists() and any(any(folder.glob(name)) for name in _PICKLED_WEIGHTS):
         raise UserError(

@@ -1,0 +1,688 @@
+"""Use a trained model: predict the next token, continue a row, name its label, score a file.
+
+    python inference.py                                            # interactive prompt
+    python inference.py --prompt "<IMG> <Z_190>"                   # one answer
+    python inference.py --mode generate --num_return_sequences 9 --image digits.png
+    python inference.py --mode classify --prompt "<IMG> ... </IMG>"
+    python inference.py --test_data data/digits/test.jsonl         # evaluation folder
+
+From Python:
+
+    from inference import classify, evaluate_file, generate, load_trained_model, next_tokens
+    trained = load_trained_model("outputs/best_model")
+    next_tokens(trained, "<IMG> <Z_190>")                          # [("<Z_003>", 0.31), ...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import read_settings
+from console import EXIT_INTERRUPTED, UserError, format_table, plural, run_command
+from run_folder import atomic_write, write_json
+from settings import InferenceSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dataset import TokenLabelDataset
+    from model import TrainedModel
+
+NEXT_TOKENS_SHOWN = 5
+# Guided generation gives up when this many samples per wanted sequence brought too few.
+TRIES_PER_SEQUENCE = 200
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    settings = read_settings(
+        InferenceSettings,
+        argv,
+        prog="inference.py",
+        description="Use a trained model.",
+        epilog="Without flags: an interactive next-token prompt for outputs/best_model.",
+    )
+    trained = load_trained_model(
+        settings.model_path, settings.device, settings.precision, settings.vocab_path
+    )
+    mode = settings.resolved_mode()
+    if mode == "interactive":
+        return run_interactive(trained, settings)
+    if mode == "generate":
+        run_generate(trained, settings)
+    elif mode == "classify":
+        run_classify(trained, settings)
+    else:
+        run_evaluate(trained, settings)
+    return 0
+
+
+# ------------------------------------------------------------------------------- library
+
+
+def load_trained_model(
+    model_path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    vocab_path: str | Path | None = None,
+) -> TrainedModel:
+    """Load a model folder; with `vocab_path`, check that it is the model's own vocabulary.
+
+    Raises:
+        UserError: a missing or damaged file, or another vocabulary.
+    """
+    from model import load_trained_model as load
+    from vocabulary import Vocabulary
+
+    trained = load(model_path, device, precision)
+    if vocab_path is not None and Vocabulary.load(vocab_path) != trained.vocabulary:
+        raise UserError(
+            f"{vocab_path}: not the vocabulary that {model_path} was trained with; leave "
+            f"--vocab_path out, the model folder holds its own"
+        )
+    return trained
+
+
+def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
+    """Ids of a prompt's tokens.
+
+    Raises:
+        UserError: no tokens, or tokens that the vocabulary lacks (named, with the nearest).
+    """
+    import difflib
+
+    try:
+        ids = trained.vocabulary.encode(prompt)
+    except KeyError as error:
+        named = []
+        for token in list(dict.fromkeys(error.args[0]))[:10]:
+            close = difflib.get_close_matches(token, trained.vocabulary.tokens, n=1)
+            named.append(repr(token) + (f" (did you mean {close[0]}?)" if close else ""))
+        raise UserError(f"not in the vocabulary: {', '.join(named)}") from None
+    if not ids:
+        raise UserError("the prompt has no tokens")
+    return ids
+
+
+def next_tokens(
+    trained: TrainedModel, prompt: str, count: int = NEXT_TOKENS_SHOWN
+) -> list[tuple[str, float]]:
+    """The likeliest next tokens of a prompt and their probabilities, falling.
+
+    Raises:
+        UserError: unknown tokens, or a prompt beyond the trained length.
+    """
+    import torch
+
+    ids = prompt_ids(trained, prompt)
+    if len(ids) > trained.max_length:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
+            f"{trained.max_length}: shorten it"
+        )
+    with torch.inference_mode(), trained.precision.autocast(trained.device):
+        logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
+    top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
+    return [
+        (trained.vocabulary.tokens[index], share)
+        for share, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Sequences from `generate`.
+
+    Attributes:
+        sequences: ids of each row, prompt included.
+        tried: sequences sampled; more than were kept where a label was asked for.
+        note: a line for the user where the request was cut, else "".
+    """
+
+    sequences: list[list[int]]
+    tried: int
+    note: str = ""
+
+
+def generate(
+    trained: TrainedModel,
+    prompt: str | None = None,
+    *,
+    count: int = 1,
+    max_new_tokens: int | None = None,
+    greedy: bool = False,
+    temperature: float = 1.0,
+    top_k: int = 50,
+    top_p: float = 1.0,
+    seed: int = 0,
+    label: str | None = None,
+    batch_size: int = 64,
+) -> Generated:
+    """Continue a prompt up to <EOS>.
+
+    Args:
+        trained: the model.
+        prompt: tokens; None = <IMG> for a model of images.
+        count: how many sequences.
+        max_new_tokens: most new tokens; None = up to the trained length.
+        greedy, temperature, top_k, top_p: how to choose among the next tokens.
+        seed: of the sampling.
+        label: keep only sequences that the model itself classifies as this label.
+        batch_size: sequences sampled at once.
+
+    Raises:
+        UserError: unknown tokens or label, a prompt as long as the trained length, or too few
+            samples that the model reads as `label`.
+    """
+    import torch
+
+    from generation import Decoder, Sampling, generate_tokens
+
+    vocabulary = trained.vocabulary
+    if prompt is None:
+        if vocabulary.img_id is None:
+            raise UserError("--mode generate needs --prompt: the first tokens of a row")
+        ids = [vocabulary.img_id]
+    else:
+        ids = prompt_ids(trained, prompt)
+    room = trained.max_length - len(ids)
+    if room < 1:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
+            f"{trained.max_length}: nothing can follow; shorten it"
+        )
+    note = ""
+    if max_new_tokens is not None and max_new_tokens > room:
+        note = (
+            f"max_new_tokens cut from {max_new_tokens} to {room}: the model was trained on rows "
+            f"of at most {trained.max_length} tokens"
+        )
+    sampling = Sampling(greedy, temperature, top_k, top_p)
+    decoder = Decoder(trained.model, trained.precision.dtype)
+    generator = torch.Generator(trained.device).manual_seed(seed)
+    stops = {vocabulary.eos_id} - {None}
+    forbidden = {vocabulary.pad_id}
+    if label is not None:
+        # The rest of the row would be the model's own label; it is asked for apart.
+        stops.add(vocabulary.cls_id)
+        forbidden |= vocabulary.label_id_set
+
+    def sample(how_many: int) -> list[list[int]]:
+        new = generate_tokens(
+            decoder,
+            [ids] * how_many,
+            max_new_tokens=min(max_new_tokens or room, room),
+            stop_ids=stops,
+            sampling=sampling,
+            generator=generator,
+            forbidden_ids=forbidden,
+            batch_size=batch_size,
+        )
+        return [ids + tokens for tokens in new]
+
+    if label is None:
+        return Generated(sample(count), count, note)
+
+    if label not in vocabulary.labels:
+        raise UserError(
+            f"--label {label}: the model has no such label; it has "
+            f"{', '.join(vocabulary.labels) or 'none'}"
+        )
+    wanted = vocabulary.labels.index(label)
+    kept: list[list[int]] = []
+    tried = 0
+    while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
+        rows = [drop_tail(row, trained) for row in sample(batch_size)]
+        rows = [row for row in rows if len(row) < trained.max_length]
+        tried += batch_size
+        if rows:
+            read_as = class_probabilities(trained, rows, batch_size).argmax(axis=1)
+            kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
+    if len(kept) < count:
+        raise UserError(
+            f"only {len(kept)} of {tried} samples were read as label {label}, {count} were "
+            f"asked for: raise --temperature, or the model does not know this label"
+        )
+    tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
+    note = "; ".join(
+        text
+        for text in (
+            note,
+            f"{len(kept)} of {tried} samples ({len(kept) / tried:.1%}) were read as {label}",
+        )
+        if text
+    )
+    return Generated([row + tail for row in kept[:count]], tried, note)
+
+
+def drop_tail(row: list[int], trained: TrainedModel) -> list[int]:
+    """A generated row without the <CLS> or <EOS> that ended it."""
+    ends = (trained.vocabulary.cls_id, trained.vocabulary.eos_id)
+    return row[:-1] if row[-1] in ends else row
+
+
+def class_probabilities(
+    trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
+) -> np.ndarray:
+    """Label shares of rows (ids without a tail), N x labels in the vocabulary's order."""
+    from dataset import TokenLabelDataset
+
+    records = [{"input_ids": list(row)} for row in rows]
+    dataset = TokenLabelDataset.from_records(
+        records, trained.vocabulary, max_length=trained.max_length, for_label=True
+    )
+    return classify_dataset(trained, dataset, batch_size)
+
+
+def classify_dataset(
+    trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
+) -> np.ndarray:
+    """Label shares of a dataset's rows, each asked at its last <CLS>.
+
+    Raises:
+        UserError: the vocabulary has no labels.
+    """
+    from evaluation import label_probabilities
+
+    if not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
+        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
+    return label_probabilities(
+        trained.model,
+        [dataset.classification_prompt(index) for index in range(len(dataset))],
+        trained.vocabulary.label_ids,
+        trained.vocabulary.pad_id,
+        trained.precision,
+        batch_size=batch_size,
+    )
+
+
+def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
+    """The label of a row and the share of every label, the largest first.
+
+    Raises:
+        UserError: unknown tokens, or a model without labels.
+    """
+    from dataset import TokenLabelDataset
+
+    ids = prompt_ids(trained, prompt)
+    dataset = TokenLabelDataset.from_records(
+        [{"input_ids": ids}], trained.vocabulary, max_length=trained.max_length, for_label=True
+    )
+    shares = classify_dataset(trained, dataset, 1)[0].tolist()
+    by_share = sorted(
+        zip(trained.vocabulary.labels, shares, strict=True), key=lambda pair: -pair[1]
+    )
+    return by_share[0][0], dict(by_share)
+
+
+def classify_file(
+    trained: TrainedModel, path: str | Path, output_dir: str | Path, batch_size: int = 64
+) -> list[dict[str, Any]]:
+    """Label every row of a JSONL file and write `predictions.jsonl`.
+
+    Returns:
+        The written objects, one a row in input order.
+
+    Raises:
+        UserError: no such file, no rows, or a model without labels.
+    """
+    dataset = read_rows(trained, path, for_label=True)
+    shares_NxL = classify_dataset(trained, dataset, batch_size) if len(dataset) else []
+    predictions = [
+        {**prediction_of(trained, dataset, index, shares), **user_keys(dataset.records[index])}
+        for index, shares in enumerate(shares_NxL)
+    ]
+    predictions = with_bad_rows(predictions, dataset)
+    write_predictions(Path(output_dir) / "predictions.jsonl", predictions)
+    return predictions
+
+
+def evaluate_file(
+    trained: TrainedModel, path: str | Path, output_dir: str | Path, batch_size: int = 64
+) -> dict[str, Any]:
+    """Score a JSONL file and write the evaluation folder.
+
+    Every row of the file stands in `predictions.jsonl`, one that could not be scored with its
+    reason; every figure of `metrics.json` can be computed again from it.
+
+    Returns:
+        The figures, as in metrics.json.
+
+    Raises:
+        UserError: no such file, or not one row that can be scored.
+    """
+    from evaluation import score_rows
+    from plots import draw_evaluation
+
+    dataset = read_rows(trained, path)
+    if not len(dataset):
+        bad = dataset.bad_rows[0]
+        raise UserError(
+            f"{path}: not one of {plural(len(dataset.bad_rows), 'row')} can be scored; the "
+            f"first, line {bad.line}: {bad.reason}"
+        )
+    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
+    shares_NxL = scores.probabilities_NxL
+    unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
+    if unlabelled and trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
+        shares_NxL[unlabelled] = classify_dataset(trained, dataset.subset(unlabelled), batch_size)
+    figures = {
+        "model": str(trained.folder),
+        "data": str(path),
+        "device": trained.device.type,
+        "precision": trained.precision.name,
+        "records": len(dataset) + len(dataset.bad_rows),
+        "unscored": len(dataset.bad_rows),
+        "tokens": int(scores.token_count_N.sum()),
+        **scores.figures(dataset),
+    }
+    predictions = []
+    for index in range(len(dataset)):
+        label_nll = float(scores.label_nll_N[index])
+        predictions.append(
+            {
+                **prediction_of(trained, dataset, index, shares_NxL[index]),
+                "nll_sum": float(scores.nll_sum_N[index]),
+                "token_count": int(scores.token_count_N[index]),
+                "correct_tokens": int(scores.correct_N[index]),
+                **({"label_nll": label_nll} if dataset.classes_N[index] >= 0 else {}),
+                **user_keys(dataset.records[index]),
+            }
+        )
+    folder = Path(output_dir)
+    write_predictions(folder / "predictions.jsonl", with_bad_rows(predictions, dataset))
+    draw_evaluation(folder, figures)
+    write_json(folder / "metrics.json", figures)
+    return figures
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False):
+    """Read a JSONL file as the model was trained to read; bad rows are kept with their reason."""
+    from dataset import TokenLabelDataset
+
+    return TokenLabelDataset.read(
+        path,
+        trained.vocabulary,
+        max_length=trained.max_length,
+        on_bad_row="keep",
+        unknown_token=trained.settings.unknown_token,
+        keep_records=True,
+        for_label=for_label,
+    )
+
+
+def prediction_of(
+    trained: TrainedModel, dataset: TokenLabelDataset, index: int, shares_L: np.ndarray
+) -> dict[str, Any]:
+    """What predictions.jsonl says of one row's label."""
+    import numpy as np
+
+    labels = trained.vocabulary.labels
+    known = int(dataset.classes_N[index])
+    asked = len(shares_L) and not np.isnan(shares_L[0])
+    return {
+        "line": int(dataset.lines_N[index]),
+        "label": labels[known] if known >= 0 else None,
+        "prediction": labels[int(shares_L.argmax())] if asked else None,
+        "confidence": float(shares_L.max()) if asked else None,
+        "probabilities": dict(zip(labels, shares_L.tolist(), strict=True)) if asked else {},
+    }
+
+
+def user_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """The user's own keys of a record, as `row`."""
+    from dataset import ROW_KEYS
+
+    return {"row": {key: value for key, value in record.items() if key not in ROW_KEYS}}
+
+
+def with_bad_rows(
+    predictions: list[dict[str, Any]], dataset: TokenLabelDataset
+) -> list[dict[str, Any]]:
+    """Predictions and the rows that could not be read, in input order."""
+    bad = [
+        {
+            "line": row.line,
+            "label": None,
+            "prediction": None,
+            "reason": row.reason,
+            **user_keys(row.record),
+        }
+        for row in dataset.bad_rows
+    ]
+    return sorted(predictions + bad, key=lambda row: row["line"])
+
+
+def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
+    """Write predictions.jsonl atomically."""
+    with atomic_write(path) as handle:
+        for row in predictions:
+            handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+# ------------------------------------------------------------------------------- modes
+
+
+def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Answer prompts with the likeliest next tokens until `quit`, Ctrl-D or Ctrl-C."""
+    if settings.prompt is not None:
+        show_next(trained, settings.prompt, settings.json)
+        return 0
+    at_terminal = sys.stdin.isatty() and not settings.json
+    if at_terminal:
+        import readline  # noqa: F401  (gives input() a history and line editing)
+
+        example = trained.vocabulary.tokens[
+            trained.vocabulary.img_id or len(trained.vocabulary) // 2
+        ]
+        print(
+            f"{trained.folder}: {len(trained.vocabulary)} tokens in the vocabulary. Type the "
+            f"first tokens of a row, for example {example}; quit or Ctrl-D leaves."
+        )
+    while True:
+        try:
+            line = input("tokens> " if at_terminal else "").strip()
+        except EOFError:
+            return 0
+        except KeyboardInterrupt:
+            print()
+            return EXIT_INTERRUPTED
+        if line in ("quit", "exit"):
+            return 0
+        if not line:
+            continue
+        try:
+            show_next(trained, line, settings.json)
+        except UserError as error:
+            print(json.dumps({"error": str(error)}) if settings.json else error)
+        sys.stdout.flush()
+
+
+def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+    """Print the likeliest next tokens of a prompt."""
+    found = next_tokens(trained, prompt)
+    if as_json:
+        answer = [{"token": token, "probability": share} for token, share in found]
+        print(json.dumps({"prompt": prompt, "next_tokens": answer}, ensure_ascii=False))
+    else:
+        print(format_table(["next token", "probability"], [[t, f"{p:.4f}"] for t, p in found]))
+
+
+def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
+    """Print generated rows and draw them where asked to."""
+    if settings.image is not None and trained.codebook is None:
+        raise UserError(
+            f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
+            f"prepare_data.py can be drawn"
+        )
+    seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
+    result = generate(
+        trained,
+        settings.prompt,
+        count=settings.num_return_sequences,
+        max_new_tokens=settings.max_new_tokens,
+        greedy=settings.greedy,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        seed=seed,
+        label=settings.label,
+        batch_size=settings.batch_size,
+    )
+    rows = [trained.vocabulary.decode(sequence) for sequence in result.sequences]
+    if settings.image is not None:
+        draw_rows(trained, rows, Path(settings.image))
+    if settings.json:
+        answer = {
+            "sequences": rows,
+            "seed": None if settings.greedy else seed,
+            "tried": result.tried,
+            "image": settings.image,
+            "note": result.note or None,
+        }
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    for row in rows:
+        print(row)
+    notes = [result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
+    if settings.image is not None:
+        notes.append(f"drawn: {settings.image}")
+    for note in filter(None, notes):
+        print(note, file=sys.stderr)
+
+
+def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
+    """Draw image rows into one PNG, each captioned with the label its tail names."""
+    from image_tokens import Codebook
+    from plots import draw_image_sheet
+
+    codebook = Codebook.load(trained.codebook)
+    images, captions = [], []
+    label_tokens = dict(
+        zip(
+            (trained.vocabulary.tokens[index] for index in trained.vocabulary.label_ids),
+            trained.vocabulary.labels,
+            strict=True,
+        )
+    )
+    for row in rows:
+        words = row.split(" ")
+        images.append(codebook.image_from_tokens(words)[0])
+        captions.append(next((label_tokens[word] for word in words if word in label_tokens), ""))
+    title = f"{plural(len(rows), 'image')} from {trained.folder}"
+    draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)
+
+
+def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
+    """Name the label of a prompt, or of every row of a file."""
+    if settings.prompt is not None:
+        label, shares = classify(trained, settings.prompt)
+        if settings.json:
+            answer = {"label": label, "confidence": shares[label], "probabilities": shares}
+            print(json.dumps(answer, ensure_ascii=False))
+        else:
+            print(
+                format_table(["label", "probability"], [[n, f"{p:.4f}"] for n, p in shares.items()])
+            )
+        return
+    folder = settings.output_dir or trained.folder.parent / "classification"
+    predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
+    if settings.json:
+        for row in predictions:
+            print(json.dumps(row, ensure_ascii=False))
+        return
+    counts: dict[str, int] = {}
+    for row in predictions:
+        name = row["prediction"] if row["prediction"] is not None else "could not be classified"
+        counts[name] = counts.get(name, 0) + 1
+    print(
+        format_table(
+            ["predicted label", "rows"], [[n, f"{c:,}"] for n, c in sorted(counts.items())]
+        )
+    )
+    tell_bad_rows(predictions)
+    print(f"written: {Path(folder) / 'predictions.jsonl'}")
+
+
+def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
+    """Score a file, write the evaluation folder and tell the figures."""
+    folder = Path(settings.output_dir or trained.folder.parent / "evaluation")
+    figures = evaluate_file(trained, settings.test_data, folder, settings.batch_size)
+    if settings.json:
+        print(json.dumps(figures, ensure_ascii=False))
+        return
+    print(describe_figures(figures))
+    if figures["unscored"]:
+        with open(folder / "predictions.jsonl", encoding="utf-8") as handle:
+            tell_bad_rows([json.loads(line) for line in handle])
+    print(f"written: {folder} (metrics.json, predictions.jsonl, pictures)")
+
+
+def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
+    """Say how many rows could not be used, and why the first few."""
+    bad = [row for row in predictions if "reason" in row]
+    if bad:
+        print(
+            f"{plural(len(bad), 'row')} could not be used (kept in predictions.jsonl), the first:"
+        )
+        for row in bad[:5]:
+            print(f"  line {row['line']}: {row['reason']}")
+
+
+def describe_figures(figures: dict[str, Any]) -> str:
+    """The figures of an evaluation as text for a person."""
+    parts = [
+        f"{figures['data']}: {plural(figures['records'], 'row')}, "
+        f"{plural(figures['tokens'], 'predicted token')}",
+        "",
+        format_table(
+            ["tokens", ""],
+            [
+                ["loss (nats)", f"{figures['loss']:.4f}"],
+                ["perplexity", f"{figures['perplexity']:.3f}"],
+                ["next-token accuracy", f"{figures['next_token_accuracy']:.4f}"],
+            ],
+        ),
+        "",
+    ]
+    if "accuracy" not in figures:
+        return "\n".join([*parts, "label figures need rows with labels; this file has none", ""])
+    low, high = figures["accuracy_interval"]
+    parts += [
+        format_table(
+            ["labels", ""],
+            [
+                ["accuracy", f"{figures['accuracy']:.4f}"],
+                ["95 % interval", f"{low:.4f} .. {high:.4f}"],
+                ["macro F1", f"{figures['macro_f1']:.4f}"],
+                ["calibration error", f"{figures['ece']:.4f}"],
+            ],
+        ),
+        "",
+        format_table(
+            ["label", "precision", "recall", "F1", "rows"],
+            [
+                [
+                    label,
+                    *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")),
+                    str(row["support"]),
+                ]
+                for label, row in figures["per_class"].items()
+            ],
+        ),
+        "",
+    ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    run_command(main)

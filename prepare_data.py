@@ -1,0 +1,782 @@
+"""Make rows of tokens and their vocabulary from raw data.
+
+    python prepare_data.py digits
+    python prepare_data.py images --input train-images-idx3-ubyte.gz \\
+        --labels train-labels-idx1-ubyte.gz --test_last 10000 --output_dir data/mnist
+    python prepare_data.py images --input pictures/ --image_size 32 --output_dir data/pictures
+    python prepare_data.py tokens --input rows.jsonl --min_count 2 --output_dir data/rows
+
+Every command writes train.jsonl, test.jsonl, vocab.json and prepared.json (what was done) into
+--output_dir; for images also codebook.npz, codebook.png and reconstructions.png. The same input,
+settings and seed give the same files, byte for byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import read_settings
+from console import (
+    SettingsError,
+    UserError,
+    format_duration,
+    format_table,
+    plural,
+    progress_bar,
+    run_command,
+)
+from run_folder import atomic_write, remove_leftovers, sync_folder, write_json
+from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
+from vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary, label_token, sorted_labels
+
+# numpy, scikit-learn, Pillow and matplotlib are imported where they are used, so that --help
+# answers at once.
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dataset import TokenLabelDataset
+    from image_files import LabelledImages
+    from image_tokens import Codebook
+
+TRAIN, TEST, VOCABULARY, SUMMARY = "train.jsonl", "test.jsonl", "vocab.json", "prepared.json"
+CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
+RECONSTRUCTIONS = "reconstructions.png"
+FILES = (TRAIN, TEST, VOCABULARY, SUMMARY, CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS)
+_SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
+_IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
+_LABELS_NAMED = 10
+
+
+# ------------------------------------------------------------------------------- digits, images
+
+
+def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
+    """Prepare the 1,797 handwritten digits that come with scikit-learn (8x8, values 0..16).
+
+    Returns:
+        The summary, as written to prepared.json.
+
+    Raises:
+        UserError: output_dir holds somebody's own data, or no test images are left.
+    """
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    from image_files import LabelledImages
+
+    _check_output(settings.output_dir, ())
+    digits = load_digits()
+    images_NxHxWxC = digits.images.astype(np.uint8)[..., None]
+    labels = [str(label) for label in digits.target.tolist()]
+    return _prepare("digits", settings, LabelledImages(images_NxHxWxC, labels))
+
+
+def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
+    """Prepare images of one's own: IDX, .npz, or a folder with one subfolder per class.
+
+    Returns:
+        The summary, as written to prepared.json.
+
+    Raises:
+        UserError: files that cannot be read or do not belong together, output_dir holds
+            somebody's own data, no images are left for one side of the split.
+    """
+    from image_files import read_images
+
+    _check_output(settings.output_dir, ())
+    if settings.test_last is not None and Path(settings.input).is_dir():
+        raise SettingsError(
+            [
+                "--test_last would hold out the last class of a folder: leave it out for a "
+                "random share, or give --test_input"
+            ]
+        )
+    source = read_images(settings.input, settings.labels, settings.image_size, settings.color)
+    own_test = None
+    if settings.test_input is not None:
+        folder = Path(settings.test_input).is_dir()
+        own_test = read_images(
+            settings.test_input,
+            settings.test_labels,
+            settings.image_size if folder else None,
+            # Whether there is colour was decided by the training images.
+            ("grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb") if folder else "auto",
+        )
+        _check_same_kind(settings, source, own_test)
+    return _prepare(
+        "images", settings, source, own_test, settings.test_last, settings.codebook_images
+    )
+
+
+def _check_same_kind(
+    settings: ImagesSettings, source: LabelledImages, own_test: LabelledImages
+) -> None:
+    """Refuse test images that cannot be coded or labelled like the training images."""
+    kinds = []
+    for images in (source.images_NxHxWxC, own_test.images_NxHxWxC):
+        _, height, width, channels = images.shape
+        kinds.append(f"{width}x{height} {'grey' if channels == 1 else 'rgb'} {images.dtype}")
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"the images of {settings.input} are {kinds[0]}, those of {settings.test_input} are "
+            f"{kinds[1]}: both must be of one kind"
+        )
+    if source.labels is None and own_test.labels is not None:
+        raise UserError(
+            f"{settings.test_input} has labels and {settings.input} has none: give --labels"
+        )
+
+
+def _prepare(
+    command: str,
+    settings: DigitsSettings | ImagesSettings,
+    source: LabelledImages,
+    own_test: LabelledImages | None = None,
+    test_last: int | None = None,
+    codebook_images: int = sys.maxsize,
+) -> dict[str, Any]:
+    """Split, fit the codebook on training images, code, and write all files."""
+    import numpy as np
+
+    from dataset import number_keys
+    from image_tokens import Codebook
+
+    images, notes = source.images_NxHxWxC, list(source.notes)
+    _, height, width, channels = images.shape
+    if settings.patch_size > max(height, width):
+        raise SettingsError(
+            [f"--patch_size {settings.patch_size} is larger than the images ({width}x{height})"]
+        )
+    train, test = _split_images(settings, source, own_test, test_last)
+    codebook = Codebook.fit(
+        images[train], settings.patch_size, settings.codebook_size, settings.seed, codebook_images
+    )
+    sources = [source]
+    if own_test is not None:
+        sources.append(own_test)
+        notes += own_test.notes
+        images = np.concatenate([images, own_test.images_NxHxWxC])
+    codes_NxP = codebook.encode(images)
+
+    bodies_N = number_keys(codes.tobytes() for codes in codes_NxP)
+    if own_test is None and test_last is None:
+        before = len(test)
+        train, test = _move_shared(train, test, [bodies_N])
+        notes += _moved_notes(before - len(test))
+    else:
+        shared = np.isin(bodies_N[train], bodies_N[test])
+        train = train[~shared]
+        if shared.any():
+            count = plural(int(shared.sum()), "training row")
+            notes.append(f"{count} with the tokens of a test row left out")
+    _check_split(train, test, "finer tokens tell images apart: --patch_size, --codebook_size")
+
+    labels = [label for part in sources for label in part.labels or [None] * len(part)]
+    vocabulary = Vocabulary.for_images(
+        len(codebook), sorted_labels(label for label in labels if label is not None)
+    )
+    if source.labels is None:
+        notes.append("no labels: the rows end <EOS>, a model of them generates but cannot classify")
+    notes += _label_notes([labels[i] for i in train], [labels[i] for i in test])
+    if len(codebook) < settings.codebook_size:
+        patches = plural(len(codebook), "distinct patch", "distinct patches")
+        notes.append(f"the training images have {patches}: the codebook loses nothing of them")
+    summary = {
+        "command": command,
+        "settings": dataclasses.asdict(settings),
+        "images": {"height": height, "width": width, "channels": channels},
+        "vocabulary_size": len(vocabulary),
+        "labels": vocabulary.labels,
+        "codebook": {
+            "size": len(codebook),
+            "patch_size": codebook.patch_size,
+            "codes_in_training_rows": len(np.unique(codes_NxP[train])),
+        },
+        "longest_row": codebook.patches_per_image + (3 if source.labels is None else 5),
+        "train": _image_figures(images, codes_NxP, codebook, labels, train),
+        "test": _image_figures(images, codes_NxP, codebook, labels, test),
+        "notes": notes,
+    }
+    row = _image_row(sources, codebook, codes_NxP)
+    with _publishing(settings.output_dir) as folder:
+        _write_lines(folder / TRAIN, map(row, train.tolist()), len(train))
+        _write_lines(folder / TEST, map(row, test.tolist()), len(test))
+        _write_text(folder / VOCABULARY, vocabulary.to_json())
+        codebook.save(folder / CODEBOOK)
+        _draw(folder, codebook, images, codes_NxP, labels, test, summary["test"]["rmse"])
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _split_images(
+    settings: DigitsSettings | ImagesSettings,
+    source: LabelledImages,
+    own_test: LabelledImages | None,
+    test_last: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and test; images of `own_test` count on after the source's."""
+    import numpy as np
+
+    from dataset import number_keys, split_rows
+
+    count = len(source)
+    if own_test is not None:
+        return np.arange(count), np.arange(count, count + len(own_test))
+    if test_last is not None:
+        if test_last >= count:
+            raise UserError(f"--test_last {test_last:,} leaves none of {count:,} images to train")
+        return np.arange(count - test_last), np.arange(count - test_last, count)
+    pixels_N = number_keys(
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in source.images_NxHxWxC
+    )
+    classes_N = np.full(count, -1) if source.labels is None else number_keys(source.labels)
+    train, test = split_rows([pixels_N], classes_N, settings.test_fraction, settings.seed)
+    _check_split(train, test)
+    return train, test
+
+
+def _image_row(
+    sources: Sequence[LabelledImages], codebook: Codebook, codes_NxP: np.ndarray
+) -> Callable[[int], str]:
+    """A function that gives the JSON text of row i; the sources' rows follow one another."""
+    # A label is written as a number only where that gives the same token: "007" is its own.
+    whole = all(_is_whole(label) for part in sources for label in set(part.labels or ()))
+
+    def row(number: int) -> str:
+        part, index = sources[0], number
+        if index >= len(part):
+            part, index = sources[1], index - len(part)
+        meta = {"index": index}
+        if part.files is not None:
+            meta["file"] = part.files[index]
+        tokens = codebook.row_text(codes_NxP[number])
+        if part.labels is None:
+            return _to_json({"tokens": f"{tokens} {EOS}", "meta": meta})
+        label = part.labels[index]
+        tokens = f"{tokens} {CLS} {label_token(label)} {EOS}"
+        return _to_json({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
+
+    return row
+
+
+def _is_whole(label: str) -> bool:
+    return label.isascii() and label.removeprefix("-").isdigit() and str(int(label)) == label
+
+
+def _image_figures(
+    images: np.ndarray,
+    codes_NxP: np.ndarray,
+    codebook: Codebook,
+    labels: Sequence[str | None],
+    rows: np.ndarray,
+) -> dict[str, Any]:
+    """Counts and the reconstruction error of one side of the split."""
+    rmse = codebook.error(images[rows], codes_NxP[rows])
+    return {
+        "rows": len(rows),
+        "labelled": sum(labels[i] is not None for i in rows),
+        "rmse": rmse,  # as share of the pixel range
+        "psnr_db": -20 * math.log10(rmse) if rmse > 0 else None,
+    }
+
+
+def _draw(
+    folder: Path,
+    codebook: Codebook,
+    images: np.ndarray,
+    codes_NxP: np.ndarray,
+    labels: Sequence[str | None],
+    test: np.ndarray,
+    test_rmse: float,
+) -> None:
+    """Draw the codebook, and test images above what their codes make of them."""
+    from plots import draw_codebook, draw_reconstructions
+
+    size, value_range = codebook.patch_size, (codebook.low, codebook.high)
+    draw_codebook(
+        folder / CODEBOOK_PICTURE,
+        codebook.centers_KxD.reshape(-1, size, size, codebook.channels),
+        value_range,
+        f"{plural(len(codebook), 'code')} for patches of {size}x{size} pixels",
+    )
+    chosen = _some_of_each(labels, test)
+    codes = plural(codebook.patches_per_image, "code")
+    draw_reconstructions(
+        folder / RECONSTRUCTIONS,
+        images[chosen],
+        codebook.decode(codes_NxP[chosen]),
+        [labels[i] or "" for i in chosen],
+        value_range,
+        _DRAWN_IN_A_ROW,
+        f"Test images, and below each what its {codes} give back (RMSE {test_rmse:.1%})",
+    )
+
+
+def _some_of_each(labels: Sequence[str | None], rows: np.ndarray) -> list[int]:
+    """Rows to draw, in order of their labels: the first of every label, then the second, ..."""
+    seen: Counter[str | None] = Counter()
+    ranked = []
+    for row in rows.tolist():
+        ranked.append((seen[labels[row]], row))
+        seen[labels[row]] += 1
+    chosen = [row for _, row in sorted(ranked)[:_IMAGES_DRAWN]]
+    order = sorted_labels(label for label in seen if label is not None)
+    return sorted(chosen, key=lambda row: (order.index(labels[row]) if order else 0, row))
+
+
+# ------------------------------------------------------------------------------- tokens
+
+
+def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
+    """Make a vocabulary for rows of tokens, put their label tails in order, and split them.
+
+    Returns:
+        The summary, as written to prepared.json.
+
+    Raises:
+        UserError: bad rows (with file, line and reason), rows of ids, no rows for one side of
+            the split, or output_dir holds somebody's own data.
+    """
+    import numpy as np
+
+    from dataset import number_keys, split_rows
+
+    paths = [Path(path) for path in settings.input]
+    _check_output(settings.output_dir, paths)
+    rows, bad_places = _read_token_rows(paths, settings)
+    seen = rows.vocabulary
+    train, test = split_rows(
+        [number_keys(rows.body_keys()), rows.groups_N],
+        rows.classes_N,
+        settings.test_fraction,
+        settings.seed,
+    )
+    _check_split(train, test)
+
+    vocabulary = _final_vocabulary(rows, train, settings.min_count)
+    final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
+    recoded = np.array(final_ids, np.uint32)[rows.tokens]
+    coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
+    notes = rows.counts.lines()
+    # Rows that differed in rare tokens alone may have become equal.
+    before = len(test)
+    train, test = _move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N])
+    notes += _moved_notes(before - len(test))
+    _check_split(train, test, "a lower --min_count tells more rows apart")
+
+    is_test_N = np.zeros(len(rows), bool)
+    is_test_N[test] = True
+    replaced = (coded.tokens == vocabulary.unk_id) & (rows.tokens != seen.unk_id)
+    if replaced.any():
+        kinds = plural(len(np.unique(rows.tokens[replaced])), "token")
+        places = plural(int(replaced.sum()), "place")
+        least = plural(settings.min_count, "time")
+        notes.append(f"{kinds} seen less than {least} in training written as {UNK} in {places}")
+    labels = [seen.labels[number] if number >= 0 else None for number in rows.classes_N.tolist()]
+    notes += _label_notes([labels[i] for i in train], [labels[i] for i in test])
+
+    def figures(is_side_N: np.ndarray) -> dict[str, Any]:
+        lengths = rows.lengths_N[is_side_N]
+        return {
+            "rows": len(lengths),
+            "labelled": int((rows.classes_N[is_side_N] >= 0).sum()),
+            "tokens": int(lengths.sum()),
+            "unknown_tokens": int((replaced & np.repeat(is_side_N, rows.lengths_N)).sum()),
+        }
+
+    summary = {
+        "command": "tokens",
+        "settings": dataclasses.asdict(settings),
+        "vocabulary_size": len(vocabulary),
+        "labels": vocabulary.labels,
+        "longest_row": int(rows.lengths_N.max()),
+        "train": figures(~is_test_N),
+        "test": figures(is_test_N),
+        "notes": notes,
+    }
+    with _publishing(settings.output_dir) as folder:
+        _write_token_rows(folder, paths, bad_places, coded, is_test_N)
+        _write_text(folder / VOCABULARY, vocabulary.to_json())
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _read_token_rows(
+    paths: Sequence[Path], settings: TokensSettings
+) -> tuple[TokenLabelDataset, set[tuple[int, int]]]:
+    """All rows over a provisional vocabulary, and the bad ones as (number of the file, line).
+
+    Raises:
+        UserError: the first 20 bad rows, or no rows at all.
+    """
+    from dataset import (
+        MOST_ERRORS_SHOWN,
+        RowError,
+        _Builder,
+        _group_value,
+        parse_row,
+        read_json_lines,
+    )
+
+    builder = _Builder(_everything_seen(paths), max_length=sys.maxsize)
+    bad_rows: dict[tuple[int, int], str] = {}
+    for number, path in enumerate(paths):
+        for line, record, problem in read_json_lines(path):
+            try:
+                if problem is not None:
+                    raise RowError(problem)
+                _check_listed_tokens(record)
+                row = parse_row(record, builder.vocabulary)
+                builder.add(row, line, _group_value(record, settings.group_by))
+            except RowError as error:
+                bad_rows[number, line] = f"{path}:{line}: {error}"
+    reasons = list(bad_rows.values())
+    if reasons and settings.on_bad_row == "error":
+        more = len(reasons) - MOST_ERRORS_SHOWN
+        rest = [f"... and {plural(more, 'more bad row')}"] if more > 0 else []
+        remedy = "correct them, or leave them out with --on_bad_row skip"
+        raise UserError("\n".join([*reasons[:MOST_ERRORS_SHOWN], *rest, remedy]))
+    if not builder.counts.rows:
+        names = ", ".join(map(str, paths))
+        raise UserError(
+            f"every row is bad; the first: {reasons[0]}" if reasons else f"{names}: no rows in it"
+        )
+    builder.counts.skipped = len(reasons)
+    builder.counts.first_skipped = reasons[:5]
+    return builder.finish(), set(bad_rows)
+
+
+def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
+    """A provisional vocabulary of all tokens and labels in the files.
+
+    Raises:
+        UserError: a row of ids, whose tokens nobody here can know.
+    """
+    from dataset import RowError, _words, label_text, read_json_lines
+
+    found: set[bytes] = set()
+    for path in paths:
+        for line, record, _ in read_json_lines(path):
+            if not isinstance(record, dict):
+                continue
+            if record.get("input_ids") is not None:
+                raise UserError(
+                    f"{path}:{line}: a row of `input_ids`; only the vocab.json that made the ids "
+                    f"knows their tokens: train with it directly (train_gpt.py --vocab_path)"
+                )
+            try:
+                found.update(_words(record.get("tokens")))
+                if record.get("label") is not None:
+                    found.add(label_token(label_text(record["label"])).encode(errors="replace"))
+            except RowError:
+                continue  # told when the row is read
+    tokens = {word.decode() for word in found if word.split() == [word]}
+    return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
+
+
+def _check_listed_tokens(record: Any) -> None:
+    """Refuse a list of tokens in which one is empty or has whitespace in it."""
+    from dataset import RowError
+
+    tokens = record.get("tokens") if isinstance(record, dict) else None
+    for token in tokens if isinstance(tokens, list) else ():
+        if isinstance(token, str):
+            word = token.encode(errors="replace")
+            if word.split() != [word]:
+                raise RowError(f"token {token!r} is empty or has whitespace in it")
+
+
+def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int) -> Vocabulary:
+    """Special tokens, then tokens by falling frequency in training rows, then labels."""
+    import numpy as np
+
+    seen = rows.vocabulary
+    is_train_N = np.zeros(len(rows), bool)
+    is_train_N[train] = True
+    in_training = rows.tokens[np.repeat(is_train_N, rows.lengths_N)]
+    counts = np.bincount(in_training, minlength=len(seen)).tolist()
+    anywhere = np.bincount(rows.tokens, minlength=len(seen)).tolist()
+    uses_images = anywhere[seen.img_id] or anywhere[seen.ids[END_IMG]]
+    special = [PAD, UNK, *([IMG, END_IMG] if uses_images else [])]
+    special += [CLS, EOS] if anywhere[seen.cls_id] else [EOS]
+    ordinary = [
+        token
+        for token, number in seen.ids.items()
+        if counts[number] >= min_count and number not in seen.label_id_set and token not in _SPECIAL
+    ]
+    ordinary.sort(key=lambda token: (-counts[seen.ids[token]], token))
+    # Labels count in both splits: a label of test rows alone must still be sayable.
+    labels = sorted_labels(seen.labels[seen.class_of_id[i]] for i in seen.label_ids if anywhere[i])
+    return Vocabulary([*special, *ordinary, *map(label_token, labels)])
+
+
+def _write_token_rows(
+    folder: Path,
+    paths: Sequence[Path],
+    bad_places: set[tuple[int, int]],
+    rows: TokenLabelDataset,
+    is_test_N: np.ndarray,
+) -> None:
+    """Write the rows again with their tokens in order, every other key untouched."""
+    from dataset import read_json_lines
+
+    index = 0
+    with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
+        for number, path in enumerate(paths):
+            for line, record, _ in read_json_lines(path):
+                if (number, line) in bad_places:
+                    continue
+                text = rows.vocabulary.decode(rows.row(index).tolist())
+                record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
+                (test_file if is_test_N[index] else train_file).write(_to_json(record) + "\n")
+                index += 1
+
+
+# ------------------------------------------------------------------------------- split
+
+
+def _move_shared(
+    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move test rows to training as long as any shares a number >= 0 with a training row."""
+    import numpy as np
+
+    while True:
+        shared = np.zeros(len(test), bool)
+        for numbers in keys:
+            shared |= (numbers[test] >= 0) & np.isin(numbers[test], numbers[train])
+        if not shared.any():
+            return train, test
+        train, test = np.sort(np.concatenate([train, test[shared]])), test[~shared]
+
+
+def _moved_notes(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{plural(count, 'test row')} with the tokens of a training row moved to training"]
+
+
+def _check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
+    if not len(train) or not len(test):
+        raise UserError(
+            f"no {'test' if len(train) else 'training'} rows are left: there are too few rows, or "
+            f"too many are equal or of one group; {remedy}"
+        )
+
+
+def _label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
+    """Labels that stand on one side of the split only."""
+
+    def named(labels: set[str]) -> str:
+        names = sorted_labels(labels)
+        rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
+        return ", ".join(names[:_LABELS_NAMED]) + rest
+
+    train_labels, test_labels = set(train) - {None}, set(test) - {None}
+    notes = []
+    if test_labels - train_labels:
+        only = named(test_labels - train_labels)
+        notes.append(f"labels in test rows only, which cannot be learned: {only}")
+    if train_labels - test_labels and test_labels:
+        notes.append(f"labels without a test row: {named(train_labels - test_labels)}")
+    return notes
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def _check_output(output_dir: str, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that holds data which this program did not make.
+
+    Raises:
+        UserError: such a folder, or no folder at all.
+        SettingsError: an input is one of the files to be written.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --output_dir")
+    own = [name for name in (TRAIN, TEST, VOCABULARY) if (folder / name).exists()]
+    if own and not (folder / SUMMARY).exists():
+        raise UserError(
+            f"{folder / own[0]} is there already and was not made by this command: give another "
+            f"--output_dir"
+        )
+    written = {(folder / name).resolve() for name in FILES}
+    for path in inputs:
+        if path.resolve() in written:
+            raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
+
+
+@contextmanager
+def _publishing(output_dir: str) -> Iterator[Path]:
+    """Yield an empty folder; on success its files replace those of an earlier preparation.
+
+    Until then nothing changes, and rows never stand beside the vocabulary of other rows: the
+    old training rows leave first and the new ones come last.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    stage = folder / f".prepare.{os.getpid()}.tmp"
+    stage.mkdir()
+    try:
+        yield stage
+        made = {path.name for path in stage.iterdir()}
+        (folder / TRAIN).unlink(missing_ok=True)
+        for name in set(FILES) - made:
+            (folder / name).unlink(missing_ok=True)
+        for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
+            os.replace(stage / name, folder / name)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write_lines(path: Path, lines: Iterable[str], count: int) -> None:
+    with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
+        for line in lines:
+            handle.write(line + "\n")
+            bar.update()
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def _to_json(record: Any) -> str:
+    """One line of JSON; readable where the text is valid Unicode, escaped where it is not."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return text
+
+
+# ------------------------------------------------------------------------------- command
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], dict[str, Any]], str]] = {
+    "digits": (
+        DigitsSettings,
+        prepare_digits,
+        "Prepare scikit-learn's 1,797 handwritten digits: no download, a few seconds.",
+    ),
+    "images": (
+        ImagesSettings,
+        prepare_images,
+        "Prepare images of your own: IDX, .npz, or a folder with one subfolder per class.",
+    ),
+    "tokens": (
+        TokensSettings,
+        prepare_tokens,
+        "Make a vocabulary for rows of tokens (JSONL), complete their label tails, split.",
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; see `python prepare_data.py --help`."""
+    if argv and argv[0] in ("-h", "--help"):
+        print("\n".join(_help_lines()))
+        return 0
+    if not argv or argv[0] not in COMMANDS:
+        raise SettingsError([_command_mistake(argv)])
+    settings_class, prepare, description = COMMANDS[argv[0]]
+    settings = read_settings(
+        settings_class, argv[1:], prog=f"prepare_data.py {argv[0]}", description=description
+    )
+    start = time.monotonic()
+    summary = prepare(settings)
+    print("\n".join(_report_lines(summary, time.monotonic() - start)))
+    return 0
+
+
+def _help_lines() -> list[str]:
+    return [
+        "usage: prepare_data.py COMMAND [--option value ...]",
+        "",
+        __doc__.strip(),
+        "",
+        "commands:",
+        *[f"  {name}   {description}" for name, (_, _, description) in COMMANDS.items()],
+        "",
+        "python prepare_data.py COMMAND --help lists the options of a command.",
+    ]
+
+
+def _command_mistake(argv: Sequence[str]) -> str:
+    known = ", ".join(COMMANDS)
+    if not argv:
+        return f"no command given; choose one of {known} (see prepare_data.py --help)"
+    if argv[0].startswith("-"):
+        return f"the command comes before {argv[0]}; choose one of {known}"
+    near = difflib.get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {known}"
+    return f"unknown command {argv[0]!r}; {hint}"
+
+
+def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
+    """What was done, and the next command to type."""
+    of_tokens = summary["command"] == "tokens"
+    table, facts = [], []
+    for name, side in ((TRAIN, summary["train"]), (TEST, summary["test"])):
+        cells = [name, f"{side['rows']:,}", f"{side['labelled']:,}"]
+        if of_tokens:
+            cells += [f"{side['tokens']:,}", f"{side['unknown_tokens']:,}"]
+        else:
+            psnr = side["psnr_db"]
+            cells += [f"{side['rmse']:.2%}", "exact" if psnr is None else f"{psnr:.1f} dB"]
+        table.append(cells)
+    header = ["", "rows", "labelled", *(["tokens", UNK] if of_tokens else ["RMSE", "PSNR"])]
+    if not of_tokens:
+        book = summary["codebook"]
+        size, used = book["patch_size"], book["codes_in_training_rows"]
+        facts.append(
+            f"{plural(book['size'], 'code')} for patches of {size}x{size} pixels, {used:,} of them "
+            f"in training rows"
+        )
+    facts.append(
+        f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "
+        f"{plural(len(summary['labels']), 'label')}; {'longest' if of_tokens else 'every'} row: "
+        f"{plural(summary['longest_row'], 'token')}"
+    )
+    folder = Path(summary["settings"]["output_dir"])
+    return [
+        format_table(header, table),
+        *facts,
+        *summary["notes"],
+        f"written to {folder} in {format_duration(seconds)}; next:",
+        f"  {shlex.join(_next_command(summary, folder))}",
+    ]
+
+
+def _next_command(summary: dict[str, Any], folder: Path) -> list[str]:
+    """The training command for the prepared rows."""
+    # The digits are the first example: their model goes where inference.py looks by default.
+    run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
+    words = ["python", "train_gpt.py", "--data_path", str(folder / TRAIN)]
+    words += ["--vocab_path", str(folder / VOCABULARY), "--output_dir", run]
+    if summary["longest_row"] > min(TrainSettings.max_length, TrainSettings.n_positions):
+        length = str(summary["longest_row"])
+        words += ["--max_length", length, "--n_positions", length]
+    return words
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# ./quick_start.sh          environment, digits, training, evaluation, pictures
+# ./quick_start.sh setup    the environment in .venv only
+# ./quick_start.sh test     the tests (further words go to pytest)
+#
+# Run again, it skips what is done and goes on with what was interrupted.
+# PYTHON=/path/to/python3.12 chooses the interpreter for a new .venv.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+
+PY=.venv/bin/python
+
+# step NAME COMMAND...: run a command; where it fails, say which step and leave with its code.
+step() {
+    local name=$1 code
+    shift
+    printf '\n== %s\n' "$name" >&2
+    "$@"
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        printf '\nquick_start.sh: stopped at the step "%s" (exit code %s)\n' "$name" "$code" >&2
+        if [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; then
+            echo "run ./quick_start.sh again to go on" >&2
+        fi
+        exit "$code"
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+            >/dev/null 2>&1; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    echo "no Python 3.11 or newer with venv found; install one (Debian, Ubuntu: apt install" >&2
+    echo "python3 python3-venv), or name it: PYTHON=/path/to/python3.12 ./quick_start.sh" >&2
+    return 1
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || return 1
+    "$python" -m venv --clear .venv
+}
+
+# install FILE: pip install -r FILE into .venv, unless exactly this was installed before.
+install() {
+    local stamp=".venv/.installed-$1" state
+    state=$(cat requirements.txt "$1")
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then
+        echo "$1: already installed"
+        return 0
+    fi
+    "$PY" -m pip install --disable-pip-version-check -r "$1" || return 1
+    printf '%s\n' "$state" >"$stamp"
+}
+
+setup() {
+    if ! "$PY" -c '' 2>/dev/null; then
+        step "making the environment in .venv" make_venv
+    fi
+    step "installing $1 (the first time this downloads torch)" install "$1"
+}
+
+quick_start() {
+    setup requirements.txt
+    if [ ! -f data/digits/prepared.json ]; then
+        step "preparing the handwritten digits" "$PY" prepare_data.py digits
+    fi
+    step "training" "$PY" train_gpt.py --resume
+    if [ ! outputs/evaluation/metrics.json -nt outputs/best_model/model.safetensors ]; then
+        step "evaluating on test rows the model has never seen" \
+            "$PY" inference.py --test_data data/digits/test.jsonl
+    fi
+    if [ ! outputs/generated.png -nt outputs/best_model/model.safetensors ]; then
+        step "drawing digits that the model makes up" \
+            "$PY" inference.py --mode generate --num_return_sequences 40 --seed 1 \
+            --image outputs/generated.png --json >/dev/null
+    fi
+    cat <<'TEXT'
+
+== done
+  outputs/best_model        the model, a standard Hugging Face checkpoint
+  outputs/evaluation        metrics.json, predictions.jsonl, confusion matrix
+  outputs/plots             training curves
+  outputs/generated.png     digits that the model made up
+
+Try next (after: source .venv/bin/activate):
+  python inference.py                                        predict the next token
+  python inference.py --mode generate --label 7 --num_return_sequences 20 --image sevens.png
+  python inference.py --test_data data/digits/test.jsonl     evaluate a file
+  python prepare_data.py --help                              your own images or tokens
+  python train_gpt.py --help                                 every option
+TEXT
+}
+
+case "${1:-}" in
+    "")
+        quick_start
+        ;;
+    setup)
+        setup requirements.txt
+        ;;
+    test)
+        shift
+        setup requirements-dev.txt
+        step "testing" "$PY" -m pytest "$@"
+        ;;
+    *)
+        echo "usage: ./quick_start.sh [setup | test]" >&2
+        exit 2
+        ;;
+esac

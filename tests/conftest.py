@@ -1,0 +1,39 @@
+"""What several test files share: a tiny vocabulary and a writer of JSONL files."""
+
+import json
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from vocabulary import Vocabulary
+
+# Tiny models are faster on one thread, and never wait for a busy core; for subprocesses too.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Repeatable, and with no limit on the time of an example: machines are busy at times.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=100
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    """The six special tokens, four of a body, three labels."""
+    special = ["<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"]
+    return Vocabulary([*special, "A", "B", "C", "D", "<CLS_0>", "<CLS_1>", "<CLS_cat>"])
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """A function that writes objects (or lines as bytes) into a JSONL file."""
+
+    def write(*rows: dict | bytes, name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        return path
+
+    return write

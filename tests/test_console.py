@@ -1,0 +1,175 @@
+"""What a command says and how it leaves; real processes, so that the real exit code counts."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from console import format_duration, format_table, plural, print_error
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import errno, sys, time
+from console import SettingsError, UserError, print_error, progress_bar, run_command
+
+def main(argv):
+{body}
+
+run_command(main)
+"""
+
+
+def start(body: str, *argv: str, **options) -> subprocess.Popen:
+    """A process that runs `body` as its `main(argv)`."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *argv],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
+    )
+
+
+def run(body: str, *argv: str, **options) -> tuple[int, str, str]:
+    process = start(body, *argv, **options)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("return None", 0, ""),
+        ("return 0", 0, ""),
+        ("return 130", 130, ""),
+        ("raise UserError('rows.jsonl:3: no label')", 1, "error: rows.jsonl:3: no label\n"),
+        ("raise UserError('one\\ntwo')", 1, "error: one\nerror: two\n"),
+        ("raise SettingsError(['--a: x', '--b: y'])", 2, "error: --a: x\nerror: --b: y\n"),
+        ("raise KeyboardInterrupt", 130, "error: stopped by Ctrl-C\n"),
+        ("open('/absent/file')", 1, "error: /absent/file: No such file or directory\n"),
+        ("open('/')", 1, "error: /: Is a directory\n"),
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device')",
+            1,
+            "error: no space left on the disk: free some and run again\n",
+        ),
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device', 'outputs/x')",
+            1,
+            "error: no space left on the disk of outputs/x: free some and run again\n",
+        ),
+    ],
+)
+def test_exit_code_and_message(body, code, message):
+    assert run(body) == (code, "", message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise MemoryError",
+        "raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 MiB')",
+        "raise RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory')",
+        "class OutOfMemoryError(RuntimeError): pass\nraise OutOfMemoryError('no')",
+    ],
+)
+def test_out_of_memory_names_the_options_that_help(body):
+    code, _, err = run(body)
+    assert code == 1
+    assert err.startswith("error: out of memory")
+    assert "--batch_size" in err
+    assert "--grad_accumulation_steps" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("body", ["raise RuntimeError('shape mismatch')", "raise KeyError('x')"])
+def test_bug_of_ours_keeps_its_traceback(body):
+    code, _, err = run(body)
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_main_gets_the_words_after_the_program_name():
+    assert run("print(argv)", "--a", "b c")[1] == "['--a', 'b c']\n"
+
+
+def test_real_ctrl_c_leaves_with_130_and_no_traceback():
+    process = start("print('ready', flush=True)\ntime.sleep(60)")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "error: stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["print('little')", "for _ in range(100_000):\n    print('much')", "print(1, flush=True)"],
+)
+def test_reader_that_has_left_is_no_error(body):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        code, _, err = run(body, stdout=write_end)
+    finally:
+        os.close(write_end)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_result_that_did_not_fit_on_the_disk_is_a_failure():
+    with open("/dev/full", "w") as full:
+        code, _, err = run("print('the result')", stdout=full)
+    assert (code, err) == (1, "error: no space left on the disk: free some and run again\n")
+
+
+def test_progress_bar_is_silent_where_standard_error_is_no_terminal():
+    body = "with progress_bar('rows', 10, 'row') as bar:\n    time.sleep(0.6)\n    bar.update(10)"
+    assert run(body) == (0, "", "")
+
+
+def test_each_line_of_a_mistake_is_marked(capsys):
+    print_error("first\nsecond")
+    print_error("")
+    assert capsys.readouterr().err == "error: first\nerror: second\nerror: \n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (42, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (60, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7620, "2 h 07 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_durations_as_a_person_says_them(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_plural():
+    assert [plural(1, "row"), plural(0, "row"), plural(1437, "row")] == [
+        "1 row",
+        "0 rows",
+        "1,437 rows",
+    ]
+    assert plural(2, "body", "bodies") == "2 bodies"
+
+
+def test_table_aligns_its_columns():
+    table = format_table(["label", "rows"], [["7", "1,000"], ["cat", "9"]])
+    assert table == "label   rows\n7      1,000\ncat        9"
+    assert format_table(["a", "b"], []) == "a  b"

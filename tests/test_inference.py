@@ -1,0 +1,411 @@
+"""Using a model: next tokens, generation, classification, the evaluation folder, mistakes."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics as sklearn_metrics
+
+from console import SettingsError, UserError
+from image_tokens import Codebook
+from inference import (
+    classify,
+    classify_file,
+    evaluate_file,
+    generate,
+    load_trained_model,
+    main,
+    next_tokens,
+)
+from settings import TrainSettings
+from train_gpt import train
+
+ROOT = Path(__file__).parent.parent
+SIDE = 4  # pixels of an image, patches of one pixel
+
+
+def image_of(label: int, random: np.random.Generator) -> np.ndarray:
+    """A bright bar at the top (0) or at the bottom (1), with some noise."""
+    image = random.integers(0, 2, (SIDE, SIDE))
+    image[0 if label == 0 else -1] = 3
+    return image
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A model trained for a moment on 4x4 images of two classes, and a test file."""
+    folder = tmp_path_factory.mktemp("world")
+    random = np.random.default_rng(0)
+    codes = np.arange(4, dtype=np.float32)[:, None]
+    codebook = Codebook(codes, 1, SIDE, SIDE, 1, 0.0, 3.0)
+    codebook.save(folder / "codebook.npz")
+    tokens = ["<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"]
+    tokens += [f"<Z_{code:03d}>" for code in range(4)] + ["<CLS_0>", "<CLS_1>"]
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    for name, count in (("train", 160), ("test", 40)):
+        with open(folder / f"{name}.jsonl", "w") as handle:
+            for number in range(count):
+                body = image_of(number % 2, random).ravel()
+                text = " ".join(f"<Z_{code:03d}>" for code in body)
+                row = {"tokens": f"<IMG> {text} </IMG>", "label": number % 2, "id": f"r{number}"}
+                handle.write(json.dumps(row) + "\n")
+    result = train(
+        TrainSettings(
+            data_path=str(folder / "train.jsonl"),
+            vocab_path=str(folder / "vocab.json"),
+            output_dir=str(folder / "run"),
+            n_layer=2, n_head=2, n_embd=32, n_positions=32, max_length=32, num_epochs=25,
+            batch_size=16, learning_rate=1e-2, precision="fp32", device="cpu",
+        )
+    )  # fmt: skip
+    return folder, result.folder.best_model
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    return load_trained_model(world[1], "cpu", "fp32")
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def body_of(label: int) -> str:
+    image = image_of(label, np.random.default_rng(5)).ravel()
+    return "<IMG> " + " ".join(f"<Z_{code:03d}>" for code in image) + " </IMG>"
+
+
+def run(world, *flags: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    argv = [sys.executable, "inference.py", "--model_path", str(world[1]), "--device", "cpu"]
+    return subprocess.run(
+        [*argv, *flags], cwd=ROOT, input=stdin, capture_output=True, text=True, check=False
+    )
+
+
+# ------------------------------------------------------------------------------- next token
+
+
+def test_next_tokens_are_those_of_plain_transformers(trained, world):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    prompt = "<IMG> <Z_003> <Z_003>"
+    model = AutoModelForCausalLM.from_pretrained(world[1]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(world[1])
+    with torch.no_grad():
+        logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
+    expected = logits.softmax(-1).topk(5)
+    found = next_tokens(trained, prompt)
+    assert [token for token, _ in found] == tokenizer.convert_ids_to_tokens(expected.indices)
+    assert [share for _, share in found] == pytest.approx(expected.values.tolist(), abs=1e-6)
+
+
+def test_unknown_token_is_named_with_the_nearest(trained):
+    with pytest.raises(UserError, match=r"'<Z_03>' \(did you mean <Z_0"):
+        next_tokens(trained, "<IMG> <Z_03>")
+
+
+def test_prompt_beyond_the_trained_length_is_refused(trained):
+    with pytest.raises(UserError, match="shorten it"):
+        next_tokens(trained, "<Z_000> " * 33)
+
+
+def test_interactive_reads_answers_and_leaves_at_quit(world):
+    done = run(world, "--json", stdin="<IMG>\nnonsense\n\n<IMG> <Z_003>\nquit\n<IMG>\n")
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a.get("prompt") for a in answers] == ["<IMG>", None, "<IMG> <Z_003>"]
+    assert "nonsense" in answers[1]["error"]
+    shares = [entry["probability"] for entry in answers[0]["next_tokens"]]
+    assert len(shares) == 5 and shares == sorted(shares, reverse=True)
+
+
+def test_interactive_leaves_at_the_end_of_input(world):
+    assert run(world, stdin="").returncode == 0
+
+
+def test_prompt_flag_answers_once(world):
+    done = run(world, "--prompt", "<IMG>")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 6
+
+
+# ------------------------------------------------------------------------------- generate
+
+
+def test_generated_rows_start_with_the_prompt_and_stop_at_eos(trained):
+    result = generate(trained, "<IMG> <Z_003>", count=20, seed=1)
+    eos = trained.vocabulary.eos_id
+    for row in result.sequences:
+        assert trained.vocabulary.decode(row[:2]) == "<IMG> <Z_003>"
+        assert eos not in row[:-1] and len(row) <= trained.max_length
+        assert row[-1] == eos or len(row) == trained.max_length
+        assert trained.vocabulary.pad_id not in row
+
+
+def test_greedy_equals_transformers_generate(trained, world):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(world[1]).eval()
+    prompt = torch.tensor([trained.vocabulary.encode("<IMG>")])
+    expected = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=31
+    )[0].tolist()
+    assert generate(trained, "<IMG>", greedy=True).sequences == [expected]
+
+
+def test_seed_repeats_the_sample(trained):
+    one, again, other = (generate(trained, count=5, seed=s).sequences for s in (1, 1, 2))
+    assert one == again != other
+
+
+def test_too_many_new_tokens_are_cut_and_told(trained):
+    result = generate(trained, "<IMG>", max_new_tokens=500)
+    assert "cut from 500 to 31" in result.note
+    assert len(result.sequences[0]) <= 32
+
+
+def test_prompt_that_fills_the_model_is_refused(trained):
+    with pytest.raises(UserError, match="nothing can follow"):
+        generate(trained, "<Z_000> " * 32)
+
+
+@pytest.mark.parametrize("label", ["0", "1"])
+def test_guided_rows_are_read_as_the_label(trained, label):
+    result = generate(trained, count=4, label=label, seed=3)
+    assert len(result.sequences) == 4 and "%" in result.note
+    for row in result.sequences:
+        text = trained.vocabulary.decode(row)
+        assert text.endswith(f"<CLS> <CLS_{label}> <EOS>")
+        assert classify(trained, text)[0] == label
+
+
+def test_unknown_label_is_refused(trained):
+    with pytest.raises(UserError, match="no such label; it has 0, 1"):
+        generate(trained, label="9")
+
+
+def test_images_are_drawn(world, tmp_path):
+    picture = tmp_path / "sheet.png"
+    done = run(world, "--mode", "generate", "--num_return_sequences", "6", "--seed", "1",
+               "--image", str(picture), "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert len(answer["sequences"]) == 6 and answer["seed"] == 1
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.width > 100
+
+
+# ------------------------------------------------------------------------------- classify
+
+
+def test_shares_are_a_softmax_over_the_label_tokens_alone(trained):
+    vocabulary = trained.vocabulary
+    ids = torch.tensor([vocabulary.encode(body_of(0) + " <CLS>")])
+    with torch.no_grad():
+        logits = trained.model(ids).logits[0, -1, vocabulary.label_ids]
+    expected = logits.softmax(-1).tolist()
+    label, shares = classify(trained, body_of(0))
+    assert [shares["0"], shares["1"]] == pytest.approx(expected, abs=1e-6)
+    assert label == max(shares, key=shares.get)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ["", " <CLS>", " <EOS>", " <CLS> <EOS>", " <CLS> <CLS> <EOS>", " <CLS> <CLS_0> <EOS>",
+     " <CLS> <CLS_1> <EOS>"],
+)  # fmt: skip
+def test_tail_of_the_prompt_does_not_change_the_answer(trained, tail):
+    assert classify(trained, body_of(1) + tail)[1] == pytest.approx(
+        classify(trained, body_of(1))[1], abs=1e-6
+    )
+
+
+def test_classify_file_answers_every_row_in_order(trained, world, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    rows = [
+        {"tokens": body_of(0), "key": "first"},
+        {"tokens": "nonsense"},
+        {"tokens": body_of(1), "label": 1},
+        {"tokens": "<IMG>"},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predictions = classify_file(trained, data, tmp_path / "out")
+    assert predictions == lines_of(tmp_path / "out" / "predictions.jsonl")
+    assert [p["line"] for p in predictions] == [1, 2, 3, 4]
+    assert predictions[0]["row"] == {"key": "first"} and predictions[0]["label"] is None
+    assert predictions[1]["prediction"] is None and "nonsense" in predictions[1]["reason"]
+    assert predictions[2]["label"] == "1"
+    for row in (predictions[0], predictions[2], predictions[3]):
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+        assert row["confidence"] == max(row["probabilities"].values())
+        assert row["probabilities"][row["prediction"]] == row["confidence"]
+
+
+def test_file_and_prompt_agree(trained, world, tmp_path):
+    first = lines_of(world[0] / "test.jsonl")[0]
+    from_file = classify_file(trained, world[0] / "test.jsonl", tmp_path)[0]
+    assert from_file["probabilities"] == pytest.approx(classify(trained, first["tokens"])[1])
+
+
+# ------------------------------------------------------------------------------- evaluate
+
+
+@pytest.fixture(scope="module")
+def evaluation(trained, world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    figures = evaluate_file(trained, world[0] / "test.jsonl", folder)
+    return figures, lines_of(folder / "predictions.jsonl"), folder
+
+
+def test_model_has_learned_the_bars(evaluation):
+    assert evaluation[0]["accuracy"] > 0.9
+
+
+def test_every_figure_recomputes_from_the_predictions(evaluation):
+    figures, rows, folder = evaluation
+    assert figures == json.loads((folder / "metrics.json").read_text())
+    true = [row["label"] for row in rows]
+    predicted = [row["prediction"] for row in rows]
+    labels = figures["labels"]
+    assert figures["records"] == len(rows) == 40
+    assert figures["accuracy"] == sklearn_metrics.accuracy_score(true, predicted)
+    for name, average in (("macro_f1", "f1"), ("macro_precision", "precision"),
+                          ("macro_recall", "recall")):  # fmt: skip
+        score = getattr(sklearn_metrics, f"{average}_score")
+        expected = score(true, predicted, labels=labels, average="macro", zero_division=0)
+        assert figures[name] == pytest.approx(expected, abs=1e-12)
+    expected = sklearn_metrics.confusion_matrix(true, predicted, labels=labels).tolist()
+    assert figures["confusion_matrix"] == expected
+    tokens = sum(row["token_count"] for row in rows)
+    loss = math.fsum(row["nll_sum"] for row in rows) / tokens
+    assert figures["perplexity"] == pytest.approx(math.exp(loss), abs=1e-9)
+    assert figures["next_token_accuracy"] == sum(row["correct_tokens"] for row in rows) / tokens
+    bins = [[] for _ in range(15)]
+    for row in rows:
+        bins[math.ceil(row["confidence"] * 15) - 1].append(row)
+    gaps = [
+        abs(sum(r["confidence"] - (r["prediction"] == r["label"]) for r in inside))
+        for inside in bins
+    ]
+    assert figures["ece"] == pytest.approx(sum(gaps) / len(rows), abs=1e-9)
+    label_nll = [row["label_nll"] for row in rows]
+    assert figures["label_loss"] == pytest.approx(sum(label_nll) / len(rows), abs=1e-9)
+
+
+def test_row_scores_equal_those_of_plain_transformers(evaluation, world):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(world[1]).eval()
+    ids_of = json.loads((world[1] / "vocab.json").read_text())
+    records = lines_of(world[0] / "test.jsonl")
+    for record, row in zip(records[:5], evaluation[1][:5], strict=True):
+        text = f"{record['tokens']} <CLS> <CLS_{record['label']}> <EOS>"
+        ids = torch.tensor([[ids_of[token] for token in text.split()]])
+        with torch.no_grad():
+            out = model(ids, labels=ids)
+        assert row["token_count"] == ids.shape[1] - 1
+        assert row["nll_sum"] == pytest.approx(out.loss.item() * row["token_count"], abs=1e-4)
+        right = (out.logits[0, :-1].argmax(-1) == ids[0, 1:]).sum().item()
+        assert row["correct_tokens"] == right
+
+
+def test_own_keys_come_back_untouched(evaluation, world):
+    records = lines_of(world[0] / "test.jsonl")
+    assert [row["row"] for row in evaluation[1]] == [{"id": record["id"]} for record in records]
+
+
+def test_pictures_are_there(evaluation):
+    assert {path.suffix for path in evaluation[2].iterdir()} == {".json", ".jsonl", ".png"}
+    assert (evaluation[2] / "confusion_matrix.png").stat().st_size > 1000
+
+
+def test_batch_size_does_not_change_the_figures(trained, world, tmp_path, evaluation):
+    figures = evaluate_file(trained, world[0] / "test.jsonl", tmp_path, batch_size=3)
+    assert figures["perplexity"] == pytest.approx(evaluation[0]["perplexity"], rel=1e-6)
+    assert figures["accuracy"] == evaluation[0]["accuracy"]
+
+
+def test_file_without_labels_gives_the_language_figures(world, tmp_path):
+    data = tmp_path / "plain.jsonl"
+    data.write_text(json.dumps({"tokens": body_of(0) + " <EOS>"}) + "\n")
+    done = run(world, "--test_data", str(data), "--output_dir", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "label figures need rows with labels" in done.stdout
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["perplexity"] > 1 and "accuracy" not in figures
+    assert lines_of(tmp_path / "out" / "predictions.jsonl")[0]["prediction"] in ("0", "1")
+
+
+def test_row_that_cannot_be_scored_is_kept_with_its_reason(trained, tmp_path):
+    data = tmp_path / "mixed.jsonl"
+    good = json.dumps({"tokens": body_of(0), "label": 0})
+    lines = [good, "not json", json.dumps({"tokens": "<IMG> <Z_000>", "label": 5, "k": 1}), good]
+    data.write_text("\n".join(lines) + "\n")
+    figures = evaluate_file(trained, data, tmp_path / "out")
+    rows = lines_of(tmp_path / "out" / "predictions.jsonl")
+    assert (figures["records"], figures["unscored"], figures["labelled_records"]) == (4, 2, 2)
+    assert [row["line"] for row in rows] == [1, 2, 3, 4]
+    assert "not valid JSON" in rows[1]["reason"]
+    assert "<CLS_5>" in rows[2]["reason"] and rows[2]["row"] == {"k": 1}
+
+
+def test_trained_length_cuts_rows_again(trained, tmp_path):
+    data = tmp_path / "long.jsonl"
+    data.write_text(json.dumps({"tokens": "<IMG> " + "<Z_000> " * 100, "label": 0}) + "\n")
+    evaluate_file(trained, data, tmp_path / "out")
+    row = lines_of(tmp_path / "out" / "predictions.jsonl")[0]
+    assert row["token_count"] == trained.max_length - 1
+
+
+# ------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--mode", "evaluate"], "--test_data"),
+        (["--mode", "classify"], "--prompt"),
+        (["--mode", "generate", "--test_data", "x"], "does not go with"),
+        (["--image", "x.png"], "--mode generate"),
+        (["--mode", "sing"], "not one of"),
+        (["--top_p", "1.5"], "out of range"),
+        (["--temperature", "0"], "out of range"),
+        (["--mode", "generate", "--label", "1", "--greedy"], "drop one"),
+    ],
+)
+def test_contradicting_flags_are_refused(flags, words):
+    with pytest.raises(SettingsError, match=words):
+        main(flags)
+
+
+def test_missing_model_is_told_with_the_remedy(tmp_path):
+    with pytest.raises(UserError, match=r"train_gpt\.py"):
+        main(["--model_path", str(tmp_path / "nothing")])
+
+
+def test_missing_test_file_is_told(world):
+    done = run(world, "--test_data", "nothing.jsonl")
+    assert done.returncode == 1
+    assert "nothing.jsonl: no such file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_foreign_vocabulary_is_refused(world, tmp_path):
+    other = tmp_path / "vocab.json"
+    other.write_text('{"<PAD>": 0, "a": 1}')
+    with pytest.raises(UserError, match="not the vocabulary"):
+        load_trained_model(world[1], vocab_path=other)
+    load_trained_model(world[1], vocab_path=world[0] / "vocab.json")
+
+
+def test_file_without_one_good_row_is_told(world, tmp_path):
+    data = tmp_path / "bad.jsonl"
+    data.write_text("{}\n")
+    done = run(world, "--test_data", str(data), "--output_dir", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "line 1: no `tokens`" in done.stderr

@@ -1,0 +1,170 @@
+"""Figures against scikit-learn and against cases done by hand."""
+
+import json
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from metrics import (
+    expected_calibration_error,
+    label_figures,
+    language_figures,
+    perplexity,
+    reliability,
+    wilson_interval,
+)
+
+# ---- language ------------------------------------------------------------------------
+
+
+def test_every_token_counts_once_however_long_its_row():
+    figures = language_figures(np.array([8.0, 1.0]), np.array([8, 1]), np.array([2, 1]))
+    assert figures["loss"] == pytest.approx(1.0)
+    assert figures["perplexity"] == pytest.approx(math.e)
+    assert figures["next_token_accuracy"] == pytest.approx(3 / 9)
+
+
+def test_guessing_among_n_tokens_has_perplexity_n():
+    tokens = np.array([3, 5])
+    figures = language_figures(tokens * math.log(516), tokens, np.array([0, 0]))
+    assert figures["perplexity"] == pytest.approx(516)
+
+
+def test_perplexity_of_a_diverged_model_is_finite():
+    assert perplexity(0.0) == 1.0
+    for loss in (710.0, 1e9, math.inf):
+        assert math.isfinite(perplexity(loss))
+        assert perplexity(loss) > 1e300
+
+
+# ---- labels --------------------------------------------------------------------------
+
+
+def shares_of(predicted, classes, confidence=0.6):
+    """Probabilities whose largest share is at `predicted`."""
+    rest = (1 - confidence) / (classes - 1)
+    shares = np.full((len(predicted), classes), rest)
+    shares[np.arange(len(predicted)), predicted] = confidence
+    return shares
+
+
+@hypothesis.settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_label_figures_are_those_of_scikit_learn(pairs):
+    true, predicted = (np.array(column) for column in zip(*pairs, strict=True))
+    names = ["a", "b", "c", "d"]
+    figures = label_figures(true, shares_of(predicted, 4), names)
+    present = sorted(set(true) | set(predicted))
+    assert figures["labels"] == [names[index] for index in present]
+    assert figures["labelled_records"] == len(pairs)
+    assert figures["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(true, predicted))
+    averages = {"average": "macro", "zero_division": 0}
+    for name, function in (
+        ("macro_f1", sklearn_metrics.f1_score),
+        ("macro_precision", sklearn_metrics.precision_score),
+        ("macro_recall", sklearn_metrics.recall_score),
+    ):
+        assert figures[name] == pytest.approx(function(true, predicted, **averages))
+    confusion = sklearn_metrics.confusion_matrix(true, predicted, labels=range(4))
+    assert figures["confusion_matrix"] == confusion[np.ix_(present, present)].tolist()
+    report = sklearn_metrics.classification_report(
+        true, predicted, labels=present, output_dict=True, zero_division=0
+    )
+    for index in present:
+        of_class = figures["per_class"][names[index]]
+        assert of_class["support"] == report[str(index)]["support"]
+        assert of_class["precision"] == pytest.approx(report[str(index)]["precision"])
+        assert of_class["recall"] == pytest.approx(report[str(index)]["recall"])
+        assert of_class["f1"] == pytest.approx(report[str(index)]["f1-score"])
+
+
+def test_label_figures_by_hand():
+    # True 0 0 0 1, told 0 0 1 1; label 2 occurs nowhere.
+    figures = label_figures(np.array([0, 0, 0, 1]), shares_of([0, 0, 1, 1], 3), ["x", "y", "z"])
+    assert figures["labels"] == ["x", "y"]
+    assert figures["accuracy"] == 0.75
+    assert figures["confusion_matrix"] == [[2, 1], [0, 1]]
+    assert figures["macro_precision"] == pytest.approx((1 + 1 / 2) / 2)
+    assert figures["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert figures["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert figures["per_class"]["x"]["support"] == 3
+    assert figures["ece"] == pytest.approx(0.15)
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_of_one_label_all_told_right_give_no_warning():
+    figures = label_figures(np.array([1, 1]), shares_of([1, 1], 2), ["x", "y"])
+    assert figures["labels"] == ["y"]
+    assert (figures["accuracy"], figures["confusion_matrix"]) == (1.0, [[2]])
+
+
+def test_label_figures_can_be_written_as_json():
+    shares = shares_of([0, 1], 2).astype(np.float32)
+    figures = label_figures(np.array([0, 0]), shares, ["a", "b"])
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+# ---- Wilson's interval ---------------------------------------------------------------
+
+
+def test_wilson_interval_of_8_in_10_by_hand():
+    # p = 0.8, n = 10, z = 1.96: (0.8 + 0.19207 -+ 1.96 * sqrt(0.016 + 0.0096)) / 1.38415
+    low, high = wilson_interval(8, 10)
+    assert low == pytest.approx(0.4902, abs=5e-5)
+    assert high == pytest.approx(0.9433, abs=5e-5)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(0, [0, 0.2775]), (10, [0.7225, 1])])
+def test_wilson_interval_at_the_ends(right, expected):
+    low, high = wilson_interval(right, 10)
+    assert 0 <= low < high <= 1
+    assert [low, high] == pytest.approx(expected, abs=5e-5)
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_wilson_interval_holds_the_share_and_mirrors(trials, data):
+    right = data.draw(st.integers(0, trials))
+    low, high = wilson_interval(right, trials)
+    assert 0 <= low <= right / trials + 1e-12
+    assert right / trials - 1e-12 <= high <= 1
+    assert wilson_interval(trials - right, trials) == pytest.approx([1 - high, 1 - low])
+    assert wilson_interval(10 * right, 10 * trials)[1] <= high + 1e-12
+
+
+# ---- calibration ---------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand():
+    # Bins of width 1/15: (0.6, 0.667] holds the first two, (0.933, 1] the last two.
+    confidence = np.array([0.62, 0.66, 0.95, 1.0])
+    right = np.array([True, False, True, True])
+    expected = (2 * abs(0.64 - 0.5) + 2 * abs(0.975 - 1.0)) / 4
+    assert expected_calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_calibration_error_of_certain_answers():
+    certain = np.ones(10)
+    assert expected_calibration_error(certain, np.ones(10, bool)) == 0
+    assert expected_calibration_error(certain, np.zeros(10, bool)) == 1
+
+
+def test_gaps_of_opposite_sign_cancel_within_a_bin_only():
+    right = np.array([True, False])
+    assert expected_calibration_error(np.array([0.5, 0.5]), right) == pytest.approx(0)
+    assert expected_calibration_error(np.array([0.9, 0.3]), right) == pytest.approx(0.2)
+
+
+def test_bins_are_open_below_and_closed_above():
+    rows = reliability(np.array([0.0, 0.2, 0.2001, 1.0]), np.array([1, 1, 0, 1]), bins=5)
+    assert [(row["from"], row["to"], row["count"]) for row in rows] == [
+        (0.0, 0.2, 2),
+        (0.2, 0.4, 1),
+        (0.8, 1.0, 1),
+    ]
+    assert rows[0]["accuracy"] == 1.0
+    assert rows[1]["confidence"] == pytest.approx(0.2001)

@@ -1,0 +1,184 @@
+"""The model folder: what transformers reads from it, and what is refused on loading."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from command_line import to_yaml
+from console import UserError
+from model import (
+    build_model,
+    choose_device,
+    choose_precision,
+    count_parameters,
+    hidden_states,
+    load_trained_model,
+    save_model_folder,
+)
+from settings import TrainSettings
+from vocabulary import Vocabulary
+
+SETTINGS = TrainSettings(n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32)
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary.for_images(8, ["0", "1"])
+
+
+@pytest.fixture
+def saved(tmp_path, vocabulary):
+    model = build_model(SETTINGS, vocabulary).eval()
+    folder = tmp_path / "model"
+    save_model_folder(model, folder, vocabulary, to_yaml(SETTINGS), None)
+    return model, folder
+
+
+def logits(model, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(ids).logits
+
+
+IDS = torch.tensor([[2, 7, 9, 3, 4], [6, 6, 8, 4, 1]])
+
+
+def test_default_model_has_the_reference_shape():
+    model = build_model(TrainSettings(), Vocabulary.for_images(500, map(str, range(10))))
+    assert count_parameters(model) == 11_238_912
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_seed_decides_the_weights(vocabulary):
+    one, again = build_model(SETTINGS, vocabulary), build_model(SETTINGS, vocabulary)
+    other = build_model(TrainSettings(**{**vars(SETTINGS), "seed": 1}), vocabulary)
+    assert torch.equal(logits(one.eval(), IDS), logits(again.eval(), IDS))
+    assert not torch.equal(logits(one, IDS), logits(other.eval(), IDS))
+
+
+@pytest.mark.parametrize("loader", ["GPT2LMHeadModel", "AutoModelForCausalLM"])
+def test_transformers_gives_the_same_logits(saved, loader):
+    import transformers
+
+    model, folder = saved
+    theirs = getattr(transformers, loader).from_pretrained(folder).eval()
+    ours = load_trained_model(folder, "cpu", "fp32").model
+    assert torch.equal(logits(theirs, IDS), logits(model, IDS))
+    assert torch.equal(logits(ours, IDS), logits(model, IDS))
+    assert theirs.config.eos_token_id == 5 and theirs.config.pad_token_id == 0
+
+
+@pytest.mark.parametrize("loader", ["AutoTokenizer", "GPT2Tokenizer"])
+def test_tokenizer_beside_it_gives_the_vocabulary_s_ids(saved, vocabulary, loader):
+    import transformers
+
+    tokenizer = getattr(transformers, loader).from_pretrained(saved[1])
+    text = "<IMG> <Z_003> <Z_000> </IMG> <CLS> <CLS_1> <EOS>"
+    assert tokenizer(text)["input_ids"] == vocabulary.encode(text)
+    assert len(tokenizer) == len(vocabulary)
+
+
+def test_hidden_states_of_real_tokens_ignore_the_padding(saved):
+    model, _ = saved
+    padded = torch.nn.functional.pad(IDS, (0, 4), value=0)
+    with torch.no_grad():
+        short, long = hidden_states(model, IDS), hidden_states(model, padded)
+        expected = model.transformer(IDS).last_hidden_state
+    torch.testing.assert_close(short, expected)
+    torch.testing.assert_close(long[:, :5], expected)
+
+
+def test_second_save_changes_only_the_weights(saved, vocabulary):
+    model, folder = saved
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with torch.no_grad():
+        model.transformer.wte.weight += 1
+    save_model_folder(model, folder, vocabulary, to_yaml(SETTINGS), None)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"model.safetensors"}
+    assert torch.equal(logits(load_trained_model(folder, "cpu", "fp32").model, IDS),
+                       logits(model, IDS))  # fmt: skip
+
+
+def damage_nothing_there(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def damage_config_is_no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def damage_config_has_another_width(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
+
+
+def damage_config_has_a_word_for_a_number(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": "two"}))
+
+
+def damage_weights_are_cut(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def damage_weights_lack_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.ln_f.weight"]
+    save_file(weights, folder / "model.safetensors")
+
+
+def damage_weights_are_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+
+
+def damage_pickle_is_called_safetensors(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1}))
+
+
+def damage_vocabulary_of_another_model(folder: Path) -> None:
+    (folder / "vocab.json").write_text('{"<PAD>": 0}')
+
+
+def damage_settings_are_missing(folder: Path) -> None:
+    (folder / "settings.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [value for name, value in sorted(globals().items()) if name.startswith("damage_")],
+    ids=lambda function: function.__name__.removeprefix("damage_"),
+)
+def test_damaged_folder_is_refused_in_plain_words(saved, damage):
+    folder = saved[1]
+    damage(folder)
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        load_trained_model(folder)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_pickled_weights_are_never_loaded(saved):
+    damage_weights_are_a_pickle(saved[1])
+    with pytest.raises(UserError, match="never loaded"):
+        load_trained_model(saved[1])
+
+
+def test_missing_device_is_refused():
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="--device cuda"):
+            choose_device("cuda")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_precision_tells_its_reason():
+    chosen = choose_precision("auto", torch.device("cpu"))
+    assert chosen.name in ("fp32", "bf16") and "CPU" in chosen.reason
+    assert choose_precision("bf16", torch.device("cpu")).dtype == torch.bfloat16
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        choose_precision("fp16", torch.device("cpu"))

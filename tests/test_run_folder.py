@@ -1,0 +1,346 @@
+"""Files of a run: atomic writes, the lock, records, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from run_folder import (
+    RunFolder,
+    RunLog,
+    StopRequestedError,
+    StopSignal,
+    atomic_folder,
+    atomic_write,
+    read_metrics,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ---- atomic writes -------------------------------------------------------------------
+
+
+def test_written_file_holds_its_text_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "new" / "文件.txt"
+    write_atomically(path, "训练\n")
+    write_atomically(path, "second\n")
+    assert path.read_bytes() == b"second\n"
+    assert names_in(path.parent) == {"文件.txt"}
+
+
+def test_bytes_can_be_written(tmp_path):
+    with atomic_write(tmp_path / "x.bin", "wb") as handle:
+        handle.write(b"\xff\x00\r\n")
+    assert (tmp_path / "x.bin").read_bytes() == b"\xff\x00\r\n"
+
+
+def test_old_file_is_there_until_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "x.txt"
+    write_atomically(path, "old")
+    with atomic_write(path) as handle:
+        handle.write("new")
+        handle.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_reader_of_the_old_file_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "x.txt"
+    write_atomically(path, "old")
+    with open(path) as reader:
+        write_atomically(path, "new")
+        assert reader.read() == "old"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_error_while_writing_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "x.txt"
+    write_atomically(path, "old")
+    with pytest.raises(error), atomic_write(path) as handle:
+        handle.write("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names_in(tmp_path) == {"x.txt"}
+
+
+def test_json_is_indented_readable_and_refuses_nan(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"标签": [1, None]})
+    assert path.read_text(encoding="utf-8") == '{\n  "标签": [\n    1,\n    null\n  ]\n}\n'
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            write_json(path, {"loss": value})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"标签": [1, None]}
+
+
+def test_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "model"
+    with pytest.raises(ValueError), atomic_folder(path) as folder:
+        (folder / "half.txt").write_text("half")
+        raise ValueError
+    assert names_in(tmp_path / "deep") == set()
+    with atomic_folder(path) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "x.txt").write_text("whole")
+        assert not path.exists()
+    assert (path / "sub" / "x.txt").read_text() == "whole"
+    assert names_in(tmp_path / "deep") == {"model"}
+
+
+def test_folder_does_not_replace_another(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "model"):
+        pass
+    assert names_in(tmp_path / "model") == {"mine.txt"}
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "from run_folder import atomic_folder, atomic_write\n"
+        "with atomic_folder(sys.argv[1] + '/model') as folder, "
+        "atomic_write(sys.argv[1] + '/x.json') as handle:\n"
+        "    (folder / 'half.txt').write_text('half')\n"
+        "    handle.write('half')\n"
+        "    handle.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
+    assert len(names_in(tmp_path)) == 2
+    assert not names_in(tmp_path) & {"model", "x.json"}
+    for name in ("mine.tmp", ".hidden", "y.json"):
+        (tmp_path / name).write_text("mine")
+    remove_leftovers(tmp_path)
+    assert names_in(tmp_path) == {"mine.tmp", ".hidden", "y.json"}
+
+
+# ---- the lock ------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from run_folder import RunFolder
+with RunFolder(sys.argv[1]).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path / "run"` until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_second_process_is_refused_while_the_first_lives(tmp_path, holder):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"another training run .* --output_dir"), folder.locked():
+        pass
+    holder.communicate()
+    with folder.locked():
+        pass
+
+
+def test_lock_of_a_killed_process_is_free(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunFolder(tmp_path / "run").locked():
+        pass
+
+
+def test_lock_is_freed_by_an_error_and_held_against_this_process_too(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(KeyError), folder.locked():
+        with pytest.raises(UserError), RunFolder(tmp_path / "run").locked():
+            pass
+        raise KeyError
+    with folder.locked():
+        pass
+
+
+def test_other_folders_are_not_locked(tmp_path, holder):
+    with RunFolder(tmp_path / "other").locked():
+        pass
+
+
+# ---- the folder ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "best_model", "final_model"])
+def test_folder_with_a_model_or_checkpoints_holds_a_run(tmp_path, name):
+    folder = RunFolder(tmp_path)
+    assert not folder.holds_run()
+    (tmp_path / name).mkdir()
+    assert folder.holds_run()
+
+
+def test_folder_with_figures_holds_a_run_and_one_with_a_data_report_does_not(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.holds_run()
+    with RunLog(folder) as log:
+        log.say("checking")
+        write_json(folder.data_report, {})
+        assert not folder.holds_run()
+        log.record({"kind": "train", "step": 1})
+        assert folder.holds_run()
+
+
+def test_clearing_deletes_the_run_and_leaves_foreign_files(tmp_path):
+    folder = RunFolder(tmp_path)
+    run = ["settings.yaml", "data_report.json", "metrics.jsonl", "train.log"]
+    run_folders = ["plots", "checkpoints", "best_model", "final_model", "evaluation"]
+    for name in [*run, "notes.txt", ".gitkeep", "README.md"]:
+        (tmp_path / name).write_text("x")
+    for name in [*run_folders, "mine"]:
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "x.bin").write_text("x")
+    folder.clear()
+    assert names_in(tmp_path) == {"notes.txt", ".gitkeep", "README.md", "mine"}
+    assert (tmp_path / "mine" / "sub" / "x.bin").exists()
+    assert not folder.holds_run()
+    folder.clear()
+
+
+def test_clearing_follows_no_link_out_of_the_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.bin").write_text("x")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best_model").symlink_to(tmp_path / "elsewhere")
+    RunFolder(tmp_path / "run").clear()
+    assert names_in(tmp_path / "run") == set()
+    assert (tmp_path / "elsewhere" / "x.bin").exists()
+
+
+# ---- records -------------------------------------------------------------------------
+
+
+def test_log_is_printed_and_appended_with_the_time(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    for text in ("first", "second\nthird 训练"):
+        with RunLog(folder) as log:
+            log.say(text)
+    assert capsys.readouterr().out == "first\nsecond\nthird 训练\n"
+    lines = folder.log.read_text(encoding="utf-8").splitlines()
+    assert [line.split("  ", 1)[1] for line in lines] == ["first", "second", "third 训练"]
+
+
+def test_figures_are_readable_at_once_and_refuse_nan(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with RunLog(folder) as log:
+        log.record({"kind": "train", "step": 1, "loss": 2.5})
+        assert read_metrics(folder.metrics) == [{"kind": "train", "step": 1, "loss": 2.5}]
+        with pytest.raises(ValueError):
+            log.record({"kind": "train", "step": 2, "loss": float("nan")})
+    assert len(read_metrics(folder.metrics)) == 1
+
+
+@pytest.mark.parametrize(
+    "half", [b'{"step": 3, "lo', b'{"step": 3, "\xe8\xae', b"\x00" * 50, b'{"step"', b"\n\n"]
+)
+def test_half_written_last_row_is_left_out(tmp_path, half):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + half)
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_rows_end_at_line_feeds_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    rows = [{"step": 1, "labels": ["a\u2028b", "c\x85d", "训练"]}, {"step": 2}]
+    with RunLog(folder) as log:
+        for row in rows:
+            log.record(row)
+    assert read_metrics(folder.metrics) == rows
+
+
+def test_no_metrics_file_means_no_rows(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_rows_that_a_resumed_run_writes_again_are_dropped(tmp_path):
+    folder = RunFolder(tmp_path)
+    rows = [{"kind": kind, "step": step} for step in (10, 20, 30) for kind in ("train", "验证")]
+    with RunLog(folder) as log:
+        for row in rows:
+            log.record(row)
+    with open(folder.metrics, "a") as handle:
+        handle.write('{"kind": "tra')
+    with RunLog(folder) as log:
+        log.forget_after(20)
+        assert read_metrics(folder.metrics) == rows[:4]
+        log.record({"kind": "train", "step": 21})
+    assert read_metrics(folder.metrics) == [*rows[:4], {"kind": "train", "step": 21}]
+
+
+# ---- stopping ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_TERMINATED)]
+)
+def test_first_signal_is_a_wish_that_can_be_asked_for(number, code):
+    with StopSignal() as stop:
+        stop.raise_if_requested()
+        assert not stop.requested()
+        os.kill(os.getpid(), number)
+        assert stop.requested()
+        assert stop.exit_code == code
+        with pytest.raises(StopRequestedError):
+            stop.raise_if_requested()
+
+
+def test_second_ctrl_c_leaves_at_once():
+    with pytest.raises(KeyboardInterrupt), StopSignal():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_second_sigterm_waits_for_the_save_that_is_under_way():
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.exit_code == EXIT_TERMINATED
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopSignal():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_outside_the_main_thread_it_leaves_the_signals_alone():
+    seen = []
+
+    def work():
+        with StopSignal() as stop:
+            seen.append((stop.requested(), signal.getsignal(signal.SIGINT)))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
