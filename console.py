@@ -15,6 +15,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
+# OpenMP's threads spin while they wait. Where another process holds one of two cores, they then
+# wait for a thread that is not running, and training falls to a twentieth of its speed; threads
+# that sleep cost nothing measurable on a free machine (docs/measurements.md). It counts only
+# before torch is loaded, hence here, in the module that every command imports first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
@@ -80,8 +86,8 @@ def _explain(error: Exception) -> str | None:
         or "out of memory" in text.lower()
     ):
         return (
-            "out of memory: lower --batch_size (raise --grad_accumulation_steps by the same "
-            "factor to keep the training result), or lower --max_length"
+            "out of memory: in training lower --batch_size (and raise --grad_accumulation_steps "
+            "by the same factor to keep the result) or --max_length; elsewhere give less at once"
         )
     if isinstance(error, OSError) and error.filename is not None:
         if error.errno == errno.ENOSPC:

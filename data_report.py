@@ -130,7 +130,9 @@ def _baselines(train: TokenLabelDataset, validation: TokenLabelDataset) -> dict[
     # Add-one smoothing, so that a token met only in validation costs something finite.
     counts_V = _token_counts(train) + 1
     nll_V = -np.log(counts_V / counts_V.sum())
-    seen_V = _token_counts(validation)
+    # A row's first token is predicted from nothing, so it counts for no model's perplexity.
+    firsts_N = validation.tokens[validation.starts_N]
+    seen_V = _token_counts(validation) - np.bincount(firsts_N, minlength=len(counts_V))
     figures = {"unigram_perplexity": perplexity(float((seen_V * nll_V).sum() / seen_V.sum()))}
     known = train.classes_N[train.classes_N >= 0]
     asked = validation.classes_N[validation.classes_N >= 0]

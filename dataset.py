@@ -151,7 +151,7 @@ class TokenLabelDataset:
         path = Path(path)
         if unknown_token == "unk" and vocabulary.unk_id is None:
             raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
-        builder = _Builder(vocabulary, max_length)
+        builder = RowsBuilder(vocabulary, max_length)
         bad_rows: list[BadRow] = []
         records: list[dict[str, Any]] = []
         for line, record, problem in read_json_lines(path):
@@ -168,7 +168,7 @@ class TokenLabelDataset:
                     kept = record if isinstance(record, dict) else {}
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
-            builder.add(row, line, _group_value(record, group_by))
+            builder.add(row, line, group_value(record, group_by))
             if keep_records:
                 records.append(record)
         if bad_rows and on_bad_row == "error":
@@ -200,7 +200,7 @@ class TokenLabelDataset:
         Raises:
             UserError: a record breaks the format.
         """
-        builder = _Builder(vocabulary, max_length)
+        builder = RowsBuilder(vocabulary, max_length)
         for number, record in enumerate(records, 1):
             try:
                 builder.add(parse_row(record, vocabulary, for_label=for_label), number, None)
@@ -341,7 +341,7 @@ class TokenLabelDataset:
         return ids_BxT, lengths_B
 
 
-class _Builder:
+class RowsBuilder:
     """Collects parsed rows into the compact arrays of a dataset."""
 
     def __init__(self, vocabulary: Vocabulary, max_length: int):
@@ -466,14 +466,16 @@ def parse_row(
         if ids[body_length:] != tail:
             change = "repaired" if broken else "completed"
             ids[body_length:] = tail
-        if not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
-            raise RowError("a label token stands before the last <CLS>: it gives the label away")
         if not body_length:
             raise RowError("the row has nothing before its label tail")
     elif broken:
         if not for_label:
-            raise RowError("the tail names no label (<CLS> <CLS> <EOS>) and the row has none")
+            tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
+            raise RowError(f"the tail {tail} names no label and the row has no `label`")
         ids[body_length:] = [cls_id]
+    # Without any <CLS> nothing asks for a label, so nothing can be given away.
+    if cls_id in ids and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
+        raise RowError("a label token stands before the label tail: it gives the label away")
     if len(ids) < 2 and not for_label:
         raise RowError("the row has one token: there is nothing to predict")
     return Row(ids, label_class, body_length, change, unknown, padding_dropped)
@@ -488,10 +490,8 @@ def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
     if end >= 2 and ids[end - 2] == cls_id and ids[end - 1] in vocabulary.class_of_id:
         return vocabulary.class_of_id[ids[end - 1]], end - 2, False
     if end >= 1 and ids[end - 1] == cls_id:
-        if end == n:
-            return -1, end - 1, False
         doubled = end >= 2 and ids[end - 2] == cls_id
-        return -1, end - 1 - doubled, True
+        return -1, end - 1 - doubled, doubled or end < n
     return -1, end, False
 
 
@@ -515,7 +515,7 @@ def _ids_of(
                     f"input id {_show(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
                 )
         return list(given_ids), 0
-    words = _words(tokens)
+    words = split_words(tokens)
     ids_by_bytes = vocabulary.ids_by_bytes
     try:
         return [ids_by_bytes[word] for word in words], 0
@@ -530,7 +530,7 @@ def _ids_of(
     return ids, sum(word not in ids_by_bytes for word in words)
 
 
-def _words(tokens: Any) -> list[bytes]:
+def split_words(tokens: Any) -> list[bytes]:
     """`tokens` as a list of UTF-8 byte strings, split at ASCII whitespace where it is text."""
     try:
         if isinstance(tokens, str):
@@ -636,7 +636,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _group_value(record: dict[str, Any], group_by: str | None) -> str | None:
+def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
     """The value at a key path as text, None where the record lacks it."""
     if group_by is None:
         return None

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from command_line import read_settings
 from console import EXIT_INTERRUPTED, UserError, format_table, plural, run_command
-from run_folder import atomic_write, write_json
+from run_folder import atomic_write, json_line, write_json
 from settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -466,7 +466,7 @@ def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
     """Write predictions.jsonl atomically."""
     with atomic_write(path) as handle:
         for row in predictions:
-            handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            handle.write(json_line(row))
 
 
 # ------------------------------------------------------------------------------- modes

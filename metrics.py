@@ -7,6 +7,7 @@ probabilities of the label tokens. Definitions stand at each function.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ def label_figures(
     precision, recall, f1, support = precision_recall_fscore_support(
         true_N, predicted_N, labels=present, zero_division=0
     )
-    confusion_LxL = confusion_matrix(true_N, predicted_N, labels=range(len(labels)))
+    with warnings.catch_warnings():  # scikit-learn wonders about a vocabulary of one label
+        warnings.filterwarnings("ignore", message="A single label was found")
+        confusion_LxL = confusion_matrix(true_N, predicted_N, labels=range(len(labels)))
     right_N = predicted_N == true_N
     return {
         "labels": [labels[index] for index in present],

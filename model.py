@@ -117,6 +117,8 @@ def build_model(settings: TrainSettings, vocabulary: Vocabulary) -> torch.nn.Mod
     """A GPT2LMHeadModel with fresh weights drawn from `settings.seed`."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    import attention
+
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config = GPT2Config(
         vocab_size=len(vocabulary),
@@ -134,7 +136,7 @@ def build_model(settings: TrainSettings, vocabulary: Vocabulary) -> torch.nn.Mod
         eos_token_id=end_id,
         pad_token_id=vocabulary.pad_id,
     )
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = attention.NAME
     torch.manual_seed(settings.seed)
     return GPT2LMHeadModel(config)
 
@@ -282,10 +284,12 @@ def _load_model(folder: Path) -> torch.nn.Module:
     from safetensors.torch import load_file
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    import attention
+
     try:
         values = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
         config = GPT2Config(**values)
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = attention.NAME
         with torch.device("meta"):
             model = GPT2LMHeadModel(config)
     except UserError:

@@ -39,7 +39,7 @@ from console import (
     progress_bar,
     run_command,
 )
-from run_folder import atomic_write, remove_leftovers, sync_folder, write_json
+from run_folder import atomic_write, sync_folder, write_json
 from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
 from vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary, label_token, sorted_labels
 
@@ -426,13 +426,13 @@ def _read_token_rows(
     from dataset import (
         MOST_ERRORS_SHOWN,
         RowError,
-        _Builder,
-        _group_value,
+        RowsBuilder,
+        group_value,
         parse_row,
         read_json_lines,
     )
 
-    builder = _Builder(_everything_seen(paths), max_length=sys.maxsize)
+    builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
     bad_rows: dict[tuple[int, int], str] = {}
     for number, path in enumerate(paths):
         for line, record, problem in read_json_lines(path):
@@ -441,7 +441,7 @@ def _read_token_rows(
                     raise RowError(problem)
                 _check_listed_tokens(record)
                 row = parse_row(record, builder.vocabulary)
-                builder.add(row, line, _group_value(record, settings.group_by))
+                builder.add(row, line, group_value(record, settings.group_by))
             except RowError as error:
                 bad_rows[number, line] = f"{path}:{line}: {error}"
     reasons = list(bad_rows.values())
@@ -466,7 +466,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
     Raises:
         UserError: a row of ids, whose tokens nobody here can know.
     """
-    from dataset import RowError, _words, label_text, read_json_lines
+    from dataset import RowError, label_text, read_json_lines, split_words
 
     found: set[bytes] = set()
     for path in paths:
@@ -479,7 +479,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
                     f"knows their tokens: train with it directly (train_gpt.py --vocab_path)"
                 )
             try:
-                found.update(_words(record.get("tokens")))
+                found.update(split_words(record.get("tokens")))
                 if record.get("label") is not None:
                     found.add(label_token(label_text(record["label"])).encode(errors="replace"))
             except RowError:
@@ -630,7 +630,8 @@ def _publishing(output_dir: str) -> Iterator[Path]:
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
+    for left in folder.glob(".prepare.*.tmp"):  # of a process that was killed
+        shutil.rmtree(left)
     stage = folder / f".prepare.{os.getpid()}.tmp"
     stage.mkdir()
     try:

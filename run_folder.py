@@ -106,6 +106,19 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
+def json_line(value: Any) -> str:
+    """`value` as one line of JSONL, readable where Unicode allows.
+
+    A lone surrogate, which JSON can escape but UTF-8 cannot hold, stays an escape.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False)
+    return text + "\n"
+
+
 def write_atomically(path: str | Path, text: str) -> None:
     """Write a text file as `atomic_write` does."""
     with atomic_write(path) as handle:
@@ -156,7 +169,7 @@ def sync_folder(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders that a killed process left in `folder`."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(".*.[0-9]*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -191,14 +204,13 @@ class RunLog:
 
     def record(self, row: dict[str, Any]) -> None:
         """Append one row of figures to metrics.jsonl."""
-        self._metrics.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self._metrics.write(json_line(row))
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of metrics.jsonl after `step`, which a resumed run writes again."""
         self._metrics.close()
         kept = [row for row in read_metrics(self._metrics_path) if row["step"] <= step]
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
-        write_atomically(self._metrics_path, "".join(lines))
+        write_atomically(self._metrics_path, "".join(map(json_line, kept)))
         self._open_metrics()
 
     def __enter__(self) -> RunLog:

@@ -355,6 +355,14 @@ def test_row_that_cannot_be_scored_is_kept_with_its_reason(trained, tmp_path):
     assert "<CLS_5>" in rows[2]["reason"] and rows[2]["row"] == {"k": 1}
 
 
+def test_own_key_that_utf8_cannot_hold_comes_back(trained, tmp_path):
+    data = tmp_path / "surrogate.jsonl"
+    row = {"tokens": body_of(0), "label": 0, "note": "\ud800 猫"}
+    data.write_text(json.dumps(row) + "\n")
+    evaluate_file(trained, data, tmp_path / "out")
+    assert lines_of(tmp_path / "out" / "predictions.jsonl")[0]["row"] == {"note": row["note"]}
+
+
 def test_trained_length_cuts_rows_again(trained, tmp_path):
     data = tmp_path / "long.jsonl"
     data.write_text(json.dumps({"tokens": "<IMG> " + "<Z_000> " * 100, "label": 0}) + "\n")
