@@ -205,7 +205,7 @@ def generate(
         )
     sampling = Sampling(greedy, temperature, top_k, top_p)
     decoder = Decoder(trained.model, trained.precision.dtype)
-    generator = torch.Generator(trained.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}
     if label is not None:
