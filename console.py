@@ -18,9 +18,9 @@ from typing import NoReturn
 # OpenMP's threads spin while they wait for one another, by default for long. Where another process
 # holds one of two cores they spin for a thread that is not running, and training falls to a
 # thirtieth of its speed. Spinning briefly and then sleeping keeps the speed of a free machine and
-# half of it on a busy one (docs/measurements.md). It counts only before torch is loaded, hence
+# a quarter of it on a busy one (docs/measurements.md). It counts only before torch is loaded, hence
 # here, in the module that every command imports first.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143

@@ -36,6 +36,8 @@ _BATCH, _BATCH_EPOCHS = 4096, 3
 _START_PATCHES, _START_PATCHES_PER_CODE = 20_000, 4
 _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
 _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
+# The kernel of the starting embeddings: its width in mean distances to so many neighbours.
+_KERNEL_WIDTH, _KERNEL_NEIGHBOURS = 4, 8
 _NUMBERS = ("patch_size", "height", "width", "channels")
 _RANGE = ("low", "high")
 
@@ -167,6 +169,33 @@ class Codebook:
             difference = images_NxHxWxC[part] - self.decode(codes_NxP[part]).astype(np.float64)
             total += float((difference**2).sum())
         return (total / images_NxHxWxC.size) ** 0.5 / (self.high - self.low)
+
+    def embeddings(self, width: int, seed: int) -> np.ndarray:
+        """A starting embedding of each code in which codes of like patches lie together.
+
+        Random Fourier features of the patches (Rahimi and Recht, 2007): the inner product of
+        two rows falls with the distance of the two patches as a Gaussian kernel does. With them
+        a model learns from few rows what it otherwise needs many for (docs/measurements.md).
+
+        Args:
+            width: numbers of one embedding.
+            seed: of the random features.
+
+        Returns:
+            embeddings_KxE: float32, mean 0 in each column, standard deviation 1 over all.
+        """
+        from sklearn.neighbors import NearestNeighbors
+
+        random = np.random.default_rng(seed)
+        scaled_KxD = (self.centers_KxD / (self.high - self.low)).astype(np.float64)
+        neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
+        distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+        directions_DxE = random.normal(size=(scaled_KxD.shape[1], width))
+        phases_E = random.uniform(0, 2 * np.pi, width)
+        width_of_kernel = _KERNEL_WIDTH * distances.mean()
+        features_KxE = np.cos(scaled_KxD @ directions_DxE / width_of_kernel + phases_E)
+        features_KxE -= features_KxE.mean(axis=0)
+        return (features_KxE / features_KxE.std()).astype(np.float32)
 
     # ---------------------------------------------------------------------------- tokens
 

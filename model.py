@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from console import UserError
@@ -113,8 +115,19 @@ def _cpu_bf16_feature() -> str | None:
 # ------------------------------------------------------------------------------- building
 
 
-def build_model(settings: TrainSettings, vocabulary: Vocabulary) -> torch.nn.Module:
-    """A GPT2LMHeadModel with fresh weights drawn from `settings.seed`."""
+def build_model(
+    settings: TrainSettings,
+    vocabulary: Vocabulary,
+    embeddings: Mapping[str, np.ndarray] | None = None,
+) -> torch.nn.Module:
+    """A GPT2LMHeadModel with fresh weights drawn from `settings.seed`.
+
+    Args:
+        settings: its shape.
+        vocabulary: its tokens.
+        embeddings: token -> vector of n_embd numbers of standard deviation 1, for tokens of
+            which something is known before training (the codes of a codebook).
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     import attention
@@ -138,7 +151,13 @@ def build_model(settings: TrainSettings, vocabulary: Vocabulary) -> torch.nn.Mod
     )
     config._attn_implementation = attention.NAME
     torch.manual_seed(settings.seed)
-    return GPT2LMHeadModel(config)
+    model = GPT2LMHeadModel(config)
+    known = {vocabulary.ids[t]: vector for t, vector in (embeddings or {}).items()}
+    if known:
+        vectors = torch.from_numpy(np.stack(list(known.values())))
+        with torch.no_grad():
+            model.transformer.wte.weight[list(known)] = vectors * config.initializer_range
+    return model
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -282,8 +282,13 @@ class TrainingRun:
 
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)
-        self.model = build_model(settings, self.vocabulary).to(self.device)
+        codebook = Path(settings.vocab_path).with_name("codebook.npz")
+        self.codebook = codebook if codebook.exists() else None
+        self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
         self.optimizer = make_optimizer(self.model, settings, self.device)
+        fixed = [*self.vocabulary.special_ids, *self.vocabulary.label_ids]
+        self.may_drop_V = torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.device)
+        self.may_drop_V[fixed] = False
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         log.say(
             f"model: {settings.n_layer} layers, {settings.n_head} heads, {settings.n_embd} wide, "
@@ -301,8 +306,20 @@ class TrainingRun:
             self.best_metric = "label_loss" if validation_rows.has_labels else "loss"
         elif self.best_metric != "loss" and not validation_rows.has_labels:
             raise UserError(f"--best_metric {self.best_metric} needs labelled validation rows")
-        codebook = Path(settings.vocab_path).with_name("codebook.npz")
-        self.codebook = codebook if codebook.exists() else None
+
+    def code_embeddings(self) -> dict[str, np.ndarray]:
+        """Starting embeddings of image codes: like patches start with like vectors."""
+        if self.codebook is None:
+            return {}
+        from image_tokens import Codebook
+
+        codebook = Codebook.load(self.codebook)
+        vectors = codebook.embeddings(self.settings.n_embd, self.settings.seed)
+        pairs = zip(codebook.code_tokens, vectors, strict=True)
+        known = {token: vector for token, vector in pairs if token in self.vocabulary.ids}
+        if known:
+            self.log.say(f"{len(known)} code embeddings start from the patches of {self.codebook}")
+        return known
 
     # ---------------------------------------------------------------------- begin, go on
 
@@ -496,8 +513,9 @@ class TrainingRun:
             weights_BxS[labelled, lengths_B[labelled] - TAIL_LENGTH] = weight
             ids_BxT = torch.from_numpy(ids_BxT).to(self.device, non_blocking=True)
             weights_BxS = torch.from_numpy(weights_BxS).to(self.device, non_blocking=True)
+            inputs_BxS = self.drop_tokens(ids_BxT[:, :-1])
             with self.precision.autocast(self.device):
-                logits_BxSxV = self.model.lm_head(hidden_states(self.model, ids_BxT[:, :-1]))
+                logits_BxSxV = self.model.lm_head(hidden_states(self.model, inputs_BxS))
                 nll_BxS = functional.cross_entropy(
                     logits_BxSxV.flatten(0, 1),
                     ids_BxT[:, 1:].flatten(),
@@ -508,6 +526,25 @@ class TrainingRun:
             self.scaler.scale(objective).backward()
             nll += nll_BxS.detach().sum()
         return nll
+
+    def drop_tokens(self, inputs_BxS: torch.Tensor) -> torch.Tensor:
+        """Replace a random share of the input tokens by <UNK>; targets stay what they are.
+
+        A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
+        et al., 2016).
+        """
+        import torch
+
+        rate = self.settings.token_dropout
+        if rate is None:
+            rate = self.settings.dropout / 2
+        if rate == 0:
+            return inputs_BxS
+        dropped_BxS = torch.rand(inputs_BxS.shape, device=self.device) < rate
+        dropped_BxS &= self.may_drop_V[inputs_BxS]
+        unknown = self.vocabulary.unk_id
+        replacement = unknown if unknown is not None else self.vocabulary.pad_id
+        return inputs_BxS.masked_fill(dropped_BxS, replacement)
 
     def checkpoint_is_due(self, saved_at: float) -> bool:
         """Whether it is time for a checkpoint, by steps or by minutes."""
@@ -569,18 +606,18 @@ class TrainingRun:
         """Seconds of one update, evaluation's share included; measured, nothing is changed."""
         import torch
 
-        random = torch.get_rng_state()
         steps = self.epoch_steps(self.state.epoch)
         steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].max()) for b in batches))
         typical = steps[len(steps) // 2]
         self.model.train()
         times = []
-        for _ in range(3):  # the first one also sets up kernels
-            began = time.perf_counter()
-            float(self.accumulate_gradients(typical))
-            times.append(time.perf_counter() - began)
-            self.model.zero_grad(set_to_none=True)
-        torch.set_rng_state(random)
+        # Dropout draws random numbers, which the run itself must find untouched.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for _ in range(3):  # the first one also sets up kernels
+                began = time.perf_counter()
+                float(self.accumulate_gradients(typical))
+                times.append(time.perf_counter() - began)
+                self.model.zero_grad(set_to_none=True)
         # A forward pass is a third of a step's arithmetic.
         evaluation = self.validation_rows.target_count / (3 * self.rows.target_count)
         return min(times[1:]) * (1.1 + evaluation)

@@ -30,7 +30,7 @@ class Vocabulary:
         ids_by_bytes: the same by the token's UTF-8 bytes (rows are split as bytes, because
             only bytes.split() splits at ASCII whitespace alone).
         pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None where the
-            vocabulary lacks one (never for pad_id).
+            vocabulary lacks one (never for pad_id); special_ids lists those it has.
         labels: label of each class, in the order of their ids: `["0", ..., "9"]`.
         label_ids: token id of each class, the same order; class_of_id is its inverse and
             label_id_set the same ids as a set.
@@ -61,6 +61,8 @@ class Vocabulary:
         self.img_id = self.ids.get(IMG)
         self.cls_id = self.ids.get(CLS)
         self.eos_id = self.ids.get(EOS)
+        special = (PAD, UNK, IMG, END_IMG, CLS, EOS)
+        self.special_ids = [self.ids[token] for token in special if token in self.ids]
         matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
         self.labels = [match[1] for _, match in matches if match]
         self.label_ids = [index for index, match in matches if match]

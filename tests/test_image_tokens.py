@@ -252,3 +252,20 @@ def test_codebook_files_hold_no_time(codebook, tmp_path):
     codebook.save(tmp_path / "codebook.npz")
     with zipfile.ZipFile(tmp_path / "codebook.npz") as archive:
         assert {member.date_time[0] for member in archive.infolist()} == {1980}
+
+
+def test_embeddings_of_like_patches_are_alike():
+    codebook = Codebook(np.linspace(0, 1, 64, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0)
+    vectors = codebook.embeddings(384, seed=0)
+    assert vectors.shape == (64, 384) and vectors.dtype == np.float32
+    assert vectors.std() == pytest.approx(1, abs=1e-3)
+    assert np.abs(vectors.mean(axis=0)).max() < 1e-6
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = unit[0] @ unit.T
+    assert similarity[1] > 0.9 > similarity[12] > similarity[40]
+
+
+def test_embeddings_follow_from_the_seed():
+    codebook = Codebook(np.linspace(0, 1, 8, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0)
+    one, again, other = (codebook.embeddings(16, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)

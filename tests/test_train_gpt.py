@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from console import SettingsError, UserError
+from image_tokens import Codebook
 from run_folder import RunFolder, RunLog, read_metrics
 from settings import TrainSettings
 from train_gpt import TrainingRun, learning_rate_at, main, read_data, train
+from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 LETTERS = "abcdef"
@@ -134,6 +136,23 @@ def test_accumulated_gradients_equal_one_large_batch(settings):
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
 
 
+def test_dropped_tokens_are_a_share_of_the_body_and_never_special(settings):
+    run = start(change(settings, token_dropout=0.3))
+    ids_BxT = torch.from_numpy(run.rows.gather(np.arange(40))[0]).repeat(50, 1)
+    dropped_BxT = run.drop_tokens(ids_BxT)
+    body_BxT = torch.isin(ids_BxT, torch.tensor(run.vocabulary.encode(" ".join(LETTERS))))
+    assert torch.equal(dropped_BxT[~body_BxT], ids_BxT[~body_BxT])
+    share = (dropped_BxT == run.vocabulary.unk_id)[body_BxT].float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("dropout", "token_dropout"), [(0.0, None), (0.2, 0.0)])
+def test_no_tokens_are_dropped_where_none_should_be(settings, dropout, token_dropout):
+    run = start(change(settings, dropout=dropout, token_dropout=token_dropout))
+    ids_BxT = torch.from_numpy(run.rows.gather(np.arange(40))[0])
+    assert torch.equal(run.drop_tokens(ids_BxT), ids_BxT)
+
+
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
     vocab = tmp_path / "abc.json"
     vocab.write_text(json.dumps({"<PAD>": 0, "a": 1, "b": 2, "c": 3}))
@@ -149,7 +168,7 @@ def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
 
 
 def test_label_of_rule_rows_is_learned(settings):
-    longer = change(settings, num_epochs=40, learning_rate=1e-2, early_stopping_patience=0)
+    longer = change(settings, num_epochs=40, learning_rate=1e-2, dropout=0.0)
     assert train(longer).validation["accuracy"] == 1.0
 
 
@@ -254,11 +273,36 @@ def test_own_validation_file_is_used(settings, tmp_path):
     assert (len(train_rows), len(validation_rows)) == (60, 3)
 
 
+def write_codebook(settings: TrainSettings, levels: int) -> Codebook:
+    """A codebook of grey levels, one pixel a patch, beside the vocabulary."""
+    centers = np.linspace(0, 1, levels, dtype=np.float32)[:, None]
+    codebook = Codebook(centers, 1, 2, 2, 1, 0.0, 1.0)
+    codebook.save(Path(settings.vocab_path).with_name("codebook.npz"))
+    return codebook
+
+
 def test_codebook_beside_the_vocabulary_goes_along(settings):
-    codebook = Path(settings.vocab_path).with_name("codebook.npz")
-    np.savez(codebook, centers=np.zeros((2, 2)))
+    write_codebook(settings, 4)
     result = train(change(settings, num_epochs=1))
+    codebook = Path(settings.vocab_path).with_name("codebook.npz")
     assert (result.folder.best_model / "codebook.npz").read_bytes() == codebook.read_bytes()
+
+
+def test_codes_of_like_patches_start_with_like_embeddings(settings, tmp_path):
+    codebook = write_codebook(settings, 64)
+    vocabulary = Vocabulary.for_images(64, ["up", "down"])
+    tokens = [*vocabulary.tokens, *LETTERS]
+    vocab = Path(settings.vocab_path)
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    run = start(settings)
+    weights = run.model.transformer.wte.weight.detach()
+    codes = weights[[tokens.index(token) for token in codebook.code_tokens]]
+    similarity = torch.nn.functional.cosine_similarity(codes[0], codes[[1, 8, 40]], dim=-1)
+    assert similarity[0] > 0.8 and similarity[0] > similarity[1] > similarity[2]
+    others = weights[[tokens.index(letter) for letter in LETTERS]]
+    assert codes.std().item() == pytest.approx(0.02, rel=0.01)
+    assert others.std().item() == pytest.approx(0.02, rel=0.25)
+    assert torch.equal(run.model.lm_head.weight, run.model.transformer.wte.weight)
 
 
 # ------------------------------------------------------------------------------- repeating
