@@ -69,9 +69,12 @@ def report_data(train: TokenLabelDataset, validation: TokenLabelDataset) -> dict
 def describe_report(report: dict[str, Any]) -> str:
     """The report in a few lines for a person."""
     rows, lengths, words = report["rows"], report["lengths"], report["vocabulary"]
+    span = f"{lengths['shortest']} to {lengths['longest']}"
+    if lengths["shortest"] == lengths["longest"]:
+        span = str(lengths["longest"])
     lines = [
         f"data: {rows['train']:,} training and {rows['validation']:,} validation rows of "
-        f"{lengths['shortest']}..{lengths['longest']} tokens; "
+        f"{span} tokens; "
         f"{words['size'] - words['never_used']} of {words['size']} vocabulary tokens used"
     ]
     used = {name: count for name, count in report["labels"].items() if count["train"]}
