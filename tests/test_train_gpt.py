@@ -167,8 +167,11 @@ def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
     assert result.validation["perplexity"] < 1.1
 
 
-def test_label_of_rule_rows_is_learned(settings):
-    longer = change(settings, num_epochs=40, learning_rate=1e-2, dropout=0.0)
+def test_label_of_rule_rows_is_learned(settings, tmp_path):
+    write_rule_rows(tmp_path, rows=300)
+    longer = change(
+        settings, num_epochs=25, learning_rate=1e-2, dropout=0.0, early_stopping_patience=0
+    )
     assert train(longer).validation["accuracy"] == 1.0
 
 
