@@ -348,7 +348,11 @@ def _parser(
         groups[title].add_argument(
             f"--{field.name}",
             # A missing value is reported together with the other mistakes, not by argparse.
-            **({"nargs": "*"} if several else {"nargs": "?", "const": _NO_VALUE}),
+            **(
+                {"nargs": "*", "action": "extend"}
+                if several
+                else {"nargs": "?", "const": _NO_VALUE}
+            ),
             metavar=_metavar(kinds[field.name]),
             help=_help_text(field).replace("%", "%%"),
         )

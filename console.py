@@ -48,6 +48,10 @@ class SettingsError(UserError):
 
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `main(argv)` and leave with its exit code; tell a known mistake in plain words."""
+    # A stream that the caller closed (`>&-`) is None in Python; read and write nothing instead.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         code = main(sys.argv[1:]) or EXIT_OK
         sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
@@ -97,6 +101,20 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on the disk: free some and run again"
     return None
+
+
+def tell(text: str) -> None:
+    """Print above a progress bar; where the reader has left (`| head`), go on in silence.
+
+    For work whose result is files: it must not die because nobody listens.
+    """
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def print_error(text: str) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from console import UserError, plural, progress_bar
-from vocabulary import Vocabulary, label_token
+from vocabulary import Vocabulary, is_label_token, label_token
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 MOST_ERRORS_SHOWN = 20
@@ -176,7 +176,12 @@ class TokenLabelDataset:
             rest = len(bad_rows) - len(shown)
             if rest:
                 shown.append(f"... and {plural(rest, 'more bad row')}")
-            shown.append("correct them, or leave them out with --on_bad_row skip")
+            remedy = "correct them, or leave them out with --on_bad_row skip"
+            if any("not in the vocabulary" in bad.reason for bad in bad_rows):
+                remedy += "; --unknown_token unk reads unknown tokens as <UNK>"
+            if not builder.starts:
+                remedy = "not one row can be read: is this the vocabulary of these rows?"
+            shown.append(remedy)
             raise UserError("\n".join(shown))
         if not builder.starts and not (bad_rows and on_bad_row == "keep"):
             for line in builder.counts.first_skipped:
@@ -205,7 +210,7 @@ class TokenLabelDataset:
             try:
                 builder.add(parse_row(record, vocabulary, for_label=for_label), number, None)
             except RowError as error:
-                raise UserError(f"row {number}: {error}") from None
+                raise UserError(f"row {number}: {error}" if number > 1 else str(error)) from None
         return builder.finish()
 
     # ---------------------------------------------------------------------------- looking
@@ -474,7 +479,7 @@ def parse_row(
             raise RowError(f"the tail {tail} names no label and the row has no `label`")
         ids[body_length:] = [cls_id]
     # Without any <CLS> nothing asks for a label, so nothing can be given away.
-    if cls_id in ids and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
+    if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
         raise RowError("a label token stands before the label tail: it gives the label away")
     if len(ids) < 2 and not for_label:
         raise RowError("the row has one token: there is nothing to predict")
@@ -522,10 +527,11 @@ def _ids_of(
     except KeyError as error:
         if unknown_token == "error":
             word = error.args[0].decode()
-            raise RowError(
-                f"token {_show(word)} is not in the vocabulary (--unknown_token unk reads it "
-                f"as <UNK>)"
-            ) from None
+            raise RowError(f"token {_show(word)} is not in the vocabulary") from None
+    for word in words:
+        # A label read as <UNK> would make a labelled row an unlabelled one, unnoticed.
+        if word not in ids_by_bytes and is_label_token(word.decode()):
+            raise RowError(f"label token {_show(word.decode())} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
     return ids, sum(word not in ids_by_bytes for word in words)
 
@@ -609,6 +615,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
                 yield line, None, f"not UTF-8 text (byte {error.start + 1} of the line)"
             except RecursionError:
                 yield line, None, "nested too deeply"
+            except json.JSONDecodeError as error:
+                yield line, None, f"not valid JSON: {error.msg} at character {error.pos + 1}"
             except ValueError as error:
                 yield line, None, f"not valid JSON: {error}"
 

@@ -364,8 +364,8 @@ def evaluate_file(
     if not len(dataset):
         bad = dataset.bad_rows[0]
         raise UserError(
-            f"{path}: not one of {plural(len(dataset.bad_rows), 'row')} can be scored; the "
-            f"first, line {bad.line}: {bad.reason}"
+            f"{path}:{bad.line}: {bad.reason}\n"
+            f"not one of {plural(len(dataset.bad_rows), 'row')} can be scored"
         )
     scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
     shares_NxL = scores.probabilities_NxL
@@ -566,7 +566,7 @@ def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
     from plots import draw_image_sheet
 
     codebook = Codebook.load(trained.codebook)
-    images, captions = [], []
+    images, captions, malformed = [], [], 0
     label_tokens = dict(
         zip(
             (trained.vocabulary.tokens[index] for index in trained.vocabulary.label_ids),
@@ -576,9 +576,18 @@ def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
     )
     for row in rows:
         words = row.split(" ")
-        images.append(codebook.image_from_tokens(words)[0])
+        image, count = codebook.image_from_tokens(words)
+        malformed += count != codebook.patches_per_image
+        images.append(image)
         captions.append(next((label_tokens[word] for word in words if word in label_tokens), ""))
     title = f"{plural(len(rows), 'image')} from {trained.folder}"
+    if malformed:
+        title += f", {malformed} without exactly {codebook.patches_per_image} codes"
+        print(
+            f"{malformed} of {len(rows)} rows do not have {codebook.patches_per_image} codes: "
+            f"missing patches are drawn dark, surplus ones left out",
+            file=sys.stderr,
+        )
     draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)
 
 

@@ -271,7 +271,9 @@ def load_trained_model(
             f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
             f"folder with --model_path"
         )
-    vocabulary = Vocabulary.load(folder / "vocab.json")
+    if not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
+        raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
+    vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
     settings = load_train_settings(_existing(folder / SETTINGS))
     model = _load_model(folder)
     if model.config.vocab_size != len(vocabulary):

@@ -206,6 +206,8 @@ def _draw_curves(
 ) -> None:
     figure, axes = _chart(7, 4.5)
     for name, rows, key in curves:
+        if not rows:  # a run of fewer steps than log_steps has no training rows
+            continue
         steps = [row["step"] for row in rows]
         marker = "o" if len(rows) <= 40 and rows[0]["kind"] == "validation" else None
         axes.plot(steps, [row[key] for row in rows], label=name, marker=marker, markersize=3.5)

@@ -358,6 +358,9 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     paths = [Path(path) for path in settings.input]
     _check_output(settings.output_dir, paths)
     rows, bad_places = _read_token_rows(paths, settings)
+    default_key = settings.group_by == TokensSettings.group_by
+    if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
+        raise UserError(f"no row has the key --group_by {settings.group_by}")
     seen = rows.vocabulary
     train, test = split_rows(
         [number_keys(rows.body_keys()), rows.groups_N],
@@ -439,6 +442,11 @@ def _read_token_rows(
             try:
                 if problem is not None:
                     raise RowError(problem)
+                if isinstance(record, dict) and record.get("input_ids") is not None:
+                    raise RowError(
+                        "a row of `input_ids`; only the vocab.json that made the ids knows their "
+                        "tokens: train with it directly (train_gpt.py --vocab_path)"
+                    )
                 _check_listed_tokens(record)
                 row = parse_row(record, builder.vocabulary)
                 builder.add(row, line, group_value(record, settings.group_by))
@@ -461,23 +469,14 @@ def _read_token_rows(
 
 
 def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
-    """A provisional vocabulary of all tokens and labels in the files.
-
-    Raises:
-        UserError: a row of ids, whose tokens nobody here can know.
-    """
+    """A provisional vocabulary of all tokens and labels in the files."""
     from dataset import RowError, label_text, read_json_lines, split_words
 
     found: set[bytes] = set()
     for path in paths:
-        for line, record, _ in read_json_lines(path):
-            if not isinstance(record, dict):
+        for _, record, _ in read_json_lines(path):
+            if not isinstance(record, dict) or record.get("input_ids") is not None:
                 continue
-            if record.get("input_ids") is not None:
-                raise UserError(
-                    f"{path}:{line}: a row of `input_ids`; only the vocab.json that made the ids "
-                    f"knows their tokens: train with it directly (train_gpt.py --vocab_path)"
-                )
             try:
                 found.update(split_words(record.get("tokens")))
                 if record.get("label") is not None:

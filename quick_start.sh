@@ -109,6 +109,9 @@ case "${1:-}" in
         setup requirements-dev.txt
         step "testing" "$PY" -m pytest "$@"
         ;;
+    -h | --help | help)
+        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        ;;
     *)
         echo "usage: ./quick_start.sh [setup | test]" >&2
         exit 2

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, tell
 
 
 class RunFolder:
@@ -194,10 +193,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print `text` above a progress bar and append it with the time to train.log."""
-        from tqdm import tqdm
-
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        tell(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in text.splitlines():
             self._log.write(f"{stamp}  {line}\n")

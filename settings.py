@@ -229,6 +229,8 @@ class TrainSettings:
                 f"max_length ({self.max_length}) is above n_positions ({self.n_positions}): "
                 f"lower the first or raise the second"
             )
+        if self.check_data and (self.resume or self.overwrite):
+            found.append("--check_data trains nothing: drop --resume and --overwrite")
         if self.resume and self.overwrite:
             found.append("--resume keeps a run and --overwrite deletes it: give one of them")
         if self.val_data_path is not None and self.val_data_path == self.data_path:
@@ -347,6 +349,12 @@ class InferenceSettings:
                     found.append(f"--{name} needs --mode generate")
         elif self.label is not None and self.greedy:
             found.append("--label samples until one fits, --greedy always gives the same: drop one")
+        if self.greedy and self.num_return_sequences > 1:
+            found.append("--greedy always gives the same row: drop --num_return_sequences")
+        if self.greedy and self.temperature != 1.0:
+            found.append("--greedy does not sample: drop --temperature")
+        if self.image is not None and not self.image.lower().endswith(".png"):
+            found.append(f"--image writes a PNG: {self.image} must end in .png")
         if self.device == "cpu" and self.precision == "fp16":
             found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
         return found

@@ -30,6 +30,7 @@ from console import (
     plural,
     progress_bar,
     run_command,
+    tell,
 )
 from run_folder import (
     RunFolder,
@@ -136,9 +137,12 @@ def train(settings: TrainSettings) -> TrainResult:
     check_values(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
-        train_rows, validation_rows = read_data(settings, print)
-        write_json(folder.data_report, report_and_say(train_rows, validation_rows, print))
-        print(f"written: {folder.data_report}")
+        report = report_and_say(*read_data(settings, tell), tell)
+        if folder.holds_run():
+            tell(f"data_report.json of the run in {folder.root} is left as it is")
+        else:
+            write_json(folder.data_report, report)
+            tell(f"written: {folder.data_report}")
         return TrainResult(EXIT_OK, folder, 0, {})
     with folder.locked():
         found = None
@@ -152,13 +156,13 @@ def train(settings: TrainSettings) -> TrainResult:
                 f"--overwrite, or choose another --output_dir"
             )
         if found and is_finished(settings, found[1]):
-            print(
+            tell(
                 f"the run in {folder.root} is finished ({found[1]['finished']}); "
                 f"--num_epochs with more epochs goes on with it"
             )
             return TrainResult(EXIT_OK, folder, found[1]["best_step"], {})
         remove_leftovers(folder.root)
-        train_rows, validation_rows = read_data(settings, print)
+        train_rows, validation_rows = read_data(settings, tell)
         with RunLog(folder) as log:
             run = TrainingRun(settings, folder, log, train_rows, validation_rows)
             if found:
@@ -180,7 +184,7 @@ def find_run_to_resume(
     """
     from checkpoint import find_checkpoint
 
-    found = find_checkpoint(folder.checkpoints, print)
+    found = find_checkpoint(folder.checkpoints, tell)
     if found is None:
         folder.clear()
         return None
@@ -434,8 +438,8 @@ class TrainingRun:
                 )
             state.finished = state.finished or f"{settings.num_epochs} epochs"
             self.save_model(self.folder.final_model)
-            self.draw_curves()
             self.save_checkpoint()
+            self.draw_curves()
         self.say_result(validation)
         return TrainResult(EXIT_OK, self.folder, state.best_step, validation)
 

@@ -182,6 +182,11 @@ def label_token(label: str) -> str:
     return f"<CLS_{label}>"
 
 
+def is_label_token(token: str) -> bool:
+    """Whether a token names a label, as `<CLS_7>` does."""
+    return _LABEL_TOKEN.fullmatch(token) is not None
+
+
 def sorted_labels(labels: Iterable[str]) -> list[str]:
     """Distinct labels: by value where all are whole numbers, else by spelling."""
     distinct = set(labels)

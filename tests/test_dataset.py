@@ -796,3 +796,8 @@ def test_batches_for_scoring_hold_every_row_once_longest_first(ragged):
     order = np.concatenate(list(ragged.batches_by_length(32)))
     assert sorted(order) == list(range(len(ragged)))
     assert (np.diff(ragged.lengths_N[order]) <= 0).all()
+
+
+def test_unknown_label_token_is_never_read_as_unk(vocabulary):
+    with pytest.raises(RowError, match="label token '<CLS_dog>' is not in the vocabulary"):
+        parse_row({"tokens": "A B <CLS> <CLS_dog> <EOS>"}, vocabulary, "unk")

@@ -385,6 +385,9 @@ def test_trained_length_cuts_rows_again(trained, tmp_path):
         (["--top_p", "1.5"], "out of range"),
         (["--temperature", "0"], "out of range"),
         (["--mode", "generate", "--label", "1", "--greedy"], "drop one"),
+        (["--mode", "generate", "--greedy", "--num_return_sequences", "3"], "the same row"),
+        (["--mode", "generate", "--greedy", "--temperature", "2"], "does not sample"),
+        (["--mode", "generate", "--image", "x.txt"], "must end in .png"),
     ],
 )
 def test_contradicting_flags_are_refused(flags, words):
@@ -395,6 +398,28 @@ def test_contradicting_flags_are_refused(flags, words):
 def test_missing_model_is_told_with_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"train_gpt\.py"):
         main(["--model_path", str(tmp_path / "nothing")])
+
+
+def test_run_folder_instead_of_its_model_is_told(world):
+    with pytest.raises(UserError, match=r"this is a run; name its model: .*best_model"):
+        main(["--model_path", str(world[1].parent)])
+
+
+def test_label_token_in_a_prompt_is_refused(trained):
+    with pytest.raises(UserError, match=r"^a label token stands before"):
+        classify(trained, "<IMG> <CLS_1> <Z_000> </IMG>")
+
+
+def test_rows_without_all_codes_are_told_when_drawn(world, tmp_path):
+    done = run(world, "--mode", "generate", "--max_new_tokens", "3", "--num_return_sequences", "2",
+               "--image", str(tmp_path / "few.png"))  # fmt: skip
+    assert done.returncode == 0
+    assert "2 of 2 rows do not have 16 codes" in done.stderr
+
+
+def test_closed_input_ends_the_interactive_prompt(world):
+    line = f"{sys.executable} inference.py --model_path {world[1]} <&-"
+    assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 0
 
 
 def test_missing_test_file_is_told(world):
@@ -416,4 +441,4 @@ def test_file_without_one_good_row_is_told(world, tmp_path):
     data.write_text("{}\n")
     done = run(world, "--test_data", str(data), "--output_dir", str(tmp_path / "out"))
     assert done.returncode == 1
-    assert "line 1: no `tokens`" in done.stderr
+    assert "bad.jsonl:1: no `tokens`" in done.stderr

@@ -629,3 +629,35 @@ def test_any_rows_are_prepared_or_refused_in_words(tmp_path_factory, rows):
     for record in train + test:
         assert TokenLabelDataset.from_records([record], vocabulary, max_length=99)
     assert len({row.get("x") for row in train + test} - {row.get("x") for row in rows}) == 0
+
+
+def write_lines(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_inputs_of_a_repeated_flag_add_up(tmp_path):
+    files = [
+        write_lines(tmp_path / f"{name}.jsonl", *({"tokens": f"{name} {i}"} for i in range(10)))
+        for name in "ab"
+    ]
+    argv = ["tokens", "--input", str(files[0]), "--input", str(files[1])]
+    assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
+    assert {"a", "b"} <= vocabulary.keys()
+
+
+def test_group_key_that_no_row_has_is_refused(tmp_path):
+    rows = write_lines(tmp_path / "rows.jsonl", *({"tokens": f"a {i}"} for i in range(10)))
+    argv = ["tokens", "--input", str(rows), "--group_by", "meta.nope"]
+    with pytest.raises(UserError, match=r"no row has the key --group_by meta\.nope"):
+        main([*argv, "--output_dir", str(tmp_path / "out")])
+
+
+def test_rows_of_ids_are_bad_rows_that_can_be_skipped(tmp_path):
+    rows = [{"tokens": f"a {i}"} for i in range(10)]
+    path = write_lines(tmp_path / "rows.jsonl", *rows, {"input_ids": [1, 2]})
+    argv = ["tokens", "--input", str(path), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"rows\.jsonl:11: a row of `input_ids`"):
+        main(argv)
+    assert main([*argv, "--on_bad_row", "skip"]) == 0

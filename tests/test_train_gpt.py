@@ -514,6 +514,47 @@ def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
         train(settings)
 
 
+def test_run_shorter_than_log_steps_ends_well(settings):
+    result = train(change(settings, log_steps=1000))
+    assert {path.name for path in result.folder.plots.iterdir()} == {
+        "loss.png", "perplexity.png", "accuracy.png"
+    }  # fmt: skip
+
+
+def test_training_goes_on_when_nobody_reads_its_output(settings):
+    process = subprocess.Popen(
+        command(settings), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    process.stderr.close()
+    assert (RunFolder(settings.output_dir).final_model / "model.safetensors").exists()
+    assert "done in" in RunFolder(settings.output_dir).log.read_text()
+
+
+def test_training_works_with_its_output_closed(settings):
+    line = " ".join(command(settings)) + " >&- 2>&- <&-"
+    assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 0
+    assert (RunFolder(settings.output_dir).final_model / "model.safetensors").exists()
+
+
+def test_check_data_leaves_the_report_of_a_run(settings, capsys):
+    train(settings)
+    report = RunFolder(settings.output_dir).data_report
+    before = report.read_text()
+    train(change(settings, check_data=True, max_length=8))
+    assert report.read_text() == before
+    assert "left as it is" in capsys.readouterr().out
+
+
+def test_rows_of_another_vocabulary_are_told_as_such(settings, tmp_path):
+    vocab = tmp_path / "other.json"
+    vocab.write_text('{"<PAD>": 0, "x": 1}')
+    with pytest.raises(UserError, match="not one row can be read: is this the vocabulary"):
+        train(change(settings, vocab_path=str(vocab)))
+
+
 def test_settings_made_in_python_are_checked_too(settings):
     with pytest.raises(SettingsError, match="batch_size"):
         train(change(settings, batch_size=0))
