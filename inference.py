@@ -10,7 +10,7 @@ From Python:
 
     from inference import classify, evaluate_file, generate, load_trained_model, next_tokens
     trained = load_trained_model("outputs/best_model")
-    next_tokens(trained, "<IMG> <Z_190>")                          # [("<Z_003>", 0.31), ...]
+    next_tokens(trained, "<IMG> <Z_190>")                          # [(token, probability), ...]
 """
 
 from __future__ import annotations
