@@ -98,6 +98,9 @@ class TokenLabelDataset:
         body_lengths_N: tokens before the label tail (or before a closing <CLS> or <EOS>).
         lines_N: line number in the file, from 1.
         groups_N: rows with the same number >= 0 must stay on one side of a split.
+        sources_N: rows with the same number >= 0 are variants of one another, -1 for a row
+            without `meta.variant`.
+        augmented_N: whether a row is a variant made for training, not an original.
         counts: what reading met (of the whole file, also in a subset).
         records: the parsed JSON objects, where asked for.
         bad_rows: rows that could not be read, with on_bad_row="keep".
@@ -112,6 +115,8 @@ class TokenLabelDataset:
     body_lengths_N: np.ndarray
     lines_N: np.ndarray
     groups_N: np.ndarray
+    sources_N: np.ndarray
+    augmented_N: np.ndarray
     counts: ReadCounts
     records: list[dict[str, Any]] | None = None
     bad_rows: list[BadRow] = field(default_factory=list)
@@ -168,7 +173,7 @@ class TokenLabelDataset:
                     kept = record if isinstance(record, dict) else {}
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
-            builder.add(row, line, group_value(record, group_by))
+            builder.add(row, line, group_value(record, group_by), *variant_of(record))
             if keep_records:
                 records.append(record)
         if bad_rows and on_bad_row == "error":
@@ -251,6 +256,20 @@ class TokenLabelDataset:
         return int(self.lengths_N.sum() - len(self))
 
     @property
+    def has_variants(self) -> bool:
+        """Whether any row is a variant of another."""
+        return bool(self.augmented_N.any())
+
+    @property
+    def epoch_share(self) -> float:
+        """The share of the rows that one epoch visits: one variant of each source."""
+        if not self.has_variants:
+            return 1.0
+        sourced_N = self.sources_N >= 0
+        visited = len(np.unique(self.sources_N[sourced_N])) + int((~sourced_N).sum())
+        return visited / len(self)
+
+    @property
     def has_labels(self) -> bool:
         """Whether any row is labelled."""
         return bool((self.classes_N >= 0).any())
@@ -265,6 +284,8 @@ class TokenLabelDataset:
             body_lengths_N=self.body_lengths_N[indices],
             lines_N=self.lines_N[indices],
             groups_N=self.groups_N[indices],
+            sources_N=self.sources_N[indices],
+            augmented_N=self.augmented_N[indices],
             records=[self.records[i] for i in indices] if self.records is not None else None,
         )
 
@@ -292,11 +313,16 @@ class TokenLabelDataset:
     def split(self, fraction: float, seed: int) -> tuple[TokenLabelDataset, TokenLabelDataset]:
         """Split into training and held-out rows; see `split_rows`.
 
+        Variants of one source stay together, and those made for training are not held out: the
+        held-out rows are like those that a model will meet.
+
         Raises:
             UserError: all rows belong together, so nothing can be held out.
         """
         bodies = number_keys(self.body_keys())
-        train, held_out = split_rows([bodies, self.groups_N], self.classes_N, fraction, seed)
+        keys = [bodies, self.groups_N, self.sources_N]
+        train, held_out = split_rows(keys, self.classes_N, fraction, seed)
+        held_out = held_out[~self.augmented_N[held_out]]
         if not len(train) or not len(held_out):
             raise UserError(
                 "the rows cannot be split into training and validation: they are too few, or "
@@ -309,10 +335,15 @@ class TokenLabelDataset:
     def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
         """Row indices of each batch of one epoch, shuffled, rows of like length together.
 
-        The order follows from seed and epoch alone, so a resumed run needs no replay.
+        Of the variants of one source an epoch has one, drawn anew in every epoch. The order
+        follows from seed and epoch alone, so a resumed run needs no replay.
         """
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(self))
+        if self.has_variants:
+            # The first of each source in shuffled order: any of its variants is as likely.
+            units_N = np.where(self.sources_N >= 0, self.sources_N, -1 - np.arange(len(self)))
+            order = order[np.sort(np.unique(units_N[order], return_index=True)[1])]
         pool = batch_size * _BATCHES_SORTED_TOGETHER
         batches = []
         for start in range(0, len(order), pool):
@@ -354,11 +385,19 @@ class RowsBuilder:
         self.tokens = array("H" if len(vocabulary) <= 65_536 else "I")
         self.starts, self.lines = array("q"), array("q")
         self.lengths, self.classes, self.body_lengths = array("i"), array("i"), array("i")
-        self.groups = array("q")
+        self.groups, self.sources, self.augmented = array("q"), array("q"), array("b")
         self.group_numbers: dict[str, int] = {}
+        self.source_numbers: dict[str, int] = {}
         self.counts = ReadCounts()
 
-    def add(self, row: Row, line: int, group: str | None) -> None:
+    def add(
+        self,
+        row: Row,
+        line: int,
+        group: str | None,
+        source: str | None = None,
+        variant: int = 0,
+    ) -> None:
         ids = cut_row(row.ids, self.max_length, self.vocabulary.img_id)
         removed = len(row.ids) - len(ids)
         self.starts.append(len(self.tokens))
@@ -371,6 +410,11 @@ class RowsBuilder:
         if group is not None:
             number = self.group_numbers.setdefault(group, len(self.group_numbers))
         self.groups.append(number)
+        number = -1
+        if source is not None:
+            number = self.source_numbers.setdefault(source, len(self.source_numbers))
+        self.sources.append(number)
+        self.augmented.append(variant > 0)
         counts = self.counts
         counts.rows += 1
         counts.labelled += row.label_class >= 0
@@ -395,6 +439,8 @@ class RowsBuilder:
             numpy(self.body_lengths),
             numpy(self.lines),
             numpy(self.groups),
+            numpy(self.sources),
+            numpy(self.augmented).astype(bool),
             self.counts,
         )
 
@@ -654,6 +700,19 @@ def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
             return None
         value = value[key]
     return None if value is None else json.dumps(value, sort_keys=True)
+
+
+def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
+    """A row's source and the number of its variant (0 = the original), from its `meta`.
+
+    `prepare_data.py --augment` writes both; a row without either has no source here.
+    """
+    meta = record.get("meta")
+    if isinstance(meta, dict) and "source" in meta:
+        variant = meta.get("variant")
+        if type(variant) is int and variant >= 0:
+            return json.dumps(meta["source"], sort_keys=True), variant
+    return None, 0
 
 
 def _show(value: Any) -> str:

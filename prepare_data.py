@@ -59,6 +59,8 @@ FILES = (TRAIN, TEST, VOCABULARY, SUMMARY, CODEBOOK, CODEBOOK_PICTURE, RECONSTRU
 _SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
 _IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
 _LABELS_NAMED = 10
+# The codebook must know how turned strokes look, but need not see all variants.
+_FITTED_VARIANTS = 7
 
 
 # ------------------------------------------------------------------------------- digits, images
@@ -147,7 +149,7 @@ def _prepare(
     source: LabelledImages,
     own_test: LabelledImages | None = None,
     test_last: int | None = None,
-    codebook_images: int = sys.maxsize,
+    codebook_images: int = ImagesSettings.codebook_images,
 ) -> dict[str, Any]:
     """Split, fit the codebook on training images, code, and write all files."""
     import numpy as np
@@ -163,7 +165,11 @@ def _prepare(
         )
     train, test = _split_images(settings, source, own_test, test_last)
     codebook = Codebook.fit(
-        images[train], settings.patch_size, settings.codebook_size, settings.seed, codebook_images
+        _images_to_fit(images[train], settings, codebook_images),
+        settings.patch_size,
+        settings.codebook_size,
+        settings.seed,
+        codebook_images,
     )
     sources = [source]
     if own_test is not None:
@@ -211,10 +217,24 @@ def _prepare(
         "test": _image_figures(images, codes_NxP, codebook, labels, test),
         "notes": notes,
     }
-    row = _image_row(sources, codebook, codes_NxP)
+    row = _image_row(sources, codebook, settings.augment > 0)
+    train_codes = [codes_NxP[train], *_variant_codes(images[train], codebook, settings)]
+    in_test = {codes.tobytes() for codes in codes_NxP[test]}
+    train_lines = [
+        row(number, codes[place], variant)
+        for place, number in enumerate(train.tolist())
+        for variant, codes in enumerate(train_codes)
+        if variant == 0 or codes[place].tobytes() not in in_test
+    ]
+    if settings.augment:
+        summary["train"]["variants"] = len(train_lines) - len(train)
+        left_out = len(train) * settings.augment - summary["train"]["variants"]
+        if left_out:
+            notes.append(f"{plural(left_out, 'variant')} with the tokens of a test row left out")
     with _publishing(settings.output_dir) as folder:
-        _write_lines(folder / TRAIN, map(row, train.tolist()), len(train))
-        _write_lines(folder / TEST, map(row, test.tolist()), len(test))
+        _write_lines(folder / TRAIN, train_lines, len(train_lines))
+        test_lines = (row(number, codes_NxP[number]) for number in test.tolist())
+        _write_lines(folder / TEST, test_lines, len(test))
         _write_text(folder / VOCABULARY, vocabulary.to_json())
         codebook.save(folder / CODEBOOK)
         _draw(folder, codebook, images, codes_NxP, labels, test, summary["test"]["rmse"])
@@ -249,21 +269,55 @@ def _split_images(
     return train, test
 
 
+def _images_to_fit(
+    images_NxHxWxC: np.ndarray, settings: DigitsSettings | ImagesSettings, most: int
+) -> np.ndarray:
+    """What the codebook is fitted on: the images, with --augment variants of them as well."""
+    import numpy as np
+
+    from augmentation import vary_images
+
+    if not settings.augment:
+        return images_NxHxWxC
+    rounds = min(settings.augment + 1, _FITTED_VARIANTS + 1)
+    random = np.random.default_rng(settings.seed)
+    some = images_NxHxWxC[np.sort(random.permutation(len(images_NxHxWxC))[: most // rounds + 1])]
+    varied = [vary_images(some, settings.seed, variant) for variant in range(1, rounds)]
+    return np.concatenate([some, *varied])
+
+
+def _variant_codes(
+    images_NxHxWxC: np.ndarray, codebook: Codebook, settings: DigitsSettings | ImagesSettings
+) -> list[np.ndarray]:
+    """Codes (NxP) of each variant of the images, --augment of them."""
+    from augmentation import vary_images
+
+    return [
+        codebook.encode(vary_images(images_NxHxWxC, settings.seed, variant))
+        for variant in range(1, settings.augment + 1)
+    ]
+
+
 def _image_row(
-    sources: Sequence[LabelledImages], codebook: Codebook, codes_NxP: np.ndarray
-) -> Callable[[int], str]:
-    """A function that gives the JSON text of row i; the sources' rows follow one another."""
+    sources: Sequence[LabelledImages], codebook: Codebook, augmented: bool
+) -> Callable[..., str]:
+    """A function of (image, codes, variant) that gives the JSON text of a row.
+
+    Images of the sources are numbered on from one to the next.
+    """
     # A label is written as a number only where that gives the same token: "007" is its own.
     whole = all(_is_whole(label) for part in sources for label in set(part.labels or ()))
 
-    def row(number: int) -> str:
+    def row(number: int, codes_P: np.ndarray, variant: int | None = None) -> str:
         part, index = sources[0], number
         if index >= len(part):
             part, index = sources[1], index - len(part)
         meta = {"index": index}
         if part.files is not None:
             meta["file"] = part.files[index]
-        tokens = codebook.row_text(codes_NxP[number])
+        if augmented and variant is not None:
+            meta |= {"source": number, "variant": variant}
+        tokens = codebook.row_text(codes_P)
         if part.labels is None:
             return _to_json({"tokens": f"{tokens} {EOS}", "meta": meta})
         label = part.labels[index]
@@ -750,6 +804,11 @@ def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
         facts.append(
             f"{plural(book['size'], 'code')} for patches of {size}x{size} pixels, {used:,} of them "
             f"in training rows"
+        )
+    if summary["train"].get("variants"):
+        facts.append(
+            f"{plural(summary['train']['variants'], 'variant')} of the training images beside them "
+            f"in {TRAIN}; an epoch visits each image once, in a variant drawn anew"
         )
     facts.append(
         f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "

@@ -386,6 +386,16 @@ def _codebook_size():
     )
 
 
+def _augment():
+    return option(
+        0,
+        "Write so many shifted, turned and scaled variants of each training image beside it. An "
+        "epoch of training visits each image once, in a variant drawn anew.",
+        group="Variants",
+        minimum=0,
+    )
+
+
 @dataclass(frozen=True)
 class DigitsSettings:
     """What `prepare_data.py digits` needs to know."""
@@ -395,6 +405,7 @@ class DigitsSettings:
         2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
     )
     codebook_size: int = _codebook_size()
+    augment: int = _augment()
     test_fraction: float = _test_fraction()
     seed: int = _split_seed()
 
@@ -441,6 +452,7 @@ class ImagesSettings:
         group="Codebook",
         minimum=1,
     )
+    augment: int = _augment()
     test_fraction: float = _test_fraction()
     test_last: int | None = option(
         None,

@@ -302,7 +302,8 @@ class TrainingRun:
             f"device: {self.device} ({torch.get_num_threads()} threads); "
             f"precision: {self.precision.name}: {self.precision.reason}"
         )
-        micro_batches = math.ceil(len(train_rows) / settings.batch_size)
+        rows_an_epoch = round(len(train_rows) * train_rows.epoch_share)
+        micro_batches = math.ceil(rows_an_epoch / settings.batch_size)
         self.steps_per_epoch = math.ceil(micro_batches / settings.grad_accumulation_steps)
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         self.best_metric = settings.best_metric
@@ -596,7 +597,7 @@ class TrainingRun:
     def say_plan(self) -> None:
         """Say what is ahead, and how long it will take by the time of real batches."""
         left = self.total_steps - self.state.step
-        tokens = self.rows.target_count
+        tokens = round(self.rows.target_count * self.rows.epoch_share)
         rows = self.settings.batch_size * self.settings.grad_accumulation_steps
         if left:
             self.log.say(
@@ -623,7 +624,8 @@ class TrainingRun:
                 times.append(time.perf_counter() - began)
                 self.model.zero_grad(set_to_none=True)
         # A forward pass is a third of a step's arithmetic.
-        evaluation = self.validation_rows.target_count / (3 * self.rows.target_count)
+        an_epoch = self.rows.target_count * self.rows.epoch_share
+        evaluation = self.validation_rows.target_count / (3 * an_epoch)
         return min(times[1:]) * (1.1 + evaluation)
 
     def record_training(self, learning_rate: float, norm: float) -> None:

@@ -682,6 +682,39 @@ def test_rows_of_one_source_stay_on_one_side(vocabulary, write_rows):
     assert (read(path, vocabulary).groups_N == -1).all()
 
 
+def variant_rows(sources: int, variants: int) -> list[dict]:
+    """Rows of `sources` images, `variants` of each."""
+    return [
+        {**row, "meta": {"source": number, "variant": variant}}
+        for number, row in enumerate(unique_rows({0: sources}))
+        for variant in range(variants)
+    ]
+
+
+def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows):
+    alone = [{"tokens": "A B A B"}, {"tokens": "B A", "meta": {"source": 3}}]
+    dataset = read(write_rows(*variant_rows(9, 4), *alone), vocabulary)
+    assert dataset.epoch_share == 11 / 38
+    met = Counter()
+    for epoch in range(200):
+        order = np.concatenate(dataset.epoch_batches(4, 1, epoch))
+        assert sorted(dataset.sources_N[order].tolist()) == [-1, -1, *range(9)]
+        met.update(order.tolist())
+    assert all(met[row] == 200 for row in (36, 37))
+    # Each of 4 variants is drawn 50 times in 200 epochs, give or take 4 standard deviations.
+    assert all(25 <= met[row] <= 75 for row in range(36))
+    again = [batch.tolist() for batch in dataset.epoch_batches(4, 1, 7)]
+    assert again == [batch.tolist() for batch in dataset.epoch_batches(4, 1, 7)]
+
+
+@pytest.mark.parametrize("meta", [{"variant": 1}, {"source": 1}, {"source": 1, "variant": "1"}, 7])
+def test_rows_without_source_and_variant_are_no_variants(vocabulary, write_rows, meta):
+    dataset = read(write_rows(*[{"tokens": "A B", "meta": meta}] * 3), vocabulary)
+    assert dataset.sources_N.tolist() == [-1, -1, -1]
+    assert dataset.epoch_share == 1
+    assert not dataset.has_variants
+
+
 def test_group_values_of_any_type_are_told_apart(vocabulary, write_rows):
     values = [1, "1", True, 1.0, {"a": 1, "b": 2}, {"b": 2, "a": 1}, [1], None]
     path = write_rows(*[{"tokens": "A B", "key": value} for value in values])

@@ -132,6 +132,63 @@ def test_digits_give_the_same_files_again(digits, capsys):
     )
 
 
+@pytest.fixture(scope="module")
+def augmented(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("augmented")
+    prepare_digits(DigitsSettings(output_dir=str(folder), augment=3))
+    return folder
+
+
+def test_variants_stand_beside_their_image_and_in_training_rows_alone(digits, augmented):
+    train, test = both(augmented)
+    plain_train, plain_test = both(digits)
+    sources = {}
+    for row in train:
+        assert row["meta"]["source"] == row["meta"]["index"]
+        sources.setdefault(row["meta"]["source"], []).append(row)
+    assert abs(len(sources) - len(plain_train)) <= 5  # other codes, other rows that coincide
+    assert len(test) + len(sources) == len(plain_test) + len(plain_train) == 1797
+    assert len(train) > 3.9 * len(sources)
+    for rows in sources.values():
+        assert rows[0]["meta"]["variant"] == 0
+        assert len({row["meta"]["variant"] for row in rows}) == len(rows) <= 4
+        assert len({row["label"] for row in rows}) == 1
+    assert not any({"source", "variant"} & row["meta"].keys() for row in test)
+    assert bodies(train).isdisjoint(bodies(test))
+
+
+def test_variants_look_like_their_image(augmented):
+    codebook = Codebook.load(augmented / "codebook.npz")
+    train, _ = both(augmented)
+    originals, others, strangers = [], [], []
+    for first, second in zip(train, train[1:], strict=False):
+        image = codebook.image_from_tokens(first["tokens"].split())[0]
+        image = image[..., 0] if image.ndim == 3 else image
+        other = codebook.image_from_tokens(second["tokens"].split())[0]
+        other = other[..., 0] if other.ndim == 3 else other
+        error = float(((image.astype(float) - other) ** 2).mean())
+        same = first["meta"]["source"] == second["meta"]["source"]
+        (others if same else strangers).append(error)
+        originals.append(first["tokens"] == second["tokens"])
+    assert np.mean(others) < 0.7 * np.mean(strangers)
+    assert np.mean(originals) < 0.01
+
+
+def test_variants_train_with_their_source_and_are_never_held_out(augmented):
+    vocabulary = Vocabulary.load(augmented / "vocab.json")
+    rows = TokenLabelDataset.read(augmented / "train.jsonl", vocabulary, max_length=21)
+    train, held_out = rows.split(0.2, 42)
+    assert not held_out.augmented_N.any()
+    assert set(train.sources_N).isdisjoint(held_out.sources_N)
+    assert len(set(train.sources_N)) + len(held_out) == len(set(rows.sources_N))
+
+
+def test_augmenting_twice_gives_the_same_files(augmented):
+    before = contents(augmented)
+    assert main(["digits", "--augment", "3", "--output_dir", str(augmented)]) == 0
+    assert contents(augmented) == before
+
+
 def test_pictures_are_pictures(digits):
     for name in ("codebook.png", "reconstructions.png"):
         with Image.open(digits / name) as picture:
