@@ -1,6 +1,7 @@
 """prepare_data: the files of each command, the split, and how mistakes are told."""
 
 import gzip
+import itertools
 import json
 import struct
 import subprocess
@@ -161,7 +162,7 @@ def test_variants_look_like_their_image(augmented):
     codebook = Codebook.load(augmented / "codebook.npz")
     train, _ = both(augmented)
     originals, others, strangers = [], [], []
-    for first, second in zip(train, train[1:], strict=False):
+    for first, second in itertools.pairwise(train):
         image = codebook.image_from_tokens(first["tokens"].split())[0]
         image = image[..., 0] if image.ndim == 3 else image
         other = codebook.image_from_tokens(second["tokens"].split())[0]
