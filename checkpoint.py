@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def save_checkpoint(
     folder: Path,
     step: int,
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     state: dict[str, Any],
     keep: int,
@@ -40,7 +40,7 @@ def save_checkpoint(
         folder: the run's `checkpoints` folder.
         step: updates done so far; names the checkpoint.
         model: its parameters are stored.
-        optimizer: AdamW over exactly these parameters.
+        optimizers: each parameter belongs to exactly one of them.
         scaler: the loss scaler of fp16 (a disabled one stores nothing).
         state: JSON values that the training loop wants back.
         keep: how many checkpoints stay, at least 1.
@@ -54,7 +54,7 @@ def save_checkpoint(
     with atomic_folder(target) as new:
         weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
         save_file(weights, new / _MODEL)
-        save_file(_training_tensors(model, optimizer), new / _TRAINING)
+        save_file(_training_tensors(model, optimizers), new / _TRAINING)
         document = {
             "loop": state,
             "scaler": scaler.state_dict(),
@@ -87,7 +87,7 @@ def find_checkpoint(folder: Path, say: Callable[[str], None]) -> tuple[Path, dic
 def load_checkpoint(
     path: Path,
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
 ) -> None:
     """Put weights, optimizer, loss scaler and random generators back as they were.
@@ -104,15 +104,12 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    for name, parameter in parameters.items():
-        optimizer.state[parameter] = {
-            key: training[f"{name}/{key}"].to(parameter.device if key != "step" else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/{key}" in training
-        }
-        if parameter.is_cuda:  # the fused kernel keeps its step count on the device
-            state = optimizer.state[parameter]
-            state["step"] = state["step"].to(parameter.device)
+    states = {key: tensor for key, tensor in training.items() if not key.startswith("random/")}
+    owner = _owners(optimizers)
+    for place, tensor in states.items():
+        name, key = place.rsplit("/", 1)
+        # On a GPU the fused kernel keeps its step count there too.
+        owner[parameters[name]].state[parameters[name]][key] = tensor.to(parameters[name].device)
     torch.set_rng_state(training["random/cpu"])
     if torch.cuda.is_available() and "random/cuda" in training:
         torch.cuda.set_rng_state(training["random/cuda"])
@@ -121,14 +118,27 @@ def load_checkpoint(
         scaler.load_state_dict(scaler_state)
 
 
+def _owners(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> dict[torch.Tensor, torch.optim.Optimizer]:
+    """The optimizer of each parameter."""
+    return {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
 def _training_tensors(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
     tensors = {"random/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
+    owner = _owners(optimizers)
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
+        for key, value in owner[parameter].state[parameter].items():
             tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
     return tensors
 

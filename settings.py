@@ -18,6 +18,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "config.yaml"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
+OPTIMIZERS = ("adamw", "muon")
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
@@ -111,6 +112,13 @@ class TrainSettings:
         "many rows at once.",
         group="Training",
         minimum=1,
+    )
+    optimizer: str = option(
+        "adamw",
+        "muon = Muon for the matrices of the blocks, AdamW for the rest: fewer steps for the "
+        "same loss, each step longer; it wants larger batches.",
+        group="Training",
+        choices=OPTIMIZERS,
     )
     learning_rate: float = option(1e-3, "Peak learning rate.", group="Training", above=0)
     warmup_fraction: float = option(

@@ -289,7 +289,7 @@ class TrainingRun:
         codebook = Path(settings.vocab_path).with_name("codebook.npz")
         self.codebook = codebook if codebook.exists() else None
         self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
-        self.optimizer = make_optimizer(self.model, settings, self.device)
+        self.optimizers = make_optimizers(self.model, settings, self.device)
         fixed = [*self.vocabulary.special_ids, *self.vocabulary.label_ids]
         self.may_drop_V = torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.device)
         self.may_drop_V[fixed] = False
@@ -348,7 +348,7 @@ class TrainingRun:
                     f"--resume: {name} changed since {path} was saved; put the old back, or "
                     f"start a new run in another --output_dir"
                 )
-        load_checkpoint(path, self.model, self.optimizer, self.scaler)
+        load_checkpoint(path, self.model, self.optimizers, self.scaler)
         self.state = LoopState(**state)
         self.state.finished = ""
         self.log.forget_after(self.state.step)
@@ -371,7 +371,7 @@ class TrainingRun:
             self.folder.checkpoints,
             self.state.step,
             self.model,
-            self.optimizer,
+            self.optimizers,
             self.scaler,
             {**asdict(self.state), "belongs_to": self._identity()},
             keep=self.settings.keep_checkpoints,
@@ -461,10 +461,12 @@ class TrainingRun:
 
         settings, state = self.settings, self.state
         learning_rate = learning_rate_at(state.step, self.total_steps, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
         nll = self.accumulate_gradients(batches)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
             raise UserError(
@@ -472,9 +474,10 @@ class TrainingRun:
                 f"{float(nll):.4g}); nothing was updated. Lower --learning_rate"
                 + (", or use --precision fp32" if self.precision.name != "fp32" else "")
             )
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
 
         tokens = sum(int(self.rows.lengths_N[rows].sum()) - len(rows) for rows in batches)
         state.step += 1
@@ -717,15 +720,26 @@ class EpochTable:
 # ------------------------------------------------------------------------------- optimizer
 
 
-def make_optimizer(
+def make_optimizers(
     model: torch.nn.Module, settings: TrainSettings, device: torch.device
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) with decay on matrices only, fused."""
+) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter, 2019), fused; with `optimizer muon` Muon for the blocks.
+
+    Only matrices decay. Embeddings, the head tied to them, norms and biases are always AdamW's.
+    """
     import torch
+
+    from muon import Muon
 
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
-    return torch.optim.AdamW(
+    optimizers: list[torch.optim.Optimizer] = []
+    if settings.optimizer == "muon":
+        in_blocks = [p for p in model.transformer.h.parameters() if p.dim() == 2]
+        optimizers.append(Muon(in_blocks, weight_decay=settings.weight_decay))
+        taken = set(map(id, in_blocks))
+        matrices = [p for p in matrices if id(p) not in taken]
+    adamw = torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -734,6 +748,7 @@ def make_optimizer(
         betas=(settings.adam_beta1, settings.adam_beta2),
         fused=device.type in ("cpu", "cuda", "mps"),
     )
+    return [*optimizers, adamw]
 
 
 def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> float:

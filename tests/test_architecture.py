@@ -11,7 +11,16 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"console"},
     {"command_line", "run_folder"},
-    {"settings", "vocabulary", "metrics", "plots", "image_files", "attention", "augmentation"},
+    {
+        "settings",
+        "vocabulary",
+        "metrics",
+        "plots",
+        "image_files",
+        "attention",
+        "augmentation",
+        "muon",
+    },
     {"dataset", "image_tokens", "model", "checkpoint"},
     {"data_report", "generation", "evaluation"},
     {"prepare_data", "train_gpt", "inference"},

@@ -190,10 +190,24 @@ def test_learning_rate_rises_then_falls_to_its_share():
 
 def test_decay_touches_matrices_only(settings):
     run = start(settings)
-    decayed, plain = run.optimizer.param_groups
+    (optimizer,) = run.optimizers
+    decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == settings.weight_decay and plain["weight_decay"] == 0
     assert {p.dim() for p in decayed["params"]} == {2}
     assert {p.dim() for p in plain["params"]} == {1}
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(settings):
+    run = start(change(settings, optimizer="muon"))
+    muon, adamw = run.optimizers
+    names = {id(p): name for name, p in run.model.named_parameters()}
+    of_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    of_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert of_muon == {n for n in names.values() if ".h." in n and n.endswith("weight")} - {
+        n for n in names.values() if "ln_" in n
+    }
+    assert of_adamw == set(names.values()) - of_muon
+    assert {"transformer.wte.weight", "transformer.wpe.weight"} <= of_adamw
 
 
 # ------------------------------------------------------------------------------- run folder
@@ -334,10 +348,11 @@ class StopAfter:
         monkeypatch.setattr(TrainingRun, "update", update)
 
 
-@pytest.mark.parametrize("stop_at", [1, 6, 9])
+@pytest.mark.parametrize("stop_at, optimizer", [(1, "adamw"), (6, "adamw"), (9, "muon")])
 def test_resumed_run_ends_where_the_uninterrupted_one_ends(
-    settings, tmp_path, monkeypatch, stop_at
+    settings, tmp_path, monkeypatch, stop_at, optimizer
 ):
+    settings = change(settings, optimizer=optimizer)
     whole = train(change(settings, output_dir=str(tmp_path / "whole"), num_epochs=3))
     broken = change(settings, output_dir=str(tmp_path / "broken"), num_epochs=3)
     with monkeypatch.context() as patch:

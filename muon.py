@@ -1,0 +1,94 @@
+"""Muon: momentum whose direction is made orthogonal, for the matrices of the blocks.
+
+    optimizer = Muon(matrices, lr=2e-3, momentum=0.95, weight_decay=0.1)
+
+In a step of plain momentum a few directions of a matrix carry most of the length; Muon sets all
+singular values of the step near 1, so that rare directions are learned as fast as common ones
+(Jordan et al., 2024, https://kellerjordan.github.io/posts/muon). Embeddings, the head, norms and
+biases stay with AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+# One (a, b, c) for each step x <- a x + b (x x') x + c (x x')^2 x. Each is the quintic closest to 1
+# on the range that the one before leaves, beginning with singular values from 0.02 to 1 (the
+# construction of Polar Express, Amsel et al., 2025; a linear program finds them). Three steps
+# bring those values to 0.907 .. 1.093; smaller ones grow by up to 54.
+_QUINTICS = ((7.711, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013), (2.2183, -1.594, 0.4107))
+# Makes a step as long as AdamW's, so that one learning rate serves both (Liu et al., 2025,
+# https://arxiv.org/abs/2502.16982, section 2.2).
+_ADAMW_STEP = 0.2
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, made orthogonal, with decoupled weight decay.
+
+    Args:
+        params: matrices (2 dimensions).
+        lr: learning rate, of the size that AdamW takes.
+        momentum: decay of the gradients' running mean.
+        weight_decay: share of lr by which weights shrink in a step.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+    ):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update; matrices of one shape are made orthogonal together."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                gradients = [parameter.grad for parameter in parameters]
+                means = [self._mean_of(parameter) for parameter in parameters]
+                torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+                ahead = torch._foreach_lerp(gradients, means, group["momentum"])
+                steps = orthogonalize(torch.stack(ahead)).to(parameters[0].dtype).unbind()
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                length = _ADAMW_STEP * max(shape) ** 0.5
+                torch._foreach_add_(parameters, steps, alpha=-group["lr"] * length)
+        return loss
+
+    def _mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The running mean of a parameter's gradients; zeros before its first step."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        return state["momentum"]
+
+
+def orthogonalize(matrices_NxRxC: torch.Tensor) -> torch.Tensor:
+    """The matrices with all singular values near 1, by Newton-Schulz steps in bf16.
+
+    Args:
+        matrices_NxRxC: N matrices of one shape.
+
+    Returns:
+        bfloat16 of the same shape: for UWV' about UV', with singular values near 1 where they
+        were at least 0.02 of the matrix's Frobenius norm.
+    """
+    x = matrices_NxRxC.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    # The norm is at least the largest singular value; 1.02 covers the rounding of bf16.
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7).bfloat16()
+    for a, b, c in _QUINTICS:
+        square = x @ x.mT
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, factor, x, beta=a)
+    return x.mT if tall else x
