@@ -13,7 +13,8 @@ FLOORS = [
     {"command_line", "run_folder"},
     {"settings", "vocabulary", "metrics", "plots", "image_files", "attention"},
     {"dataset", "image_tokens", "model", "checkpoint"},
-    {"data_report", "generation", "evaluation"},
+    {"leaks", "baselines", "generation", "evaluation"},
+    {"data_report"},
     {"prepare_data", "train_gpt", "inference"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
