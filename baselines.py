@@ -2,21 +2,21 @@
 
     figures, notes = measure_baselines(train, validation, codebook=None, done=lambda: None)
 
-All learn from the training rows and are measured on the validation rows; scikit-learn does the sums.
-Large data is sampled, always in the same way, and the notes say how many rows took part. What the
-choices below cost and reach: docs/measurements.md.
+All learn from the training rows and are measured on the validation rows; scikit-learn does the
+sums. Large data is sampled, always in the same way, and the notes say how many rows took part. What
+the choices below cost and reach: docs/measurements.md.
 
 - majority class: the label that most training rows have.
 - naive Bayes (multinomial) on tf-idf weights of token 1- and 2-grams or, where all bodies have one
-  length, on pairs of place and token, whichever tells more labels of a held-out fifth of the training
-  rows: in an image it matters where a patch stands.
+  length, on pairs of place and token, whichever tells more labels of a held-out fifth of the
+  training rows: in an image it matters where a patch stands.
 - linear n-gram: a linear support-vector machine on the same 1- and 2-grams.
 - nearest neighbour: by cosine of what naive Bayes uses; on pairs of place and token that is the row
   with the most equal places.
 - an RBF support-vector machine on the pixels that the codebook decodes the tokens to.
 - unigram perplexity with add-one smoothing, and bigram perplexity interpolated with it after Witten
-  and Bell (1991): P(w|v) = (c(v w) + t(v) P(w)) / (c(v) + t(v)), t(v) counting the distinct tokens seen
-  after v. As for a model, every token but a row's first counts, the label tail included.
+  and Bell (1991): P(w|v) = (c(v w) + t(v) P(w)) / (c(v) + t(v)), t(v) counting the distinct tokens
+  seen after v. As for a model, every token but a row's first counts, the label tail included.
 """
 
 from __future__ import annotations
@@ -165,9 +165,7 @@ def language_perplexities(
     chance_V = np.bincount(ids_M, minlength=size) + 1.0
     chance_V /= chance_V.sum()
     follows_M = np.flatnonzero(row_M[1:] == row_M[:-1]) + 1
-    pairs_P, count_P = np.unique(
-        ids_M[follows_M - 1] * size + ids_M[follows_M], return_counts=True
-    )
+    pairs_P, count_P = np.unique(ids_M[follows_M - 1] * size + ids_M[follows_M], return_counts=True)
     before_V = np.bincount(ids_M[follows_M - 1], minlength=size)
     kinds_V = np.bincount(pairs_P // size, minlength=size)
 

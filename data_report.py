@@ -33,8 +33,8 @@ _REMEDIES = {
     "label_in_body": "remove it from `tokens`, or the model reads the answer instead of the row",
     "token_gives_label": "remove it if it is not there when the label is asked; if it honestly "
     "belongs to the row, a lookup does what the model will",
-    "position_gives_label": "remove it if it is not there when the label is asked (a serial number, "
-    "a file's header, a fixed length for each class)",
+    "position_gives_label": "remove it if it is not there when the label is asked (a "
+    "serial number, a file's header, a fixed length for each class)",
     "group_across": "move each group to one side, or leave out --val_data_path: the split of one "
     "file keeps groups together",
     "duplicate_across": "remove them from one file, or leave out --val_data_path: the split of one "
@@ -79,19 +79,14 @@ def report_data(
             "splits": {"train": _side(train), "validation": _side(validation)},
             "lengths": _lengths(lengths_N),
             "vocabulary": _vocabulary(vocabulary.tokens, counts_V),
-            **{
-                name: sum(getattr(rows.counts, name) for rows, _ in files) for name in _COUNTS
-            },
+            **{name: sum(getattr(rows.counts, name) for rows, _ in files) for name in _COUNTS},
             "duplicates": {
                 "within": len(bodies_N) - int(bodies_N.max(initial=-1) + 1),
                 "across": _across(train, validation, bodies_N, classes_N, settings),
             },
             "conflicting_labels": len(conflicts),
             "conflicting_labels_shown": [
-                [
-                    {"row": where.of(row), "label": vocabulary.labels[classes_N[row]]}
-                    for row in rows
-                ]
+                [{"row": where.of(row), "label": vocabulary.labels[classes_N[row]]} for row in rows]
                 for rows in conflicts[:_EXAMPLES]
             ],
             "errors": _errors(files),

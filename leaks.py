@@ -6,14 +6,14 @@ A leak makes a model look good that has learned nothing. Kinds:
 
 - `label_in_body`: a label token `<CLS_k>` before the label tail, or a body token whose text is
   the label itself;
-- `token_gives_label`: a token that (nearly) only the rows of one label have, or that only they lack;
+- `token_gives_label`: a token that (nearly) only the rows of one label have, or only they lack;
 - `position_gives_label`: the token at one place, counted from the start or from the end of the
   body, or the length of the body, decides the label, for all labels or for one;
 - `group_across`: rows of one group (`--group_by`) among the training and the validation rows;
 - `duplicate_across`: one body among both.
 
-A leak and an honest strong feature differ in degree only, so there are limits. A sign (token, lacking
-token, token at a place, length) of a label counts when
+A leak and an honest strong feature differ in degree only, so there are limits. A sign (token,
+lacking token, token at a place, length) of a label counts when
 
 - it stands in at least 10 rows, among them 20 % of the label's rows (a text that is the label
   itself: 5 %): rare codes are nearly always pure by chance or by nature;
@@ -21,12 +21,12 @@ token, token at a place, length) of a label counts when
   text: 50 %) of the gap between the label's share of all rows and 1;
 - chance does so with p <= 0.001 (binomial, times the number of signs looked at).
 
-A place as a whole counts when a lookup table from one half of the rows closes at least 75 % of the gap
-between the largest class and 1 in the other half (lower end, same p). And since the patch in the
-middle honestly tells a 0 from a 1, a place counts only where naive Bayes on the rest of the row, held
-out, errs in at least 2 % and three times as often; for a single label, where less than 60 % of its
-rows have the sign, in at least 25 %. Rows that a token gives away are set aside before places are
-looked at, so that one leak is told once.
+A place as a whole counts when a lookup table from one half of the rows closes at least 75 % of the
+gap between the largest class and 1 in the other half (lower end, same p). And since the patch in
+the middle honestly tells a 0 from a 1, a place counts only where naive Bayes on the rest of a row,
+held out, errs in at least 2 % and three times as often; for a single label, where less than 60 % of
+its rows have the sign, in at least 25 %. Rows that a token gives away are set aside before places
+are looked at, so that one leak is told once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from console import plural
 from dataset import LABEL_BEFORE_TAIL, TokenLabelDataset
 
 MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # looked at; more are sampled
@@ -78,8 +79,8 @@ def find_leaks(
 
     Returns:
         leaks: at most 10 of each kind, the worst first, each `kind`, `message` and evidence.
-        search: `rows` looked at, `of` how many labelled rows, `thresholds`, and `left_out`: how many
-            more of each kind there are.
+        search: `rows` looked at, `of` how many labelled rows, `thresholds`, and `left_out`: how
+            many more of each kind there are.
     """
     found = _label_tokens(train, validation, names)
     labelled = int((train.classes_N >= 0).sum() + (validation.classes_N >= 0).sum())
@@ -111,7 +112,7 @@ class _Bodies:
         tokens: names of the token ids; labels: names of the classes.
         row_M, place_M, id_M: row, place from the start of the body, and id of each token.
         classes_N, lengths_N: class and body length of each row.
-        where_N: `file:line` of each row.
+        side_N, lines_N: where each row stands: 0 or 1 for its file in `names`, and the line.
     """
 
     tokens: list[str]
@@ -121,7 +122,9 @@ class _Bodies:
     id_M: np.ndarray
     classes_N: np.ndarray
     lengths_N: np.ndarray
-    where_N: np.ndarray
+    names: tuple[str, str]
+    side_N: np.ndarray
+    lines_N: np.ndarray
 
     @classmethod
     def of(
@@ -136,14 +139,16 @@ class _Bodies:
         lengths_N = np.concatenate(
             [train.body_lengths_N[sides[0][1]], validation.body_lengths_N[sides[1][1]]]
         ).astype(np.int64)
-        most = min(MOST_ROWS, int(MOST_TOKENS / max(1.0, lengths_N.mean() if len(lengths_N) else 1)))
+        most = min(
+            MOST_ROWS, int(MOST_TOKENS / max(1.0, lengths_N.mean() if len(lengths_N) else 1))
+        )
         if len(lengths_N) > most:
             random = np.random.default_rng(_SEED)
             kept = np.sort(random.choice(len(lengths_N), most, replace=False))
             places_2xN, lengths_N = places_2xN[:, kept], lengths_N[kept]
         row_M = np.repeat(np.arange(len(lengths_N)), lengths_N)
         place_M = np.arange(len(row_M)) - np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
-        parts, classes, where = [], [], []
+        parts, classes, lines = [], [], []
         for side, rows in enumerate((train, validation)):
             chosen = places_2xN[1, places_2xN[0] == side]
             lengths = rows.body_lengths_N[chosen].astype(np.int64)
@@ -151,9 +156,7 @@ class _Bodies:
             offset_M = np.arange(len(starts_M)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             parts.append(rows.tokens[starts_M + offset_M].astype(np.int64))
             classes.append(rows.classes_N[chosen].astype(np.int64))
-            where += [(names[side], line) for line in rows.lines_N[chosen].tolist()]
-        where_N = np.empty(len(where), object)
-        where_N[:] = where
+            lines.append(rows.lines_N[chosen])
         return cls(
             train.vocabulary.tokens,
             train.vocabulary.labels,
@@ -162,7 +165,9 @@ class _Bodies:
             np.concatenate(parts),
             np.concatenate(classes),
             lengths_N,
-            where_N,
+            names,
+            places_2xN[0],
+            np.concatenate(lines),
         )
 
     def without(self, left_out_N: np.ndarray) -> _Bodies:
@@ -179,12 +184,15 @@ class _Bodies:
             self.id_M[stays_M],
             self.classes_N[stays_N],
             self.lengths_N[stays_N],
-            self.where_N[stays_N],
+            self.names,
+            self.side_N[stays_N],
+            self.lines_N[stays_N],
         )
 
     def examples(self, rows: np.ndarray) -> list[str]:
         """The first of some rows as `file:line`."""
-        return [f"{name}:{line}" for name, line in self.where_N[np.sort(rows)[:_EXAMPLES]]]
+        first = np.sort(rows)[:_EXAMPLES]
+        return [f"{self.names[self.side_N[i]]}:{self.lines_N[i]}" for i in first]
 
 
 # ------------------------------------------------------------------------------- signs
@@ -316,7 +324,7 @@ def _tokens(bodies: _Bodies) -> tuple[list[dict[str, Any]], np.ndarray]:
         evidence = signs.evidence(pairs[0])
         who = f"rows with the token {token}" if present else f"rows without the token {token}"
         if len(ids) > 1:
-            who += f" ({len(ids) - 1} more tokens like it)"
+            who += f" ({plural(len(ids) - 1, 'more token')} like it)"
         found.append(
             {
                 "kind": kind,
@@ -383,7 +391,7 @@ def _label_tokens(
     return [
         {
             "kind": "label_in_body",
-            "message": f"{len(refused):,} rows have a label token before their label tail",
+            "message": f"a label token before the label tail in {plural(len(refused), 'row')}",
             "rows": len(refused),
             "examples": refused[:_EXAMPLES],
         }
@@ -547,8 +555,8 @@ def _lookups(sign_M: np.ndarray, row_M: np.ndarray, size: int, classes_N: np.nda
 def _right_by_rest(bodies: _Bodies, places: np.ndarray, longest: int) -> np.ndarray:
     """Whether naive Bayes on the row less some places tells each row's class, held out.
 
-    On tokens at their places where all bodies have one length, else on the bag of tokens. Each half of
-    the rows is told by what the other half teaches.
+    On tokens at their places where all bodies have one length, else on the bag of tokens. Each half
+    of the rows is told by what the other half teaches.
 
     Args:
         places: those left out, numbered as in `_places`.
@@ -595,13 +603,15 @@ def _across(
         found.append(
             {
                 "kind": "group_across",
-                "message": f"{len(shared):,} validation rows share {group_by} with training rows "
-                f"({len(groups):,} values, the first: {groups[0]})",
+                "message": f"{group_by} of {plural(len(shared), 'validation row')} is that of "
+                f"training rows ({plural(len(groups), 'value')}, the first: {groups[0]})",
                 "group_by": group_by,
                 "rows": len(shared),
                 "groups": groups[:MOST_FINDINGS],
                 "groups_in_all": len(groups),
-                "examples": _pairs_of_lines(train, validation, names, train_lines, held_out, shared),
+                "examples": _pairs_of_lines(
+                    train, validation, names, train_lines, held_out, shared
+                ),
             }
         )
     train_lines = _first_lines(train.body_keys())
@@ -611,11 +621,13 @@ def _across(
         found.append(
             {
                 "kind": "duplicate_across",
-                "message": f"{len(shared):,} of {len(validation):,} validation rows stand among the "
-                f"training rows as well",
+                "message": f"{len(shared):,} of {plural(len(validation), 'validation row')} have "
+                f"the body of a training row: the validation figures flatter",
                 "rows": len(shared),
                 "share": len(shared) / len(validation),
-                "examples": _pairs_of_lines(train, validation, names, train_lines, held_out, shared),
+                "examples": _pairs_of_lines(
+                    train, validation, names, train_lines, held_out, shared
+                ),
             }
         )
     return found

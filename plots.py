@@ -327,7 +327,9 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
     places = range(len(names))
     axes.bar(places, train, color=_DARK, label="training")
     axes.bar(places, validation, bottom=train, color=_LIGHT, label="validation")
-    shown = [_shortened(name).replace("$", r"\$") for name in names]
+    # The middle of a long name goes: many differ at their end only.
+    shown = [name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}" for name in names]
+    shown = [name.replace("$", r"\$") for name in shown]
     size = 9 if len(names) <= 20 else 6
     axes.set_xticks(places, shown, rotation=_tilt(shown), fontsize=size, family=_fonts())
     axes.set(title=title, ylabel="rows")
@@ -355,9 +357,7 @@ def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None
 def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
     """How often each token stands, from the most frequent to the rarest."""
     words = report["vocabulary"]
-    axes.loglog(
-        words["ranks"], words["counts_of_ranks"], color=_DARK, marker="o", markersize=2.5
-    )
+    axes.loglog(words["ranks"], words["counts_of_ranks"], color=_DARK, marker="o", markersize=2.5)
     used = words["size"] - words["never_used"]
     axes.set(
         title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",
