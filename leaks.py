@@ -448,6 +448,10 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
     decide = np.flatnonzero((table.gain_P >= MIN_GAIN_OF_PLACE) & (table.p_P <= MAX_P))
     if len(decide):
         best = int(decide[table.right_P[decide].argmax()])
+        # Whether a row reaches a place tells as much as its length, which is the plainer word.
+        of_length = 2 * longest
+        if of_length in decide and table.right_P[of_length] >= 0.98 * table.right_P[best]:
+            best = of_length
         share = float(table.right_P[best] / table.rows_P[best])
         rest = 1 - float(_right_by_rest(bodies, decide, longest).mean())
         if rest < max(MIN_REST_ERROR, TIMES_BETTER_THAN_REST * (1 - share)):
