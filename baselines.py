@@ -24,7 +24,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -265,32 +265,38 @@ def _choose_view(known: TokenLabelDataset) -> _View:
     return _View(known, by_place=True) if reached[True] > reached[False] else ngrams
 
 
-def _naive_bayes(
-    known_NxF: csr_array, known_N: np.ndarray, asked_MxF: csr_array, asked_M: np.ndarray
-) -> float:
+def _naive_bayes(*data: Any) -> float:
     from sklearn.naive_bayes import MultinomialNB
 
-    return float(MultinomialNB(alpha=_SMOOTHING).fit(known_NxF, known_N).score(asked_MxF, asked_M))
+    return _score(MultinomialNB(alpha=_SMOOTHING), *data)
 
 
-def _linear(
-    known_NxF: csr_array, known_N: np.ndarray, asked_MxF: csr_array, asked_M: np.ndarray
-) -> float:
+def _linear(*data: Any) -> float:
     from sklearn.svm import LinearSVC
 
-    with warnings.catch_warnings():  # a yardstick need not be fitted to the last digit
-        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
-        model = LinearSVC(max_iter=30, random_state=_SEED).fit(known_NxF, known_N)
-    return float(model.score(asked_MxF, asked_M))
+    return _score(LinearSVC(max_iter=30, random_state=_SEED), *data)
 
 
-def _nearest(
-    known_NxF: csr_array, known_N: np.ndarray, asked_MxF: csr_array, asked_M: np.ndarray
-) -> float:
+def _nearest(*data: Any) -> float:
     from sklearn.neighbors import KNeighborsClassifier
 
-    model = KNeighborsClassifier(1, metric="cosine", algorithm="brute").fit(known_NxF, known_N)
-    return float(model.score(asked_MxF, asked_M))
+    return _score(KNeighborsClassifier(1, metric="cosine", algorithm="brute"), *data)
+
+
+def _svm(*data: Any) -> float:
+    from sklearn.svm import SVC
+
+    return _score(SVC(C=5.0), *data)
+
+
+def _score(model: Any, known_NxF: Any, known_N: Any, asked_MxF: Any, asked_M: Any) -> float:
+    """Accuracy on the asked rows of a scikit-learn model fitted on the known ones."""
+    with warnings.catch_warnings():
+        # A yardstick need not be fitted to the last digit, and labels of one row each are the
+        # user's affair.
+        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        return float(model.fit(known_NxF, known_N).score(asked_MxF, asked_M))
 
 
 # ------------------------------------------------------------------------------- pixels
@@ -317,11 +323,3 @@ class _Pixels:
         codes_NxP[row_M[inside_M], place_M[inside_M]] = code_M[inside_M]
         low, high = self.codebook.low, self.codebook.high
         return (self.codebook.decode(codes_NxP).reshape(len(rows), -1) - low) / (high - low)
-
-
-def _svm(
-    known_NxD: np.ndarray, known_N: np.ndarray, asked_MxD: np.ndarray, asked_M: np.ndarray
-) -> float:
-    from sklearn.svm import SVC
-
-    return float(SVC(C=5.0).fit(known_NxD, known_N).score(asked_MxD, asked_M))

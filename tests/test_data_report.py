@@ -202,7 +202,7 @@ def test_leak_is_told_with_its_evidence_and_remedy():
     assert report["leaks_search"]["thresholds"]["p_value"] == 0.001
     told = describe_report(report)
     assert "warning: leak: token_gives_label: 100.0% of the 100 rows with the token X" in told
-    assert "rows.jsonl:2" in told and "remove it" in told
+    assert leak["examples"][0] in told and leak["remedy"] in told
 
 
 def test_summary_names_the_rarest_and_the_most_frequent_label(make):
