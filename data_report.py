@@ -67,7 +67,14 @@ def report_data(
     lengths_N = np.concatenate([train.lengths_N, validation.lengths_N])
     of_class_L = np.bincount(classes_N[classes_N >= 0], minlength=len(vocabulary.labels))
     counts_V = _token_counts(train) + _token_counts(validation)
-    with progress_bar("data report", STEPS + 2, "part") as bar:
+    from threadpoolctl import threadpool_limits
+
+    # One thread: where other programs run as well, several wait for one another and were seen to
+    # take three times as long.
+    with (
+        threadpool_limits(limits=1),
+        progress_bar("data report", STEPS + 2, "part") as bar,
+    ):
         keys = train.body_keys(), validation.body_keys()
         bodies_N = number_keys(keys[0] + keys[1])
         conflicts = _conflicts(bodies_N, classes_N)
