@@ -123,19 +123,23 @@ def describe_report(report: dict[str, Any]) -> str:
     used = {name: count for name, count in sides["train"]["labels"].items() if count}
     if used:
         smallest, largest = min(used, key=used.get), max(used, key=used.get)
-        lines.append(
+        line = (
             f"labels: {len(used)}, from {plural(used[smallest], 'training row')} ({smallest}) to "
-            f"{used[largest]:,} ({largest})"
         )
+        line += f"{used[largest]:,} ({largest})"
+        if used[smallest] == used[largest]:
+            line = f"labels: {len(used)}, {plural(used[largest], 'training row')} each"
+        lines.append(line)
         if report["unlabelled"]:
             lines.append(f"{plural(report['unlabelled'], 'row')} without a label")
     duplicates = report["duplicates"]
     if duplicates["within"]:
         line = f"{plural(duplicates['within'], 'row')} whose body stood before"
         if duplicates["across"] and not _has(report, "duplicate_across"):
+            flattering = plural(duplicates["across"], "validation row")
             line += (
-                f"; all of one body stay on one side, or {duplicates['across']:,} validation rows "
-                f"would stand among the training rows"
+                f"; all of one body stay on one side, or {flattering} would stand among the "
+                f"training rows"
             )
         lines.append(line)
     if report["conflicting_labels"]:
