@@ -30,6 +30,7 @@ from vocabulary import Vocabulary, is_label_token, label_token
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 MOST_ERRORS_SHOWN = 20
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
+LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 # Rows whose lengths are sorted together before cutting batches: enough to leave next to no
 # padding, few enough that rows still meet different company in every epoch.
 _BATCHES_SORTED_TOGETHER = 50
@@ -101,6 +102,7 @@ class TokenLabelDataset:
         sources_N: rows with the same number >= 0 are variants of one another, -1 for a row
             without `meta.variant`.
         augmented_N: whether a row is a variant made for training, not an original.
+        group_names: value of each group number, as JSON text; the numbers are those of one file.
         counts: what reading met (of the whole file, also in a subset).
         records: the parsed JSON objects, where asked for.
         bad_rows: rows that could not be read, with on_bad_row="keep".
@@ -117,6 +119,7 @@ class TokenLabelDataset:
     groups_N: np.ndarray
     sources_N: np.ndarray
     augmented_N: np.ndarray
+    group_names: list[str]
     counts: ReadCounts
     records: list[dict[str, Any]] | None = None
     bad_rows: list[BadRow] = field(default_factory=list)
@@ -181,12 +184,7 @@ class TokenLabelDataset:
             rest = len(bad_rows) - len(shown)
             if rest:
                 shown.append(f"... and {plural(rest, 'more bad row')}")
-            remedy = "correct them, or leave them out with --on_bad_row skip"
-            if any("not in the vocabulary" in bad.reason for bad in bad_rows):
-                remedy += "; --unknown_token unk reads unknown tokens as <UNK>"
-            if not builder.starts:
-                remedy = "not one row can be read: is this the vocabulary of these rows?"
-            shown.append(remedy)
+            shown.append(bad_rows_remedy([bad.reason for bad in bad_rows], len(builder.starts)))
             raise UserError("\n".join(shown))
         if not builder.starts and not (bad_rows and on_bad_row == "keep"):
             for line in builder.counts.first_skipped:
@@ -289,6 +287,15 @@ class TokenLabelDataset:
             records=[self.records[i] for i in indices] if self.records is not None else None,
         )
 
+    def sample(self, most_rows: int, most_tokens: int, seed: int) -> TokenLabelDataset:
+        """At most so many rows with about so many tokens in all, drawn at random; in file order."""
+        if len(self):
+            most_rows = min(most_rows, max(1, int(most_tokens / self.lengths_N.mean())))
+        if len(self) <= most_rows:
+            return self
+        chosen = np.random.default_rng(seed).choice(len(self), most_rows, replace=False)
+        return self.subset(np.sort(chosen))
+
     def body_keys(self) -> list[bytes]:
         """A 128-bit fingerprint of each row's body: equal bodies have equal keys."""
         flat = np.ascontiguousarray(self.tokens)
@@ -300,6 +307,10 @@ class TokenLabelDataset:
                 self.starts_N.tolist(), self.body_lengths_N.tolist(), strict=True
             )
         ]
+
+    def group_values(self) -> list[str | None]:
+        """The value of each row's group, None for a row of none; comparable between files."""
+        return [self.group_names[i] if i >= 0 else None for i in self.groups_N.tolist()]
 
     def fingerprint(self) -> str:
         """SHA-256 over the rows and their labels: the same data gives the same text."""
@@ -377,6 +388,16 @@ class TokenLabelDataset:
         return ids_BxT, lengths_B
 
 
+def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
+    """What to do about bad rows, in one line."""
+    if not good_rows:
+        return "not one row can be read: is this the vocabulary of these rows?"
+    remedy = "correct them, or leave them out with --on_bad_row skip"
+    if any("not in the vocabulary" in reason for reason in reasons):
+        remedy += "; --unknown_token unk reads unknown tokens as <UNK>"
+    return remedy
+
+
 class RowsBuilder:
     """Collects parsed rows into the compact arrays of a dataset."""
 
@@ -441,6 +462,7 @@ class RowsBuilder:
             numpy(self.groups),
             numpy(self.sources),
             numpy(self.augmented).astype(bool),
+            list(self.group_numbers),
             self.counts,
         )
 
@@ -526,7 +548,7 @@ def parse_row(
         ids[body_length:] = [cls_id]
     # Without any <CLS> nothing asks for a label, so nothing can be given away.
     if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
-        raise RowError("a label token stands before the label tail: it gives the label away")
+        raise RowError(LABEL_BEFORE_TAIL)
     if len(ids) < 2 and not for_label:
         raise RowError("the row has one token: there is nothing to predict")
     return Row(ids, label_class, body_length, change, unknown, padding_dropped)

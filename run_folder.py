@@ -1,7 +1,7 @@
 """Files of a run: where each lies, atomic writes, the lock, and stopping on a signal.
 
 outputs/
-  settings.yaml  data_report.json  metrics.jsonl  train.log
+  settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
   plots/  checkpoints/  best_model/  final_model/  evaluation/
 """
 
@@ -28,6 +28,7 @@ class RunFolder:
         self.root = Path(root)
         self.settings = self.root / "settings.yaml"
         self.data_report = self.root / "data_report.json"
+        self.data_picture = self.root / "data_report.png"
         self.metrics = self.root / "metrics.jsonl"
         self.log = self.root / "train.log"
         self.plots = self.root / "plots"
@@ -47,6 +48,7 @@ class RunFolder:
         for path in (
             self.settings,
             self.data_report,
+            self.data_picture,
             self.metrics,
             self.log,
             self.plots,

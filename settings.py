@@ -219,7 +219,8 @@ class TrainSettings:
     )
     check_data: bool = option(
         False,
-        "Check the data, write data_report.json and leave without training.",
+        "Check the data, write data_report.json with a picture and leave without training; bad "
+        "rows are listed in it and the exit is then 1.",
         group="This call",
         flag_only=True,
     )

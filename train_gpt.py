@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from command_line import check_values, read_settings, to_yaml
 from console import (
+    EXIT_FAILED,
     EXIT_OK,
     SettingsError,
     UserError,
     format_duration,
     plural,
+    print_error,
     progress_bar,
     run_command,
     tell,
@@ -115,7 +117,8 @@ class TrainResult:
     """What training gives back.
 
     Attributes:
-        exit_code: 0, or 130 / 143 when a signal stopped the run after saving.
+        exit_code: 0, or 130 / 143 when a signal stopped the run after saving; 1 where
+            --check_data met bad rows.
         folder: the run's files.
         best_step: the update whose weights are in best_model.
         validation: figures of the last evaluation, {} if there was none in this call.
@@ -137,13 +140,7 @@ def train(settings: TrainSettings) -> TrainResult:
     check_values(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
-        report = report_and_say(*read_data(settings, tell), tell)
-        if folder.holds_run():
-            tell(f"data_report.json of the run in {folder.root} is left as it is")
-        else:
-            write_json(folder.data_report, report)
-            tell(f"written: {folder.data_report}")
-        return TrainResult(EXIT_OK, folder, 0, {})
+        return check_data(settings, folder)
     with folder.locked():
         found = None
         if settings.overwrite:
@@ -164,6 +161,8 @@ def train(settings: TrainSettings) -> TrainResult:
         remove_leftovers(folder.root)
         train_rows, validation_rows = read_data(settings, tell)
         with RunLog(folder) as log:
+            if found is None:
+                save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
             run = TrainingRun(settings, folder, log, train_rows, validation_rows)
             if found:
                 run.go_on_from(*found)
@@ -172,6 +171,28 @@ def train(settings: TrainSettings) -> TrainResult:
                     log.say(f"nothing to go on with in {folder.root}: starting a new run")
                 run.begin()
             return run.fit()
+
+
+def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
+    """Report what is in the data, bad rows included; no model is built.
+
+    Returns:
+        exit code 1 where there are bad rows that `on_bad_row` does not let pass, else 0.
+    """
+    from data_report import describe_errors
+    from dataset import MOST_ERRORS_SHOWN
+
+    train_rows, validation_rows = read_data(settings, tell, keep_bad_rows=True)
+    report = report_and_say(settings, train_rows, validation_rows, tell)
+    if folder.holds_run():
+        tell(f"data_report.json of the run in {folder.root} is left as it is")
+    else:
+        save_report(folder, report)
+        tell(f"written: {folder.data_report}, {folder.data_picture}")
+    if report["errors"]["count"]:
+        print_error(describe_errors(report, MOST_ERRORS_SHOWN))
+        return TrainResult(EXIT_FAILED, folder, 0, {})
+    return TrainResult(EXIT_OK, folder, 0, {})
 
 
 def find_run_to_resume(
@@ -209,8 +230,16 @@ def is_finished(settings: TrainSettings, state: dict[str, Any]) -> bool:
     return bool(state["finished"]) and state["epoch"] >= settings.num_epochs
 
 
-def read_data(settings: TrainSettings, say: Any) -> tuple[TokenLabelDataset, TokenLabelDataset]:
+def read_data(
+    settings: TrainSettings, say: Any, keep_bad_rows: bool = False
+) -> tuple[TokenLabelDataset, TokenLabelDataset]:
     """Training and validation rows as the settings name them.
+
+    Args:
+        settings: names of the files, how to read and split them.
+        say: called with each line for a person.
+        keep_bad_rows: collect bad rows in `bad_rows` instead of failing, unless they are to be
+            skipped; the validation rows may then be none.
 
     Raises:
         UserError: missing or bad files.
@@ -228,13 +257,14 @@ def read_data(settings: TrainSettings, say: Any) -> tuple[TokenLabelDataset, Tok
         )
         raise UserError(f"{settings.data_path}: no such file; {remedy}")
     vocabulary = Vocabulary.load(settings.vocab_path)
+    skip = settings.on_bad_row == "skip"
 
     def read(path: str) -> TokenLabelDataset:
         rows = TokenLabelDataset.read(
             path,
             vocabulary,
             max_length=settings.max_length,
-            on_bad_row=settings.on_bad_row,
+            on_bad_row="keep" if keep_bad_rows and not skip else settings.on_bad_row,
             unknown_token=settings.unknown_token,
             group_by=settings.group_by,
         )
@@ -244,23 +274,44 @@ def read_data(settings: TrainSettings, say: Any) -> tuple[TokenLabelDataset, Tok
 
     rows = read(settings.data_path)
     default_key = settings.group_by == TrainSettings.group_by
-    if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
+    if settings.group_by and not default_key and len(rows) and not (rows.groups_N >= 0).any():
         raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")
     if settings.val_data_path is not None:
         return rows, read(settings.val_data_path)
+    if rows.bad_rows and len(rows) < 2:  # too few good ones to split
+        return rows, rows.subset(slice(0, 0))
     return rows.split(settings.validation_fraction, settings.seed)
 
 
+def codebook_beside(vocab_path: str) -> Path | None:
+    """codebook.npz beside the vocabulary, None where there is none."""
+    codebook = Path(vocab_path).with_name("codebook.npz")
+    return codebook if codebook.exists() else None
+
+
 def report_and_say(
-    train_rows: TokenLabelDataset, validation_rows: TokenLabelDataset, say: Any
+    settings: TrainSettings,
+    train_rows: TokenLabelDataset,
+    validation_rows: TokenLabelDataset,
+    say: Any,
 ) -> dict[str, Any]:
     """Make the data report and tell it."""
     from data_report import describe_baselines, describe_report, report_data
 
-    report = report_data(train_rows, validation_rows)
-    say(describe_report(report))
-    say(describe_baselines(report))
+    codebook = codebook_beside(settings.vocab_path)
+    report = report_data(train_rows, validation_rows, settings, codebook)
+    for text in (describe_report(report), describe_baselines(report)):
+        if text:
+            say(text)
     return report
+
+
+def save_report(folder: RunFolder, report: dict[str, Any]) -> None:
+    """Write data_report.json and its picture."""
+    from plots import draw_data_report
+
+    write_json(folder.data_report, report)
+    draw_data_report(folder.data_picture, report)
 
 
 class TrainingRun:
@@ -282,12 +333,10 @@ class TrainingRun:
         self.rows, self.validation_rows = train_rows, validation_rows
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
-        self.report = report_and_say(train_rows, validation_rows, log.say)
 
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)
-        codebook = Path(settings.vocab_path).with_name("codebook.npz")
-        self.codebook = codebook if codebook.exists() else None
+        self.codebook = codebook_beside(settings.vocab_path)
         self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
         self.optimizers = make_optimizers(self.model, settings, self.device)
         fixed = [*self.vocabulary.special_ids, *self.vocabulary.label_ids]
@@ -331,7 +380,6 @@ class TrainingRun:
     def begin(self) -> None:
         """Write what describes a new run."""
         write_atomically(self.folder.settings, to_yaml(self.settings))
-        write_json(self.folder.data_report, self.report)
 
     def go_on_from(self, path: Path, state: dict[str, Any]) -> None:
         """Put a checkpoint back.

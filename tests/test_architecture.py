@@ -22,7 +22,8 @@ FLOORS = [
         "muon",
     },
     {"dataset", "image_tokens", "model", "checkpoint"},
-    {"data_report", "generation", "evaluation"},
+    {"leaks", "baselines", "generation", "evaluation"},
+    {"data_report"},
     {"prepare_data", "train_gpt", "inference"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

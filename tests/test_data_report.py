@@ -4,9 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from data_report import describe_baselines, describe_report, report_data
+from data_report import describe_baselines, describe_errors, describe_report, report_data
 from dataset import TokenLabelDataset
+from plots import draw_data_report
+from settings import TrainSettings
+from vocabulary import Vocabulary
+
+ONE_FILE = TrainSettings(data_path="rows.jsonl")
+TWO_FILES = TrainSettings(data_path="rows.jsonl", val_data_path="held_out.jsonl")
 
 
 @pytest.fixture
@@ -21,107 +31,245 @@ def make(vocabulary):
     return make
 
 
+def report_of(train, validation, settings=TWO_FILES):
+    return report_data(train, validation, settings, None)
+
+
 def test_rows_tokens_labels_and_lengths_are_counted(make):
-    report = report_data(make("A B:1", "A C D:1", "B A:0", "D D:"), make("C C:cat", "A B C D:"))
-    assert report["rows"] == {"train": 4, "validation": 2}
+    report = report_of(make("A B:1", "A C D:1", "B A:0", "D D:"), make("C C:cat", "A B C D:"))
+    assert (report["rows"], report["unlabelled"]) == (6, 2)
+    assert report["labels"] == {"0": 1, "1": 2, "cat": 1}
     # Tokens that have something before them, the completed tails included.
-    assert report["tokens"] == {"train": 4 + 5 + 4 + 1, "validation": 4 + 3}
-    assert report["labels"] == {
-        "0": {"train": 1, "validation": 0},
-        "1": {"train": 2, "validation": 0},
-        "cat": {"train": 0, "validation": 1},
+    assert report["splits"] == {
+        "train": {
+            "rows": 4,
+            "tokens": 4 + 5 + 4 + 1,
+            "labels": {"0": 1, "1": 2, "cat": 0},
+            "unlabelled": 1,
+        },
+        "validation": {
+            "rows": 2,
+            "tokens": 4 + 3,
+            "labels": {"0": 0, "1": 0, "cat": 1},
+            "unlabelled": 1,
+        },
     }
-    assert report["unlabelled"] == 2
-    assert report["lengths"] == {"shortest": 2, "median": 5.0, "longest": 6}
+    lengths = report["lengths"]
+    assert (lengths["shortest"], lengths["median"], lengths["longest"]) == (2, 5.0, 6)
+    assert lengths["mean"] == pytest.approx((5 + 6 + 5 + 2 + 5 + 4) / 6)
+    assert lengths["histogram"] == {"edges": [2, 3, 4, 5, 6, 7], "counts": [1, 0, 1, 3, 1]}
+
+
+@hypothesis_settings(max_examples=40)
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=40))
+def test_histogram_holds_every_row_once(vocabulary, lengths):
+    rows = TokenLabelDataset.from_records(
+        [{"input_ids": [6] * length} for length in lengths], vocabulary, max_length=512
+    )
+    histogram = report_of(rows, rows.subset(slice(0, 0)))["lengths"]["histogram"]
+    edges, counts = histogram["edges"], histogram["counts"]
+    assert len(edges) == len(counts) + 1 <= 42
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        assert count == sum(low <= length < high for length in lengths)
+    assert sum(counts) == len(lengths)
 
 
 def test_use_of_the_vocabulary_is_counted(make):
-    report = report_data(make("A A A B:", "C A:"), make("B A:"))
+    words = report_of(make("A A A B:", "C A:"), make("B A:"))["vocabulary"]
     # A 5 times, B twice, C once; the other ten of thirteen never.
-    assert report["vocabulary"] == {
-        "size": 13,
-        "never_used": 10,
-        "used_once": 1,
-        "most_frequent": "A",
-        "most_frequent_share": 5 / 8,
-    }
+    assert (words["size"], words["never_used"], words["used_once"]) == (13, 10, 1)
+    assert (words["most_frequent"], words["most_frequent_share"]) == ("A", 5 / 8)
+    assert (words["ranks"], words["counts_of_ranks"]) == ([1, 2, 3], [5, 2, 1])
 
 
 def test_padding_is_no_use_of_pad(make):
-    report = report_data(make("A B:", "A B C D A B C D:"), make("A B:"))
+    report = report_of(make("A B:", "A B C D A B C D:"), make("A B:"))
     assert report["vocabulary"]["never_used"] == 9
 
 
-def test_duplicates_are_counted_within_and_across(make):
+# ------------------------------------------------------------------------------- reading
+
+
+def test_what_reading_changed_is_summed_over_two_files_and_counted_once_for_one(make):
+    whole = make("A B:1", "A C D A:1", "A D <CLS> <CLS> <EOS>:0", "B B <PAD>:", max_length=6)
+    halves = whole.subset(np.array([0, 1])), whole.subset(np.array([2, 3]))
+    report = report_of(*halves, ONE_FILE)
+    counted = {
+        "cut": 1, "cut_tokens": 1, "repaired": 1, "completed": 2,
+        "unknown_tokens": 0, "padding_dropped": 1, "skipped": 0,
+    }  # fmt: skip
+    assert {name: report[name] for name in counted} == counted
+    report = report_of(whole, make("A B C D:1", "C D:1", max_length=6))
+    assert (report["rows"], report["completed"], report["cut"]) == (6, 4, 2)
+
+
+def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows):
+    good = {"tokens": "A B", "label": "1"}
+    paths = [
+        write_rows(good, {"tokens": "A x"}, name="a.jsonl"),
+        write_rows(good, good, *[{"tokens": "x"}] * 120, name="b.jsonl"),
+    ]
+    sides = [
+        TokenLabelDataset.read(path, vocabulary, max_length=8, on_bad_row="keep") for path in paths
+    ]
+    settings = TrainSettings(data_path=str(paths[0]), val_data_path=str(paths[1]))
+    report = report_data(*sides, settings, None)
+    assert report["errors"]["count"] == 121
+    assert len(report["errors"]["shown"]) == 100
+    reason = "token 'x' is not in the vocabulary"
+    assert report["errors"]["shown"][:2] == [
+        {"file": str(paths[0]), "line": 2, "reason": reason},
+        {"file": str(paths[1]), "line": 3, "reason": reason},
+    ]
+    told = describe_errors(report, 2).splitlines()
+    assert told[0] == f"{paths[0]}:2: {reason}"
+    assert told[2] == "... and 119 more bad rows"
+    assert "--on_bad_row skip" in told[3] and "--unknown_token unk" in told[3]
+
+
+# ------------------------------------------------------------------------------- duplicates
+
+
+def test_duplicates_are_counted_within_and_across_two_files(make):
     train = make("A B:1", "A B:1", "A B <CLS> <CLS> <EOS>:1", "C D:0", "C C:0", "C C:0")
     validation = make("C D:0", "C D:", "D D:1", "D D <EOS>:")
-    report = report_data(train, validation)
-    assert report["duplicates"] == {"within_train": 3, "within_validation": 2, "across": 2}
-    assert "2 validation rows stand among the training rows" in describe_report(report)
+    report = report_of(train, validation)
+    assert report["duplicates"] == {"within": 3 + 2 + 1, "across": 2}
+    assert [leak["kind"] for leak in report["leaks"]] == ["duplicate_across"]
+    assert "warning: leak: duplicate_across: 2 of 4 validation rows" in describe_report(report)
+
+
+def test_across_in_one_file_is_what_a_plain_split_would_let_pass(make):
+    different = [" ".join("ABCD"[(i >> k) % 4] for k in (0, 2, 4)) + ":1" for i in range(60)]
+    rows = make(*different, *["A A A A:0"] * 40)
+    report = report_of(*rows.split(0.25, 7), TrainSettings(validation_fraction=0.25, seed=7))
+    # The forty are one group and a class of its own, so that they can only be learned.
+    assert report["splits"]["validation"]["labels"]["0"] == 0
+    assert report["duplicates"] == {"within": 39, "across": 10}
+    assert report["leaks"] == []
+    assert "or 10 validation rows would stand among" in describe_report(report)
 
 
 def test_rows_that_differ_in_what_was_cut_away_are_duplicates(make):
     train = make("A A A B C D:1", "B B A B C D:1", max_length=8)
-    assert report_data(train, make("D D:1"))["duplicates"]["within_train"] == 0
+    assert report_of(train, make("D D:1"))["duplicates"]["within"] == 0
     train = make("A B C D A B:1", "D B C D A B:1", max_length=8)
-    assert report_data(train, make("D D:1"))["duplicates"]["within_train"] == 1
+    assert report_of(train, make("D D:1"))["duplicates"]["within"] == 1
 
 
 def test_bodies_with_more_than_one_label_are_conflicts(make):
     train = make("A B:1", "A B:0", "A B:cat", "C D:1", "C D:1", "D D:0", "D D:")
-    report = report_data(train, make("C D:0", "B B:1"))
+    report = report_of(train, make("B B:1", "C D:0"))
     assert report["conflicting_labels"] == 2
-    assert "2 bodies with more than one label" in describe_report(report)
+    assert report["conflicting_labels_shown"] == [
+        [
+            {"row": "rows.jsonl:1", "label": "1"},
+            {"row": "rows.jsonl:2", "label": "0"},
+            {"row": "rows.jsonl:3", "label": "cat"},
+        ],
+        [{"row": "rows.jsonl:4", "label": "1"}, {"row": "held_out.jsonl:2", "label": "0"}],
+    ]
+    told = describe_report(report)
+    assert "2 bodies with more than one label, the first: rows.jsonl:1 has 1" in told
 
 
 def test_data_of_a_clean_split_gives_no_warning(make):
-    report = report_data(make("A B:1", "C D:0"), make("B B:1"))
-    assert report["conflicting_labels"] == 0
-    assert report["duplicates"] == {"within_train": 0, "within_validation": 0, "across": 0}
+    report = report_of(make("A B:1", "C D:0"), make("B B:1"), ONE_FILE)
+    assert (report["conflicting_labels"], report["leaks"]) == (0, [])
+    assert report["duplicates"] == {"within": 0, "across": 0}
     assert "warning" not in describe_report(report)
-    assert "duplicate" not in describe_report(report)
+    assert "stood before" not in describe_report(report)
 
 
-def test_baselines_by_hand(make, vocabulary):
-    train, validation = make("A A B:"), make("A C:")
-    # Add-one smoothing over 13 entries: C 1/16. The row's first token is not predicted.
-    report = report_data(train, validation)
-    assert report["baselines"] == {"unigram_perplexity": pytest.approx(16)}
-
-    train = make("A B:1", "A C:1", "A D:0", "B B:", "B C:", "B D:")
-    report = report_data(train, make("C A:1", "C B:0", "C C:0", "C D:1", "D A:1", "D B:"))
-    assert report["baselines"]["majority_class_accuracy"] == 3 / 5
-    assert "majority class accuracy" in describe_baselines(report)
-    assert "0.6" in describe_baselines(report)
+# ------------------------------------------------------------------------------- telling
 
 
-def test_reading_is_reported_once_where_both_sides_come_from_one_file(make):
-    whole = make("A B:1", "A C:1", "A D <CLS> <CLS> <EOS>:0", "B B:")
-    report = report_data(whole.subset(np.array([0, 1])), whole.subset(np.array([2, 3])))
-    assert list(report["reading"]) == ["train"]
-    reading = report["reading"]["train"]
-    assert (reading["rows"], reading["labelled"]) == (4, 3)
-    assert (reading["completed"], reading["repaired"]) == (2, 1)
-    apart = report_data(make("A B:1"), make("C D:1"))
-    assert apart["reading"]["validation"]["rows"] == 1
+def planted(rows=200):
+    """Rows in which one token gives one of two labels away."""
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *"ABCDX", "<CLS_0>", "<CLS_1>"])
+    random = np.random.default_rng(0)
+    records = [
+        {"tokens": [*random.choice(list("ABCD"), 8), *"X" * (i % 2)], "label": i % 2}
+        for i in range(rows)
+    ]
+    return TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+
+
+def test_leak_is_told_with_its_evidence_and_remedy():
+    report = report_of(*planted().split(0.2, 1), ONE_FILE)
+    (leak,) = report["leaks"]
+    assert (leak["kind"], leak["tokens"], leak["label"]) == ("token_gives_label", ["X"], "1")
+    assert report["leaks_search"]["thresholds"]["p_value"] == 0.001
+    told = describe_report(report)
+    assert "warning: leak: token_gives_label: 100.0% of the 100 rows with the token X" in told
+    assert leak["examples"][0] in told and leak["remedy"] in told
+
+
+def test_summary_names_the_rarest_and_the_most_frequent_label(make):
+    report = report_of(make("A B:1", "A C:1", "A D:0", "B B:"), make("C D:1"))
+    assert "labels: 2, from 1 training row (0) to 2 (1)" in describe_report(report)
+    assert "1 row without a label" in describe_report(report)
+
+
+def test_baselines_are_told_as_a_table_and_samples_below(make, monkeypatch):
+    monkeypatch.setattr("baselines._NEIGHBOUR_ROWS", 3)
+    train = make("A B:1", "A C:1", "A D:0", "B B:0", "B C:1", "B D:0")
+    report = report_of(train, make("C A:1", "C B:0"))
+    assert report["baselines"]["majority_class_accuracy"] == 0.5
+    assert report["baselines"].keys() == report["baselines_note"].keys()
+    told = describe_baselines(report)
+    assert "majority class accuracy" in told and "0.5" in told
+    assert "nearest neighbour accuracy: fitted on 3 of 6 rows, measured on 2" in told
 
 
 @pytest.mark.parametrize("texts", [["A B:1", "C D:0"], ["A B:", "C D:"], ["A B:", "C D:1"]])
 def test_report_can_be_written_as_json(make, texts):
-    report = report_data(make(*texts), make(texts[-1]))
+    report = report_of(make(*texts), make(texts[-1]))
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert describe_report(report).startswith("data: 2 training and 1 validation rows")
 
 
-def test_summary_names_the_rarest_and_the_most_frequent_label(make):
-    report = report_data(make("A B:1", "A C:1", "A D:0", "B B:"), make("C D:1"))
-    assert "labels: 2, from 1 training rows (0) to 2 (1)" in describe_report(report)
-    assert "1 row without a label" in describe_report(report)
+def test_report_of_no_rows_at_all_can_be_made_told_and_drawn(make, tmp_path):
+    none = make("A B:1").subset(slice(0, 0))
+    report = report_of(none, none, ONE_FILE)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert (report["rows"], report["leaks"], report["baselines"]) == (0, [], {})
+    assert describe_report(report).startswith("data: 0 training and 0 validation rows")
+    assert describe_baselines(report) == ""
+    draw_data_report(tmp_path / "none.png", report)
+    assert (tmp_path / "none.png").exists()
 
 
 def test_rows_beyond_one_counting_round_are_counted(make, vocabulary):
     records = [{"input_ids": [6, 7]}] * 10_050
     many = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
-    report = report_data(many, make("A B:"))
+    report = report_of(many, make("A B:"))
     assert report["vocabulary"]["most_frequent_share"] == 0.5
-    assert report["duplicates"]["within_train"] == 10_049
+    assert report["duplicates"] == {"within": 10_050, "across": 1}
+
+
+# ------------------------------------------------------------------------------- picture
+
+
+def test_picture_has_a_panel_for_labels_and_one_for_baselines_where_there_are_labels(
+    make, tmp_path
+):
+    heights = {}
+    for name, texts in (("with", ["A B:1", "A C:0"]), ("without", ["A B:", "A C:"])):
+        report = report_of(make(*texts), make(texts[0]))
+        draw_data_report(tmp_path / f"{name}.png", report)
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.convert("L").getextrema()[0] < 100  # something is drawn
+            heights[name] = picture.height
+    assert heights["with"] > 1.5 * heights["without"]
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_picture_of_many_long_and_odd_label_names_is_drawn(tmp_path, count):
+    labels = [f"a_name_$longer$_than_most_{number}_很长" for number in range(count)]
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *"AB", *[f"<CLS_{x}>" for x in labels]])
+    records = [{"tokens": "A B", "label": label} for label in labels]
+    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
+    draw_data_report(tmp_path / "many.png", report_of(rows, rows.subset(slice(0, 1))))
+    with Image.open(tmp_path / "many.png") as picture:
+        assert picture.width < 2500 and picture.height < 2500

@@ -511,8 +511,57 @@ def test_second_run_on_a_locked_folder_is_refused(settings):
 def test_check_data_writes_the_report_and_trains_nothing(settings):
     assert train(change(settings, check_data=True)).exit_code == 0
     folder = Path(settings.output_dir)
-    assert json.loads((folder / "data_report.json").read_text())["rows"]["train"] > 0
+    assert json.loads((folder / "data_report.json").read_text())["rows"] == 60
+    assert (folder / "data_report.png").stat().st_size > 10_000
     assert not (folder / "best_model").exists()
+
+
+def test_check_data_collects_bad_rows_and_leaves_with_1(settings, tmp_path, capsys):
+    good = Path(settings.data_path).read_text()
+    bad = ['{"tokens": "a b zzz"}', '{"tokens": "a <CLS_up> b", "label": "up"}', "no json"]
+    rows = tmp_path / "bad.jsonl"
+    rows.write_text(good + "\n".join(bad) + "\n")
+    asked = change(settings, data_path=str(rows), check_data=True)
+    assert train(asked).exit_code == 1
+    report = json.loads(RunFolder(settings.output_dir).data_report.read_text())
+    assert report["rows"] == 60
+    assert report["errors"]["count"] == 3
+    assert [row["line"] for row in report["errors"]["shown"]] == [61, 62, 63]
+    assert report["leaks"][0]["kind"] == "label_in_body"
+    assert report["leaks"][0]["examples"] == [f"{rows}:62"]
+    told = capsys.readouterr()
+    assert f"error: {rows}:61: token 'zzz' is not in the vocabulary" in told.err
+    assert "--on_bad_row skip" in told.err
+    assert "warning: leak: label_in_body" in told.out
+    assert train(change(asked, on_bad_row="skip")).exit_code == 0
+    report = json.loads(RunFolder(settings.output_dir).data_report.read_text())
+    assert (report["skipped"], report["errors"]["count"]) == (3, 0)
+    with pytest.raises(UserError, match=":61: token 'zzz'"):
+        train(change(asked, check_data=False))
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_check_data_reports_a_file_with_hardly_a_good_row(settings, tmp_path, good):
+    rows = tmp_path / "bad.jsonl"
+    rows.write_text('{"tokens": "a b", "label": "up"}\n' * good + '{"tokens": "zzz b"}\n' * 3)
+    assert train(change(settings, data_path=str(rows), check_data=True)).exit_code == 1
+    report = json.loads(RunFolder(settings.output_dir).data_report.read_text())
+    assert (report["rows"], report["errors"]["count"], report["leaks"]) == (good, 3, [])
+    assert RunFolder(settings.output_dir).data_picture.exists()
+
+
+def test_check_data_loads_no_model_library(settings):
+    program = (
+        "import sys; from train_gpt import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    flags = command(settings, "--check_data")[2:]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *flags],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
