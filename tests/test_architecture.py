@@ -12,8 +12,9 @@ FLOORS = [
     {"console"},
     {"command_line", "run_folder"},
     {"settings", "vocabulary", "metrics", "plots", "image_files", "attention"},
-    {"dataset", "image_tokens", "model", "checkpoint"},
+    {"dataset", "image_tokens", "model", "checkpoint", "calibration"},
     {"data_report", "generation", "evaluation"},
+    {"evaluation_report"},
     {"prepare_data", "train_gpt", "inference"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
