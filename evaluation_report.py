@@ -23,7 +23,7 @@ PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, CLASSES_PNG, MISTAKES_PNG)
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS, MOST_MISTAKES = 10, 5, 32
 _BAR_WIDTH = 20
-_LONGEST_NAME = 40
+_LONGEST_NAME = 44
 
 
 # ------------------------------------------------------------------------------- terminal
@@ -51,15 +51,22 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
 def describe_validation(validation: dict[str, Any]) -> str:
     """What training stored with a model, in a few lines for the end of a run."""
     rows = plural(validation["rows"], "validation row")
-    if "accuracy" not in validation:
-        return f"{rows}: perplexity {validation['perplexity']:.2f}{_best_baseline(validation)}"
-    lines = [
-        f"{rows}: label accuracy {_with_interval(validation)}, chance "
-        f"{_percent(validation['chance_accuracy'])}{_best_baseline(validation)}",
-        describe_confidence(validation),
-        *_chance_lines(validation),
-        *_not_told(validation),
-    ]
+    if "accuracy" in validation:
+        kind, lines = "accuracy", _chance_lines(validation)
+        told = (
+            f"label accuracy {_with_interval(validation)}, chance "
+            f"{_percent(validation['chance_accuracy'])}"
+        )
+    else:
+        kind, lines = "perplexity", []
+        told = f"perplexity {validation['perplexity']:.2f}"
+    best = _best_baseline(validation, kind)
+    if best:
+        value = _percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
+        told += f", best baseline {value} ({best[0]})"
+    lines += [f"best model on {rows}: {told}", *_not_better(validation)]
+    if "accuracy" in validation:
+        lines += [*_not_told(validation), describe_confidence(validation)]
     return "\n".join(lines)
 
 
@@ -108,10 +115,13 @@ def _label_summary(figures: dict[str, Any]) -> str:
     stored = figures["validation"] or {}
     if "calibration" not in stored:
         raw = "not calibrated: the model folder stores no validation rows"
+    top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
+    if len(figures["labels"]) <= 2:
+        top_2 = []  # always
     rows = [
         ["accuracy", _percent(figures["accuracy"]), f"95 % interval {_span(low, high)}"],
         ["chance", _percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
-        ["among the top 2", _percent(figures["top2_accuracy"]), ""],
+        *top_2,
         ["macro F1", f"{figures['macro_f1']:.3f}", ""],
         ["calibration error", f"{figures['ece']:.3f}", raw],
     ]
@@ -161,7 +171,7 @@ def _confusions(figures: dict[str, Any]) -> list[str]:
     ]
     if len(found) > len(lines):
         rest = sum(count for count, _, _ in found[MOST_CONFUSIONS:])
-        lines.append(f"  and {plural(rest, 'more mistake')} of {len(found) - len(lines)} kinds")
+        lines.append(f"  and {plural(rest, 'more mistake')} (confusion_matrix.png)")
     return ["\n".join(["most frequent mistakes", *lines])] if lines else ["not one mistake"]
 
 
@@ -199,27 +209,40 @@ def _validation_table(validation: dict[str, Any]) -> str:
             rows.append([words.removesuffix(" accuracy"), _percent(value), ""])
         elif name.endswith("_perplexity"):
             rows.append([words.removesuffix(" perplexity"), "", f"{value:.2f}"])
-    return (
+    lines = [
         f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
-        f"not on this file\n"
-        + format_table(["", "label accuracy", "perplexity"], rows, left=(0, 1))
-    )
+        f"not on this file",
+        format_table(["", "label accuracy", "perplexity"], rows, left=(0, 1)),
+        *_not_better(validation),
+    ]
+    return "\n".join(lines)
 
 
-def _best_baseline(validation: dict[str, Any]) -> str:
-    """`, best baseline: majority class 10.1 %`, with a warning where the model is no better."""
-    kind = "accuracy" if "accuracy" in validation else "perplexity"
-    known = {n: v for n, v in validation["baselines"].items() if n.endswith(f"_{kind}")}
+def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:
+    """Name and figure of the hardest baseline of a kind, accuracy or perplexity."""
+    known = {
+        name.removesuffix(f"_{kind}").replace("_", " "): value
+        for name, value in validation["baselines"].items()
+        if name.endswith(f"_{kind}")
+    }
     if not known:
-        return ""
-    choose = max if kind == "accuracy" else min
-    name = choose(known, key=known.__getitem__)
-    words = name.removesuffix(f"_{kind}").replace("_", " ")
-    if kind == "perplexity":
-        return f", best baseline: {words} {known[name]:.2f}"
-    worse = validation["accuracy_interval"][0] <= known[name]
-    note = " (the model is not clearly better)" if worse else ""
-    return f", best baseline: {words} {_percent(known[name])}{note}"
+        return None
+    name = max(known, key=known.__getitem__) if kind == "accuracy" else min(known, key=known.get)
+    return name, known[name]
+
+
+def _not_better(validation: dict[str, Any]) -> list[str]:
+    """A line for each kind of figure in which a baseline is as good as the model."""
+    lines = []
+    best = _best_baseline(validation, "accuracy")
+    if "accuracy" in validation and best and validation["accuracy_interval"][0] <= best[1]:
+        lines.append(
+            f"no clearly better labels than the baseline {best[0]}, which needs no training"
+        )
+    best = _best_baseline(validation, "perplexity")
+    if best and validation["perplexity"] >= best[1]:
+        lines.append(f"no better perplexity than the baseline {best[0]}")
+    return lines
 
 
 def _calibration_words(calibration: dict[str, Any]) -> str:
@@ -244,7 +267,9 @@ def _span(low: float, high: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """A label that fits into a line; of a long one both ends stay, it may differ in either."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
 
 
 def _names(names: list[str]) -> str:
@@ -283,10 +308,10 @@ def draw_evaluation(
         return []
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
     draw_class_accuracy(folder / CLASSES_PNG, figures["per_class"], figures["accuracy"])
-    curves = [(f"confidence: error {figures['ece']:.3f}", figures["reliability"])]
+    curves = [(f"raw, error {figures['raw_ece']:.3f}", figures["raw_reliability"])]
     if figures["temperature"] != 1:
-        before = f"before calibration: error {figures['raw_ece']:.3f}"
-        curves.append((before, figures["raw_reliability"]))
+        calibrated = f"calibrated, error {figures['ece']:.3f}"
+        curves.insert(0, (calibrated, figures["reliability"]))
     draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
     drawn = [CONFUSION_PNG, CLASSES_PNG, RELIABILITY_PNG]
     if codebook_path is not None and figures["accuracy"] < 1:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,9 @@ _MAT = 0.9  # behind the images, so that black and white ones both show their bo
 _GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
 _TILE_INCHES = 0.85
 _SHEET_INCHES = 11  # wide at most
-_CAPTION_LETTERS = 22  # in a line
+_CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
 _DPI = 150
-_MOST_TICKS, _TICK_LETTERS = 90, 30
+_MOST_TICKS, _TICK_LETTERS = 90, 44
 # matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
 _FURTHER_FONTS = (
     "Noto Sans CJK SC",
@@ -66,7 +67,9 @@ def draw_image_sheet(
         title: text above the sheet.
     """
     tiles = [_as_rgb(image, value_range) for image in images]
-    texts = ["\n".join(textwrap.wrap(caption, _CAPTION_LETTERS)) for caption in captions]
+    longest = max((len(word) for caption in captions for word in caption.split()), default=0)
+    line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
+    texts = ["\n".join(textwrap.wrap(caption, line)) for caption in captions]
     height, width, _ = tiles[0].shape
     # Tiles are drawn enlarged, so that gaps and captions can be finer than a pixel of theirs.
     scale = max(1, -(-64 // width))
@@ -166,9 +169,10 @@ def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
 
     figure = Figure(dpi=_DPI)
     axes = figure.add_subplot()
-    boxes = [
-        _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
-    ]
+    with _glyphs_may_lack():
+        boxes = [
+            _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
+        ]
     return max(box.width for box in boxes) / _DPI, max(box.height for box in boxes) / _DPI
 
 
@@ -248,7 +252,8 @@ def draw_class_accuracy(
         accuracy: of all rows, drawn as a line.
     """
     recalls = {label: row["recall"] for label, row in per_class.items()}
-    figure, axes = _chart(min(max(5, 0.3 * len(recalls) + 2), 24), 4)
+    width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
+    figure, axes = _chart(width, 3.7 + _name_room(recalls))
     axes.bar(range(len(recalls)), list(recalls.values()))
     _name_ticks(axes.set_xticks, list(recalls), upright=True)
     axes.axhline(accuracy, color="black", linewidth=0.8, linestyle="--")
@@ -271,7 +276,8 @@ def draw_reliability(
 
     Args:
         path: PNG to write.
-        curves: name and filled bins (`metrics.reliability`) of each kind of confidence.
+        curves: name and filled bins (`metrics.reliability`) of each kind of confidence; the
+            first one's are drawn with their intervals.
         title: text above the picture.
     """
     from matplotlib.figure import Figure
@@ -283,9 +289,10 @@ def draw_reliability(
         color, marker = f"C{place}", "os"[place % 2]
         confidence = [row["confidence"] for row in bins]
         accuracy = [row["accuracy"] for row in bins]
-        low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
         upper.plot(confidence, accuracy, color=color, marker=marker, markersize=5, label=name)
-        upper.vlines(confidence, low, high, color=color, alpha=0.35)
+        if place == 0:
+            low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
+            upper.vlines(confidence, low, high, color=color, alpha=0.4)
         width = (bins[0]["to"] - bins[0]["from"]) / len(curves)
         lower.bar(
             [row["from"] + width * place for row in bins],
@@ -297,7 +304,7 @@ def draw_reliability(
     upper.set(title=title, ylabel="share right (bar: 95 % interval)", ylim=(0, 1.02))
     lower.set(xlabel="confidence", ylabel="rows", xlim=(0, 1.02), yscale="log")
     lower.set_ylim(bottom=0.7)
-    upper.legend(frameon=False, loc="upper left")
+    upper.legend()
     upper.grid(alpha=0.3)
     lower.grid(axis="y", alpha=0.3)
     _save(figure, path)
@@ -307,8 +314,9 @@ def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]
     """Draw counts of true label (row) against predicted label (column)."""
     counts_LxL = np.array(counts)
     share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
-    size = min(max(4.5, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
-    figure, axes = _chart(size, size)
+    size = min(max(4, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
+    room = _name_room(labels)
+    figure, axes = _chart(size + room, size + room)
     axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
     _name_ticks(axes.set_xticks, labels, upright=True)
     _name_ticks(axes.set_yticks, labels, upright=False)
@@ -323,13 +331,21 @@ def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]
     _save(figure, path)
 
 
+def _name_room(labels: Iterable[str]) -> float:
+    """Inches that the names of an axis' ticks take when they stand across it."""
+    return 0.08 * max(len(_tick_name(label)) for label in labels)
+
+
+def _tick_name(label: str) -> str:
+    """A label that fits beside an axis; of a long one both ends stay, it may differ in either."""
+    half = _TICK_LETTERS // 2
+    return label if len(label) <= _TICK_LETTERS else f"{label[:half]}…{label[-half:]}"
+
+
 def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool) -> None:
     """Name the ticks of an axis by labels; of very many, evenly spaced ones."""
     every = -(-len(labels) // _MOST_TICKS)
-    shown = [
-        label if len(label) <= _TICK_LETTERS else label[: _TICK_LETTERS - 1] + "…"
-        for label in labels[::every]
-    ]
+    shown = [_tick_name(label) for label in labels[::every]]
     long = max(len(label) for label in shown) > 3 or len(shown) > 30
     set_ticks(
         range(0, len(labels), every),
@@ -366,8 +382,14 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed]]
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+@contextmanager
+def _glyphs_may_lack() -> Iterator[None]:
+    """No warning for characters that no installed font has: they are drawn as a box."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
-        with atomic_write(path, "wb") as handle:
-            figure.savefig(handle, format="png", dpi=_DPI)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with _glyphs_may_lack(), atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format="png", dpi=_DPI)
