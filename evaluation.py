@@ -10,7 +10,7 @@ Training's validation and `inference.py --test_data` both go through `score_rows
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from calibration import Calibration, fit_calibration
 from console import progress_bar
-from dataset import ROW_KEYS, TAIL_LENGTH, TokenLabelDataset
+from dataset import ROW_KEYS, TAIL_LENGTH, BadRow, TokenLabelDataset
 from metrics import (
     label_figures,
     label_shares,
@@ -81,6 +81,10 @@ class Scores:
                 temperature,
             )
         return figures
+
+    def subset(self, indices: np.ndarray) -> Scores:
+        """The scores of the rows `indices`."""
+        return Scores(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
         """The temperature that the labelled rows ask for; there must be one at least."""
@@ -220,6 +224,28 @@ def label_log_shares(
             result_NxL[indices] = logits.log_softmax(-1).cpu().numpy()
             bar.update(len(indices))
     return result_NxL
+
+
+def leave_out_failures(
+    dataset: TokenLabelDataset, scores: Scores
+) -> tuple[TokenLabelDataset, Scores]:
+    """Rows for which the model gives no finite number become bad rows with that reason.
+
+    Args:
+        dataset: rows read with keep_records.
+        scores: theirs.
+    """
+    finite_N = np.isfinite(scores.nll_sum_N)
+    if finite_N.all():
+        return dataset, scores
+    reason = "the model gives no finite number for this row; try --precision fp32"
+    failed = [
+        BadRow(int(dataset.lines_N[index]), reason, dataset.records[index])
+        for index in np.flatnonzero(~finite_N)
+    ]
+    kept = np.flatnonzero(finite_N)
+    dataset = replace(dataset.subset(kept), bad_rows=dataset.bad_rows + failed)
+    return dataset, scores.subset(kept)
 
 
 # ------------------------------------------------------------------------------- one object a row

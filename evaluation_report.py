@@ -72,13 +72,26 @@ def describe_validation(validation: dict[str, Any]) -> str:
 
 def describe_confidence(validation: dict[str, Any]) -> str:
     """How far the confidence of a model can be believed, in one line."""
-    if "calibration" not in validation:
-        return "confidence is not calibrated: the model folder stores no validation figures"
-    calibration = validation["calibration"]
+    reason = _why_not_calibrated(validation)
+    if reason:
+        return f"confidence is not calibrated: {reason}"
+    found = validation["calibration"]
     return (
-        f"confidence: {_calibration_words(calibration)}, measured on held-out parts of "
-        f"{plural(calibration['rows'], 'validation row')}"
+        f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
+        f"temperature {found['temperature']:.2f}, measured on held-out parts of "
+        f"{plural(found['rows'], 'validation row')}"
     )
+
+
+def _why_not_calibrated(validation: dict[str, Any]) -> str:
+    """The reason, "" where the confidence is calibrated."""
+    if not validation:
+        return "the model folder holds no validation figures"
+    if "calibration" not in validation:
+        return "no validation row had a label"
+    if validation["calibration"]["temperature"] == 1:
+        return f"{plural(validation['calibration']['rows'], 'validation row')} are too few"
+    return ""
 
 
 def _count_rows(figures: dict[str, Any]) -> str:
@@ -112,9 +125,9 @@ def _chance_lines(figures: dict[str, Any]) -> list[str]:
 def _label_summary(figures: dict[str, Any]) -> str:
     low, high = figures["accuracy_interval"]
     raw = f"{figures['raw_ece']:.3f} before, temperature {figures['temperature']:.2f}"
-    stored = figures["validation"] or {}
-    if "calibration" not in stored:
-        raw = "not calibrated: the model folder stores no validation rows"
+    reason = _why_not_calibrated(figures["validation"] or {})
+    if reason:
+        raw = f"not calibrated: {reason}"
     top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
     if len(figures["labels"]) <= 2:
         top_2 = []  # always
@@ -243,15 +256,6 @@ def _not_better(validation: dict[str, Any]) -> list[str]:
     if best and validation["perplexity"] >= best[1]:
         lines.append(f"no better perplexity than the baseline {best[0]}")
     return lines
-
-
-def _calibration_words(calibration: dict[str, Any]) -> str:
-    if calibration["temperature"] == 1:
-        return f"calibration error {calibration['raw_ece']:.3f}, no temperature makes it better"
-    return (
-        f"calibration error {calibration['raw_ece']:.3f} before and {calibration['ece']:.3f} "
-        f"after temperature {calibration['temperature']:.2f}"
-    )
 
 
 def _with_interval(figures: dict[str, Any]) -> str:

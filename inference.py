@@ -372,17 +372,18 @@ def evaluate_file(
     Raises:
         UserError: no such file, or not one row that can be scored.
     """
-    from evaluation import predictions_of, score_rows, write_predictions
+    from evaluation import leave_out_failures, predictions_of, score_rows, write_predictions
     from evaluation_report import draw_evaluation
 
     dataset = read_rows(trained, path)
+    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
+    dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
         bad = dataset.bad_rows[0]
         raise UserError(
             f"{path}:{bad.line}: {bad.reason}\n"
             f"not one of {plural(len(dataset.bad_rows), 'row')} can be scored"
         )
-    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
     unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
     if unlabelled and trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
         scores.log_shares_NxL[unlabelled] = classify_dataset(
