@@ -289,22 +289,27 @@ def draw_reliability(
         color, marker = f"C{place}", "os"[place % 2]
         confidence = [row["confidence"] for row in bins]
         accuracy = [row["accuracy"] for row in bins]
-        upper.plot(confidence, accuracy, color=color, marker=marker, markersize=5, label=name)
+        counts = np.array([row["count"] for row in bins])
+        # Bins of one row jump from 0 to 1: small marks and no lines between them.
+        sizes = 12 + 150 * counts / counts.sum()
+        upper.scatter(confidence, accuracy, sizes, color=color, marker=marker, label=name)
         if place == 0:
             low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
             upper.vlines(confidence, low, high, color=color, alpha=0.4)
         width = (bins[0]["to"] - bins[0]["from"]) / len(curves)
         lower.bar(
             [row["from"] + width * place for row in bins],
-            [row["count"] for row in bins],
+            counts,
             width=0.9 * width,
             align="edge",
             color=color,
         )
-    upper.set(title=title, ylabel="share right (bar: 95 % interval)", ylim=(0, 1.02))
+    upper.set(title=title, ylabel="share right (line: 95 % interval)", ylim=(-0.03, 1.03))
     lower.set(xlabel="confidence", ylabel="rows", xlim=(0, 1.02), yscale="log")
     lower.set_ylim(bottom=0.7)
-    upper.legend()
+    legend = figure.legend(loc="outside lower center", ncols=len(curves), frameon=False)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])
     upper.grid(alpha=0.3)
     lower.grid(axis="y", alpha=0.3)
     _save(figure, path)
