@@ -156,16 +156,19 @@ def _label_table(figures: dict[str, Any], blocks: bool) -> str:
     rows = []
     for name in names:
         row = per_class[name]
-        bar = share_bar(row["recall"], _BAR_WIDTH, blocks)
+        asked, told = row["support"] > 0, row["predicted"] > 0
         rows.append(
             [
                 _short(name),
-                bar,
-                *(f"{row[key]:.3f}" for key in ("recall", "precision", "f1")),
+                share_bar(row["recall"], _BAR_WIDTH, blocks) if asked else "",
+                f"{row['recall']:.3f}" if asked else "-",
+                f"{row['precision']:.3f}" if told else "-",
+                f"{row['f1']:.3f}",
                 f"{row['support']:,}",
             ]
         )
-    return format_table(["label", "", "recall", "precision", "F1", "rows"], rows) + note
+    header = ["label", "", "recall", "precision", "F1", "rows"]
+    return format_table(header, rows) + note
 
 
 def _confusions(figures: dict[str, Any]) -> list[str]:

@@ -248,10 +248,10 @@ def draw_class_accuracy(
 
     Args:
         path: PNG to write.
-        per_class: label -> its figures, of which recall is drawn.
+        per_class: label -> its figures, of which recall is drawn where it has rows.
         accuracy: of all rows, drawn as a line.
     """
-    recalls = {label: row["recall"] for label, row in per_class.items()}
+    recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
     width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
     figure, axes = _chart(width, 3.7 + _name_room(recalls))
     axes.bar(range(len(recalls)), list(recalls.values()))

@@ -75,6 +75,13 @@ def test_rows_of_one_label_are_not_called_chance():
     assert "one label only" in text and "!!!" not in text and "not one mistake" in text
 
 
+def test_label_without_rows_or_never_told_has_no_share():
+    figures = figures_of([0] * 9 + [1], [0] * 9 + [2], ["cat", "dog", "owl"])
+    lines = describe_figures(figures, blocks=False).splitlines()
+    assert any(line.split() == ["dog", "." * 20, "0.000", "-", "0.000", "1"] for line in lines)
+    assert any(line.split() == ["owl", "-", "0.000", "0.000", "0"] for line in lines)
+
+
 def test_kinds_of_rows_are_counted_apart():
     figures = figures_of(*HALF_RIGHT, ["cat", "dog"], records=47, unscored=2, unlabelled=5)
     text = describe_figures(figures, blocks=True)
