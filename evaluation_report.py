@@ -1,7 +1,7 @@
 """What a person sees of an evaluation: the report in the terminal, and the pictures.
 
     print(describe_figures(figures, blocks=True))
-    written = draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
 
 Labels come first and chance stands beside them: a low perplexity has made people believe models
 whose labels were no better than guesses.
@@ -90,7 +90,7 @@ def _why_not_calibrated(validation: dict[str, Any]) -> str:
     if "calibration" not in validation:
         return "no validation row had a label"
     if validation["calibration"]["temperature"] == 1:
-        return f"{plural(validation['calibration']['rows'], 'validation row')} are too few"
+        return f"only {plural(validation['calibration']['rows'], 'labelled validation row')}"
     return ""
 
 
@@ -294,7 +294,7 @@ def draw_evaluation(
     predictions: list[dict[str, Any]],
     dataset: TokenLabelDataset,
     codebook_path: Path | None,
-) -> list[str]:
+) -> None:
     """Draw what the figures have to show; pictures of an earlier evaluation go away.
 
     Args:
@@ -303,16 +303,13 @@ def draw_evaluation(
         predictions: as in predictions.jsonl.
         dataset: the scored rows.
         codebook_path: to draw image rows with, None for other rows.
-
-    Returns:
-        The names of the pictures drawn.
     """
     from plots import draw_class_accuracy, draw_confusion_matrix, draw_reliability
 
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
     if "accuracy" not in figures:
-        return []
+        return
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
     draw_class_accuracy(folder / CLASSES_PNG, figures["per_class"], figures["accuracy"])
     curves = [(f"raw, error {figures['raw_ece']:.3f}", figures["raw_reliability"])]
@@ -320,11 +317,8 @@ def draw_evaluation(
         calibrated = f"calibrated, error {figures['ece']:.3f}"
         curves.insert(0, (calibrated, figures["reliability"]))
     draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
-    drawn = [CONFUSION_PNG, CLASSES_PNG, RELIABILITY_PNG]
     if codebook_path is not None and figures["accuracy"] < 1:
         draw_mistakes(folder / MISTAKES_PNG, predictions, dataset, codebook_path)
-        drawn.append(MISTAKES_PNG)
-    return drawn
 
 
 def draw_mistakes(

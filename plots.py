@@ -292,7 +292,10 @@ def draw_reliability(
         counts = np.array([row["count"] for row in bins])
         # Bins of one row jump from 0 to 1: small marks and no lines between them.
         sizes = 12 + 150 * counts / counts.sum()
-        upper.scatter(confidence, accuracy, sizes, color=color, marker=marker, label=name)
+        above = len(curves) - place  # the first curve is the one to see
+        upper.scatter(
+            confidence, accuracy, sizes, color=color, marker=marker, label=name, zorder=2 + above
+        )
         if place == 0:
             low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
             upper.vlines(confidence, low, high, color=color, alpha=0.4)

@@ -723,7 +723,9 @@ class TrainingRun:
             f"{state.best_value:.4f} at step {state.best_step:,}; model in {folder.best_model}, "
             f"curves in {folder.plots}"
         )
-        self.log.say(describe_validation(read_validation(folder.best_model)))
+        stored = read_validation(folder.best_model)
+        if stored:  # a run of an older version may have nothing better since it goes on
+            self.log.say(describe_validation(stored))
         test_file = Path(self.settings.data_path).with_name("test.jsonl")
         use = f"--test_data {test_file}" if test_file.exists() else "--help"
         self.log.say(f"next: python inference.py --model_path {folder.best_model} {use}")
