@@ -12,8 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NoReturn, TextIO
 
 # OpenMP's threads spin while they wait for one another, by default for long. Where another process
 # holds one of two cores they spin for a thread that is not running, and training falls to a
@@ -141,17 +141,35 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in plain text: the first column left-aligned, the others right-aligned."""
+def format_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
+) -> str:
+    """A table in plain text; the columns `left` are left-aligned, the others right-aligned."""
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
+
+
+def share_bar(share: float, width: int, blocks: bool) -> str:
+    """A share from 0 to 1 as a bar of `width` characters; `blocks` where they can be shown."""
+    filled = round(share * width)
+    full, empty = ("█", "░") if blocks else ("#", ".")
+    return full * filled + empty * (width - filled)
+
+
+def can_show_blocks(stream: TextIO) -> bool:
+    """Whether the encoding of a stream has the characters of `share_bar`."""
+    try:
+        "█░".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def progress_bar(description: str, total: int, unit: str, initial: int = 0):

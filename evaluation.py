@@ -1,25 +1,35 @@
 """Score rows with a model: language figures, label figures, one prediction a row.
 
-Training's validation and `inference.py --test_data` both go through `score_rows`.
+Training's validation and `inference.py --test_data` both go through `score_rows` and `figures`.
 
     scores = score_rows(trained.model, dataset, trained.precision)
-    figures = scores.figures(dataset)
+    figures = scores.figures(dataset, trained.temperature)
+    rows = predictions_of(dataset, scores.log_shares_NxL, trained.temperature, scores)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from calibration import Calibration, fit_calibration
 from console import progress_bar
-from dataset import TAIL_LENGTH, TokenLabelDataset
-from metrics import label_figures, language_figures
+from dataset import ROW_KEYS, TAIL_LENGTH, BadRow, TokenLabelDataset
+from metrics import (
+    label_figures,
+    label_shares,
+    language_figures,
+    mean_perplexity,
+    perplexity,
+)
 from model import Precision, hidden_states
+from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
 _MOST_LOGITS = 32_000_000
@@ -33,30 +43,53 @@ class Scores:
         nll_sum_N: summed negative log likelihood of a row's tokens after the first, nats.
         token_count_N: how many tokens that were.
         correct_N: of these, how often the likeliest token was right.
+        body_nll_sum_N, body_token_count_N: the same sums over the body alone: the predicted
+            tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
         label_nll_N: negative log likelihood of the label token among all tokens; NaN for an
             unlabelled row.
-        probabilities_NxL: softmax over the label tokens alone at the last <CLS>; NaN where
+        log_shares_NxL: log softmax over the label tokens alone at the last <CLS>; NaN where
             the row has no label position.
     """
 
     nll_sum_N: np.ndarray
     token_count_N: np.ndarray
     correct_N: np.ndarray
+    body_nll_sum_N: np.ndarray
+    body_token_count_N: np.ndarray
     label_nll_N: np.ndarray
-    probabilities_NxL: np.ndarray
+    log_shares_NxL: np.ndarray
 
-    def figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
-        """All figures of the rows; label figures where any row is labelled."""
-        figures = language_figures(self.nll_sum_N, self.token_count_N, self.correct_N)
+    def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
+        """All figures of the rows; label figures where any row is labelled.
+
+        Args:
+            dataset: the rows that were scored.
+            temperature: of the calibrated confidence.
+        """
+        figures: dict[str, Any] = language_figures(
+            self.nll_sum_N, self.token_count_N, self.correct_N
+        )
+        figures["body_perplexity"] = mean_perplexity(self.body_nll_sum_N, self.body_token_count_N)
         labelled = np.flatnonzero(dataset.classes_N >= 0)
         if len(labelled):
             figures["label_loss"] = float(self.label_nll_N[labelled].mean())
+            figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
                 dataset.classes_N[labelled],
-                self.probabilities_NxL[labelled],
+                self.log_shares_NxL[labelled],
                 dataset.vocabulary.labels,
+                temperature,
             )
         return figures
+
+    def subset(self, indices: np.ndarray) -> Scores:
+        """The scores of the rows `indices`."""
+        return Scores(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
+
+    def calibration(self, dataset: TokenLabelDataset) -> Calibration:
+        """The temperature that the labelled rows ask for; there must be one at least."""
+        labelled = np.flatnonzero(dataset.classes_N >= 0)
+        return fit_calibration(self.log_shares_NxL[labelled], dataset.classes_N[labelled])
 
 
 @torch.inference_mode()
@@ -83,9 +116,11 @@ def score_rows(
     head = model.lm_head.weight.float()
     label_ids = torch.tensor(dataset.vocabulary.label_ids, device=device)
     n, classes = len(dataset), len(label_ids)
-    nll_sum_N, label_nll_N = np.zeros(n), np.full(n, np.nan)
+    nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
     correct_N = np.zeros(n, np.int64)
-    probabilities_NxL = np.full((n, classes), np.nan)
+    # A row's first token is predicted from nothing and counts nowhere.
+    body_token_count_N = np.maximum(dataset.body_lengths_N - 1, 0)
+    log_shares_NxL = np.full((n, classes), np.nan)
     was_training = model.training
     model.eval()
     try:
@@ -107,6 +142,9 @@ def score_rows(
                 firsts = np.concatenate([[0], np.cumsum(lengths_B - 1)[:-1]])
                 nll_sum_N[indices] = np.add.reduceat(nll_M, firsts)
                 correct_N[indices] = np.add.reduceat(correct_M, firsts)
+                place_M = np.arange(len(nll_M)) - np.repeat(firsts, lengths_B - 1)
+                in_body_M = place_M < np.repeat(body_token_count_N[indices], lengths_B - 1)
+                body_nll_sum_N[indices] = np.add.reduceat(nll_M * in_body_M, firsts)
                 labelled = dataset.classes_N[indices] >= 0
                 if labelled.any():
                     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
@@ -114,12 +152,20 @@ def score_rows(
                     rows = torch.from_numpy(np.flatnonzero(labelled))
                     at_cls_RxD = hidden_BxSxD[rows, torch.from_numpy(places)].float()
                     label_logits = functional.linear(at_cls_RxD, head[label_ids]).double()
-                    probabilities_NxL[indices[labelled]] = label_logits.softmax(-1).cpu().numpy()
+                    log_shares_NxL[indices[labelled]] = label_logits.log_softmax(-1).cpu().numpy()
                     label_nll_N[indices[labelled]] = nll_M[firsts[labelled] + places]
                 bar.update(len(indices))
     finally:
         model.train(was_training)
-    return Scores(nll_sum_N, dataset.lengths_N - 1, correct_N, label_nll_N, probabilities_NxL)
+    return Scores(
+        nll_sum_N,
+        dataset.lengths_N - 1,
+        correct_N,
+        body_nll_sum_N,
+        body_token_count_N,
+        label_nll_N,
+        log_shares_NxL,
+    )
 
 
 def _token_scores(
@@ -136,7 +182,7 @@ def _token_scores(
 
 
 @torch.inference_mode()
-def label_probabilities(
+def label_log_shares(
     model: torch.nn.Module,
     prompts: list[np.ndarray],
     label_ids: list[int],
@@ -146,7 +192,7 @@ def label_probabilities(
     batch_size: int = 64,
     description: str = "classifying",
 ) -> np.ndarray:
-    """Label shares of rows that end at their last <CLS>.
+    """Logarithms of the label shares of rows that end at their last <CLS>.
 
     Args:
         model: GPT2LMHeadModel in evaluation mode.
@@ -158,7 +204,7 @@ def label_probabilities(
         description: words on the progress bar.
 
     Returns:
-        probabilities_NxL: softmax of the next-token logits over the label tokens alone.
+        log_shares_NxL: log softmax of the next-token logits over the label tokens alone.
     """
     device = next(model.parameters()).device
     head = model.lm_head.weight[torch.tensor(label_ids, device=device)].float()
@@ -175,6 +221,103 @@ def label_probabilities(
                 hidden = hidden_states(model, torch.from_numpy(ids_BxT).to(device))
             last_BxD = hidden[torch.arange(len(indices)), torch.from_numpy(lengths_B - 1)]
             logits = functional.linear(last_BxD.float(), head).double()
-            result_NxL[indices] = logits.softmax(-1).cpu().numpy()
+            result_NxL[indices] = logits.log_softmax(-1).cpu().numpy()
             bar.update(len(indices))
     return result_NxL
+
+
+def leave_out_failures(
+    dataset: TokenLabelDataset, scores: Scores
+) -> tuple[TokenLabelDataset, Scores]:
+    """Rows for which the model gives no finite number become bad rows with that reason.
+
+    Args:
+        dataset: rows read with keep_records.
+        scores: theirs.
+    """
+    finite_N = np.isfinite(scores.nll_sum_N)
+    if finite_N.all():
+        return dataset, scores
+    reason = "the model gives no finite number for this row; try --precision fp32"
+    failed = [
+        BadRow(int(dataset.lines_N[index]), reason, dataset.records[index])
+        for index in np.flatnonzero(~finite_N)
+    ]
+    kept = np.flatnonzero(finite_N)
+    dataset = replace(dataset.subset(kept), bad_rows=dataset.bad_rows + failed)
+    return dataset, scores.subset(kept)
+
+
+# ------------------------------------------------------------------------------- one object a row
+
+
+def predictions_of(
+    dataset: TokenLabelDataset,
+    log_shares_NxL: np.ndarray,
+    temperature: float,
+    scores: Scores | None = None,
+) -> list[dict[str, Any]]:
+    """The objects of predictions.jsonl in input order, rows that could not be read included.
+
+    `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own.
+
+    Args:
+        dataset: N rows and the bad ones of their file, read with keep_records.
+        log_shares_NxL: logarithms of the label shares; NaN where a row was not asked.
+        temperature: of the calibration.
+        scores: what the rows' tokens cost, None where they were only classified.
+    """
+    labels = dataset.vocabulary.labels
+    asked_N = np.isfinite(log_shares_NxL).all(axis=1) & (len(labels) > 0)
+    if labels:
+        shares_NxL = label_shares(log_shares_NxL, temperature)
+        raw_confidence_N = label_shares(log_shares_NxL, 1.0).max(axis=1)
+    predictions = []
+    for index in range(len(dataset)):
+        known = int(dataset.classes_N[index])
+        row: dict[str, Any] = {
+            "line": int(dataset.lines_N[index]),
+            "label": labels[known] if known >= 0 else None,
+            "prediction": None,
+            "confidence": None,
+            "raw_confidence": None,
+            "probabilities": {},
+        }
+        if asked_N[index]:
+            row["prediction"] = labels[int(log_shares_NxL[index].argmax())]
+            row["confidence"] = float(shares_NxL[index].max())
+            row["raw_confidence"] = float(raw_confidence_N[index])
+            row["probabilities"] = dict(zip(labels, shares_NxL[index].tolist(), strict=True))
+        if scores is not None:
+            row["nll_sum"] = float(scores.nll_sum_N[index])
+            row["token_count"] = int(scores.token_count_N[index])
+            row["correct_tokens"] = int(scores.correct_N[index])
+            row["body_nll_sum"] = float(scores.body_nll_sum_N[index])
+            row["body_token_count"] = int(scores.body_token_count_N[index])
+            if known >= 0:
+                row["label_nll"] = float(scores.label_nll_N[index])
+        row["row"] = _user_keys(dataset.records[index] if dataset.records else {})
+        predictions.append(row)
+    for bad in dataset.bad_rows:
+        predictions.append(
+            {
+                "line": bad.line,
+                "label": None,
+                "prediction": None,
+                "reason": bad.reason,
+                "row": _user_keys(bad.record),
+            }
+        )
+    return sorted(predictions, key=lambda row: row["line"])
+
+
+def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
+    """Write predictions.jsonl atomically."""
+    with atomic_write(path) as handle:
+        for row in predictions:
+            handle.write(json_line(row))
+
+
+def _user_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a record that are the user's own."""
+    return {key: value for key, value in record.items() if key not in ROW_KEYS}

@@ -24,8 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command_line import read_settings
-from console import EXIT_INTERRUPTED, UserError, format_table, plural, run_command
-from run_folder import atomic_write, json_line, write_json
+from console import (
+    EXIT_INTERRUPTED,
+    UserError,
+    can_show_blocks,
+    format_table,
+    plural,
+    run_command,
+)
+from run_folder import write_json
 from settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -242,7 +249,7 @@ def generate(
         rows = [row for row in rows if len(row) < trained.max_length]
         tried += batch_size
         if rows:
-            read_as = class_probabilities(trained, rows, batch_size).argmax(axis=1)
+            read_as = class_log_shares(trained, rows, batch_size).argmax(axis=1)
             kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
     if len(kept) < count:
         raise UserError(
@@ -267,10 +274,10 @@ def drop_tail(row: list[int], trained: TrainedModel) -> list[int]:
     return row[:-1] if row[-1] in ends else row
 
 
-def class_probabilities(
+def class_log_shares(
     trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
 ) -> np.ndarray:
-    """Label shares of rows (ids without a tail), N x labels in the vocabulary's order."""
+    """Logarithms of the label shares of rows (ids without a tail), N x labels."""
     from dataset import TokenLabelDataset
 
     records = [{"input_ids": list(row)} for row in rows]
@@ -283,16 +290,16 @@ def class_probabilities(
 def classify_dataset(
     trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
 ) -> np.ndarray:
-    """Label shares of a dataset's rows, each asked at its last <CLS>.
+    """Logarithms of the label shares of a dataset's rows, each asked at its last <CLS>.
 
     Raises:
         UserError: the vocabulary has no labels.
     """
-    from evaluation import label_probabilities
+    from evaluation import label_log_shares
 
     if not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
-    return label_probabilities(
+    return label_log_shares(
         trained.model,
         [dataset.classification_prompt(index) for index in range(len(dataset))],
         trained.vocabulary.label_ids,
@@ -303,22 +310,32 @@ def classify_dataset(
 
 
 def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
-    """The label of a row and the share of every label, the largest first.
+    """The label of a row and the calibrated share of every label, the largest first.
+
+    Raises:
+        UserError: unknown tokens, or a model without labels.
+    """
+    answer = classify_prompt(trained, prompt)
+    return answer["prediction"], answer["probabilities"]
+
+
+def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
+    """What predictions.jsonl would say of a row's label, the largest probability first.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
     """
     from dataset import TokenLabelDataset
+    from evaluation import predictions_of
 
     ids = prompt_ids(trained, prompt)
     dataset = TokenLabelDataset.from_records(
         [{"input_ids": ids}], trained.vocabulary, max_length=trained.max_length, for_label=True
     )
-    shares = classify_dataset(trained, dataset, 1)[0].tolist()
-    by_share = sorted(
-        zip(trained.vocabulary.labels, shares, strict=True), key=lambda pair: -pair[1]
-    )
-    return by_share[0][0], dict(by_share)
+    log_shares_1xL = classify_dataset(trained, dataset, 1)
+    answer = predictions_of(dataset, log_shares_1xL, trained.temperature)[0]
+    by_share = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+    return {**answer, "probabilities": dict(by_share)}
 
 
 def classify_file(
@@ -332,13 +349,11 @@ def classify_file(
     Raises:
         UserError: no such file, no rows, or a model without labels.
     """
+    from evaluation import predictions_of, write_predictions
+
     dataset = read_rows(trained, path, for_label=True)
-    shares_NxL = classify_dataset(trained, dataset, batch_size) if len(dataset) else []
-    predictions = [
-        {**prediction_of(trained, dataset, index, shares), **user_keys(dataset.records[index])}
-        for index, shares in enumerate(shares_NxL)
-    ]
-    predictions = with_bad_rows(predictions, dataset)
+    log_shares_NxL = classify_dataset(trained, dataset, batch_size)
+    predictions = predictions_of(dataset, log_shares_NxL, trained.temperature)
     write_predictions(Path(output_dir) / "predictions.jsonl", predictions)
     return predictions
 
@@ -357,21 +372,23 @@ def evaluate_file(
     Raises:
         UserError: no such file, or not one row that can be scored.
     """
-    from evaluation import score_rows
-    from plots import draw_evaluation
+    from evaluation import leave_out_failures, predictions_of, score_rows, write_predictions
+    from evaluation_report import draw_evaluation
 
     dataset = read_rows(trained, path)
+    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
+    dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
         bad = dataset.bad_rows[0]
         raise UserError(
             f"{path}:{bad.line}: {bad.reason}\n"
             f"not one of {plural(len(dataset.bad_rows), 'row')} can be scored"
         )
-    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
-    shares_NxL = scores.probabilities_NxL
     unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
     if unlabelled and trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
-        shares_NxL[unlabelled] = classify_dataset(trained, dataset.subset(unlabelled), batch_size)
+        scores.log_shares_NxL[unlabelled] = classify_dataset(
+            trained, dataset.subset(unlabelled), batch_size
+        )
     figures = {
         "model": str(trained.folder),
         "data": str(path),
@@ -379,33 +396,24 @@ def evaluate_file(
         "precision": trained.precision.name,
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
+        "unlabelled": len(unlabelled),
         "tokens": int(scores.token_count_N.sum()),
-        **scores.figures(dataset),
+        **scores.figures(dataset, trained.temperature),
+        "validation": trained.validation or None,
     }
-    predictions = []
-    for index in range(len(dataset)):
-        label_nll = float(scores.label_nll_N[index])
-        predictions.append(
-            {
-                **prediction_of(trained, dataset, index, shares_NxL[index]),
-                "nll_sum": float(scores.nll_sum_N[index]),
-                "token_count": int(scores.token_count_N[index]),
-                "correct_tokens": int(scores.correct_N[index]),
-                **({"label_nll": label_nll} if dataset.classes_N[index] >= 0 else {}),
-                **user_keys(dataset.records[index]),
-            }
-        )
+    predictions = predictions_of(dataset, scores.log_shares_NxL, trained.temperature, scores)
     folder = Path(output_dir)
-    write_predictions(folder / "predictions.jsonl", with_bad_rows(predictions, dataset))
-    draw_evaluation(folder, figures)
+    # Figures of an earlier evaluation never stand beside the predictions of this one.
+    (folder / "metrics.json").unlink(missing_ok=True)
+    write_predictions(folder / "predictions.jsonl", predictions)
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     write_json(folder / "metrics.json", figures)
     return figures
 
 
-# ------------------------------------------------------------------------------- rows
-
-
-def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False):
+def read_rows(
+    trained: TrainedModel, path: str | Path, for_label: bool = False
+) -> TokenLabelDataset:
     """Read a JSONL file as the model was trained to read; bad rows are kept with their reason."""
     from dataset import TokenLabelDataset
 
@@ -418,55 +426,6 @@ def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False):
         keep_records=True,
         for_label=for_label,
     )
-
-
-def prediction_of(
-    trained: TrainedModel, dataset: TokenLabelDataset, index: int, shares_L: np.ndarray
-) -> dict[str, Any]:
-    """What predictions.jsonl says of one row's label."""
-    import numpy as np
-
-    labels = trained.vocabulary.labels
-    known = int(dataset.classes_N[index])
-    asked = len(shares_L) and not np.isnan(shares_L[0])
-    return {
-        "line": int(dataset.lines_N[index]),
-        "label": labels[known] if known >= 0 else None,
-        "prediction": labels[int(shares_L.argmax())] if asked else None,
-        "confidence": float(shares_L.max()) if asked else None,
-        "probabilities": dict(zip(labels, shares_L.tolist(), strict=True)) if asked else {},
-    }
-
-
-def user_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """The user's own keys of a record, as `row`."""
-    from dataset import ROW_KEYS
-
-    return {"row": {key: value for key, value in record.items() if key not in ROW_KEYS}}
-
-
-def with_bad_rows(
-    predictions: list[dict[str, Any]], dataset: TokenLabelDataset
-) -> list[dict[str, Any]]:
-    """Predictions and the rows that could not be read, in input order."""
-    bad = [
-        {
-            "line": row.line,
-            "label": None,
-            "prediction": None,
-            "reason": row.reason,
-            **user_keys(row.record),
-        }
-        for row in dataset.bad_rows
-    ]
-    return sorted(predictions + bad, key=lambda row: row["line"])
-
-
-def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
-    """Write predictions.jsonl atomically."""
-    with atomic_write(path) as handle:
-        for row in predictions:
-            handle.write(json_line(row))
 
 
 # ------------------------------------------------------------------------------- modes
@@ -593,15 +552,18 @@ def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
 
 def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
     """Name the label of a prompt, or of every row of a file."""
+    from evaluation_report import describe_confidence
+
     if settings.prompt is not None:
-        label, shares = classify(trained, settings.prompt)
+        answer = classify_prompt(trained, settings.prompt)
         if settings.json:
-            answer = {"label": label, "confidence": shares[label], "probabilities": shares}
+            names = ("confidence", "raw_confidence", "probabilities")
+            answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
             print(json.dumps(answer, ensure_ascii=False))
-        else:
-            print(
-                format_table(["label", "probability"], [[n, f"{p:.4f}"] for n, p in shares.items()])
-            )
+            return
+        rows = [[name, f"{share:.4f}"] for name, share in answer["probabilities"].items()]
+        print(format_table(["label", "probability"], rows))
+        print(describe_confidence(trained.validation), file=sys.stderr)
         return
     folder = settings.output_dir or trained.folder.parent / "classification"
     predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
@@ -619,21 +581,25 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
         )
     )
     tell_bad_rows(predictions)
+    print(describe_confidence(trained.validation))
     print(f"written: {Path(folder) / 'predictions.jsonl'}")
 
 
 def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
     """Score a file, write the evaluation folder and tell the figures."""
+    from evaluation_report import PICTURES, describe_figures
+
     folder = Path(settings.output_dir or trained.folder.parent / "evaluation")
     figures = evaluate_file(trained, settings.test_data, folder, settings.batch_size)
     if settings.json:
         print(json.dumps(figures, ensure_ascii=False))
         return
-    print(describe_figures(figures))
+    print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
     if figures["unscored"]:
         with open(folder / "predictions.jsonl", encoding="utf-8") as handle:
             tell_bad_rows([json.loads(line) for line in handle])
-    print(f"written: {folder} (metrics.json, predictions.jsonl, pictures)")
+    drawn = [name for name in PICTURES if (folder / name).exists()]
+    print(f"written to {folder}: {', '.join(['metrics.json', 'predictions.jsonl', *drawn])}")
 
 
 def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
@@ -645,52 +611,6 @@ def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
         )
         for row in bad[:5]:
             print(f"  line {row['line']}: {row['reason']}")
-
-
-def describe_figures(figures: dict[str, Any]) -> str:
-    """The figures of an evaluation as text for a person."""
-    parts = [
-        f"{figures['data']}: {plural(figures['records'], 'row')}, "
-        f"{plural(figures['tokens'], 'predicted token')}",
-        "",
-        format_table(
-            ["tokens", ""],
-            [
-                ["loss (nats)", f"{figures['loss']:.4f}"],
-                ["perplexity", f"{figures['perplexity']:.3f}"],
-                ["next-token accuracy", f"{figures['next_token_accuracy']:.4f}"],
-            ],
-        ),
-        "",
-    ]
-    if "accuracy" not in figures:
-        return "\n".join([*parts, "label figures need rows with labels; this file has none", ""])
-    low, high = figures["accuracy_interval"]
-    parts += [
-        format_table(
-            ["labels", ""],
-            [
-                ["accuracy", f"{figures['accuracy']:.4f}"],
-                ["95 % interval", f"{low:.4f} .. {high:.4f}"],
-                ["macro F1", f"{figures['macro_f1']:.4f}"],
-                ["calibration error", f"{figures['ece']:.4f}"],
-            ],
-        ),
-        "",
-        format_table(
-            ["label", "precision", "recall", "F1", "rows"],
-            [
-                [
-                    label,
-                    *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")),
-                    str(row["support"]),
-                ]
-                for label, row in figures["per_class"].items()
-            ],
-        ),
-        "",
-    ]
-    return "\n".join(parts)
 
 
 if __name__ == "__main__":

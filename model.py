@@ -7,12 +7,14 @@ logits_BxTxV = trained.model(ids_BxT).logits
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ WEIGHTS, CONFIG, SETTINGS, CODEBOOK = (
     "settings.yaml",
     "codebook.npz",
 )
+_VALIDATION = "validation"  # key in the header of WEIGHTS
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -185,6 +188,7 @@ def save_model_folder(
     vocabulary: Vocabulary,
     settings_yaml: str,
     codebook: Path | None,
+    validation: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder that transformers loads, or bring an existing one up to date.
 
@@ -197,6 +201,9 @@ def save_model_folder(
         vocabulary: its tokenizer goes along.
         settings_yaml: the resolved settings; max_length is read from them again.
         codebook: the codebook.npz to take along, None for rows that are no images.
+        validation: what was measured with these weights on the validation rows, the calibration
+            of their confidence included. It is written into the header of the weights' own
+            file, so that it can never belong to other weights.
     """
     remove_leftovers(folder.parent)
     if not folder.exists():
@@ -205,26 +212,29 @@ def save_model_folder(
             model.config.dtype = torch.float32
             model.config.save_pretrained(new)
             model.generation_config.save_pretrained(new)
-            _save_weights(model, new / WEIGHTS)
+            _save_weights(model, new / WEIGHTS, validation)
             vocabulary.save_tokenizer(new)
             (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
         return
     temporary = folder / f".{WEIGHTS}.tmp"
-    _save_weights(model, temporary)
+    _save_weights(model, temporary, validation)
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(temporary, folder / WEIGHTS)
 
 
-def _save_weights(model: torch.nn.Module, path: Path) -> None:
+def _save_weights(model: torch.nn.Module, path: Path, validation: dict[str, Any] | None) -> None:
     """Write the weights as save_pretrained would: fp32, the tied head left out."""
     from safetensors.torch import save_file
 
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     del state["lm_head.weight"]  # tied to transformer.wte.weight
-    save_file(state, path, metadata={"format": "pt"})
+    metadata = {"format": "pt"}
+    if validation is not None:
+        metadata[_VALIDATION] = json.dumps(validation)
+    save_file(state, path, metadata=metadata)
 
 
 # ------------------------------------------------------------------------------- loading
@@ -241,6 +251,8 @@ class TrainedModel:
         device, precision: where and how it computes.
         codebook: path of its image codebook, None for rows that are no images.
         folder: where it came from.
+        validation: what training measured with these weights on its validation rows; {} where
+            the weights came from elsewhere.
     """
 
     model: torch.nn.Module
@@ -250,6 +262,12 @@ class TrainedModel:
     precision: Precision
     codebook: Path | None
     folder: Path
+    validation: dict[str, Any]
+
+    @property
+    def temperature(self) -> float:
+        """Of the calibrated confidence; 1, the model's own, where it was never calibrated."""
+        return self.validation.get("calibration", {}).get("temperature", 1.0)
 
     @property
     def max_length(self) -> int:
@@ -296,7 +314,29 @@ def load_trained_model(
         precision=choose_precision(precision, target),
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
+        validation=read_validation(folder),
     )
+
+
+def read_validation(folder: Path) -> dict[str, Any]:
+    """What training stored with the weights of a model folder, {} where it stored nothing.
+
+    Raises:
+        UserError: no weights, or the entry is not what `save_model_folder` wrote.
+    """
+    from safetensors import safe_open
+
+    path = _existing(folder / WEIGHTS)
+    with safe_open(path, framework="pt") as handle:
+        text = (handle.metadata() or {}).get(_VALIDATION, "{}")
+    try:
+        validation = json.loads(text)
+        temperature = validation.get("calibration", {}).get("temperature", 1.0)
+        if 0 < temperature < math.inf:
+            return validation
+    except (ValueError, TypeError, AttributeError):  # no JSON, or other things than expected
+        pass
+    raise UserError(f"{path}: its stored validation figures are damaged; save the model again")
 
 
 def _load_model(folder: Path) -> torch.nn.Module:

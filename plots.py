@@ -6,8 +6,10 @@ inside somebody else's notebook.
 
 from __future__ import annotations
 
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +21,18 @@ from run_folder import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 _MOST_PATCHES_DRAWN = 1024
 _MAT = 0.9  # behind the images, so that black and white ones both show their border
 _GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
 _TILE_INCHES = 0.85
-_CAPTION_SHARE = 0.28  # of a tile's width
+_SHEET_INCHES = 11  # wide at most
+_CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
 _DPI = 150
-_LONGEST_CAPTION = 14
 _MOST_LABELS_DRAWN = 60
 _DARK, _LIGHT = "#30638e", "#9cc3e0"
+_MOST_TICKS, _TICK_LETTERS = 90, 44
 # matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
 _FURTHER_FONTS = (
     "Noto Sans CJK SC",
@@ -58,29 +62,37 @@ def draw_image_sheet(
     Args:
         path: PNG to write.
         images: N images of shape HxWxC, C = 1 or 3.
-        captions: N texts; long ones are shortened.
+        captions: N texts; long ones are broken into lines and never cut, tiles and the number
+            of columns give way.
         value_range: pixel values of black and of white.
-        columns: images in one row.
+        columns: images in one row, if their captions leave room for so many.
         title: text above the sheet.
     """
     tiles = [_as_rgb(image, value_range) for image in images]
+    longest = max((len(word) for caption in captions for word in caption.split()), default=0)
+    line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
+    texts = ["\n".join(textwrap.wrap(caption, line)) for caption in captions]
     height, width, _ = tiles[0].shape
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
     # Tiles are drawn enlarged, so that gaps and captions can be finer than a pixel of theirs.
     scale = max(1, -(-64 // width))
     height, width = height * scale, width * scale
-    gap, caption_room = width // 8, round(width * _CAPTION_SHARE)
-    step_x, step_y = width + gap, height + caption_room
+    gap = width // 8
+    pixels_per_inch = (width + gap) / _TILE_INCHES
+    text_width, text_height = (round(size * pixels_per_inch) for size in _text_inches(texts))
+    step_x, step_y = max(width, text_width) + gap, height + text_height + gap
+    columns = max(1, min(columns, len(tiles), int(_SHEET_INCHES * pixels_per_inch / step_x)))
+    rows = -(-len(tiles) // columns)
     canvas = np.full((rows * step_y + gap, columns * step_x + gap, 3), _MAT)
-    for index, tile in enumerate(tiles):
-        y, x = index // columns * step_y + gap, index % columns * step_x + gap
+    margin = (step_x - gap - width) // 2  # an image stands in the middle over a wide caption
+    places = [
+        (index // columns * step_y + gap, index % columns * step_x + gap + margin)
+        for index in range(len(tiles))
+    ]
+    for tile, (y, x) in zip(tiles, places, strict=True):
         canvas[y : y + height, x : x + width] = tile.repeat(scale, 0).repeat(scale, 1)
-    figure, axes = _picture_figure(canvas, columns * _TILE_INCHES, title)
-    for index, caption in enumerate(captions):
-        x = index % columns * step_x + gap + width / 2
-        y = index // columns * step_y + gap + height + caption_room * 0.1
-        _write(axes, x, y, _shortened(caption), ha="center", va="top")
+    figure, axes = _picture_figure(canvas, canvas.shape[1] / pixels_per_inch, title)
+    for text, (y, x) in zip(texts, places, strict=True):
+        _write(axes, x + width / 2, y + height + gap / 4, text, ha="center", va="top")
     _save(figure, path)
 
 
@@ -153,8 +165,17 @@ def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.nda
     return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_CAPTION else text[: _LONGEST_CAPTION - 1] + "…"
+def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
+    """Width and height in which each of the captions fits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=_DPI)
+    axes = figure.add_subplot()
+    with _glyphs_may_lack():
+        boxes = [
+            _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
+        ]
+    return max(box.width for box in boxes) / _DPI, max(box.height for box in boxes) / _DPI
 
 
 def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
@@ -222,37 +243,93 @@ def _draw_curves(
     _save(figure, path)
 
 
-def draw_evaluation(folder: Path, figures: dict[str, Any]) -> None:
-    """Draw confusion_matrix.png and class_accuracy.png where there are label figures."""
-    if "confusion_matrix" not in figures:
-        return
-    draw_confusion_matrix(
-        folder / "confusion_matrix.png", figures["confusion_matrix"], figures["labels"]
-    )
-    recalls = {label: row["recall"] for label, row in figures["per_class"].items()}
-    figure, axes = _chart(max(5, 0.45 * len(recalls) + 2), 4)
+def draw_class_accuracy(
+    path: str | Path, per_class: dict[str, dict[str, Any]], accuracy: float
+) -> None:
+    """Draw the share of each label's rows that were told right.
+
+    Args:
+        path: PNG to write.
+        per_class: label -> its figures, of which recall is drawn where it has rows.
+        accuracy: of all rows, drawn as a line.
+    """
+    recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
+    width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
+    figure, axes = _chart(width, 3.7 + _name_room(recalls))
     axes.bar(range(len(recalls)), list(recalls.values()))
-    axes.set_xticks(range(len(recalls)), list(recalls), rotation=_tilt(recalls))
-    axes.axhline(figures["accuracy"], color="black", linewidth=0.8, linestyle="--")
+    _name_ticks(axes.set_xticks, list(recalls), upright=True)
+    axes.axhline(accuracy, color="black", linewidth=0.8, linestyle="--")
     axes.set(
-        title=f"Accuracy per class (dashed: all rows, {figures['accuracy']:.3f})",
+        title=f"Accuracy per class (dashed: all rows, {accuracy:.3f})",
         xlabel="true label",
         ylabel="share right",
         ylim=(0, 1.02),
     )
     axes.grid(axis="y", alpha=0.3)
-    _save(figure, folder / "class_accuracy.png")
+    _save(figure, path)
+
+
+def draw_reliability(
+    path: str | Path,
+    curves: Sequence[tuple[str, Sequence[dict[str, Any]]]],
+    title: str,
+) -> None:
+    """Draw how often answers are right against how sure the model was, over the rows in each bin.
+
+    Args:
+        path: PNG to write.
+        curves: name and filled bins (`metrics.reliability`) of each kind of confidence; the
+            first one's are drawn with their intervals.
+        title: text above the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 6.5), dpi=_DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
+    for place, (name, bins) in enumerate(curves):
+        color, marker = f"C{place}", "os"[place % 2]
+        confidence = [row["confidence"] for row in bins]
+        accuracy = [row["accuracy"] for row in bins]
+        counts = np.array([row["count"] for row in bins])
+        # Bins of one row jump from 0 to 1: small marks and no lines between them.
+        sizes = 12 + 150 * counts / counts.sum()
+        above = len(curves) - place  # the first curve is the one to see
+        upper.scatter(
+            confidence, accuracy, sizes, color=color, marker=marker, label=name, zorder=2 + above
+        )
+        if place == 0:
+            low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
+            upper.vlines(confidence, low, high, color=color, alpha=0.4)
+        width = (bins[0]["to"] - bins[0]["from"]) / len(curves)
+        lower.bar(
+            [row["from"] + width * place for row in bins],
+            counts,
+            width=0.9 * width,
+            align="edge",
+            color=color,
+        )
+    upper.set(title=title, ylabel="share right (line: 95 % interval)", ylim=(-0.03, 1.03))
+    lower.set(xlabel="confidence", ylabel="rows", xlim=(0, 1.02), yscale="log")
+    lower.set_ylim(bottom=0.7)
+    legend = figure.legend(loc="outside lower center", ncols=len(curves), frameon=False)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])
+    upper.grid(alpha=0.3)
+    lower.grid(axis="y", alpha=0.3)
+    _save(figure, path)
 
 
 def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]) -> None:
     """Draw counts of true label (row) against predicted label (column)."""
     counts_LxL = np.array(counts)
     share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
-    size = min(max(4.5, 0.5 * len(labels) + 1.5), 16)
-    figure, axes = _chart(size, size)
+    size = min(max(4, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
+    room = _name_room(labels)
+    figure, axes = _chart(size + room, size + room)
     axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=_tilt(labels))
-    axes.set_yticks(range(len(labels)), labels)
+    _name_ticks(axes.set_xticks, labels, upright=True)
+    _name_ticks(axes.set_yticks, labels, upright=False)
     axes.set(title="Confusion matrix", xlabel="predicted label", ylabel="true label")
     if len(labels) <= 30:
         for (row, column), count in np.ndenumerate(counts_LxL):
@@ -264,9 +341,30 @@ def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]
     _save(figure, path)
 
 
-def _tilt(labels: Any) -> int:
-    """Rotation of tick labels: long ones stand upright."""
-    return 90 if max((len(label) for label in labels), default=0) > 4 else 0
+def _name_room(labels: Iterable[str]) -> float:
+    """Inches that the names of an axis' ticks take when they stand across it."""
+    return 0.08 * max(len(_tick_name(label)) for label in labels)
+
+
+def _tick_name(label: str) -> str:
+    """A label that fits beside an axis; of a long one both ends stay, it may differ in either."""
+    half = _TICK_LETTERS // 2
+    return label if len(label) <= _TICK_LETTERS else f"{label[:half]}…{label[-half:]}"
+
+
+def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool) -> None:
+    """Name the ticks of an axis by labels; of very many, evenly spaced ones."""
+    every = -(-len(labels) // _MOST_TICKS)
+    shown = [_tick_name(label) for label in labels[::every]]
+    long = max(len(label) for label in shown) > 3 or len(shown) > 30
+    set_ticks(
+        range(0, len(labels), every),
+        shown,
+        rotation=90 if upright and long else 0,
+        size=8 if len(labels) > 30 else None,
+        family=_fonts(),
+        parse_math=False,
+    )
 
 
 def _chart(width: float, height: float) -> tuple[Figure, Axes]:
@@ -330,8 +428,8 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
     # The middle of a long name goes: many differ at their end only.
     shown = [name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}" for name in names]
     shown = [name.replace("$", r"\$") for name in shown]
-    size = 9 if len(names) <= 20 else 6
-    axes.set_xticks(places, shown, rotation=_tilt(shown), fontsize=size, family=_fonts())
+    size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
+    axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=_fonts())
     axes.set(title=title, ylabel="rows")
     axes.margins(x=0.01, y=0.15)
     axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
@@ -383,9 +481,9 @@ def _draw_accuracies(axes: Axes, report: dict[str, Any], values: dict[str, float
 # ------------------------------------------------------------------------------- shared
 
 
-def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
+def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
     """Write a small text at a place of the axes' data; `$` in it means nothing special."""
-    axes.text(x, y, text, ha=ha, va=va, size=8, family=_fonts(), parse_math=False)
+    return axes.text(x, y, text, ha=ha, va=va, size=8, family=_fonts(), parse_math=False)
 
 
 @cache
@@ -397,8 +495,14 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed]]
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+@contextmanager
+def _glyphs_may_lack() -> Iterator[None]:
+    """No warning for characters that no installed font has: they are drawn as a box."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
-        with atomic_write(path, "wb") as handle:
-            figure.savefig(handle, format="png", dpi=_DPI)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with _glyphs_may_lack(), atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format="png", dpi=_DPI)

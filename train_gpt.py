@@ -68,6 +68,27 @@ CHANGEABLE_ON_RESUME = {
 }
 
 
+# Of the validation figures, what is stored with the weights.
+STORED_FIGURES = (
+    "loss",
+    "perplexity",
+    "body_perplexity",
+    "next_token_accuracy",
+    "label_loss",
+    "label_perplexity",
+    "labelled_records",
+    "accuracy",
+    "accuracy_interval",
+    "top2_accuracy",
+    "macro_f1",
+    "chance_accuracy",
+    "above_chance",
+    "not_above_chance",
+    "too_few_rows",
+    "calibration",
+)
+
+
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     settings = read_command_line(argv)
@@ -425,12 +446,23 @@ class TrainingRun:
             keep=self.settings.keep_checkpoints,
         )
 
-    def save_model(self, folder: Path) -> None:
-        """Write the current weights as a model folder."""
+    def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
+        """Write the current weights as a model folder, their validation figures inside."""
         from model import save_model_folder
 
         save_model_folder(
-            self.model, folder, self.vocabulary, to_yaml(self.settings), self.codebook
+            self.model,
+            folder,
+            self.vocabulary,
+            to_yaml(self.settings),
+            self.codebook,
+            {
+                "measured_on": "the validation rows of the training run",
+                "step": self.state.step,
+                "rows": len(self.validation_rows),
+                **{name: validation[name] for name in STORED_FIGURES if name in validation},
+                "baselines": self.report["baselines"],
+            },
         )
 
     # ---------------------------------------------------------------------- the loop
@@ -476,6 +508,8 @@ class TrainingRun:
                             f"{plural(patience, 'evaluation')}"
                         )
                         break
+                if not validation:  # resumed with nothing left to do
+                    validation = self.validate(stop)
             except StopRequestedError:
                 self.save_checkpoint()
                 self.log.say(
@@ -486,10 +520,10 @@ class TrainingRun:
                     stop.exit_code or EXIT_OK, self.folder, state.best_step, validation
                 )
             state.finished = state.finished or f"{settings.num_epochs} epochs"
-            self.save_model(self.folder.final_model)
+            self.save_model(self.folder.final_model, validation)
             self.save_checkpoint()
             self.draw_curves()
-        self.say_result(validation)
+        self.say_result()
         return TrainResult(EXIT_OK, self.folder, state.best_step, validation)
 
     def epoch_steps(self, epoch: int) -> list[list[np.ndarray]]:
@@ -623,7 +657,10 @@ class TrainingRun:
             each_batch=stop.raise_if_requested,
             description="validating",
         )
-        return scores.figures(self.validation_rows)
+        figures = scores.figures(self.validation_rows)
+        if self.validation_rows.has_labels:
+            figures["calibration"] = asdict(scores.calibration(self.validation_rows))
+        return figures
 
     def note_progress(self, validation: dict[str, Any]) -> bool:
         """Keep the weights as best_model if they are; count evaluations without progress."""
@@ -638,7 +675,7 @@ class TrainingRun:
         if better:
             state.best_value, state.best_step = value, state.step
             state.evaluations_without_progress = 0
-            self.save_model(self.folder.best_model)
+            self.save_model(self.folder.best_model, validation)
         else:
             state.evaluations_without_progress += 1
         return better
@@ -709,12 +746,16 @@ class TrainingRun:
             "train_loss": state.epoch_nll / state.epoch_tokens,
             "loss": validation["loss"],
             "perplexity": validation["perplexity"],
+            "body_perplexity": validation["body_perplexity"],
             "next_token_accuracy": validation["next_token_accuracy"],
         }
         if "label_loss" in validation:
             row |= {
                 "label_loss": validation["label_loss"],
+                "label_perplexity": validation["label_perplexity"],
                 "label_accuracy": validation["accuracy"],
+                "raw_ece": validation["calibration"]["raw_ece"],
+                "ece": validation["calibration"]["ece"],
             }
         self.log.record(row)
 
@@ -724,14 +765,20 @@ class TrainingRun:
 
         draw_training_curves(self.folder.plots, read_metrics(self.folder.metrics))
 
-    def say_result(self, validation: dict[str, Any]) -> None:
-        """Say how the run ended and what to type next."""
+    def say_result(self) -> None:
+        """Say how the run ended, what its best model is worth and what to type next."""
+        from evaluation_report import describe_validation
+        from model import read_validation
+
         state, folder = self.state, self.folder
         self.log.say(
             f"done in {format_duration(state.seconds)}: best {self.best_metric} "
             f"{state.best_value:.4f} at step {state.best_step:,}; model in {folder.best_model}, "
             f"curves in {folder.plots}"
         )
+        stored = read_validation(folder.best_model)
+        if stored:  # a run of an older version may have nothing better since it goes on
+            self.log.say(describe_validation(stored))
         test_file = Path(self.settings.data_path).with_name("test.jsonl")
         use = f"--test_data {test_file}" if test_file.exists() else "--help"
         self.log.say(f"next: python inference.py --model_path {folder.best_model} {use}")

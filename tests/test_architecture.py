@@ -21,9 +21,9 @@ FLOORS = [
         "augmentation",
         "muon",
     },
-    {"dataset", "image_tokens", "model", "checkpoint"},
+    {"dataset", "image_tokens", "model", "checkpoint", "calibration"},
     {"leaks", "baselines", "generation", "evaluation"},
-    {"data_report"},
+    {"data_report", "evaluation_report"},
     {"prepare_data", "train_gpt", "inference"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

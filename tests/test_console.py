@@ -1,5 +1,6 @@
 """What a command says and how it leaves; real processes, so that the real exit code counts."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from console import format_duration, format_table, plural, print_error
+from console import (
+    can_show_blocks,
+    format_duration,
+    format_table,
+    plural,
+    print_error,
+    share_bar,
+)
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -173,3 +181,20 @@ def test_table_aligns_its_columns():
     table = format_table(["label", "rows"], [["7", "1,000"], ["cat", "9"]])
     assert table == "label   rows\n7      1,000\ncat        9"
     assert format_table(["a", "b"], []) == "a  b"
+
+
+def test_share_bar_fills_by_its_share():
+    assert share_bar(0.5, 4, blocks=True) == "██░░"
+    assert [share_bar(share, 3, blocks=False) for share in (0, 0.3, 1)] == ["...", "#..", "###"]
+
+
+def test_blocks_are_shown_where_the_encoding_has_them():
+    assert can_show_blocks(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert not can_show_blocks(io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert not can_show_blocks(io.StringIO())
+
+
+def test_table_aligns_the_columns_named():
+    assert format_table(["a", "b"], [["1", "22"], ["333", "4"]], left=(1,)) == (
+        "  a  b\n  1  22\n333  4"
+    )

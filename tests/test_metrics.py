@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from metrics import (
+    chance_figures,
     expected_calibration_error,
     label_figures,
+    label_p_values,
     language_figures,
     perplexity,
     reliability,
@@ -58,7 +60,7 @@ def shares_of(predicted, classes, confidence=0.6):
 def test_label_figures_are_those_of_scikit_learn(pairs):
     true, predicted = (np.array(column) for column in zip(*pairs, strict=True))
     names = ["a", "b", "c", "d"]
-    figures = label_figures(true, shares_of(predicted, 4), names)
+    figures = label_figures(true, np.log(shares_of(predicted, 4)), names)
     present = sorted(set(true) | set(predicted))
     assert figures["labels"] == [names[index] for index in present]
     assert figures["labelled_records"] == len(pairs)
@@ -85,7 +87,8 @@ def test_label_figures_are_those_of_scikit_learn(pairs):
 
 def test_label_figures_by_hand():
     # True 0 0 0 1, told 0 0 1 1; label 2 occurs nowhere.
-    figures = label_figures(np.array([0, 0, 0, 1]), shares_of([0, 0, 1, 1], 3), ["x", "y", "z"])
+    log_shares = np.log(shares_of([0, 0, 1, 1], 3))
+    figures = label_figures(np.array([0, 0, 0, 1]), log_shares, ["x", "y", "z"])
     assert figures["labels"] == ["x", "y"]
     assert figures["accuracy"] == 0.75
     assert figures["confusion_matrix"] == [[2, 1], [0, 1]]
@@ -98,15 +101,94 @@ def test_label_figures_by_hand():
 
 @pytest.mark.filterwarnings("error")
 def test_rows_of_one_label_all_told_right_give_no_warning():
-    figures = label_figures(np.array([1, 1]), shares_of([1, 1], 2), ["x", "y"])
+    figures = label_figures(np.array([1, 1]), np.log(shares_of([1, 1], 2)), ["x", "y"])
     assert figures["labels"] == ["y"]
     assert (figures["accuracy"], figures["confusion_matrix"]) == (1.0, [[2]])
 
 
 def test_label_figures_can_be_written_as_json():
-    shares = shares_of([0, 1], 2).astype(np.float32)
-    figures = label_figures(np.array([0, 0]), shares, ["a", "b"])
+    log_shares = np.log(shares_of([0, 1], 2)).astype(np.float32)
+    figures = label_figures(np.array([0, 0]), log_shares, ["a", "b"])
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_top_two_counts_the_second_guess():
+    shares = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    assert label_figures(np.array([0, 1, 2]), np.log(shares), list("abc"))[
+        "top2_accuracy"
+    ] == pytest.approx(2 / 3)
+
+
+def test_temperature_moves_the_confidence_and_nothing_else():
+    log_shares = np.log(shares_of([0, 1, 1, 0], 2, confidence=0.9))
+    raw, cooler = (
+        label_figures(np.array([0, 1, 0, 1]), log_shares, ["a", "b"], temperature)
+        for temperature in (1.0, 3.0)
+    )
+    changed = {name for name in raw if raw[name] != cooler[name]}
+    assert changed == {"temperature", "ece", "reliability"}
+    assert raw["ece"] == raw["raw_ece"] == pytest.approx(0.4)
+    assert cooler["ece"] == pytest.approx(9 ** (1 / 3) / (1 + 9 ** (1 / 3)) - 0.5)
+
+
+# ---- chance --------------------------------------------------------------------------
+
+
+def test_always_the_same_answer_is_chance_however_often_it_is_right():
+    figures = chance_figures(np.array([[90, 0], [10, 0]]))
+    assert figures["chance_accuracy"] == pytest.approx(0.9)
+    assert figures["above_chance"] is False
+    assert (label_p_values(np.array([[90, 0], [10, 0]])) == 1).all()
+
+
+def test_chance_by_hand():
+    # True 30 / 70, told 40 / 60: 0.3 * 0.4 + 0.7 * 0.6
+    figures = chance_figures(np.array([[25, 5], [15, 55]]))
+    assert figures["chance_accuracy"] == pytest.approx(0.54)
+    assert figures["above_chance"] is True
+
+
+def test_few_rows_all_right_are_not_above_chance():
+    assert chance_figures(np.array([[2, 0], [0, 2]]))["above_chance"] is False
+    assert chance_figures(np.array([[4, 0], [0, 4]]))["above_chance"] is True
+
+
+def test_rows_of_one_label_cannot_be_told_from_chance():
+    assert chance_figures(np.array([[7, 0], [0, 0]]))["above_chance"] is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chance_is_what_shuffled_predictions_reach(seed):
+    random = np.random.default_rng(seed)
+    true, told = random.choice(3, 60, p=[0.6, 0.3, 0.1]), random.choice(3, 60, p=[0.2, 0.2, 0.6])
+    confusion = sklearn_metrics.confusion_matrix(true, told, labels=range(3))
+    shuffled = [(true == random.permutation(told)).mean() for _ in range(3000)]
+    assert chance_figures(confusion)["chance_accuracy"] == pytest.approx(
+        np.mean(shuffled), abs=0.006
+    )
+
+
+def test_guesses_are_called_above_chance_rarely():
+    random = np.random.default_rng(0)
+    above = labels = 0
+    for _ in range(400):
+        true, told = random.integers(0, 4, (2, 80))
+        figures = label_figures(true, np.log(shares_of(told, 4)), list("abcd"))
+        above += figures["above_chance"]
+        labels += len(figures["not_above_chance"]) < 4
+    assert above <= 0.05 * 400 and labels <= 0.08 * 400
+
+
+def test_label_that_is_told_badly_is_named_and_a_rare_one_with_its_reason():
+    # A third of all rows is told as b, and so is a third of the rows of b.
+    true = np.repeat([0, 1, 2, 3], [60, 60, 60, 1])
+    told = np.repeat([0, 1, 0, 1, 2, 1, 2, 3], [40, 20, 20, 20, 20, 20, 40, 1])
+    figures = label_figures(true, np.log(shares_of(told, 5)), ["a", "b", "c", "rare", "never"])
+    assert figures["not_above_chance"] == ["b"] and figures["too_few_rows"] == []
+    # The third smallest p-value of four: that its one row is the one told so, times 2.
+    assert figures["per_class"]["rare"]["p_value"] == pytest.approx(2 / 181)
+    once = label_figures(np.repeat([0, 1], [10, 1]), np.log(shares_of([0] * 11, 2)), ["a", "b"])
+    assert once["not_above_chance"] == once["too_few_rows"] == ["a", "b"]
 
 
 # ---- Wilson's interval ---------------------------------------------------------------

@@ -1,0 +1,358 @@
+"""What a person sees of an evaluation: the report in the terminal, and the pictures.
+
+    print(describe_figures(figures, blocks=True))
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
+
+Labels come first and chance stands beside them: a low perplexity has made people believe models
+whose labels were no better than guesses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import format_table, plural, share_bar
+
+if TYPE_CHECKING:
+    from dataset import TokenLabelDataset
+
+CONFUSION_PNG, RELIABILITY_PNG = "confusion_matrix.png", "reliability.png"
+CLASSES_PNG, MISTAKES_PNG = "class_accuracy.png", "mistakes.png"
+PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, CLASSES_PNG, MISTAKES_PNG)
+MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
+MOST_NAMES, MOST_CONFUSIONS, MOST_MISTAKES = 10, 5, 32
+_BAR_WIDTH = 20
+_LONGEST_NAME = 44
+
+
+# ------------------------------------------------------------------------------- terminal
+
+
+def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
+    """The figures of an evaluation as text for a person.
+
+    Args:
+        figures: as in metrics.json.
+        blocks: whether block characters can be shown (`console.can_show_blocks`).
+    """
+    parts = [f"{figures['data']}: {_count_rows(figures)}"]
+    if "accuracy" in figures:
+        parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
+        parts += [*_confusions(figures), *_not_told(figures)]
+    else:
+        parts.append("label figures need rows with labels; this file has none")
+    parts.append(_token_table(figures))
+    if figures["validation"]:
+        parts.append(_validation_table(figures["validation"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def describe_validation(validation: dict[str, Any]) -> str:
+    """What training stored with a model, in a few lines for the end of a run."""
+    rows = plural(validation["rows"], "validation row")
+    if "accuracy" in validation:
+        kind, lines = "accuracy", _chance_lines(validation)
+        told = (
+            f"label accuracy {_with_interval(validation)}, chance "
+            f"{_percent(validation['chance_accuracy'])}"
+        )
+    else:
+        kind, lines = "perplexity", []
+        told = f"perplexity {validation['perplexity']:.2f}"
+    best = _best_baseline(validation, kind)
+    if best:
+        value = _percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
+        told += f", best baseline {value} ({best[0]})"
+    lines += [f"best model on {rows}: {told}", *_not_better(validation)]
+    if "accuracy" in validation:
+        lines += [*_not_told(validation), describe_confidence(validation)]
+    return "\n".join(lines)
+
+
+def describe_confidence(validation: dict[str, Any]) -> str:
+    """How far the confidence of a model can be believed, in one line."""
+    reason = _why_not_calibrated(validation)
+    if reason:
+        return f"confidence is not calibrated: {reason}"
+    found = validation["calibration"]
+    return (
+        f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
+        f"temperature {found['temperature']:.2f}, measured on held-out parts of "
+        f"{plural(found['rows'], 'validation row')}"
+    )
+
+
+def _why_not_calibrated(validation: dict[str, Any]) -> str:
+    """The reason, "" where the confidence is calibrated."""
+    if not validation:
+        return "the model folder holds no validation figures"
+    if "calibration" not in validation:
+        return "no validation row had a label"
+    if validation["calibration"]["temperature"] == 1:
+        return f"only {plural(validation['calibration']['rows'], 'labelled validation row')}"
+    return ""
+
+
+def _count_rows(figures: dict[str, Any]) -> str:
+    """How many rows of which kind a file has."""
+    kinds = [
+        (figures.get("labelled_records", 0), "labelled"),
+        (figures["unlabelled"], "without a label"),
+        (figures["unscored"], "could not be scored"),
+    ]
+    told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+    return (
+        f"{plural(figures['records'], 'row')} ({told}), "
+        f"{plural(figures['tokens'], 'predicted token')}"
+    )
+
+
+def _chance_lines(figures: dict[str, Any]) -> list[str]:
+    """The warning that nobody may overlook, [] where the labels are above chance."""
+    if figures["above_chance"]:
+        return []
+    if figures["above_chance"] is None:
+        return ["these rows have one label only: whether it is told from others cannot be seen"]
+    return [
+        f"!!! THE LABELS ARE NOT TOLD FROM CHANCE: accuracy {_with_interval(figures)}, "
+        f"guessing gets {_percent(figures['chance_accuracy'])}\n"
+        f"!!! perplexity {figures['perplexity']:.2f} says nothing of the labels, which are one "
+        f"token of each row"
+    ]
+
+
+def _label_summary(figures: dict[str, Any]) -> str:
+    low, high = figures["accuracy_interval"]
+    raw = f"{figures['raw_ece']:.3f} before, temperature {figures['temperature']:.2f}"
+    reason = _why_not_calibrated(figures["validation"] or {})
+    if reason:
+        raw = f"not calibrated: {reason}"
+    top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
+    if len(figures["labels"]) <= 2:
+        top_2 = []  # always
+    rows = [
+        ["accuracy", _percent(figures["accuracy"]), f"95 % interval {_span(low, high)}"],
+        ["chance", _percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
+        *top_2,
+        ["macro F1", f"{figures['macro_f1']:.3f}", ""],
+        ["calibration error", f"{figures['ece']:.3f}", raw],
+    ]
+    return format_table(["labels", "", ""], rows, left=(0, 2))
+
+
+def _label_table(figures: dict[str, Any], blocks: bool) -> str:
+    """Precision, recall and F1 of each label; of many labels the worst."""
+    per_class = figures["per_class"]
+    names, note = list(per_class), ""
+    if len(names) > MOST_LABELS_SHOWN:
+        # Labels that only occur as predictions have no recall to be bad at.
+        asked = [name for name in names if per_class[name]["support"]]
+        names = sorted(asked, key=lambda name: per_class[name]["recall"])[:WORST_LABELS_SHOWN]
+        note = (
+            f"\nthe {len(names)} labels of lowest recall; all {len(per_class)} stand under "
+            f"per_class in metrics.json"
+        )
+    rows = []
+    for name in names:
+        row = per_class[name]
+        asked, told = row["support"] > 0, row["predicted"] > 0
+        rows.append(
+            [
+                _short(name),
+                share_bar(row["recall"], _BAR_WIDTH, blocks) if asked else "",
+                f"{row['recall']:.3f}" if asked else "-",
+                f"{row['precision']:.3f}" if told else "-",
+                f"{row['f1']:.3f}",
+                f"{row['support']:,}",
+            ]
+        )
+    header = ["label", "", "recall", "precision", "F1", "rows"]
+    return format_table(header, rows) + note
+
+
+def _confusions(figures: dict[str, Any]) -> list[str]:
+    """The most frequent mistakes, each as `7 read as 1: 12 rows`."""
+    labels = figures["labels"]
+    found = [
+        (count, labels[true], labels[told])
+        for true, row in enumerate(figures["confusion_matrix"])
+        for told, count in enumerate(row)
+        if count and true != told
+    ]
+    found.sort(key=lambda entry: -entry[0])
+    lines = [
+        f"  {_short(true)} read as {_short(told)}: {plural(count, 'row')}"
+        for count, true, told in found[:MOST_CONFUSIONS]
+    ]
+    if len(found) > len(lines):
+        rest = sum(count for count, _, _ in found[MOST_CONFUSIONS:])
+        lines.append(f"  and {plural(rest, 'more mistake')} (confusion_matrix.png)")
+    return ["\n".join(["most frequent mistakes", *lines])] if lines else ["not one mistake"]
+
+
+def _not_told(figures: dict[str, Any]) -> list[str]:
+    """The labels that are told no better than by guessing, and why where it is known."""
+    if figures["above_chance"] is None:
+        return []
+    few = figures["too_few_rows"]
+    bad = [name for name in figures["not_above_chance"] if name not in few]
+    lines = []
+    if bad:
+        lines.append(f"labels not told from chance: {_names(bad)}")
+    if few:
+        lines.append(f"labels with too few rows to see whether they are told: {_names(few)}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _token_table(figures: dict[str, Any]) -> str:
+    rows = [["perplexity of all tokens", f"{figures['perplexity']:.3f}"]]
+    if figures["body_perplexity"] is not None:
+        rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
+    if "label_perplexity" in figures:
+        rows.append(["  of the label", f"{figures['label_perplexity']:.3f}"])
+    rows.append(["next token right", _percent(figures["next_token_accuracy"])])
+    return format_table(["tokens", ""], rows)
+
+
+def _validation_table(validation: dict[str, Any]) -> str:
+    """The model beside the baselines, on the rows where both were measured."""
+    accuracy = _with_interval(validation) if "accuracy" in validation else ""
+    rows = [["this model", accuracy, f"{validation['perplexity']:.2f}"]]
+    for name, value in validation["baselines"].items():
+        words = name.replace("_", " ")
+        if name.endswith("_accuracy"):
+            rows.append([words.removesuffix(" accuracy"), _percent(value), ""])
+        elif name.endswith("_perplexity"):
+            rows.append([words.removesuffix(" perplexity"), "", f"{value:.2f}"])
+    lines = [
+        f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
+        f"not on this file",
+        format_table(["", "label accuracy", "perplexity"], rows, left=(0, 1)),
+        *_not_better(validation),
+    ]
+    return "\n".join(lines)
+
+
+def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:
+    """Name and figure of the hardest baseline of a kind, accuracy or perplexity."""
+    known = {
+        name.removesuffix(f"_{kind}").replace("_", " "): value
+        for name, value in validation["baselines"].items()
+        if name.endswith(f"_{kind}")
+    }
+    if not known:
+        return None
+    name = max(known, key=known.__getitem__) if kind == "accuracy" else min(known, key=known.get)
+    return name, known[name]
+
+
+def _not_better(validation: dict[str, Any]) -> list[str]:
+    """A line for each kind of figure in which a baseline is as good as the model."""
+    lines = []
+    best = _best_baseline(validation, "accuracy")
+    if "accuracy" in validation and best and validation["accuracy_interval"][0] <= best[1]:
+        lines.append(
+            f"no clearly better labels than the baseline {best[0]}, which needs no training"
+        )
+    best = _best_baseline(validation, "perplexity")
+    if best and validation["perplexity"] >= best[1]:
+        lines.append(f"no better perplexity than the baseline {best[0]}")
+    return lines
+
+
+def _with_interval(figures: dict[str, Any]) -> str:
+    return f"{_percent(figures['accuracy'])} ({_span(*figures['accuracy_interval'])})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _span(low: float, high: float) -> str:
+    return f"{100 * low:.1f} .. {100 * high:.1f} %"
+
+
+def _short(name: str) -> str:
+    """A label that fits into a line; of a long one both ends stay, it may differ in either."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+
+
+def _names(names: list[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    shown = ", ".join(_short(name) for name in names[:MOST_NAMES])
+    return f"{shown} and {rest} more (metrics.json)" if rest > 0 else shown
+
+
+# ------------------------------------------------------------------------------- pictures
+
+
+def draw_evaluation(
+    folder: Path,
+    figures: dict[str, Any],
+    predictions: list[dict[str, Any]],
+    dataset: TokenLabelDataset,
+    codebook_path: Path | None,
+) -> None:
+    """Draw what the figures have to show; pictures of an earlier evaluation go away.
+
+    Args:
+        folder: the evaluation folder.
+        figures: as in metrics.json.
+        predictions: as in predictions.jsonl.
+        dataset: the scored rows.
+        codebook_path: to draw image rows with, None for other rows.
+    """
+    from plots import draw_class_accuracy, draw_confusion_matrix, draw_reliability
+
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    if "accuracy" not in figures:
+        return
+    draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
+    draw_class_accuracy(folder / CLASSES_PNG, figures["per_class"], figures["accuracy"])
+    curves = [(f"raw, error {figures['raw_ece']:.3f}", figures["raw_reliability"])]
+    if figures["temperature"] != 1:
+        calibrated = f"calibrated, error {figures['ece']:.3f}"
+        curves.insert(0, (calibrated, figures["reliability"]))
+    draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
+    if codebook_path is not None and figures["accuracy"] < 1:
+        draw_mistakes(folder / MISTAKES_PNG, predictions, dataset, codebook_path)
+
+
+def draw_mistakes(
+    path: Path,
+    predictions: list[dict[str, Any]],
+    dataset: TokenLabelDataset,
+    codebook_path: Path,
+) -> None:
+    """Draw the rows that were told wrong with the greatest confidence, from their tokens.
+
+    Args:
+        path: PNG to write.
+        predictions: as in predictions.jsonl; one of them at least is a mistake.
+        dataset: the scored rows.
+        codebook_path: turns their tokens into pictures.
+    """
+    from image_tokens import Codebook
+    from plots import draw_image_sheet
+
+    codebook = Codebook.load(codebook_path)
+    labelled = [row for row in predictions if row["label"] is not None]
+    mistakes = [row for row in labelled if row["prediction"] != row["label"]]
+    shown = sorted(mistakes, key=lambda row: -row["confidence"])[:MOST_MISTAKES]
+    index_of = {int(line): index for index, line in enumerate(dataset.lines_N)}
+    images, captions = [], []
+    for row in shown:
+        ids = dataset.row(index_of[row["line"]]).tolist()
+        tokens = [dataset.vocabulary.tokens[token] for token in ids]
+        images.append(codebook.image_from_tokens(tokens)[0])
+        captions.append(
+            f"{row['label']} read as {row['prediction']}, {100 * row['confidence']:.0f} %"
+        )
+    title = f"{plural(len(mistakes), 'mistake')} in {plural(len(labelled), 'row')}"
+    if len(shown) < len(mistakes):
+        title = f"The {len(shown)} most confident of {title}"
+    value_range = (codebook.low, codebook.high)
+    draw_image_sheet(path, images, captions, value_range, columns=8, title=title)

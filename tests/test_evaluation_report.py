@@ -1,0 +1,159 @@
+"""The report for a person, and the pictures."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation_report import PICTURES, describe_figures, describe_validation, draw_evaluation
+from metrics import label_figures, language_figures
+from plots import draw_image_sheet
+
+VALIDATION = {
+    "rows": 80,
+    "perplexity": 4.0,
+    "accuracy": 0.6,
+    "accuracy_interval": [0.49, 0.7],
+    "chance_accuracy": 0.5,
+    "above_chance": True,
+    "not_above_chance": [],
+    "too_few_rows": [],
+    "calibration": {"temperature": 1.5, "rows": 80, "raw_ece": 0.2, "ece": 0.1},
+    "baselines": {"majority_class_accuracy": 0.3, "unigram_perplexity": 9.0},
+}
+
+
+def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
+    """Figures of rows told so with confidence 0.8, ten tokens each."""
+    shares = np.full((len(told), len(names)), 0.2 / (len(names) - 1))
+    shares[np.arange(len(told)), told] = 0.8
+    count = len(true)
+    return {
+        "data": "rows.jsonl",
+        "records": count,
+        "unscored": 0,
+        "unlabelled": 0,
+        "tokens": 10 * count,
+        **language_figures(np.full(count, 5.0), np.full(count, 10), np.full(count, 8)),
+        "body_perplexity": 1.2,
+        "label_perplexity": 2.5,
+        **label_figures(np.array(true), np.log(shares), names, 1.5 if validation else 1.0),
+        "validation": validation,
+        **more,
+    }
+
+
+HALF_RIGHT = ([0] * 20 + [1] * 20, [0] * 15 + [1] * 5 + [1] * 20)
+
+
+def test_report_names_what_a_person_asks_for():
+    text = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"]), blocks=True)
+    assert "40 rows (40 labelled), 400 predicted tokens" in text
+    assert "accuracy           87.5 %  95 % interval" in text
+    assert "chance             50.0 %" in text
+    assert "cat    ███████████████░░░░░   0.750" in text
+    assert "cat read as dog: 5 rows" in text
+    assert "of the body              1.200" in text and "of the label             2.500" in text
+    assert "before, temperature 1.50" in text
+    assert "not on this file" in text and "majority class  30.0 %" in text
+    assert "!!!" not in text and "not told from chance" not in text
+
+
+def test_report_can_do_without_block_characters():
+    text = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"]), blocks=False)
+    assert text.isascii() and "###############....." in text
+
+
+def test_labels_at_chance_come_before_all_figures():
+    figures = figures_of([0, 1] * 20, [0] * 20 + [1] * 20, ["cat", "dog"])
+    text = describe_figures(figures, blocks=True)
+    assert text.index("!!! THE LABELS ARE NOT TOLD FROM CHANCE") < text.index("accuracy  ")
+    assert "guessing gets 50.0 %" in text and "labels not told from chance: cat, dog" in text
+
+
+def test_rows_of_one_label_are_not_called_chance():
+    text = describe_figures(figures_of([0] * 9, [0] * 9, ["cat", "dog"]), blocks=True)
+    assert "one label only" in text and "!!!" not in text and "not one mistake" in text
+
+
+def test_label_without_rows_or_never_told_has_no_share():
+    figures = figures_of([0] * 9 + [1], [0] * 9 + [2], ["cat", "dog", "owl"])
+    lines = describe_figures(figures, blocks=False).splitlines()
+    assert any(line.split() == ["dog", "." * 20, "0.000", "-", "0.000", "1"] for line in lines)
+    assert any(line.split() == ["owl", "-", "0.000", "0.000", "0"] for line in lines)
+
+
+def test_kinds_of_rows_are_counted_apart():
+    figures = figures_of(*HALF_RIGHT, ["cat", "dog"], records=47, unscored=2, unlabelled=5)
+    text = describe_figures(figures, blocks=True)
+    assert "47 rows (40 labelled, 5 without a label, 2 could not be scored)" in text
+
+
+def test_of_many_labels_the_worst_are_shown():
+    names = [f"label{number}" for number in range(40)]
+    true = np.repeat(np.arange(40), 5)
+    told = np.where(true < 3, 39, true)
+    text = describe_figures(figures_of(true, told, names), blocks=True)
+    table = text[text.index("label  ") : text.index("the 15 labels of lowest recall")]
+    assert [line.split()[0] for line in table.splitlines()[1:4]] == names[:3]
+    assert len(table.splitlines()) == 16 and "all 40 stand under per_class" in text
+    assert "labels not told from chance: label0, label1, label2" in text
+
+
+@pytest.mark.parametrize(
+    ("validation", "words"),
+    [
+        (None, "not calibrated: the model folder holds no validation figures"),
+        ({"rows": 9, "perplexity": 2.0, "baselines": {}}, "no validation row had a label"),
+        (
+            {**VALIDATION, "calibration": {"temperature": 1.0, "rows": 9}},
+            "not calibrated: only 9 labelled validation rows",
+        ),
+    ],
+)
+def test_report_says_why_confidence_is_not_calibrated(validation, words):
+    text = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"], validation), blocks=True)
+    assert words in text
+
+
+def test_baseline_as_good_as_the_model_is_told():
+    validation = {
+        **VALIDATION,
+        "baselines": {"nearest_row_accuracy": 0.5, "unigram_perplexity": 3.9},
+    }
+    text = describe_validation(validation)
+    assert "label accuracy 60.0 % (49.0 .. 70.0 %), chance 50.0 %" in text
+    assert "best baseline 50.0 % (nearest row)" in text
+    assert "no clearly better labels than the baseline nearest row" in text
+    assert "no better perplexity than the baseline unigram" in text
+    assert "0.200 before and 0.100 after temperature 1.50" in text
+
+
+def test_run_without_labels_is_compared_by_perplexity():
+    validation = {"rows": 9, "perplexity": 2.0, "baselines": {"unigram_perplexity": 9.0}}
+    assert describe_validation(validation) == (
+        "best model on 9 validation rows: perplexity 2.00, best baseline 9.00 (unigram)"
+    )
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [f"$a_long_name_{n}" * 5 for n in range(45)]])
+def test_pictures_of_few_and_of_many_labels(tmp_path, names):
+    random = np.random.default_rng(0)
+    true, told = random.integers(0, len(names), (2, 200))
+    draw_evaluation(tmp_path, figures_of(true, told, names), [], None, None)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == set(PICTURES) - {"mistakes.png"}
+    for name in drawn:
+        with Image.open(tmp_path / name) as image:
+            assert image.width > 400 and image.height > 400
+
+
+def test_wide_captions_take_fewer_columns_and_a_short_one_leaves_them(tmp_path):
+    images = np.zeros((8, 4, 4, 1))
+    widths = {}
+    for caption in ("7", "seven read as one, 98 %", "a_name_without_any_end_" * 5 + " read as 1"):
+        draw_image_sheet(tmp_path / "sheet.png", images, [caption] * 8, (0, 1), 8, "eight")
+        with Image.open(tmp_path / "sheet.png") as image:
+            widths[caption] = image.size
+    sizes = list(widths.values())
+    assert sizes[0][0] < sizes[1][0] and sizes[0][1] < sizes[1][1] < sizes[2][1]
+    assert max(width for width, _ in sizes) < 150 * 12.5
