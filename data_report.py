@@ -278,7 +278,8 @@ def _across(
     With one file the split never lets that happen, so it is what a stratified split of the same
     share and seed would let happen that looks at labels alone.
     """
-    if not len(train) or not len(validation):
+    no_duplicates = int(bodies_N.max(initial=-1)) + 1 == len(bodies_N)
+    if no_duplicates or not len(train) or not len(validation):
         return 0
     if settings.val_data_path is not None:
         return int(np.isin(bodies_N[len(train) :], bodies_N[: len(train)]).sum())
