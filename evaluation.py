@@ -313,9 +313,13 @@ def predictions_of(
 
 def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
     """Write predictions.jsonl atomically."""
-    with atomic_write(path) as handle:
+    with (
+        atomic_write(path) as handle,
+        progress_bar("writing predictions", len(predictions), "row") as bar,
+    ):
         for row in predictions:
             handle.write(json_line(row))
+            bar.update()
 
 
 def _user_keys(record: dict[str, Any]) -> dict[str, Any]:

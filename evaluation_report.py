@@ -129,8 +129,8 @@ def _label_summary(figures: dict[str, Any]) -> str:
     if reason:
         raw = f"not calibrated: {reason}"
     top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
-    if len(figures["labels"]) <= 2:
-        top_2 = []  # always
+    if len(figures["labels"]) <= 2 and figures["top2_accuracy"] == 1:
+        top_2 = []  # of a model of two labels it says nothing
     rows = [
         ["accuracy", _percent(figures["accuracy"]), f"95 % interval {_span(low, high)}"],
         ["chance", _percent(figures["chance_accuracy"]), "the same answers dealt out at random"],

@@ -332,7 +332,8 @@ def read_validation(folder: Path) -> dict[str, Any]:
     try:
         validation = json.loads(text)
         temperature = validation.get("calibration", {}).get("temperature", 1.0)
-        if 0 < temperature < math.inf:
+        whole = not validation or validation.keys() >= {"rows", "perplexity", "baselines"}
+        if whole and 0 < temperature < math.inf:
             return validation
     except (ValueError, TypeError, AttributeError):  # no JSON, or other things than expected
         pass

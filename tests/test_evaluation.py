@@ -314,8 +314,11 @@ def test_model_without_validation_figures_says_that_it_is_not_calibrated(tmp_pat
     assert "confidence is not calibrated" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"calibration": {"temperature": 0}}',
-                                  '{"calibration": {"temperature": "x"}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"rows": 3}']
+    + [json.dumps({**STORED, "calibration": {"temperature": bad}}) for bad in (0, "x", None)],
+)
 def test_damaged_validation_figures_are_told(model_folder, tmp_path, text):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
