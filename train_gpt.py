@@ -15,6 +15,7 @@ From Python:
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -335,6 +336,14 @@ def save_report(folder: RunFolder, report: dict[str, Any]) -> None:
     draw_data_report(folder.data_picture, report)
 
 
+def stored_baselines(folder: RunFolder) -> dict[str, float]:
+    """The baselines of the run's data report, {} where it is missing or damaged."""
+    try:
+        return json.loads(folder.data_report.read_text(encoding="utf-8"))["baselines"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 class TrainingRun:
     """One run: model, optimizer, data and position; `fit` is the training loop."""
 
@@ -354,6 +363,7 @@ class TrainingRun:
         self.rows, self.validation_rows = train_rows, validation_rows
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
+        self.baselines = stored_baselines(folder)
 
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)
@@ -461,7 +471,7 @@ class TrainingRun:
                 "step": self.state.step,
                 "rows": len(self.validation_rows),
                 **{name: validation[name] for name in STORED_FIGURES if name in validation},
-                "baselines": self.report["baselines"],
+                "baselines": self.baselines,
             },
         )
 
