@@ -48,11 +48,8 @@ class Muon(torch.optim.Optimizer):
         """One update; matrices of one shape are made orthogonal together."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for shape, parameters in by_shape(moving).items():
                 gradients = [parameter.grad for parameter in parameters]
                 means = [self._mean_of(parameter) for parameter in parameters]
                 torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
@@ -69,6 +66,14 @@ class Muon(torch.optim.Optimizer):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         return state["momentum"]
+
+
+def by_shape(matrices: Iterable[torch.Tensor]) -> dict[torch.Size, list[torch.Tensor]]:
+    """The matrices of each shape, which `orthogonalize` takes together."""
+    found: dict[torch.Size, list[torch.Tensor]] = {}
+    for matrix in matrices:
+        found.setdefault(matrix.shape, []).append(matrix)
+    return found
 
 
 def orthogonalize(matrices_NxRxC: torch.Tensor) -> torch.Tensor:

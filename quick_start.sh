@@ -68,9 +68,11 @@ setup() {
 quick_start() {
     setup requirements.txt
     if [ ! -f data/digits/prepared.json ]; then
-        step "preparing the handwritten digits" "$PY" prepare_data.py digits
+        step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
     fi
-    step "training" "$PY" train_gpt.py --resume
+    # With variants of every image the model needs less dropout, and Muon learns most per minute.
+    step "training" "$PY" train_gpt.py --resume --num_epochs 20 --validation_fraction 0.1 \
+        --optimizer muon --learning_rate 2e-3 --batch_size 64 --dropout 0.1 --token_dropout 0
     if [ ! outputs/evaluation/metrics.json -nt outputs/best_model/model.safetensors ]; then
         step "evaluating on test rows the model has never seen" \
             "$PY" inference.py --test_data data/digits/test.jsonl

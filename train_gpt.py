@@ -709,6 +709,10 @@ class TrainingRun:
         """Seconds of one update, evaluation's share included; measured, nothing is changed."""
         import torch
 
+        from muon import Muon, by_shape, orthogonalize
+
+        muon = [optimizer for optimizer in self.optimizers if isinstance(optimizer, Muon)]
+        matrices = [p for optimizer in muon for p in optimizer.param_groups[0]["params"]]
         steps = self.epoch_steps(self.state.epoch)
         steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].max()) for b in batches))
         typical = steps[len(steps) // 2]
@@ -719,6 +723,8 @@ class TrainingRun:
             for _ in range(3):  # the first one also sets up kernels
                 began = time.perf_counter()
                 float(self.accumulate_gradients(typical))
+                for alike in by_shape(matrix.grad for matrix in matrices).values():
+                    orthogonalize(torch.stack(alike))
                 times.append(time.perf_counter() - began)
                 self.model.zero_grad(set_to_none=True)
         # A forward pass is a third of a step's arithmetic.
