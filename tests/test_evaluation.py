@@ -454,4 +454,8 @@ def test_training_stores_what_it_measured_with_the_weights(random_labels):
         assert stored["calibration"]["raw_ece"] == row["raw_ece"]
         assert stored["calibration"]["ece"] == row["ece"]
         assert stored["baselines"] == report["baselines"]
-        assert stored["rows"] == stored["calibration"]["rows"] == report["rows"]["validation"]
+        assert (
+            stored["rows"]
+            == stored["calibration"]["rows"]
+            == report["splits"]["validation"]["rows"]
+        )
