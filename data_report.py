@@ -260,9 +260,8 @@ def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
     """How often each vocabulary entry stands in the rows."""
     counts_V = np.zeros(len(rows.vocabulary), np.int64)
     for start in range(0, len(rows), 10_000):
-        ids_BxT, lengths_B = rows.gather(np.arange(start, min(start + 10_000, len(rows))))
-        real_BxT = np.arange(ids_BxT.shape[1]) < lengths_B[:, None]
-        counts_V += np.bincount(ids_BxT[real_BxT], minlength=len(counts_V))
+        ids_N, _ = rows.gather(np.arange(start, min(start + 10_000, len(rows))))
+        counts_V += np.bincount(ids_N, minlength=len(counts_V))
     return counts_V
 
 

@@ -4,7 +4,7 @@
     rows = TokenLabelDataset.read("data/digits/train.jsonl", vocabulary, max_length=1024)
     train, validation = rows.split(fraction=0.2, seed=42)
     for indices in train.epoch_batches(batch_size=32, seed=42, epoch=0):
-        ids_BxT, lengths_B = train.gather(indices)
+        ids_N, lengths_B = train.gather(indices)
 
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
 its label tail stand at `parse_row`.
@@ -373,19 +373,28 @@ class TokenLabelDataset:
             yield order[start : start + batch_size]
 
     def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows as a right-padded matrix.
+        """Rows one after another, without padding.
 
         Returns:
-            ids_BxT: int64, padded with <PAD>; T is the longest row's length.
-            lengths_B: int64.
+            ids_N: int64, the tokens of all rows.
+            lengths_B: int64, tokens of each row.
         """
         lengths_B = self.lengths_N[indices].astype(np.int64)
-        columns_T = np.arange(lengths_B.max())
-        real_BxT = columns_T < lengths_B[:, None]
-        places_BxT = np.where(real_BxT, self.starts_N[indices, None] + columns_T, 0)
-        ids_BxT = self.tokens[places_BxT].astype(np.int64)
-        ids_BxT[~real_BxT] = self.vocabulary.pad_id
-        return ids_BxT, lengths_B
+        shift_B = self.starts_N[indices] - (np.cumsum(lengths_B) - lengths_B)
+        places_N = np.arange(lengths_B.sum()) + np.repeat(shift_B, lengths_B)
+        return self.tokens[places_N].astype(np.int64), lengths_B
+
+    def shifted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a model reads and what it is to predict: the one place where targets are shifted.
+
+        Returns:
+            inputs_M: int64, the rows one after another, each without its last token.
+            targets_M: int64, the token that follows each input.
+            counts_B: int64, inputs of each row.
+        """
+        ids_N, lengths_B = self.gather(indices)
+        ends_B = np.cumsum(lengths_B)
+        return np.delete(ids_N, ends_B - 1), np.delete(ids_N, ends_B - lengths_B), lengths_B - 1
 
 
 def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from blocks import PackedRows
 from calibration import Calibration, fit_calibration
 from console import progress_bar
 from dataset import ROW_KEYS, TAIL_LENGTH, BadRow, TokenLabelDataset
@@ -127,33 +128,26 @@ def score_rows(
         with progress_bar(description, n, "row") as bar:
             for indices in dataset.batches_by_length(batch_size):
                 each_batch()
-                ids_BxT, lengths_B = dataset.gather(indices)
-                ids_BxT = torch.from_numpy(ids_BxT).to(device)
-                lengths = torch.from_numpy(lengths_B).to(device)
-                with precision.autocast(device):
-                    hidden_BxSxD = hidden_states(model, ids_BxT[:, :-1])
-                real_BxS = (
-                    torch.arange(hidden_BxSxD.shape[1], device=device) < (lengths - 1)[:, None]
-                )
-                nll_M, correct_M = _token_scores(
-                    hidden_BxSxD[real_BxS], ids_BxT[:, 1:][real_BxS], head
-                )
+                inputs_M, targets_M, counts_B = dataset.shifted(indices)
+                inputs_M = torch.from_numpy(inputs_M).to(device)
+                targets_M = torch.from_numpy(targets_M).to(device)
+                hidden_MxD = hidden_states(model, inputs_M, PackedRows(counts_B), precision)
+                nll_M, correct_M = _token_scores(hidden_MxD, targets_M, head)
                 # Rows lie after one another in M, so each row's sum is one slice.
-                firsts = np.concatenate([[0], np.cumsum(lengths_B - 1)[:-1]])
+                firsts = np.cumsum(counts_B) - counts_B
                 nll_sum_N[indices] = np.add.reduceat(nll_M, firsts)
                 correct_N[indices] = np.add.reduceat(correct_M, firsts)
-                place_M = np.arange(len(nll_M)) - np.repeat(firsts, lengths_B - 1)
-                in_body_M = place_M < np.repeat(body_token_count_N[indices], lengths_B - 1)
+                place_M = np.arange(len(nll_M)) - np.repeat(firsts, counts_B)
+                in_body_M = place_M < np.repeat(body_token_count_N[indices], counts_B)
                 body_nll_sum_N[indices] = np.add.reduceat(nll_M * in_body_M, firsts)
                 labelled = dataset.classes_N[indices] >= 0
                 if labelled.any():
                     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
-                    places = lengths_B[labelled] - TAIL_LENGTH
-                    rows = torch.from_numpy(np.flatnonzero(labelled))
-                    at_cls_RxD = hidden_BxSxD[rows, torch.from_numpy(places)].float()
+                    places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
+                    at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
                     label_logits = functional.linear(at_cls_RxD, head[label_ids]).double()
                     log_shares_NxL[indices[labelled]] = label_logits.log_softmax(-1).cpu().numpy()
-                    label_nll_N[indices[labelled]] = nll_M[firsts[labelled] + places]
+                    label_nll_N[indices[labelled]] = nll_M[places]
                 bar.update(len(indices))
     finally:
         model.train(was_training)
@@ -186,7 +180,6 @@ def label_log_shares(
     model: torch.nn.Module,
     prompts: list[np.ndarray],
     label_ids: list[int],
-    pad_id: int,
     precision: Precision,
     *,
     batch_size: int = 64,
@@ -198,7 +191,6 @@ def label_log_shares(
         model: GPT2LMHeadModel in evaluation mode.
         prompts: N arrays of ids, each ending in <CLS>.
         label_ids: token id of each label.
-        pad_id: id of <PAD>.
         precision: of the blocks.
         batch_size: rows in one forward pass.
         description: words on the progress bar.
@@ -213,13 +205,10 @@ def label_log_shares(
     with progress_bar(description, len(prompts), "row") as bar:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            lengths_B = np.array([len(prompts[i]) for i in indices])
-            ids_BxT = np.full((len(indices), lengths_B.max()), pad_id, np.int64)
-            for place, index in enumerate(indices):
-                ids_BxT[place, : lengths_B[place]] = prompts[index]
-            with precision.autocast(device):
-                hidden = hidden_states(model, torch.from_numpy(ids_BxT).to(device))
-            last_BxD = hidden[torch.arange(len(indices)), torch.from_numpy(lengths_B - 1)]
+            rows = PackedRows([len(prompts[i]) for i in indices])
+            ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
+            hidden_MxD = hidden_states(model, ids_M.to(device), rows, precision)
+            last_BxD = hidden_MxD[rows.last_B.to(device)]
             logits = functional.linear(last_BxD.float(), head).double()
             result_NxL[indices] = logits.log_softmax(-1).cpu().numpy()
             bar.update(len(indices))

@@ -36,6 +36,8 @@ from torch.nn.functional import (
 from transformers import GPT2LMHeadModel
 from transformers.activations import ACT2FN
 
+from blocks import GELU_FORMULA
+
 Map = Callable[[Tensor], Tensor]
 
 # Columns the cache grows by. Made for all 1,024 positions at once, each key lies on a memory page
@@ -43,8 +45,6 @@ Map = Callable[[Tensor], Tensor]
 _CACHE_BLOCK = 128
 # Steps between looks at the new tokens for finished rows: each look makes the host wait for a GPU.
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
-# transformers computes gelu_new in several operations; torch's gelu has the same formula in one.
-_GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 class _Layer(NamedTuple):
@@ -256,7 +256,7 @@ def _linear(
     """
     weight_OxI = _copy(weight_OxI, dtype)
     bias_O = None if bias_O is None else _copy(bias_O, dtype)
-    formula = _GELU_FORMULA.get(activation)
+    formula = GELU_FORMULA.get(activation)
     if weight_OxI.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         # No public interface: a torch, or a CPU, that lacks these operators must decode too.
         try:

@@ -303,7 +303,6 @@ def classify_dataset(
         trained.model,
         [dataset.classification_prompt(index) for index in range(len(dataset))],
         trained.vocabulary.label_ids,
-        trained.vocabulary.pad_id,
         trained.precision,
         batch_size=batch_size,
     )

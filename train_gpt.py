@@ -595,6 +595,7 @@ class TrainingRun:
         import torch
         from torch.nn import functional
 
+        from blocks import PackedRows
         from dataset import TAIL_LENGTH
         from model import hidden_states
 
@@ -606,28 +607,27 @@ class TrainingRun:
         )
         nll = torch.zeros((), device=self.device)
         for rows in batches:
-            ids_BxT, lengths_B = self.rows.gather(rows)
-            weights_BxS = np.ones((len(rows), ids_BxT.shape[1] - 1), np.float32)
-            labelled = np.flatnonzero(self.rows.classes_N[rows] >= 0)
+            inputs_M, targets_M, counts_B = self.rows.shifted(rows)
+            weights_M = np.ones(len(targets_M), np.float32)
             # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
-            weights_BxS[labelled, lengths_B[labelled] - TAIL_LENGTH] = weight
-            ids_BxT = torch.from_numpy(ids_BxT).to(self.device, non_blocking=True)
-            weights_BxS = torch.from_numpy(weights_BxS).to(self.device, non_blocking=True)
-            inputs_BxS = self.drop_tokens(ids_BxT[:, :-1])
+            at_cls_B = np.cumsum(counts_B) + 1 - TAIL_LENGTH
+            weights_M[at_cls_B[self.rows.classes_N[rows] >= 0]] = weight
+            inputs_M, targets_M, weights_M = (
+                torch.from_numpy(array_M).to(self.device, non_blocking=True)
+                for array_M in (inputs_M, targets_M, weights_M)
+            )
+            hidden_MxE = hidden_states(
+                self.model, self.drop_tokens(inputs_M), PackedRows(counts_B), self.precision
+            )
             with self.precision.autocast(self.device):
-                logits_BxSxV = self.model.lm_head(hidden_states(self.model, inputs_BxS))
-                nll_BxS = functional.cross_entropy(
-                    logits_BxSxV.flatten(0, 1),
-                    ids_BxT[:, 1:].flatten(),
-                    reduction="none",
-                    ignore_index=self.vocabulary.pad_id,  # never inside a row, so only padding
-                ).view_as(weights_BxS)
-            objective = (nll_BxS * weights_BxS).sum() / float(total_weight)
+                logits_MxV = self.model.lm_head(hidden_MxE)
+                nll_M = functional.cross_entropy(logits_MxV, targets_M, reduction="none")
+            objective = (nll_M * weights_M).sum() / float(total_weight)
             self.scaler.scale(objective).backward()
-            nll += nll_BxS.detach().sum()
+            nll += nll_M.detach().sum()
         return nll
 
-    def drop_tokens(self, inputs_BxS: torch.Tensor) -> torch.Tensor:
+    def drop_tokens(self, inputs_M: torch.Tensor) -> torch.Tensor:
         """Replace a random share of the input tokens by <UNK>; targets stay what they are.
 
         A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
@@ -639,12 +639,12 @@ class TrainingRun:
         if rate is None:
             rate = self.settings.dropout / 2
         if rate == 0:
-            return inputs_BxS
-        dropped_BxS = torch.rand(inputs_BxS.shape, device=self.device) < rate
-        dropped_BxS &= self.may_drop_V[inputs_BxS]
+            return inputs_M
+        dropped_M = torch.rand(inputs_M.shape, device=self.device) < rate
+        dropped_M &= self.may_drop_V[inputs_M]
         unknown = self.vocabulary.unk_id
         replacement = unknown if unknown is not None else self.vocabulary.pad_id
-        return inputs_BxS.masked_fill(dropped_BxS, replacement)
+        return inputs_M.masked_fill(dropped_M, replacement)
 
     def checkpoint_is_due(self, saved_at: float) -> bool:
         """Whether it is time for a checkpoint, by steps or by minutes."""
@@ -714,7 +714,7 @@ class TrainingRun:
         muon = [optimizer for optimizer in self.optimizers if isinstance(optimizer, Muon)]
         matrices = [p for optimizer in muon for p in optimizer.param_groups[0]["params"]]
         steps = self.epoch_steps(self.state.epoch)
-        steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].max()) for b in batches))
+        steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].sum()) for b in batches))
         typical = steps[len(steps) // 2]
         self.model.train()
         times = []

@@ -17,7 +17,7 @@ FLOORS = [
         "metrics",
         "plots",
         "image_files",
-        "attention",
+        "blocks",
         "augmentation",
         "muon",
     },

@@ -516,21 +516,23 @@ def test_tokens_take_two_bytes_each_while_their_ids_fit(size, bytes_each):
 
 
 @given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=9), min_size=1), st.data())
-def test_gather_is_the_padded_matrix_of_the_rows(vocabulary, rows, data):
+def test_gather_puts_rows_one_after_another(vocabulary, rows, data):
     dataset = dataset_of(vocabulary, *[{"input_ids": row} for row in rows])
     indices = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1))
-    ids_BxT, lengths_B = dataset.gather(np.array(indices))
-    width = max(len(rows[index]) for index in indices)
-    expected = [rows[index] + [0] * (width - len(rows[index])) for index in indices]
-    assert ids_BxT.tolist() == expected
+    ids_N, lengths_B = dataset.gather(np.array(indices))
+    assert ids_N.tolist() == [token for index in indices for token in rows[index]]
     assert lengths_B.tolist() == [len(rows[index]) for index in indices]
-    assert (ids_BxT.dtype, lengths_B.dtype) == (np.int64, np.int64)
+    assert (ids_N.dtype, lengths_B.dtype) == (np.int64, np.int64)
 
 
-def test_padding_has_the_id_of_pad_wherever_it_stands():
-    vocabulary = Vocabulary(["A", "B", "<PAD>"])
-    dataset = dataset_of(vocabulary, {"tokens": "A B"}, {"tokens": "B A B"})
-    assert dataset.gather(np.array([0, 1]))[0].tolist() == [[0, 1, 2], [1, 0, 1]]
+@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=9), min_size=1), st.data())
+def test_targets_are_shifted_once_within_each_row(vocabulary, rows, data):
+    dataset = dataset_of(vocabulary, *[{"input_ids": row} for row in rows])
+    indices = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1))
+    inputs_M, targets_M, counts_B = dataset.shifted(np.array(indices))
+    assert inputs_M.tolist() == [token for index in indices for token in rows[index][:-1]]
+    assert targets_M.tolist() == [token for index in indices for token in rows[index][1:]]
+    assert counts_B.tolist() == [len(rows[index]) - 1 for index in indices]
 
 
 def test_subset_holds_the_chosen_rows_in_the_order_asked_for(vocabulary, write_rows):
@@ -540,7 +542,7 @@ def test_subset_holds_the_chosen_rows_in_the_order_asked_for(vocabulary, write_r
     assert texts_of(chosen) == ["C A <CLS> <CLS_1> <EOS>", "A B <CLS> <CLS_1> <EOS>"]
     assert chosen.lines_N.tolist() == [5, 2]
     assert [record["n"] for record in chosen.records] == ["C", "A"]
-    assert chosen.gather(np.array([1]))[0].tolist() == [[6, 7, 4, 11, 5]]
+    assert chosen.gather(np.array([1]))[0].tolist() == [6, 7, 4, 11, 5]
 
 
 @pytest.mark.parametrize(
@@ -821,7 +823,7 @@ def test_rows_meet_other_rows_in_another_epoch(ragged):
 
 def test_batches_of_ragged_rows_have_next_to_no_padding(ragged):
     for batches in (ragged.epoch_batches(16, 42, 0), list(ragged.batches_by_length(16))):
-        places = sum(ragged.gather(batch)[0].size for batch in batches)
+        places = sum(len(batch) * int(ragged.lengths_N[batch].max()) for batch in batches)
         assert 1 - ragged.lengths_N.sum() / places < 0.03
 
 

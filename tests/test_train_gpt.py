@@ -138,19 +138,19 @@ def test_accumulated_gradients_equal_one_large_batch(settings):
 
 def test_dropped_tokens_are_a_share_of_the_body_and_never_special(settings):
     run = start(change(settings, token_dropout=0.3))
-    ids_BxT = torch.from_numpy(run.rows.gather(np.arange(40))[0]).repeat(50, 1)
-    dropped_BxT = run.drop_tokens(ids_BxT)
-    body_BxT = torch.isin(ids_BxT, torch.tensor(run.vocabulary.encode(" ".join(LETTERS))))
-    assert torch.equal(dropped_BxT[~body_BxT], ids_BxT[~body_BxT])
-    share = (dropped_BxT == run.vocabulary.unk_id)[body_BxT].float().mean().item()
+    ids_N = torch.from_numpy(run.rows.gather(np.arange(40))[0]).repeat(50)
+    dropped_N = run.drop_tokens(ids_N)
+    body_N = torch.isin(ids_N, torch.tensor(run.vocabulary.encode(" ".join(LETTERS))))
+    assert torch.equal(dropped_N[~body_N], ids_N[~body_N])
+    share = (dropped_N == run.vocabulary.unk_id)[body_N].float().mean().item()
     assert share == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.parametrize(("dropout", "token_dropout"), [(0.0, None), (0.2, 0.0)])
 def test_no_tokens_are_dropped_where_none_should_be(settings, dropout, token_dropout):
     run = start(change(settings, dropout=dropout, token_dropout=token_dropout))
-    ids_BxT = torch.from_numpy(run.rows.gather(np.arange(40))[0])
-    assert torch.equal(run.drop_tokens(ids_BxT), ids_BxT)
+    ids_N = torch.from_numpy(run.rows.gather(np.arange(40))[0])
+    assert torch.equal(run.drop_tokens(ids_N), ids_N)
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
