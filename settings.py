@@ -97,7 +97,8 @@ class TrainSettings:
     )
     attention_dropout: float = option(
         0.0,
-        "Dropout of attention weights. On a CPU, rows of 800 tokens take 1.3 times as long with it.",
+        "Dropout of attention weights. On a CPU, rows of 800 tokens take 1.3 times as long "
+        "with it.",
         group="Model",
         minimum=0,
         below=1,
