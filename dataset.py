@@ -18,19 +18,31 @@ import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from console import UserError, plural, progress_bar
+from row_cache import SMALLEST_FILE, RowCache, new_digest
 from vocabulary import Vocabulary, is_label_token, label_token
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 MOST_ERRORS_SHOWN = 20
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
+_CACHED_ARRAYS = (
+    "tokens",
+    "starts_N",
+    "lengths_N",
+    "classes_N",
+    "body_lengths_N",
+    "lines_N",
+    "groups_N",
+    "sources_N",
+    "augmented_N",
+)
 # Rows whose lengths are sorted together before cutting batches: enough to leave next to no
 # padding, few enough that rows still meet different company in every epoch.
 _BATCHES_SORTED_TOGETHER = 50
@@ -139,7 +151,7 @@ class TokenLabelDataset:
         keep_records: bool = False,
         for_label: bool = False,
     ) -> TokenLabelDataset:
-        """Read a JSONL file of rows.
+        """Read a JSONL file of rows; a large one that was read before, from the cache beside it.
 
         Args:
             path: the file.
@@ -159,10 +171,53 @@ class TokenLabelDataset:
         path = Path(path)
         if unknown_token == "unk" and vocabulary.unk_id is None:
             raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
+        how = {
+            "max_length": max_length,
+            "on_bad_row": on_bad_row,
+            "unknown_token": unknown_token,
+            "group_by": group_by,
+            "for_label": for_label,
+        }
+        # Whole objects are not cached: parsing them takes most of the time of reading.
+        whole_objects = keep_records or on_bad_row == "keep"
+        if whole_objects or not path.is_file() or os.path.getsize(path) < SMALLEST_FILE:
+            return cls._parse(path, vocabulary, keep_records=keep_records, **how)
+        # The path stands in the reasons of skipped rows.
+        cache = RowCache(path, {"path": str(path), "vocabulary": vocabulary.fingerprint(), **how})
+        kept = cache.load()
+        if kept is not None:
+            arrays, facts = kept
+            counts = ReadCounts(**facts.pop("counts"))
+            return cls(vocabulary, max_length, **arrays, **facts, counts=counts)
+        content = new_digest()
+        rows = cls._parse(path, vocabulary, content=content, **how)
+        arrays = {name: getattr(rows, name) for name in _CACHED_ARRAYS}
+        facts = {"group_names": rows.group_names, "counts": asdict(rows.counts)}
+        cache.store(content.digest(), arrays, facts)
+        return rows
+
+    @classmethod
+    def _parse(
+        cls,
+        path: Path,
+        vocabulary: Vocabulary,
+        *,
+        max_length: int,
+        on_bad_row: str,
+        unknown_token: str,
+        group_by: str | None,
+        for_label: bool,
+        keep_records: bool = False,
+        content: Any = None,
+    ) -> TokenLabelDataset:
+        """Read a JSONL file line by line; arguments and errors of `read`.
+
+        `content` is a digest that takes in the file's bytes.
+        """
         builder = RowsBuilder(vocabulary, max_length)
         bad_rows: list[BadRow] = []
         records: list[dict[str, Any]] = []
-        for line, record, problem in read_json_lines(path):
+        for line, record, problem in read_json_lines(path, content):
             try:
                 if problem is not None:
                     raise RowError(problem)
@@ -663,10 +718,11 @@ def cut_row(ids: list[int], max_length: int, img_id: int | None) -> list[int]:
 # ------------------------------------------------------------------------------- files
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
+def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
     """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
 
     The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
+    `content`, where given, is a hashlib digest that takes in the bytes read.
 
     Raises:
         UserError: no such file, or not a file.
@@ -679,6 +735,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
         waiting = 0
         for line, raw in enumerate(handle, 1):
             waiting += len(raw)
+            if content is not None:
+                content.update(raw)
             if waiting > 1_000_000:
                 bar.update(waiting)
                 waiting = 0
