@@ -844,33 +844,28 @@ def split_rows(
     shuffled = random.permutation(len(classes_N))
     # The rows of each component, components in shuffled order.
     order = shuffled[np.argsort(components_N[shuffled], kind="stable")]
-    borders = np.flatnonzero(np.diff(components_N[order])) + 1
-    groups = np.split(order, borders)
-    groups = [groups[i] for i in random.permutation(len(groups))]
+    starts_G = np.flatnonzero(np.diff(components_N[order], prepend=-1))
+    sizes_G = np.diff(starts_G, append=len(order))
+    mixed = random.permutation(len(starts_G))
+    starts_G, sizes_G = starts_G[mixed], sizes_G[mixed]
+    # A component that mixes classes counts for the class of its first row.
+    classes_G = classes_N[order[starts_G]]
 
-    wanted, groups_of = {}, {}
-    for group in groups:
-        # A component that mixes classes counts for the class of its first row.
-        groups_of.setdefault(int(classes_N[group[0]]), []).append(group)
-    for name, members in groups_of.items():
-        rows = sum(len(group) for group in members)
+    chosen = np.zeros(len(classes_N), dtype=bool)
+    for name in np.unique(classes_G):
+        members = np.flatnonzero(classes_G == name)
+        starts, sizes = starts_G[members].tolist(), sizes_G[members].tolist()
+        rows, smallest = sum(sizes), min(sizes)
         # A class that is one group can only be learned, not held out.
-        wanted[name] = min(max(round(fraction * rows), 1), rows - 1) if len(members) > 1 else 0
-
-    held_out: list[np.ndarray] = []
-    for name, members in groups_of.items():
-        room = wanted[name]
-        smallest = min(len(group) for group in members)
-        for group in members:
+        wanted = min(max(round(fraction * rows), 1), rows - 1) if len(sizes) > 1 else 0
+        room = wanted
+        for start, size in zip(starts, sizes, strict=True):
             # The smallest group may overshoot, so that no class stays without a held-out row.
-            if len(group) <= room or (room == wanted[name] > 0 and len(group) == smallest):
-                held_out.append(group)
-                room -= len(group)
+            if size <= room or (room == wanted > 0 and size == smallest):
+                chosen[order[start : start + size]] = True
+                room -= size
             if room <= 0:
                 break
-    chosen = np.zeros(len(classes_N), dtype=bool)
-    if held_out:
-        chosen[np.concatenate(held_out)] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
