@@ -486,7 +486,8 @@ class RowsBuilder:
         ids = cut_row(row.ids, self.max_length, self.vocabulary.img_id)
         removed = len(row.ids) - len(ids)
         self.starts.append(len(self.tokens))
-        self.tokens.extend(ids)
+        # By way of an array, which takes half as long as extending by a list.
+        self.tokens.extend(array(self.tokens.typecode, ids))
         self.lengths.append(len(ids))
         self.classes.append(row.label_class)
         self.body_lengths.append(row.body_length - removed)
