@@ -18,19 +18,31 @@ import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from console import UserError, plural, progress_bar
+from row_cache import SMALLEST_FILE, RowCache, new_digest
 from vocabulary import Vocabulary, is_label_token, label_token
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 MOST_ERRORS_SHOWN = 20
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
+_CACHED_ARRAYS = (
+    "tokens",
+    "starts_N",
+    "lengths_N",
+    "classes_N",
+    "body_lengths_N",
+    "lines_N",
+    "groups_N",
+    "sources_N",
+    "augmented_N",
+)
 # Rows whose lengths are sorted together before cutting batches: enough to leave next to no
 # padding, few enough that rows still meet different company in every epoch.
 _BATCHES_SORTED_TOGETHER = 50
@@ -139,7 +151,7 @@ class TokenLabelDataset:
         keep_records: bool = False,
         for_label: bool = False,
     ) -> TokenLabelDataset:
-        """Read a JSONL file of rows.
+        """Read a JSONL file of rows; a large one that was read before, from the cache beside it.
 
         Args:
             path: the file.
@@ -159,10 +171,53 @@ class TokenLabelDataset:
         path = Path(path)
         if unknown_token == "unk" and vocabulary.unk_id is None:
             raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
+        how = {
+            "max_length": max_length,
+            "on_bad_row": on_bad_row,
+            "unknown_token": unknown_token,
+            "group_by": group_by,
+            "for_label": for_label,
+        }
+        # Whole objects are not cached: parsing them takes most of the time of reading.
+        whole_objects = keep_records or on_bad_row == "keep"
+        if whole_objects or not path.is_file() or os.path.getsize(path) < SMALLEST_FILE:
+            return cls._parse(path, vocabulary, keep_records=keep_records, **how)
+        # The path stands in the reasons of skipped rows.
+        cache = RowCache(path, {"path": str(path), "vocabulary": vocabulary.fingerprint(), **how})
+        kept = cache.load()
+        if kept is not None:
+            arrays, facts = kept
+            counts = ReadCounts(**facts.pop("counts"))
+            return cls(vocabulary, max_length, **arrays, **facts, counts=counts)
+        content = new_digest()
+        rows = cls._parse(path, vocabulary, content=content, **how)
+        arrays = {name: getattr(rows, name) for name in _CACHED_ARRAYS}
+        facts = {"group_names": rows.group_names, "counts": asdict(rows.counts)}
+        cache.store(content.digest(), arrays, facts)
+        return rows
+
+    @classmethod
+    def _parse(
+        cls,
+        path: Path,
+        vocabulary: Vocabulary,
+        *,
+        max_length: int,
+        on_bad_row: str,
+        unknown_token: str,
+        group_by: str | None,
+        for_label: bool,
+        keep_records: bool = False,
+        content: Any = None,
+    ) -> TokenLabelDataset:
+        """Read a JSONL file line by line; arguments and errors of `read`.
+
+        `content` is a digest that takes in the file's bytes.
+        """
         builder = RowsBuilder(vocabulary, max_length)
         bad_rows: list[BadRow] = []
         records: list[dict[str, Any]] = []
-        for line, record, problem in read_json_lines(path):
+        for line, record, problem in read_json_lines(path, content):
             try:
                 if problem is not None:
                     raise RowError(problem)
@@ -431,7 +486,8 @@ class RowsBuilder:
         ids = cut_row(row.ids, self.max_length, self.vocabulary.img_id)
         removed = len(row.ids) - len(ids)
         self.starts.append(len(self.tokens))
-        self.tokens.extend(ids)
+        # By way of an array, which takes half as long as extending by a list.
+        self.tokens.extend(array(self.tokens.typecode, ids))
         self.lengths.append(len(ids))
         self.classes.append(row.label_class)
         self.body_lengths.append(row.body_length - removed)
@@ -663,10 +719,11 @@ def cut_row(ids: list[int], max_length: int, img_id: int | None) -> list[int]:
 # ------------------------------------------------------------------------------- files
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
+def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
     """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
 
     The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
+    `content`, where given, is a hashlib digest that takes in the bytes read.
 
     Raises:
         UserError: no such file, or not a file.
@@ -679,6 +736,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any, str | None]]:
         waiting = 0
         for line, raw in enumerate(handle, 1):
             waiting += len(raw)
+            if content is not None:
+                content.update(raw)
             if waiting > 1_000_000:
                 bar.update(waiting)
                 waiting = 0
@@ -786,33 +845,28 @@ def split_rows(
     shuffled = random.permutation(len(classes_N))
     # The rows of each component, components in shuffled order.
     order = shuffled[np.argsort(components_N[shuffled], kind="stable")]
-    borders = np.flatnonzero(np.diff(components_N[order])) + 1
-    groups = np.split(order, borders)
-    groups = [groups[i] for i in random.permutation(len(groups))]
+    starts_G = np.flatnonzero(np.diff(components_N[order], prepend=-1))
+    sizes_G = np.diff(starts_G, append=len(order))
+    mixed = random.permutation(len(starts_G))
+    starts_G, sizes_G = starts_G[mixed], sizes_G[mixed]
+    # A component that mixes classes counts for the class of its first row.
+    classes_G = classes_N[order[starts_G]]
 
-    wanted, groups_of = {}, {}
-    for group in groups:
-        # A component that mixes classes counts for the class of its first row.
-        groups_of.setdefault(int(classes_N[group[0]]), []).append(group)
-    for name, members in groups_of.items():
-        rows = sum(len(group) for group in members)
+    chosen = np.zeros(len(classes_N), dtype=bool)
+    for name in np.unique(classes_G):
+        members = np.flatnonzero(classes_G == name)
+        starts, sizes = starts_G[members].tolist(), sizes_G[members].tolist()
+        rows, smallest = sum(sizes), min(sizes)
         # A class that is one group can only be learned, not held out.
-        wanted[name] = min(max(round(fraction * rows), 1), rows - 1) if len(members) > 1 else 0
-
-    held_out: list[np.ndarray] = []
-    for name, members in groups_of.items():
-        room = wanted[name]
-        smallest = min(len(group) for group in members)
-        for group in members:
+        wanted = min(max(round(fraction * rows), 1), rows - 1) if len(sizes) > 1 else 0
+        room = wanted
+        for start, size in zip(starts, sizes, strict=True):
             # The smallest group may overshoot, so that no class stays without a held-out row.
-            if len(group) <= room or (room == wanted[name] > 0 and len(group) == smallest):
-                held_out.append(group)
-                room -= len(group)
+            if size <= room or (room == wanted > 0 and size == smallest):
+                chosen[order[start : start + size]] = True
+                room -= size
             if room <= 0:
                 break
-    chosen = np.zeros(len(classes_N), dtype=bool)
-    if held_out:
-        chosen[np.concatenate(held_out)] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 

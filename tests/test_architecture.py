@@ -20,6 +20,7 @@ FLOORS = [
         "blocks",
         "augmentation",
         "muon",
+        "row_cache",
     },
     {"dataset", "image_tokens", "model", "checkpoint", "calibration"},
     {"leaks", "baselines", "generation", "evaluation"},
