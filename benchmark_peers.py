@@ -336,7 +336,10 @@ def export_onnx(model: nn.Module, path: Path) -> None:
         (torch.zeros(2, 4, dtype=torch.int64), cache),
         str(path),
         dynamo=True,
-        dynamic_shapes=({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, [{0: Dim.DYNAMIC, 2: Dim.DYNAMIC}] * count),
+        dynamic_shapes=(
+            {0: Dim.DYNAMIC, 1: Dim.DYNAMIC},
+            [{0: Dim.DYNAMIC, 2: Dim.DYNAMIC}] * count,
+        ),
         input_names=["ids", *(f"past_{i}" for i in range(count))],
         output_names=["logits", *(f"present_{i}" for i in range(count))],
         verbose=False,
