@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,9 +38,20 @@ from benchmark_report import (
     target_rows,
     targets_table,
 )
+from benchmark_work import (
+    CPU_SIZES,
+    GPU_SIZES,
+    Job,
+    Sizes,
+    counted_parameters,
+    forward_flops,
+    training_flops,
+    vocabulary_of,
+    write_rows,
+)
 from command_line import read_settings, to_yaml
 from console import format_duration, format_table, progress_bar, run_command, tell
-from run_folder import RunFolder, RunLog, atomic_write, json_line, write_atomically
+from run_folder import RunFolder, RunLog, write_atomically
 from settings import BenchmarkSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -48,7 +59,6 @@ if TYPE_CHECKING:
 
     from model import Precision, TrainedModel
     from train_gpt import TrainingRun
-    from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent
 OUTPUT = Path("outputs/benchmark")
@@ -57,98 +67,6 @@ DROPOUT = 0.1
 OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
 TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
 NOT_INSTALLED = "not installed: pip install -r requirements-benchmark.txt"
-
-
-# ------------------------------------------------------------------------------- what to measure
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Of a model; the default is that of the toolkit."""
-
-    n_layer: int = 6
-    n_head: int = 8
-    n_embd: int = 384
-    n_positions: int = 1024
-    codes: int = 500  # with 10 labels and 6 special tokens the vocabulary
-
-
-@dataclass(frozen=True)
-class Job:
-    """Rows to train on.
-
-    Attributes:
-        name: how it is called in the tables.
-        lengths: tokens of each row; a round trains on all of them once.
-        batch_size: rows of a step.
-        shape: of the model.
-        full: only measured with --full.
-    """
-
-    name: str
-    lengths: tuple[int, ...]
-    batch_size: int
-    shape: Shape = Shape()
-    full: bool = False
-
-    @property
-    def is_ragged(self) -> bool:
-        """Whether the rows differ in length."""
-        return len(set(self.lengths)) > 1
-
-
-def equal(name: str, rows: int, length: int, steps: int, **more: Any) -> Job:
-    """`steps` batches of equal rows."""
-    return Job(name, (length,) * (rows * steps), rows, **more)
-
-
-def ragged(rows: int, batch_size: int, shortest: int, longest: int, **more: Any) -> Job:
-    """Rows whose lengths are spread evenly."""
-    step = (longest - shortest) / (rows - 1)
-    lengths = tuple(round(shortest + step * row) for row in range(rows))
-    return Job(f"rows of {shortest} to {longest}", lengths, batch_size, **more)
-
-
-RAGGED = ragged(32, 8, 32, 789)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured on a kind of device; the tests take less."""
-
-    jobs: tuple[Job, ...] = (equal("64 x 54", 64, 54, 2), equal("8 x 789", 8, 789, 1))
-    ragged: Job = RAGGED
-    shape: Shape = Shape()  # of the model that decodes, classifies and starts
-    batches: tuple[int, ...] = (1, 64)
-    batches_full: tuple[int, ...] = (1, 16, 64)
-    prompt: int = 8
-    new_tokens: int = 100
-    row_length: int = 54
-    rows_classified: int = 2048
-    rows_read: int = 60_000
-    rows_read_full: int = 1_000_000
-    rounds: int = 3
-    rounds_full: int = 7
-    starts: int = 5
-    squares: tuple[int, ...] = (1024, 2048, 4096)
-    copied: int = 1 << 28  # bytes
-
-
-CPU_SIZES = Sizes()
-GPT2_SMALL = Shape(n_layer=12, n_head=12, n_embd=768, codes=50_241)
-GPU_SIZES = replace(
-    CPU_SIZES,
-    jobs=(
-        equal("1024 x 54", 1024, 54, 8),
-        equal("16 x 1024, 124M", 16, 1024, 8, shape=GPT2_SMALL, full=True),
-    ),
-    ragged=ragged(1024, 64, 32, 789),
-    batches=(1, 64, 256),
-    batches_full=(1, 16, 64, 256),
-    rows_classified=60_000,
-    squares=(4096, 8192),
-    copied=1 << 31,
-)
 
 
 # ------------------------------------------------------------------------------- targets
@@ -163,53 +81,30 @@ TARGETS = (
     Target("training", "rows of 32 to 789, against equal rows", 0.9),
     Target("training", f"rows of 32 to 789, against {TRAINER}", 2.0),
     Target("generation", "batch 64, bf16 against generate fp32", 4.0),
-    Target("generation", "batch 64, bf16 against CTranslate2", 1.0),
-    Target("generation", "batch 64, bf16 against ONNX Runtime", 1.0),
+    Target("generation", "batch 64, bf16 against CTranslate2", 1.0, full=True),
+    Target("generation", "batch 64, bf16 against ONNX Runtime", 1.0, full=True),
     Target("generation", "batch 1, fp32 against generate fp32", 2.0),
     Target("generation", "batch 1, bf16 against generate fp32", 3.0),
     Target("classification", "file to predictions, of the matmul peak", 0.6, "%"),
     Target("reading", "60,000 rows, first", 2.0, "s", at_most=True),
     Target("reading", "60,000 rows, again", 0.2, "s", at_most=True),
-    Target("reading", "1,000,000 rows, first", 40.0, "s", at_most=True),
+    Target("reading", "1,000,000 rows, first", 40.0, "s", at_most=True, full=True),
     # 4 bytes a token of 54 million, and 500 MB
-    Target("reading", "1,000,000 rows, peak memory", 716.0, "MB", at_most=True),
+    Target("reading", "1,000,000 rows, peak memory", 716.0, "MB", at_most=True, full=True),
     *(Target("starting", f"{name} --help", 0.3, "s", at_most=True) for name in COMMANDS),
     Target("starting", "inference.py --prompt, time of a bare process", 1.2, at_most=True),
     Target("training", "1024 x 54, as shipped, of the matmul peak", 0.25, "%", device="cuda"),
     Target("training", f"1024 x 54, as shipped, against {TRAINER}", 3.0, device="cuda"),
-    Target("training", "16 x 1024, 124M, as shipped, of the matmul peak", 0.4, "%", device="cuda"),
+    Target(
+        "training",
+        "16 x 1024, 124M, as shipped, of the matmul peak",
+        0.4,
+        "%",
+        device="cuda",
+        full=True,
+    ),
     Target("generation", "batch 64, bf16 against the best generate", 5.0, device="cuda"),
 )
-
-
-# ------------------------------------------------------------------------------- arithmetic
-
-
-def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
-    """Floating-point operations of a training step that cannot be avoided.
-
-    6 a parameter and token (2 forward, 4 backward), and causal attention: 6 x layers x width x
-    length a token.
-
-    Args:
-        parameters: position embeddings left out, the tied head counted once.
-        shape: of the model.
-        lengths: tokens that each row feeds into the model.
-    """
-    attention = 6 * shape.n_layer * shape.n_embd * sum(length**2 for length in lengths)
-    return 6.0 * parameters * sum(lengths) + attention
-
-
-def forward_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
-    """The same for a forward pass: a third."""
-    return training_flops(parameters, shape, lengths) / 3
-
-
-def counted_parameters(model: torch.nn.Module, head: bool) -> int:
-    """Parameters that multiply every token; without the head where it is not needed."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    total -= model.transformer.wpe.weight.numel()
-    return total if head else total - model.transformer.wte.weight.numel()
 
 
 # ------------------------------------------------------------------------------- measuring
@@ -323,46 +218,15 @@ def machine_limits(bench: Bench) -> Comparison:
     # a copy reads and writes
     copy = bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied)
     contenders = {
-        "matrix product bf16, GFLOP/s": bench.peak(torch.bfloat16),
-        "matrix product fp32, GFLOP/s": bench.peak(torch.float32),
-        "memory copy, GB/s read and written": copy,
+        "matrix product, bf16": bench.peak(torch.bfloat16),
+        "matrix product, fp32": bench.peak(torch.float32),
+        "memory copy, read and written": copy,
     }
     for measure in contenders.values():
         measure()
     values = bench.take_turns("limits", contenders)
-    return Comparison("Limits of the machine", "/s", [Entry(n, v) for n, v in values.items()])
-
-
-# ------------------------------------------------------------------------------- rows
-
-
-def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:
-    """Write labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
-
-    Args:
-        path: the JSONL file.
-        vocabulary: made by `Vocabulary.for_images`.
-        lengths: tokens of each row, 6 at least.
-        seed: of the codes.
-    """
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
-    with atomic_write(path) as handle:
-        for number, length in enumerate(lengths):
-            body = " ".join([codes[i] for i in random.integers(len(codes), size=length - 5)])
-            label = vocabulary.labels[number % len(vocabulary.labels)]
-            text = f"<IMG> {body} </IMG> <CLS> <CLS_{label}> <EOS>"
-            handle.write(json_line({"tokens": text, "label": label}))
-    return path
-
-
-def vocabulary_of(shape: Shape) -> Vocabulary:
-    """Codes and ten labels."""
-    from vocabulary import Vocabulary
-
-    return Vocabulary.for_images(shape.codes, map(str, range(10)))
+    entries = [Entry(name, found) for name, found in values.items()]
+    return Comparison("Limits of the machine", "GFLOP/s or GB/s", entries, race=False)
 
 
 # ------------------------------------------------------------------------------- training
@@ -673,7 +537,7 @@ def measure_classification(bench: Bench) -> Findings:
         entries.append(Entry(name, found, share=share))
     title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"
     title += f", {bench.precision.name}; {PEAK} {peak:,.0f} GFLOP/s"
-    findings.add(Comparison(title, "rows/s", entries))
+    findings.add(Comparison(title, "rows/s", entries, race=False))
     findings.reach(f"file to predictions, of the {PEAK}", entries[0].share)
     return findings
 
@@ -714,7 +578,7 @@ def measure_reading(bench: Bench) -> Findings:
             bar.update()
     entries = [Entry(name, seconds) for name, seconds in times.items()]
     title = f"Reading {sizes.rows_read:,} rows of {sizes.row_length} tokens"
-    findings.add(Comparison(title, "s", entries))
+    findings.add(Comparison(title, "s", entries, race=False))
     for entry in entries:
         findings.reach(f"{sizes.rows_read:,} rows, {entry.name}", entry.median)
     if bench.settings.full:
@@ -729,12 +593,11 @@ def measure_reading(bench: Bench) -> Findings:
                 results.append(json.loads(output))
                 bar.update()
         title = f"Reading {rows:,} rows of {sizes.row_length} tokens in a process of its own"
-        findings.add(
-            Comparison(
-                title, "s", [Entry(n, [r["seconds"]], f"peak memory {r['bytes'] / 1e6:,.0f} MB")
-                             for n, r in zip(times, results, strict=True)]
-            )
-        )  # fmt: skip
+        entries = [
+            Entry(name, [result["seconds"]], f"peak memory {result['bytes'] / 1e6:,.0f} MB")
+            for name, result in zip(times, results, strict=True)
+        ]
+        findings.add(Comparison(title, "s", entries, race=False))
         findings.reach(f"{rows:,} rows, first", results[0]["seconds"])
         findings.reach(f"{rows:,} rows, peak memory", results[0]["bytes"] / 1e6)
     return findings
@@ -752,12 +615,18 @@ def child(arguments: list[str]) -> str:
 
 # ------------------------------------------------------------------------------- starting
 
-# What nobody can do without: torch, transformers' model, its weights, one forward pass.
+# What no command can do without: torch, transformers' GPT-2, the weights, one forward pass.
 BARE_PROGRAM = """
 import sys
 import torch
-from transformers import GPT2LMHeadModel
-model = GPT2LMHeadModel.from_pretrained(sys.argv[1]).to(sys.argv[2]).eval()
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+with torch.device("meta"):
+    model = GPT2LMHeadModel(GPT2Config.from_json_file(sys.argv[1] + "/config.json"))
+weights = load_file(sys.argv[1] + "/model.safetensors")
+weights["lm_head.weight"] = weights["transformer.wte.weight"]
+model.load_state_dict(weights, assign=True)
+model.to(sys.argv[2]).eval()
 with torch.inference_mode():
     print(model(torch.tensor([[2, 7]], device=sys.argv[2])).logits[0, -1].argmax().item())
 """
@@ -788,7 +657,9 @@ def measure_starting(bench: Bench) -> Findings:
         for measure in contenders.values():
             measure()
         values = bench.take_turns(title.lower(), contenders)
-        found = Comparison(title, "s", [Entry(name, v) for name, v in values.items()])
+        found = Comparison(
+            title, "s", [Entry(name, v) for name, v in values.items()], race=len(values) == 2
+        )
         findings.add(found)
         for entry in found.entries:
             findings.reach(f"{entry.name} --help", entry.median)

@@ -14,7 +14,9 @@ in the cache.
 from __future__ import annotations
 
 import copy
+import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -327,12 +329,14 @@ def export_onnx(model: nn.Module, path: Path) -> None:
     import onnxscript  # noqa: F401  (torch.onnx needs it and would raise an error of its own)
     from torch.export import Dim
 
+    warnings.simplefilter("ignore", FutureWarning)  # of torch about its own exporter
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     config = model.config
     count = 2 * config.n_layer
     shape = (2, config.n_head, 3, config.n_embd // config.n_head)
     cache = [torch.zeros(shape) for _ in range(count)]
     torch.onnx.export(
-        _WithCache(copy.deepcopy(model).eval()),
+        _WithCache(copy.deepcopy(model)).eval(),
         (torch.zeros(2, 4, dtype=torch.int64), cache),
         str(path),
         dynamo=True,

@@ -1,9 +1,9 @@
 """What benchmark.py found, as tables: contenders beside one another, targets, the machine.
 
-comparison = Comparison("Training", "tokens/s", [Entry("ours", [9, 10, 11]), Entry("peer", [5])])
-findings.add(comparison)                             # tells the table
-findings.reach("training, against the best peer", comparison.lead(lambda name: True))
-save_report(folder, describe_machine(device), findings.comparisons, rows)
+    comparison = Comparison("Training", "tokens/s", [Entry("ours", [9]), Entry("peer", [5])])
+    findings.add(comparison)                             # tells the table
+    findings.reach("training, against the best peer", comparison.lead(lambda name: True))
+    save_report(folder, describe_machine(device), findings.comparisons, rows)
 """
 
 from __future__ import annotations
@@ -62,11 +62,13 @@ class Comparison:
         title: what it is about.
         unit: of the values; what ends in /s is better where it is larger.
         entries: who took part; the first is ours.
+        race: whether all did the same, so that one is faster than another.
     """
 
     title: str
     unit: str
     entries: list[Entry]
+    race: bool = True
 
     def best(self, entry: Entry) -> float | None:
         """The best round of an entry."""
@@ -86,7 +88,7 @@ class Comparison:
 
         Args:
             among: whether a name is one of the others; the entry itself never is.
-            of: the entry; None = the first, then our own other runs count only by full name.
+            of: the entry; None = the first.
         """
         mine = of or self.entries[0]
         others = [entry for entry in self.entries if entry is not mine and among(entry.name)]
@@ -96,20 +98,20 @@ class Comparison:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as text."""
         shares = any(entry.share is not None for entry in self.entries)
-        header = ["", f"median {self.unit}", "best", "ours is x as fast"]
+        header = ["", f"median {self.unit}", "best"]
+        header += ["ours is x as fast"] if self.race else []
+        header += ["of the peak"] if shares else []
         rows = []
         for entry in self.entries:
-            factor = self.advantage(self.entries[0], entry)
-            cells = [
-                entry.name,
-                figure(entry.median),
-                figure(self.best(entry)),
-                "" if factor is None or entry is self.entries[0] else f"{factor:.2f}",
-            ]
+            cells = [entry.name, figure(entry.median), figure(self.best(entry))]
+            if self.race:
+                factor = self.advantage(self.entries[0], entry)
+                first = entry is self.entries[0]
+                cells.append("" if factor is None or first else f"{factor:.2f}")
             if shares:
                 cells.append("" if entry.share is None else f"{entry.share:.0%}")
             rows.append([*cells, entry.note])
-        return [*header, *(["of the peak"] if shares else []), ""], rows
+        return [*header, ""], rows
 
 
 def figure(value: float | None) -> str:
@@ -156,6 +158,7 @@ class Target:
         unit: "x" times as fast, "%" a share, "s" or "MB".
         at_most: reached from above instead of from below.
         device: where it holds.
+        full: only measured with --full.
     """
 
     section: str
@@ -164,6 +167,7 @@ class Target:
     unit: str = "x"
     at_most: bool = False
     device: str = "cpu"
+    full: bool = False
 
     def show(self, value: float) -> str:
         """A value in the target's unit."""
@@ -194,7 +198,9 @@ def targets_table(
         elif target.device != device:
             measured = f"not measured: --device {target.device}"
         else:
-            measured = "not measured: not in this run (--full), or a peer is missing"
+            measured = "not measured: " + (
+                "--full, or a peer is missing" if target.full else "a peer is missing"
+            )
         rows.append(
             {
                 "target": (f"{target.device}: " if target.device != "cpu" else "") + target.key,
