@@ -10,7 +10,11 @@ Prints tables and writes them to outputs/benchmark: benchmark.json (every round)
 What is compared takes turns in one process (A B C A B C ...), since the speed of a virtual machine
 drifts: a figure is the median of its rounds, the best round stands beside it. Before the first
 round everything runs once unmeasured. The limit is the machine's own matrix product, measured in
-the same turns.
+the same turns. How we let the C library keep memory and threads sleep (blocks.py, console.py) holds
+for the whole process, so the peers have it too.
+
+Same work: the same model, dropout and precision for all, attention dropout 0. As shipped: each
+with its own defaults, but dropout of embeddings and residuals 0.1 for all.
 """
 
 from __future__ import annotations
@@ -57,6 +61,7 @@ from settings import BenchmarkSettings, TrainSettings
 if TYPE_CHECKING:
     import torch
 
+    from benchmark_peers import TrainerEpochs
     from model import Precision, TrainedModel
     from train_gpt import TrainingRun
 
@@ -66,10 +71,8 @@ COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py", "benchmark.py")
 DROPOUT = 0.1
 OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
 TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
+Measure = Callable[[], float]  # runs once, returns a rate or seconds
 NOT_INSTALLED = "not installed: pip install -r requirements-benchmark.txt"
-
-
-# ------------------------------------------------------------------------------- targets
 
 
 TARGETS = (
@@ -153,60 +156,61 @@ class Bench:
     def take_turns(
         self,
         title: str,
-        contenders: dict[str, Callable[[], float]],
-        trainer: Callable[[int, Callable[[], None]], list[float]] | None = None,
-    ) -> dict[str, list[float]]:
-        """Let all measure themselves in turn, round by round.
+        contenders: dict[str, Measure],
+        peers: dict[str, Callable[[], Measure]] | None = None,
+        trainer: Callable[[], TrainerEpochs] | None = None,
+    ) -> tuple[dict[str, list[float]], list[Entry]]:
+        """Let all measure themselves in turn, round by round, after a first round unmeasured.
+
+        A peer that is missing or fails costs nothing but its own figures.
 
         Args:
             title: words on the progress bar.
-            contenders: name -> a function that measures itself once; run once before.
-            trainer: from `benchmark_peers.trainer_epochs`; its epochs are the rounds.
+            contenders: name -> a function that measures itself once.
+            peers: name -> a function that makes a contender.
+            trainer: makes the function of `benchmark_peers.trainer_epochs`, whose epochs are then
+                the rounds.
 
         Returns:
-            name -> figure of each round; for TRAINER seconds.
+            name -> figure of each round (for TRAINER seconds); an entry for each missing peer.
         """
-        values: dict[str, list[float]] = {name: [] for name in contenders}
-        with progress_bar(title, self.rounds, "round") as bar:
+        contenders, missing, run_trainer = dict(contenders), [], None
+        with progress_bar(title, self.rounds + 1, "round") as bar:
+            for measure in contenders.values():
+                measure()
+            for name, make in (peers or {}).items():
+                try:
+                    measure = make()
+                    measure()
+                    contenders[name] = measure
+                except Exception as error:  # whatever it is, it is the peer's
+                    missing.append(missing_peer(name, error))
+            try:
+                run_trainer = trainer() if trainer else None
+            except Exception as error:
+                missing.append(missing_peer(TRAINER, error))
+            bar.update()
+            values: dict[str, list[float]] = {name: [] for name in contenders}
 
             def one_round() -> None:
                 for name, measure in contenders.items():
                     values[name].append(measure())
                 bar.update()
 
-            if trainer is None:
+            if run_trainer is None:
                 for _ in range(self.rounds):
                     one_round()
             else:
-                epochs = iter(range(self.rounds + 1))  # the first one prepares
-                seconds = trainer(self.rounds + 1, lambda: next(epochs) and one_round())
-                values[TRAINER] = seconds[1:]
-        return values
+                values[TRAINER] = run_trainer(self.rounds, one_round)
+        return values, missing
 
 
-def made_ready(
-    peers: dict[str, Callable[[], Callable[..., Any]]], run: bool = True
-) -> tuple[dict[str, Callable[..., Any]], list[Entry]]:
-    """Make peers and run each once; one that is missing or fails becomes an entry that says so.
-
-    Args:
-        peers: name -> a function that makes the peer.
-        run: whether to run what was made.
-    """
-    ready, missing = {}, []
-    for name, make in peers.items():
-        try:
-            peer = make()
-            if run:
-                peer()
-        except ImportError:
-            missing.append(Entry(name, note=NOT_INSTALLED))
-        except Exception as error:  # a peer's trouble must not cost the whole measurement
-            reason = (str(error).splitlines() or [""])[0][:120]
-            missing.append(Entry(name, note=f"failed: {type(error).__name__}: {reason}"))
-        else:
-            ready[name] = peer
-    return ready, missing
+def missing_peer(name: str, error: Exception) -> Entry:
+    """What stands in the table for a peer that could not be made or run."""
+    if isinstance(error, ImportError):
+        return Entry(name, note=NOT_INSTALLED)
+    reason = (str(error).splitlines() or [""])[0][:120]
+    return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
 
 
 def machine_limits(bench: Bench) -> Comparison:
@@ -222,9 +226,7 @@ def machine_limits(bench: Bench) -> Comparison:
         "matrix product, fp32": bench.peak(torch.float32),
         "memory copy, read and written": copy,
     }
-    for measure in contenders.values():
-        measure()
-    values = bench.take_turns("limits", contenders)
+    values, _ = bench.take_turns("limits", contenders)
     entries = [Entry(name, found) for name, found in values.items()]
     return Comparison("Limits of the machine", "GFLOP/s or GB/s", entries, race=False)
 
@@ -287,11 +289,11 @@ def our_epoch(run: TrainingRun) -> Callable[[], None]:
 
 def training_peers(
     bench: Bench, job: Job, run: TrainingRun, shipped: bool
-) -> tuple[dict[str, Callable[[], None]], Callable | None, list[Entry]]:
+) -> tuple[dict[str, Callable[[], Callable[[], None]]], Callable[[], TrainerEpochs]]:
     """Other ways to train the model of `run` on its rows.
 
     Returns:
-        name -> one epoch; Trainer's epochs (None where it is missing); what is missing.
+        name -> a function that makes one epoch; one that makes Trainer's epochs.
     """
     import torch
 
@@ -312,7 +314,7 @@ def training_peers(
         loss = torch.compile(model.loss) if compiled else model.loss
         return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
 
-    def trainer() -> Callable[[int, Callable[[], None]], list[float]]:
+    def trainer() -> TrainerEpochs:
         tokenizer = bench.folder / "tokenizer"
         tokenizer.mkdir(exist_ok=True)
         run.vocabulary.save_tokenizer(tokenizer)
@@ -322,9 +324,7 @@ def training_peers(
     peers = {LOOP: transformers_loop, MINIMAL: lambda: minimal(compiled=False)}
     if bench.settings.full and not job.is_ragged:
         peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
-    ready, missing = made_ready(peers)
-    made, no_trainer = made_ready({TRAINER: trainer}, run=False)
-    return ready, made.get(TRAINER), missing + no_trainer
+    return peers, trainer
 
 
 def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
@@ -335,27 +335,23 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
     inputs = [length - 1 for length in job.lengths]
     with ExitStack() as stack:
         run = stack.enter_context(training_run(bench, job, shipped))
-        epochs, tokens = {OURS: our_epoch(run)}, {}
+        tokens = sum(inputs)
+        contenders = {OURS: bench.rate(our_epoch(run), tokens)}
         if job.is_ragged:
             mean = round(statistics.mean(job.lengths))
             even = replace(job, lengths=(mean,) * len(job.lengths))
-            epochs[EVEN] = our_epoch(stack.enter_context(training_run(bench, even, shipped)))
-            tokens[EVEN] = (mean - 1) * len(even.lengths)
-        for epoch in epochs.values():
-            epoch()
-        peers, trainer, missing = training_peers(bench, job, run, shipped)
-        contenders = {
-            name: bench.rate(epoch, tokens.get(name, sum(inputs)))
-            for name, epoch in {**epochs, **peers}.items()
-        }
+            even_run = stack.enter_context(training_run(bench, even, shipped))
+            even_tokens = (mean - 1) * len(even.lengths)
+            contenders[EVEN] = bench.rate(our_epoch(even_run), even_tokens)
         contenders[PEAK] = bench.peak(bench.precision.dtype)
-        contenders[PEAK]()
-        values = bench.take_turns(f"training {job.name}", contenders, trainer)
+        makers, trainer = training_peers(bench, job, run, shipped)
+        peers = {name: lambda m=make: bench.rate(m(), tokens) for name, make in makers.items()}
+        values, missing = bench.take_turns(f"training {job.name}", contenders, peers, trainer)
         flops = training_flops(counted_parameters(run.model, head=True), job.shape, inputs)
     peak = statistics.median(values.pop(PEAK))
-    if trainer is not None:
-        values[TRAINER] = [sum(inputs) / seconds for seconds in values[TRAINER]]
-    gflops_a_token = 1e-9 * flops / sum(inputs)
+    if TRAINER in values:
+        values[TRAINER] = [tokens / seconds for seconds in values[TRAINER]]
+    gflops_a_token = 1e-9 * flops / tokens
     entries = [
         # Equal rows are other work: their attention reaches less far.
         Entry(name, v, share=statistics.median(v) * gflops_a_token / peak if name != EVEN else None)
@@ -474,12 +470,11 @@ def measure_generation(bench: Bench) -> Findings:
             )
 
         runs = {name: lambda d=decoder: ours(d) for name, decoder in reversed(decoders.items())}
-        for run in runs.values():
-            run()
-        peers, missing = made_ready(generation_peers(bench, trained, prompts))
         amount = batch * sizes.new_tokens
-        contenders = {name: bench.rate(run, amount) for name, run in {**runs, **peers}.items()}
-        values = bench.take_turns(f"generation, batch {batch}", contenders)
+        contenders = {name: bench.rate(run, amount) for name, run in runs.items()}
+        makers = generation_peers(bench, trained, prompts)
+        peers = {name: lambda m=make, a=amount: bench.rate(m(), a) for name, make in makers.items()}
+        values, missing = bench.take_turns(f"generation, batch {batch}", contenders, peers)
         title = f"Generation, batch {batch}, {sizes.new_tokens} new tokens after {sizes.prompt}"
         entries = [Entry(name, v) for name, v in values.items()] + missing
         found = Comparison(f"{title}, top-k 50", "tokens/s", entries)
@@ -524,9 +519,7 @@ def measure_classification(bench: Bench) -> Findings:
         "file to evaluation folder": timed(evaluate_file),
         PEAK: bench.peak(bench.precision.dtype),
     }
-    for measure in contenders.values():
-        measure()
-    values = bench.take_turns("classification", contenders)
+    values, _ = bench.take_turns("classification", contenders)
     peak = statistics.median(values.pop(PEAK))
     # A row is read up to its <CLS>, and the head is needed for ten tokens only.
     parameters = counted_parameters(trained.model, head=False)
@@ -654,9 +647,7 @@ def measure_starting(bench: Bench) -> Findings:
             "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
         },
     }.items():
-        for measure in contenders.values():
-            measure()
-        values = bench.take_turns(title.lower(), contenders)
+        values, _ = bench.take_turns(title.lower(), contenders)
         found = Comparison(
             title, "s", [Entry(name, v) for name, v in values.items()], race=len(values) == 2
         )

@@ -33,6 +33,8 @@ LEARNING_RATE, LARGEST_NORM = 1e-3, 1.0
 TOP_K = 50
 
 Batch = dict[str, Tensor]
+# (rounds, between) -> seconds of each round
+TrainerEpochs = Callable[[int, Callable[[], None]], list[float]]
 
 
 # ------------------------------------------------------------------------------- minimal GPT-2
@@ -204,12 +206,13 @@ def trainer_epochs(
     batch_size: int,
     precision: Precision,
     output_dir: Path,
-) -> Callable[[int, Callable[[], None]], list[float]]:
+) -> TrainerEpochs:
     """`transformers.Trainer` with dynamic padding, ready to train; nothing is saved or evaluated.
 
     Returns:
-        A function (epochs, between) -> seconds of each epoch. It calls `between` after every
-        epoch, so that Trainer, which keeps the loop to itself, can take turns with others.
+        A function (rounds, between) -> seconds of each round, an epoch. It calls `between` after
+        every round, so that Trainer, which keeps the loop to itself, can take turns with others.
+        A first epoch, in which the optimizer's state is made, is not counted.
 
     Raises:
         ImportError: accelerate is not installed.
@@ -237,9 +240,10 @@ def trainer_epochs(
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             synchronize(device)
             self.seconds.append(time.perf_counter() - self.began)
-            self.between()
+            if len(self.seconds) > 1:
+                self.between()
 
-    def trainer_for(epochs: int) -> Trainer:
+    def trainer_for(rows: list[list[int]], epochs: int) -> Trainer:
         arguments = TrainingArguments(
             output_dir=str(output_dir),
             num_train_epochs=epochs,
@@ -260,14 +264,13 @@ def trainer_epochs(
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    trainer_for(1)  # says now, not in the middle of a comparison, that something is missing
+    trainer_for(rows[:1], epochs=1).train()  # whatever is wrong shows now
 
-    def run(epochs: int, between: Callable[[], None]) -> list[float]:
-        trainer = trainer_for(epochs)
-        clock = Clock(between)
+    def run(rounds: int, between: Callable[[], None]) -> list[float]:
+        trainer, clock = trainer_for(rows, 1 + rounds), Clock(between)
         trainer.add_callback(clock)
         trainer.train()
-        return clock.seconds
+        return clock.seconds[1:]
 
     return run
 

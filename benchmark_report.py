@@ -1,9 +1,9 @@
 """What benchmark.py found, as tables: contenders beside one another, targets, the machine.
 
-    comparison = Comparison("Training", "tokens/s", [Entry("ours", [9]), Entry("peer", [5])])
-    findings.add(comparison)                             # tells the table
-    findings.reach("training, against the best peer", comparison.lead(lambda name: True))
-    save_report(folder, describe_machine(device), findings.comparisons, rows)
+comparison = Comparison("Training", "tokens/s", [Entry("ours", [9]), Entry("peer", [5])])
+findings.add(comparison)                             # tells the table
+findings.reach("training, against the best peer", comparison.lead(lambda name: True))
+save_report(folder, describe_machine(device), findings.comparisons, rows)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,11 +195,10 @@ def targets_table(
         if value is not None:
             measured = target.show(value)
         elif target.device != device:
-            measured = f"not measured: --device {target.device}"
+            measured = f"not measured: needs --device {target.device}"
         else:
-            measured = "not measured: " + (
-                "--full, or a peer is missing" if target.full else "a peer is missing"
-            )
+            reasons = "needs --full, or a peer is missing" if target.full else "a peer is missing"
+            measured = f"not measured: {reasons}"
         rows.append(
             {
                 "target": (f"{target.device}: " if target.device != "cpu" else "") + target.key,
@@ -218,6 +216,8 @@ def targets_table(
 
 def describe_machine(device: torch.device) -> dict[str, str]:
     """Machine, date and versions, for whoever reads the figures later."""
+    from importlib.metadata import PackageNotFoundError, version
+
     import torch
 
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console import progress_bar
 from run_folder import atomic_write, json_line
 
 if TYPE_CHECKING:
@@ -155,12 +156,16 @@ def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed:
 
     random = np.random.default_rng(seed)
     codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
-    with atomic_write(path) as handle:
+    with (
+        atomic_write(path) as handle,
+        progress_bar(f"writing {path.name}", len(lengths), "row") as bar,
+    ):
         for number, length in enumerate(lengths):
             body = " ".join([codes[i] for i in random.integers(len(codes), size=length - 5)])
             label = vocabulary.labels[number % len(vocabulary.labels)]
             text = f"<IMG> {body} </IMG> <CLS> <CLS_{label}> <EOS>"
             handle.write(json_line({"tokens": text, "label": label}))
+            bar.update()
     return path
 
 
