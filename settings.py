@@ -19,6 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
 OPTIMIZERS = ("adamw", "muon")
+BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
@@ -512,6 +513,37 @@ class TokensSettings:
     def contradictions(self) -> list[str]:
         """Values that do not fit together, one line each."""
         return [] if self.input else ["--input FILE... is needed: the rows to prepare"]
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What `benchmark.py` needs to know."""
+
+    only: tuple[str, ...] = option(
+        (),
+        f"Measure these alone, of {', '.join(BENCHMARK_SECTIONS)}. Without it: all.",
+        group="Benchmark",
+    )
+    full: bool = option(
+        False,
+        "More rounds, all sizes, and the peers that take long to prepare: torch.compile, ONNX "
+        "Runtime, CTranslate2.",
+        group="Benchmark",
+    )
+    device: str = option(
+        "cpu",
+        "What to measure. cuda takes larger sizes and has targets of its own.",
+        group="Benchmark",
+        choices=("cpu", "cuda"),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return [
+            f"--only {name}: there is {', '.join(BENCHMARK_SECTIONS)}"
+            for name in self.only
+            if name not in BENCHMARK_SECTIONS
+        ]
 
 
 def load_train_settings(path: Path) -> TrainSettings:

@@ -21,14 +21,16 @@ FLOORS = [
         "augmentation",
         "muon",
         "row_cache",
+        "benchmark_report",
     },
-    {"dataset", "image_tokens", "model", "checkpoint", "calibration"},
-    {"leaks", "baselines", "generation", "evaluation"},
+    {"dataset", "image_tokens", "model", "checkpoint", "calibration", "benchmark_work"},
+    {"leaks", "baselines", "generation", "evaluation", "benchmark_peers"},
     {"data_report", "evaluation_report"},
     {"prepare_data", "train_gpt", "inference"},
+    {"benchmark"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py")
+COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py", "benchmark.py")
 
 
 def imported_modules(path: Path) -> set[str]:

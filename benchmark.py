@@ -1,0 +1,722 @@
+"""How fast the toolkit is: against its peers, and against what the machine can do.
+
+    python benchmark.py                          # some minutes on 2 cores
+    python benchmark.py --full                   # more rounds, all sizes, all peers
+    python benchmark.py --only training reading
+    pip install -r requirements-benchmark.txt    # peers that the toolkit itself does not need
+
+Prints tables and writes them to outputs/benchmark: benchmark.json (every round) and benchmark.md.
+
+What is compared takes turns in one process (A B C A B C ...), since the speed of a virtual machine
+drifts: a figure is the median of its rounds, the best round stands beside it. Before the first
+round everything runs once unmeasured. The limit is the machine's own matrix product, measured in
+the same turns. How we let the C library keep memory and threads sleep (blocks.py, console.py) holds
+for the whole process, so the peers have it too.
+
+Same work: the same model, dropout and precision for all, attention dropout 0. As shipped: each
+with its own defaults, but dropout of embeddings and residuals 0.1 for all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark_report import (
+    Comparison,
+    Entry,
+    Findings,
+    Target,
+    describe_machine,
+    save_report,
+    target_rows,
+    targets_table,
+)
+from benchmark_work import (
+    CPU_SIZES,
+    GPU_SIZES,
+    Job,
+    Sizes,
+    counted_parameters,
+    forward_flops,
+    training_flops,
+    vocabulary_of,
+    write_rows,
+)
+from command_line import read_settings, to_yaml
+from console import format_duration, format_table, progress_bar, run_command, tell
+from run_folder import RunFolder, RunLog, write_atomically
+from settings import BenchmarkSettings, TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark_peers import TrainerEpochs
+    from model import Precision, TrainedModel
+    from train_gpt import TrainingRun
+
+ROOT = Path(__file__).parent
+OUTPUT = Path("outputs/benchmark")
+COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py", "benchmark.py")
+DROPOUT = 0.1
+OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
+TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
+Measure = Callable[[], float]  # runs once, returns a rate or seconds
+NOT_INSTALLED = "not installed: pip install -r requirements-benchmark.txt"
+
+
+TARGETS = (
+    Target("training", "64 x 54, as shipped, against the best peer", 1.3),
+    Target("training", "64 x 54, as shipped, of the matmul peak", 0.55, "%"),
+    Target("training", "8 x 789, as shipped, against transformers", 4.0),
+    Target("training", "8 x 789, as shipped, against the best peer", 3.5),
+    Target("training", "8 x 789, same work, against the best peer", 1.1),
+    Target("training", "rows of 32 to 789, against equal rows", 0.9),
+    Target("training", f"rows of 32 to 789, against {TRAINER}", 2.0),
+    Target("generation", "batch 64, bf16 against generate fp32", 4.0),
+    Target("generation", "batch 64, bf16 against CTranslate2", 1.0, full=True),
+    Target("generation", "batch 64, bf16 against ONNX Runtime", 1.0, full=True),
+    Target("generation", "batch 1, fp32 against generate fp32", 2.0),
+    Target("generation", "batch 1, bf16 against generate fp32", 3.0),
+    Target("classification", "file to predictions, of the matmul peak", 0.6, "%"),
+    Target("reading", "60,000 rows, first", 2.0, "s", at_most=True),
+    Target("reading", "60,000 rows, again", 0.2, "s", at_most=True),
+    Target("reading", "1,000,000 rows, first", 40.0, "s", at_most=True, full=True),
+    # 4 bytes a token of 54 million, and 500 MB
+    Target("reading", "1,000,000 rows, peak memory", 716.0, "MB", at_most=True, full=True),
+    *(Target("starting", f"{name} --help", 0.3, "s", at_most=True) for name in COMMANDS),
+    Target("starting", "inference.py --prompt, time of a bare process", 1.2, at_most=True),
+    Target("training", "1024 x 54, as shipped, of the matmul peak", 0.25, "%", device="cuda"),
+    Target("training", f"1024 x 54, as shipped, against {TRAINER}", 3.0, device="cuda"),
+    Target(
+        "training",
+        "16 x 1024, 124M, as shipped, of the matmul peak",
+        0.4,
+        "%",
+        device="cuda",
+        full=True,
+    ),
+    Target("generation", "batch 64, bf16 against the best generate", 5.0, device="cuda"),
+)
+
+
+# ------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every section needs: where, how much, and a folder that is deleted afterwards."""
+
+    settings: BenchmarkSettings
+    sizes: Sizes
+    device: torch.device
+    precision: Precision
+    folder: Path
+
+    @property
+    def rounds(self) -> int:
+        """Measured rounds of a comparison."""
+        return self.sizes.rounds_full if self.settings.full else self.sizes.rounds
+
+    def rate(self, run: Callable[[], Any], amount: float) -> Callable[[], float]:
+        """A function that runs `run` once and returns `amount` divided by its seconds."""
+        from benchmark_peers import synchronize
+
+        def measure() -> float:
+            synchronize(self.device)
+            began = time.perf_counter()
+            run()
+            synchronize(self.device)
+            return amount / (time.perf_counter() - began)
+
+        return measure
+
+    def peak(self, dtype: torch.dtype) -> Callable[[], float]:
+        """A function that measures the best rate of matrix products (GFLOP/s)."""
+        import torch
+
+        sides = [torch.randn(n, n, device=self.device).to(dtype) for n in self.sizes.squares]
+        outs = [torch.empty_like(side) for side in sides]
+        rates = [
+            self.rate(lambda a=a, out=out: torch.mm(a, a, out=out), 2e-9 * len(a) ** 3)
+            for a, out in zip(sides, outs, strict=True)
+        ]
+        return lambda: max(rate() for rate in rates)
+
+    def take_turns(
+        self,
+        title: str,
+        contenders: dict[str, Measure],
+        peers: dict[str, Callable[[], Measure]] | None = None,
+        trainer: Callable[[], TrainerEpochs] | None = None,
+    ) -> tuple[dict[str, list[float]], list[Entry]]:
+        """Let all measure themselves in turn, round by round, after a first round unmeasured.
+
+        A peer that is missing or fails costs nothing but its own figures.
+
+        Args:
+            title: words on the progress bar.
+            contenders: name -> a function that measures itself once.
+            peers: name -> a function that makes a contender.
+            trainer: makes the function of `benchmark_peers.trainer_epochs`, whose epochs are then
+                the rounds.
+
+        Returns:
+            name -> figure of each round (for TRAINER seconds); an entry for each missing peer.
+        """
+        contenders, missing, run_trainer = dict(contenders), [], None
+        with progress_bar(title, self.rounds + 1, "round") as bar:
+            for measure in contenders.values():
+                measure()
+            for name, make in (peers or {}).items():
+                try:
+                    measure = make()
+                    measure()
+                    contenders[name] = measure
+                except Exception as error:  # whatever it is, it is the peer's
+                    missing.append(missing_peer(name, error))
+            try:
+                run_trainer = trainer() if trainer else None
+            except Exception as error:
+                missing.append(missing_peer(TRAINER, error))
+            bar.update()
+            values: dict[str, list[float]] = {name: [] for name in contenders}
+
+            def one_round() -> None:
+                for name, measure in contenders.items():
+                    values[name].append(measure())
+                bar.update()
+
+            if run_trainer is None:
+                for _ in range(self.rounds):
+                    one_round()
+            else:
+                values[TRAINER] = run_trainer(self.rounds, one_round)
+        return values, missing
+
+
+def missing_peer(name: str, error: Exception) -> Entry:
+    """What stands in the table for a peer that could not be made or run."""
+    if isinstance(error, ImportError):
+        return Entry(name, note=NOT_INSTALLED)
+    reason = (str(error).splitlines() or [""])[0][:120]
+    return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
+
+
+def machine_limits(bench: Bench) -> Comparison:
+    """Matrix products and memory copies of this machine."""
+    import torch
+
+    source = torch.zeros(bench.sizes.copied // 4, device=bench.device)
+    target = torch.empty_like(source)
+    # a copy reads and writes
+    copy = bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied)
+    contenders = {
+        "matrix product, bf16": bench.peak(torch.bfloat16),
+        "matrix product, fp32": bench.peak(torch.float32),
+        "memory copy, read and written": copy,
+    }
+    values, _ = bench.take_turns("limits", contenders)
+    entries = [Entry(name, found) for name, found in values.items()]
+    return Comparison("Limits of the machine", "GFLOP/s or GB/s", entries, race=False)
+
+
+# ------------------------------------------------------------------------------- training
+
+
+@contextmanager
+def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]:
+    """A run of train_gpt.py on the rows of a job, ready for its first update.
+
+    Args:
+        bench: where.
+        job: the rows and the model.
+        shipped: with the defaults of train_gpt.py; else without the dropout of tokens, which
+            no peer has.
+    """
+    from train_gpt import TrainingRun, read_data
+
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name:
+        folder, vocabulary = Path(name), vocabulary_of(job.shape)
+        write_atomically(folder / "vocab.json", vocabulary.to_json())
+        write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
+        write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
+        settings = TrainSettings(
+            data_path=str(folder / "train.jsonl"),
+            val_data_path=str(folder / "validation.jsonl"),
+            vocab_path=str(folder / "vocab.json"),
+            output_dir=str(folder / "run"),
+            max_length=job.shape.n_positions,
+            n_layer=job.shape.n_layer,
+            n_head=job.shape.n_head,
+            n_embd=job.shape.n_embd,
+            n_positions=job.shape.n_positions,
+            dropout=DROPOUT,
+            batch_size=job.batch_size,
+            device=bench.device.type,
+        )
+        if not shipped:
+            settings = replace(settings, token_dropout=0.0, attention_dropout=0.0)
+        run_folder = RunFolder(settings.output_dir)
+        with RunLog(run_folder) as log:
+            with redirect_stdout(io.StringIO()):
+                rows, validation_rows = read_data(settings, lambda _: None)
+                run = TrainingRun(settings, run_folder, log, rows, validation_rows)
+            run.model.train()
+            run.clock_zero = time.monotonic()
+            yield run
+
+
+def our_epoch(run: TrainingRun) -> Callable[[], None]:
+    """A function that trains on all rows once, as train_gpt.py does."""
+
+    def epoch() -> None:
+        for batches in run.epoch_steps(0):
+            run.update(batches)
+
+    return epoch
+
+
+def training_peers(
+    bench: Bench, job: Job, run: TrainingRun, shipped: bool
+) -> tuple[dict[str, Callable[[], Callable[[], None]]], Callable[[], TrainerEpochs]]:
+    """Other ways to train the model of `run` on its rows.
+
+    Returns:
+        name -> a function that makes one epoch; one that makes Trainer's epochs.
+    """
+    import torch
+
+    from benchmark_peers import MinimalGPT, plain_epoch, trainer_epochs, transformers_model
+
+    rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
+
+    def transformers_loop() -> Callable[[], None]:
+        model = transformers_model(run.model, shipped)
+
+        def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return model(**batch).loss
+
+        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+
+    def minimal(compiled: bool) -> Callable[[], None]:
+        model = MinimalGPT(run.model, DROPOUT, DROPOUT if shipped else 0.0).to(bench.device)
+        loss = torch.compile(model.loss) if compiled else model.loss
+        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+
+    def trainer() -> TrainerEpochs:
+        tokenizer = bench.folder / "tokenizer"
+        tokenizer.mkdir(exist_ok=True)
+        run.vocabulary.save_tokenizer(tokenizer)
+        model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
+        return trainer_epochs(model, tokenizer, rows, job.batch_size, bench.precision, output)
+
+    peers = {LOOP: transformers_loop, MINIMAL: lambda: minimal(compiled=False)}
+    if bench.settings.full and not job.is_ragged:
+        peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
+    return peers, trainer
+
+
+def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
+    """All ways to train one job, in tokens predicted a second; padding does not count.
+
+    Beside ragged rows stands our own run on as many rows of their mean length.
+    """
+    inputs = [length - 1 for length in job.lengths]
+    with ExitStack() as stack:
+        run = stack.enter_context(training_run(bench, job, shipped))
+        tokens = sum(inputs)
+        contenders = {OURS: bench.rate(our_epoch(run), tokens)}
+        if job.is_ragged:
+            mean = round(statistics.mean(job.lengths))
+            even = replace(job, lengths=(mean,) * len(job.lengths))
+            even_run = stack.enter_context(training_run(bench, even, shipped))
+            even_tokens = (mean - 1) * len(even.lengths)
+            contenders[EVEN] = bench.rate(our_epoch(even_run), even_tokens)
+        contenders[PEAK] = bench.peak(bench.precision.dtype)
+        makers, trainer = training_peers(bench, job, run, shipped)
+        peers = {name: lambda m=make: bench.rate(m(), tokens) for name, make in makers.items()}
+        values, missing = bench.take_turns(f"training {job.name}", contenders, peers, trainer)
+        flops = training_flops(counted_parameters(run.model, head=True), job.shape, inputs)
+    peak = statistics.median(values.pop(PEAK))
+    if TRAINER in values:
+        values[TRAINER] = [tokens / seconds for seconds in values[TRAINER]]
+    gflops_a_token = 1e-9 * flops / tokens
+    entries = [
+        # Equal rows are other work: their attention reaches less far.
+        Entry(name, v, share=statistics.median(v) * gflops_a_token / peak if name != EVEN else None)
+        for name, v in values.items()
+    ]
+    kind = "as shipped" if shipped else "same work"
+    title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
+    return Comparison(f"{title}; {PEAK} {peak:,.0f} GFLOP/s", "tokens/s", entries + missing)
+
+
+def measure_training(bench: Bench) -> Findings:
+    """Equal rows, each job as shipped and with the same work for all; then ragged rows."""
+    findings = Findings()
+    jobs = [job for job in bench.sizes.jobs if bench.settings.full or not job.full]
+    for job, shipped in [(job, shipped) for job in jobs for shipped in (False, True)]:
+        found = compare_training(bench, job, shipped)
+        findings.add(found)
+        about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
+        ours = found.entries[0]
+        findings.reach(f"{about}, of the {PEAK}", ours.share)
+        findings.reach(f"{about}, against the best peer", found.lead(lambda name: True))
+        findings.reach(f"{about}, against transformers", found.lead(lambda n: "transformers" in n))
+        findings.reach(f"{about}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+    job = bench.sizes.ragged
+    found = compare_training(bench, job, shipped=False)
+    findings.add(found)
+    findings.reach(f"{job.name}, against equal rows", found.lead(lambda name: name == EVEN))
+    findings.reach(f"{job.name}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+    return findings
+
+
+# ------------------------------------------------------------------------------- generation
+
+
+def saved_model(bench: Bench) -> TrainedModel:
+    """A model folder with fresh weights as training writes it, loaded as inference.py does."""
+    from inference import load_trained_model
+    from model import build_model, save_model_folder
+
+    shape, folder = bench.sizes.shape, bench.folder / "model"
+    vocabulary = vocabulary_of(shape)
+    settings = TrainSettings(
+        max_length=shape.n_positions,
+        n_positions=shape.n_positions,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.n_embd,
+    )
+    if not folder.exists():
+        model = build_model(settings, vocabulary)
+        save_model_folder(model, folder, vocabulary, to_yaml(settings), codebook=None)
+    return load_trained_model(folder, bench.device.type)
+
+
+def generation_peers(
+    bench: Bench, trained: TrainedModel, prompts: list[list[int]]
+) -> dict[str, Callable[[], Callable[[], list[list[int]]]]]:
+    """Other decoders of the same model, by name: functions that make them."""
+    import torch
+
+    import benchmark_peers as peers
+
+    new_tokens, folder = bench.sizes.new_tokens, bench.folder
+
+    def transformers(dtype: torch.dtype) -> Callable[[], list[list[int]]]:
+        return peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
+
+    def onnx() -> Callable[[], list[list[int]]]:
+        path = folder / "model.onnx"
+        if not path.exists():
+            peers.export_onnx(trained.model, path)
+        session = peers.onnx_session(path)
+        return peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+
+    def ctranslate2(compute_type: str) -> Callable[[], list[list[int]]]:
+        path = folder / "ctranslate2"
+        if not path.exists():
+            peers.convert_to_ctranslate2(trained.folder, path)
+        words = [[trained.vocabulary.tokens[index] for index in prompt] for prompt in prompts]
+        return peers.ctranslate2_generate(path, compute_type, words, new_tokens)
+
+    found = {"generate fp32": lambda: transformers(torch.float32)}
+    if bench.precision.name == "bf16":
+        found["generate bf16"] = lambda: transformers(torch.bfloat16)
+    if bench.settings.full and bench.device.type == "cpu":
+        found["ONNX Runtime fp32"] = onnx
+        found["CTranslate2 fp32"] = lambda: ctranslate2("float32")
+        found["CTranslate2 int8"] = lambda: ctranslate2("int8")
+    return found
+
+
+def measure_generation(bench: Bench) -> Findings:
+    """New tokens a second, all rows of a batch to the full length."""
+    import torch
+
+    from generation import Decoder, Sampling, generate_tokens
+
+    trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
+    dtypes = {"fp32": torch.float32, bench.precision.name: bench.precision.dtype}
+    decoders = {f"ours {name}": Decoder(trained.model, dtype) for name, dtype in dtypes.items()}
+    for batch in sizes.batches_full if bench.settings.full else sizes.batches:
+        generator = torch.Generator().manual_seed(batch)
+        low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
+        prompts = torch.randint(low, high, (batch, sizes.prompt), generator=generator).tolist()
+
+        def ours(decoder: Decoder, prompts: list = prompts, generator: Any = generator) -> None:
+            generate_tokens(
+                decoder,
+                prompts,
+                max_new_tokens=sizes.new_tokens,
+                stop_ids=[],
+                sampling=Sampling(top_k=50),
+                generator=generator,
+                forbidden_ids=[trained.vocabulary.pad_id],
+                batch_size=len(prompts),
+            )
+
+        runs = {name: lambda d=decoder: ours(d) for name, decoder in reversed(decoders.items())}
+        amount = batch * sizes.new_tokens
+        contenders = {name: bench.rate(run, amount) for name, run in runs.items()}
+        makers = generation_peers(bench, trained, prompts)
+        peers = {name: lambda m=make, a=amount: bench.rate(m(), a) for name, make in makers.items()}
+        values, missing = bench.take_turns(f"generation, batch {batch}", contenders, peers)
+        title = f"Generation, batch {batch}, {sizes.new_tokens} new tokens after {sizes.prompt}"
+        entries = [Entry(name, v) for name, v in values.items()] + missing
+        found = Comparison(f"{title}, top-k 50", "tokens/s", entries)
+        findings.add(found)
+        for mine in found.entries[: len(runs)]:
+            about = f"batch {batch}, {mine.name.removeprefix('ours ')} against"
+            for other in ("generate fp32", "CTranslate2", "ONNX Runtime"):
+                lead = found.lead(lambda name, o=other: name.startswith(o), of=mine)
+                findings.reach(f"{about} {other}", lead)
+            lead = found.lead(lambda name: name.startswith("generate"), of=mine)
+            findings.reach(f"{about} the best generate", lead)
+    return findings
+
+
+# ------------------------------------------------------------------------------- classification
+
+
+def measure_classification(bench: Bench) -> Findings:
+    """Rows of a JSONL file to predictions.jsonl, and to a whole evaluation folder.
+
+    Every round reads a file of its own, so that nothing can be kept from the round before.
+    """
+    from inference import classify_file, evaluate_file
+
+    trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
+    lengths = [sizes.row_length] * sizes.rows_classified
+    folder = bench.folder / "classification"
+
+    def timed(work: Callable[[TrainedModel, Path, Path], Any]) -> Callable[[], float]:
+        seeds = iter(range(bench.rounds + 1))
+
+        def measure() -> float:
+            seed = next(seeds)
+            path = folder / f"{work.__name__}_{seed}.jsonl"
+            write_rows(path, trained.vocabulary, lengths, seed)
+            return bench.rate(lambda: work(trained, path, folder / "out"), len(lengths))()
+
+        return measure
+
+    contenders = {
+        "file to predictions.jsonl": timed(classify_file),
+        "file to evaluation folder": timed(evaluate_file),
+        PEAK: bench.peak(bench.precision.dtype),
+    }
+    values, _ = bench.take_turns("classification", contenders)
+    peak = statistics.median(values.pop(PEAK))
+    # A row is read up to its <CLS>, and the head is needed for ten tokens only.
+    parameters = counted_parameters(trained.model, head=False)
+    gflops_a_row = 1e-9 * forward_flops(parameters, sizes.shape, [sizes.row_length - 2])
+    entries = []
+    for name, found in values.items():
+        share = statistics.median(found) * gflops_a_row / peak
+        entries.append(Entry(name, found, share=share))
+    title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"
+    title += f", {bench.precision.name}; {PEAK} {peak:,.0f} GFLOP/s"
+    findings.add(Comparison(title, "rows/s", entries, race=False))
+    findings.reach(f"file to predictions, of the {PEAK}", entries[0].share)
+    return findings
+
+
+# ------------------------------------------------------------------------------- reading
+
+# The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
+# counts what its parent held.
+READ_PROGRAM = """
+import json, re, sys, time
+from pathlib import Path
+from dataset import TokenLabelDataset
+from vocabulary import Vocabulary
+path, vocabulary = sys.argv[1], Vocabulary.load(sys.argv[2])
+began = time.perf_counter()
+rows = TokenLabelDataset.read(path, vocabulary, max_length=1024)
+seconds = time.perf_counter() - began
+peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+print(json.dumps({"rows": len(rows), "seconds": seconds, "bytes": 1024 * int(peak[1])}))
+"""
+
+
+def measure_reading(bench: Bench) -> Findings:
+    """Seconds to read a JSONL file the first time and again; with --full a large one."""
+    from dataset import TokenLabelDataset
+
+    sizes, findings = bench.sizes, Findings()
+    vocabulary, folder = vocabulary_of(sizes.shape), bench.folder / "reading"
+    times: dict[str, list[float]] = {"first": [], "again": []}
+    with progress_bar("reading", bench.rounds, "round") as bar:
+        for number in range(bench.rounds):
+            path = folder / f"rows_{number}.jsonl"  # a new file: nothing is known of it
+            write_rows(path, vocabulary, [sizes.row_length] * sizes.rows_read, seed=number)
+            for seconds in times.values():
+                began = time.perf_counter()
+                TokenLabelDataset.read(path, vocabulary, max_length=1024)
+                seconds.append(time.perf_counter() - began)
+            bar.update()
+    entries = [Entry(name, seconds) for name, seconds in times.items()]
+    title = f"Reading {sizes.rows_read:,} rows of {sizes.row_length} tokens"
+    findings.add(Comparison(title, "s", entries, race=False))
+    for entry in entries:
+        findings.reach(f"{sizes.rows_read:,} rows, {entry.name}", entry.median)
+    if bench.settings.full:
+        rows = sizes.rows_read_full
+        path, vocabulary_path = folder / "many.jsonl", folder / "vocab.json"
+        write_atomically(vocabulary_path, vocabulary.to_json())
+        write_rows(path, vocabulary, [sizes.row_length] * rows, seed=0)
+        results = []
+        with progress_bar(f"reading {rows:,} rows", 2, "time") as bar:
+            for _ in range(2):
+                output = child(["-c", READ_PROGRAM, str(path), str(vocabulary_path)])
+                results.append(json.loads(output))
+                bar.update()
+        title = f"Reading {rows:,} rows of {sizes.row_length} tokens in a process of its own"
+        entries = [
+            Entry(name, [result["seconds"]], f"peak memory {result['bytes'] / 1e6:,.0f} MB")
+            for name, result in zip(times, results, strict=True)
+        ]
+        findings.add(Comparison(title, "s", entries, race=False))
+        findings.reach(f"{rows:,} rows, first", results[0]["seconds"])
+        findings.reach(f"{rows:,} rows, peak memory", results[0]["bytes"] / 1e6)
+    return findings
+
+
+def child(arguments: list[str]) -> str:
+    """Run Python in a process of its own beside the scripts; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"python {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+# ------------------------------------------------------------------------------- starting
+
+# What no command can do without: torch, transformers' GPT-2, the weights, one forward pass.
+BARE_PROGRAM = """
+import sys
+import torch
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+with torch.device("meta"):
+    model = GPT2LMHeadModel(GPT2Config.from_json_file(sys.argv[1] + "/config.json"))
+weights = load_file(sys.argv[1] + "/model.safetensors")
+weights["lm_head.weight"] = weights["transformer.wte.weight"]
+model.load_state_dict(weights, assign=True)
+model.to(sys.argv[2]).eval()
+with torch.inference_mode():
+    print(model(torch.tensor([[2, 7]], device=sys.argv[2])).logits[0, -1].argmax().item())
+"""
+
+
+def measure_starting(bench: Bench) -> Findings:
+    """Seconds from a cold start: to the help text, and to the first answer."""
+    findings, folder = Findings(), saved_model(bench).folder.resolve()
+    bench = replace(bench, sizes=replace(bench.sizes, rounds=bench.sizes.starts))
+
+    def seconds(*arguments: str) -> Callable[[], float]:
+        def measure() -> float:
+            began = time.perf_counter()
+            child(list(arguments))
+            return time.perf_counter() - began
+
+        return measure
+
+    device = bench.device.type
+    answer = ["--model_path", str(folder), "--device", device, "--prompt", "<IMG> <Z_001>"]
+    for title, contenders in {
+        "Start to help": {name: seconds(name, "--help") for name in COMMANDS},
+        "Start to the answer of a prompt": {
+            "inference.py --prompt": seconds("inference.py", *answer),
+            "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
+        },
+    }.items():
+        values, _ = bench.take_turns(title.lower(), contenders)
+        found = Comparison(
+            title, "s", [Entry(name, v) for name, v in values.items()], race=len(values) == 2
+        )
+        findings.add(found)
+        for entry in found.entries:
+            findings.reach(f"{entry.name} --help", entry.median)
+    prompt, bare = found.entries
+    findings.reach("inference.py --prompt, time of a bare process", prompt.median / bare.median)
+    return findings
+
+
+# ------------------------------------------------------------------------------- the report
+
+SECTIONS: dict[str, Callable[[Bench], Findings]] = {
+    "training": measure_training,
+    "generation": measure_generation,
+    "classification": measure_classification,
+    "reading": measure_reading,
+    "starting": measure_starting,
+}
+
+
+def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Findings:
+    """Measure the sections asked for; tell and write the tables after each.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    from transformers.utils import logging
+
+    from model import choose_device, choose_precision
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = choose_device(settings.device)
+    sections = [name for name in SECTIONS if name in (settings.only or SECTIONS)]
+    machine = describe_machine(device)
+    tell("\n".join(f"{name}: {text}" for name, text in machine.items()))
+    began = time.monotonic()
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as folder:
+        precision = choose_precision("auto", device)
+        bench = Bench(settings, sizes, device, precision, Path(folder))
+        findings.add(machine_limits(bench))
+        for name in sections:
+            found = SECTIONS[name](bench)
+            findings.comparisons += found.comparisons
+            findings.reached |= found.reached
+            targets = targets_table(TARGETS, findings, sections, device.type)
+            save_report(output, machine, findings.comparisons, targets)
+    tell("\nTargets; a ratio of 1 or more reaches them\n" + format_table(*target_rows(targets)))
+    seconds = format_duration(time.monotonic() - began)
+    tell(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
+    return findings
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    settings = read_settings(
+        BenchmarkSettings,
+        argv,
+        prog="benchmark.py",
+        description="Measure the speed of the toolkit against its peers and the machine's limit.",
+        epilog="Peers that the toolkit does not need: pip install -r requirements-benchmark.txt",
+    )
+    sizes = GPU_SIZES if settings.device == "cuda" else CPU_SIZES
+    run_benchmark(settings, sizes, OUTPUT)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
