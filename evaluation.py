@@ -145,8 +145,8 @@ def score_rows(
                     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
                     places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
                     at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
-                    label_logits = functional.linear(at_cls_RxD, head[label_ids]).double()
-                    log_shares_NxL[indices[labelled]] = label_logits.log_softmax(-1).cpu().numpy()
+                    label_logits = functional.linear(at_cls_RxD, head[label_ids])
+                    log_shares_NxL[indices[labelled]] = _log_shares(label_logits)
                     label_nll_N[indices[labelled]] = nll_M[places]
                 bar.update(len(indices))
     finally:
@@ -170,9 +170,14 @@ def _token_scores(
     chunk = max(1, _MOST_LOGITS // len(head_VxD))
     for hidden, targets in zip(hidden_MxD.split(chunk), targets_M.split(chunk), strict=True):
         logits = functional.linear(hidden.float(), head_VxD)
-        nll.append(functional.cross_entropy(logits, targets, reduction="none").double().cpu())
+        nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
         correct.append((logits.argmax(-1) == targets).long().cpu())
     return torch.cat(nll).numpy(), torch.cat(correct).numpy()
+
+
+def _log_shares(label_logits_BxL: torch.Tensor) -> np.ndarray:
+    """Log softmax in float64, taken on the CPU: Apple's GPUs have no float64."""
+    return label_logits_BxL.cpu().double().log_softmax(-1).numpy()
 
 
 @torch.inference_mode()
@@ -209,8 +214,7 @@ def label_log_shares(
             ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
             hidden_MxD = hidden_states(model, ids_M.to(device), rows, precision)
             last_BxD = hidden_MxD[rows.last_B.to(device)]
-            logits = functional.linear(last_BxD.float(), head).double()
-            result_NxL[indices] = logits.log_softmax(-1).cpu().numpy()
+            result_NxL[indices] = _log_shares(functional.linear(last_BxD.float(), head))
             bar.update(len(indices))
     return result_NxL
 

@@ -181,6 +181,13 @@ class TrainSettings:
         group="Run",
         choices=PRECISIONS,
     )
+    compile: str = option(
+        "auto",
+        "torch.compile. auto = only a long run on an NVIDIA GPU; on a CPU the toolkit's own code "
+        "is faster.",
+        group="Run",
+        choices=("auto", "on", "off"),
+    )
     seed: int = option(
         42,
         "Seed of the split, the weights, the order and dropout.",

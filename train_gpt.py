@@ -20,7 +20,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from command_line import check_values, read_settings, to_yaml
 from console import (
@@ -132,6 +132,22 @@ class LoopState:
     epoch_nll: float = 0.0  # summed since the epoch began
     epoch_tokens: int = 0
     finished: str = ""  # why the run ended, empty while it has not
+
+
+class StepFigures(NamedTuple):
+    """What an update gave, as tensors on the device.
+
+    Attributes:
+        step: number of the update, from 1.
+        tokens: how many were predicted.
+        nll: their summed negative log likelihood, nats.
+        norm: of the gradient before it was scaled down.
+    """
+
+    step: int
+    tokens: int
+    nll: torch.Tensor
+    norm: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -358,6 +374,7 @@ class TrainingRun:
         import torch
 
         from model import build_model, choose_device, choose_precision, count_parameters
+        from training_step import make_step
 
         self.settings, self.folder, self.log = settings, folder, log
         self.rows, self.validation_rows = train_rows, validation_rows
@@ -370,9 +387,6 @@ class TrainingRun:
         self.codebook = codebook_beside(settings.vocab_path)
         self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
         self.optimizers = make_optimizers(self.model, settings, self.device)
-        fixed = [*self.vocabulary.special_ids, *self.vocabulary.label_ids]
-        self.may_drop_V = torch.ones(len(self.vocabulary), dtype=torch.bool, device=self.device)
-        self.may_drop_V[fixed] = False
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         log.say(
             f"model: {settings.n_layer} layers, {settings.n_head} heads, {settings.n_embd} wide, "
@@ -382,6 +396,10 @@ class TrainingRun:
             f"device: {self.device} ({torch.get_num_threads()} threads); "
             f"precision: {self.precision.name}: {self.precision.reason}"
         )
+        self.gradients = make_step(
+            self.model, train_rows, settings, self.precision, self.scaler, log.say
+        )
+        self.waiting: list[StepFigures] = []
         rows_an_epoch = round(len(train_rows) * train_rows.epoch_share)
         micro_batches = math.ceil(rows_an_epoch / settings.batch_size)
         self.steps_per_epoch = math.ceil(micro_batches / settings.grad_accumulation_steps)
@@ -446,6 +464,7 @@ class TrainingRun:
         """Save everything this run needs to go on."""
         from checkpoint import save_checkpoint
 
+        self.collect_figures()
         save_checkpoint(
             self.folder.checkpoints,
             self.state.step,
@@ -503,6 +522,7 @@ class TrainingRun:
                                 self.save_checkpoint()
                                 saved_at = time.monotonic()
                             bar.update()
+                    self.collect_figures()
                     validation = self.validate(stop)
                     state.seconds = time.monotonic() - self.clock_zero
                     is_best = self.note_progress(validation)
@@ -547,7 +567,8 @@ class TrainingRun:
         """One optimizer step on the rows of `batches`, and its share of the figures.
 
         Raises:
-            UserError: loss or gradient is no longer a finite number; nothing was updated.
+            UserError: loss or gradient is no longer a finite number. On a CPU nothing was
+                updated; on a GPU it shows some updates later, before anything is saved.
         """
         import torch
 
@@ -556,95 +577,53 @@ class TrainingRun:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-        nll = self.accumulate_gradients(batches)
+        nll = self.gradients.add_gradients(batches)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise UserError(
-                f"the gradient is no longer finite at step {state.step + 1} (loss "
-                f"{float(nll):.4g}); nothing was updated. Lower --learning_rate"
-                + (", or use --precision fp32" if self.precision.name != "fp32" else "")
-            )
+        tokens = sum(int(self.rows.lengths_N[rows].sum()) - len(rows) for rows in batches)
+        self.waiting.append(StepFigures(state.step + 1, tokens, nll, norm))
+        if self.device.type != "cuda":  # there reading a number makes the host wait for the GPU
+            self.collect_figures()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        self.model.zero_grad(set_to_none=True)
+        self.gradients.clear_gradients()
 
-        tokens = sum(int(self.rows.lengths_N[rows].sum()) - len(rows) for rows in batches)
         state.step += 1
         state.epoch_step += 1
-        state.seconds = time.monotonic() - self.clock_zero
-        state.window_nll += float(nll)
-        state.window_tokens += tokens
-        state.epoch_nll += float(nll)
-        state.epoch_tokens += tokens
         if state.step % settings.log_steps == 0:
+            self.collect_figures()
+            state.seconds = time.monotonic() - self.clock_zero
             self.record_training(learning_rate, float(norm))
+        state.seconds = time.monotonic() - self.clock_zero
 
-    def accumulate_gradients(self, batches: list[np.ndarray]) -> torch.Tensor:
-        """Add the gradients of the weighted mean loss over all rows of `batches`.
+    def collect_figures(self) -> None:
+        """Add the figures of the last updates to the sums.
 
-        The mean is over the counted tokens of all batches together, so the split into batches
-        does not matter.
-
-        Returns:
-            Summed unweighted negative log likelihood (nats), on the device.
-        """
-        import numpy as np
-        import torch
-        from torch.nn import functional
-
-        from blocks import PackedRows
-        from dataset import TAIL_LENGTH
-        from model import hidden_states
-
-        weight = self.settings.label_loss_weight
-        total_weight = sum(
-            (self.rows.lengths_N[rows] - 1).sum()
-            + (weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
-            for rows in batches
-        )
-        nll = torch.zeros((), device=self.device)
-        for rows in batches:
-            inputs_M, targets_M, counts_B = self.rows.shifted(rows)
-            weights_M = np.ones(len(targets_M), np.float32)
-            # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
-            at_cls_B = np.cumsum(counts_B) + 1 - TAIL_LENGTH
-            weights_M[at_cls_B[self.rows.classes_N[rows] >= 0]] = weight
-            inputs_M, targets_M, weights_M = (
-                torch.from_numpy(array_M).to(self.device, non_blocking=True)
-                for array_M in (inputs_M, targets_M, weights_M)
-            )
-            hidden_MxE = hidden_states(
-                self.model, self.drop_tokens(inputs_M), PackedRows(counts_B), self.precision
-            )
-            with self.precision.autocast(self.device):
-                logits_MxV = self.model.lm_head(hidden_MxE)
-                nll_M = functional.cross_entropy(logits_MxV, targets_M, reduction="none")
-            objective = (nll_M * weights_M).sum() / float(total_weight)
-            self.scaler.scale(objective).backward()
-            nll += nll_M.detach().sum()
-        return nll
-
-    def drop_tokens(self, inputs_M: torch.Tensor) -> torch.Tensor:
-        """Replace a random share of the input tokens by <UNK>; targets stay what they are.
-
-        A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
-        et al., 2016).
+        Raises:
+            UserError: loss or gradient is no longer a finite number.
         """
         import torch
 
-        rate = self.settings.token_dropout
-        if rate is None:
-            rate = self.settings.dropout / 2
-        if rate == 0:
-            return inputs_M
-        dropped_M = torch.rand(inputs_M.shape, device=self.device) < rate
-        dropped_M &= self.may_drop_V[inputs_M]
-        unknown = self.vocabulary.unk_id
-        replacement = unknown if unknown is not None else self.vocabulary.pad_id
-        return inputs_M.masked_fill(dropped_M, replacement)
+        state, waiting = self.state, self.waiting
+        if not waiting:
+            return
+        pairs = torch.stack([torch.stack((each.nll, each.norm)) for each in waiting]).tolist()
+        for each, (nll, norm) in zip(waiting, pairs, strict=True):
+            if not self.scaler.is_enabled() and not math.isfinite(norm):
+                updated = state.step >= each.step
+                raise UserError(
+                    f"the gradient is no longer finite at step {each.step:,} (loss {nll:.4g}); "
+                    + ("what was saved before is whole" if updated else "nothing was updated")
+                    + ". Lower --learning_rate"
+                    + (", or use --precision fp32" if self.precision.name != "fp32" else "")
+                )
+            state.window_nll += nll
+            state.window_tokens += each.tokens
+            state.epoch_nll += nll
+            state.epoch_tokens += each.tokens
+        waiting.clear()
 
     def checkpoint_is_due(self, saved_at: float) -> bool:
         """Whether it is time for a checkpoint, by steps or by minutes."""
@@ -720,17 +699,18 @@ class TrainingRun:
         times = []
         # Dropout draws random numbers, which the run itself must find untouched.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            for _ in range(3):  # the first one also sets up kernels
+            settling = self.gradients.settling_runs
+            for _ in range(settling + 2):
                 began = time.perf_counter()
-                float(self.accumulate_gradients(typical))
+                float(self.gradients.add_gradients(typical))
                 for alike in by_shape(matrix.grad for matrix in matrices).values():
                     orthogonalize(torch.stack(alike))
                 times.append(time.perf_counter() - began)
-                self.model.zero_grad(set_to_none=True)
+                self.gradients.clear_gradients()
         # A forward pass is a third of a step's arithmetic.
         an_epoch = self.rows.target_count * self.rows.epoch_share
         evaluation = self.validation_rows.target_count / (3 * an_epoch)
-        return min(times[1:]) * (1.1 + evaluation)
+        return min(times[settling:]) * (1.1 + evaluation)
 
     def record_training(self, learning_rate: float, norm: float) -> None:
         """Write a training row to metrics.jsonl."""

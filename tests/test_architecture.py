@@ -24,7 +24,7 @@ FLOORS = [
         "benchmark_report",
     },
     {"dataset", "image_tokens", "model", "checkpoint", "calibration", "benchmark_work"},
-    {"leaks", "baselines", "generation", "evaluation", "benchmark_peers"},
+    {"leaks", "baselines", "generation", "evaluation", "training_step", "benchmark_peers"},
     {"data_report", "evaluation_report"},
     {"prepare_data", "train_gpt", "inference"},
     {"benchmark"},

@@ -19,6 +19,7 @@ from image_tokens import Codebook
 from run_folder import RunFolder, RunLog, read_metrics
 from settings import TrainSettings
 from train_gpt import TrainingRun, learning_rate_at, main, read_data, train
+from training_step import PackedStep
 from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -79,78 +80,6 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 def same_weights(one: Path, other: Path) -> bool:
     first, second = weights_of(one), weights_of(other)
     return all(torch.equal(first[name], second[name]) for name in first | second)
-
-
-# ------------------------------------------------------------------------------- objective
-
-
-def test_loss_equals_that_of_transformers(settings):
-    run = start(change(settings, dropout=0.0))
-    for number in range(5):
-        ids = torch.tensor(run.rows.row(number).astype(np.int64))[None]
-        expected = run.model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
-        assert float(run.accumulate_gradients([np.array([number])])) == pytest.approx(
-            expected, abs=1e-5 * ids.shape[1]
-        )
-
-
-def test_gradient_equals_that_of_transformers_own_loss(settings):
-    run = start(change(settings, dropout=0.0, label_loss_weight=1.0))
-    ids = torch.tensor(run.rows.row(0).astype(np.int64))[None]
-    run.model(ids, labels=ids).loss.backward()
-    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
-    run.model.zero_grad()
-    run.accumulate_gradients([np.array([0])])
-    for name, parameter in run.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
-
-
-def test_label_position_weighs_label_loss_weight(settings):
-    run = start(change(settings, dropout=0.0, label_loss_weight=7.0))
-    rows = np.arange(6)
-    numerator, denominator = 0.0, 0.0
-    for number in rows:
-        ids = torch.tensor(run.rows.row(number).astype(np.int64))
-        logits = run.model(ids[None]).logits[0, :-1]
-        nll = torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
-        weights = torch.ones(len(nll))
-        weights[-2] = 7.0  # ... <CLS> [<CLS_k>] <EOS>
-        numerator = numerator + (nll * weights).sum()
-        denominator += weights.sum()
-    (numerator / denominator).backward()
-    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
-    run.model.zero_grad()
-    run.accumulate_gradients([rows])
-    for name, parameter in run.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
-
-
-def test_accumulated_gradients_equal_one_large_batch(settings):
-    run = start(change(settings, dropout=0.0))
-    rows = np.arange(32)
-    run.accumulate_gradients([rows])
-    expected = {name: p.grad.clone() for name, p in run.model.named_parameters()}
-    run.model.zero_grad()
-    run.accumulate_gradients(np.array_split(rows, 8))
-    for name, parameter in run.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
-
-
-def test_dropped_tokens_are_a_share_of_the_body_and_never_special(settings):
-    run = start(change(settings, token_dropout=0.3))
-    ids_N = torch.from_numpy(run.rows.gather(np.arange(40))[0]).repeat(50)
-    dropped_N = run.drop_tokens(ids_N)
-    body_N = torch.isin(ids_N, torch.tensor(run.vocabulary.encode(" ".join(LETTERS))))
-    assert torch.equal(dropped_N[~body_N], ids_N[~body_N])
-    share = (dropped_N == run.vocabulary.unk_id)[body_N].float().mean().item()
-    assert share == pytest.approx(0.3, abs=0.02)
-
-
-@pytest.mark.parametrize(("dropout", "token_dropout"), [(0.0, None), (0.2, 0.0)])
-def test_no_tokens_are_dropped_where_none_should_be(settings, dropout, token_dropout):
-    run = start(change(settings, dropout=dropout, token_dropout=token_dropout))
-    ids_N = torch.from_numpy(run.rows.gather(np.arange(40))[0])
-    assert torch.equal(run.drop_tokens(ids_N), ids_N)
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
@@ -564,18 +493,50 @@ def test_check_data_loads_no_model_library(settings):
     assert done.returncode == 0, done.stderr
 
 
-def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
-    real = TrainingRun.accumulate_gradients
+def poison_gradient(monkeypatch, after_calls: int) -> None:
+    real, calls = PackedStep.add_gradients, []
 
-    def poisoned(run, batches):
-        nll = real(run, batches)
-        if run.state.step == 3:
-            next(run.model.parameters()).grad.fill_(float("nan"))
+    def poisoned(step, batches):
+        nll = real(step, batches)
+        calls.append(len(batches))
+        if len(calls) == after_calls + 1:
+            next(step.objective.model.parameters()).grad.fill_(float("nan"))
         return nll
 
-    monkeypatch.setattr(TrainingRun, "accumulate_gradients", poisoned)
-    with pytest.raises(UserError, match="no longer finite at step 4"):
+    monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
+
+
+def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
+    poison_gradient(monkeypatch, after_calls=3 + 3)  # three calls measure the time of a step
+    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
         train(settings)
+
+
+def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, monkeypatch):
+    # As on a GPU, where figures are read some steps later.
+    poison_gradient(monkeypatch, after_calls=3)
+    run = start(change(settings, log_steps=1000))
+    run.device = torch.device("cuda")
+    run.clock_zero = 0.0
+    for batches in run.epoch_steps(0)[:4]:
+        run.update(batches)
+    with pytest.raises(UserError, match=r"no longer finite at step 4 .*what was saved before"):
+        run.save_checkpoint()
+    assert not RunFolder(settings.output_dir).checkpoints.exists()
+
+
+def test_figures_read_late_are_the_same(settings):
+    sums = []
+    for device in ("cpu", "cuda"):
+        run = start(change(settings, log_steps=1000))
+        run.device, run.clock_zero = torch.device(device), 0.0
+        for batches in run.epoch_steps(0):
+            run.update(batches)
+        assert (len(run.waiting) == 0) == (device == "cpu")
+        run.collect_figures()
+        sums.append((run.state.epoch_nll, run.state.epoch_tokens))
+    assert sums[0] == sums[1]
+    assert sums[0][1] == run.rows.target_count
 
 
 def test_run_shorter_than_log_steps_ends_well(settings):

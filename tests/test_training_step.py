@@ -1,0 +1,257 @@
+"""Gradients of the objective, packed and in static shapes: those of transformers' own loss."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset import TAIL_LENGTH, TokenLabelDataset
+from model import Precision, build_model
+from settings import TrainSettings
+from training_step import (
+    Objective,
+    PackedStep,
+    RowsOnDevice,
+    StaticStep,
+    compiles,
+    make_step,
+)
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = TrainSettings(
+    n_layer=2, n_head=2, n_embd=16, n_positions=128, max_length=128, batch_size=8, dropout=0.0
+)
+FP32 = Precision("fp32", "tests")
+STEPS = ("packed", "static")
+
+
+@pytest.fixture(scope="module")
+def rows(vocabulary) -> TokenLabelDataset:
+    """24 rows of 6 to 100 tokens, every fourth without a label."""
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(24):
+        length = random.integers(3, 98)
+        record = {"tokens": " ".join(random.choice(list("ABCD"), size=length))}
+        if number % 4:
+            record["label"] = number % 2
+        records.append(record)
+    return TokenLabelDataset.from_records(records, vocabulary, max_length=128)
+
+
+def make(kind: str, rows: TokenLabelDataset, settings: TrainSettings, precision=FP32):
+    model = build_model(settings, rows.vocabulary).train()
+    objective = Objective(model, rows, settings, precision)
+    if kind == "packed":
+        return PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+    return StaticStep(objective, settings.batch_size, kind == "compiled", print)
+
+
+def gradients(step, batches: list[np.ndarray]) -> tuple[float, list[torch.Tensor]]:
+    """The negative log likelihood and all gradients, which are then cleared."""
+    nll = float(step.add_gradients(batches))
+    found = [parameter.grad.clone() for parameter in step.objective.model.parameters()]
+    step.clear_gradients()
+    return nll, found
+
+
+def assert_close(ours: list[torch.Tensor], theirs: list[torch.Tensor], atol: float = 1e-6) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=atol, rtol=1e-4)
+
+
+def reference(model, rows: TokenLabelDataset, indices, weight: float):
+    """Loss and gradients from transformers' logits, row by row."""
+    model.zero_grad()
+    numerator, denominator, total = 0.0, 0.0, 0.0
+    for number in indices:
+        ids = torch.from_numpy(rows.row(number).astype(np.int64))
+        nll = torch.nn.functional.cross_entropy(
+            model(ids[None]).logits[0, :-1], ids[1:], reduction="none"
+        )
+        weights = torch.ones(len(nll))
+        if rows.classes_N[number] >= 0:
+            weights[-2] = weight  # ... <CLS> [<CLS_k>] <EOS>
+        numerator, denominator = numerator + (nll * weights).sum(), denominator + weights.sum()
+        total += float(nll.detach().sum())
+    (numerator / denominator).backward()
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    return total, found
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("weight", [1.0, 7.0, 0.0])
+def test_loss_and_gradients_are_those_of_transformers(kind, rows, weight):
+    settings = replace(SETTINGS, label_loss_weight=weight)
+    indices = np.array([3, 0, 17, 4, 9])  # fewer than batch_size: the last batch of an epoch
+    model = build_model(settings, rows.vocabulary).train()
+    expected_nll, expected = reference(model, rows, indices, weight)
+    nll, found = gradients(make(kind, rows, settings), [indices])
+    assert nll == pytest.approx(expected_nll, rel=1e-5)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, rows):
+    step = make(kind, rows, SETTINGS)
+    for number in (0, 1, 2):
+        ids = torch.from_numpy(rows.row(number).astype(np.int64))[None]
+        expected = step.objective.model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        assert float(step.add_gradients([np.array([number])])) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_accumulated_gradients_equal_one_large_batch(kind, rows):
+    settings = replace(SETTINGS, batch_size=24)
+    step = make(kind, rows, settings)
+    nll, expected = gradients(step, [np.arange(24)])
+    parts_nll, found = gradients(step, np.array_split(np.arange(24), 5))
+    assert parts_nll == pytest.approx(nll, rel=1e-5)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_step_leaves_nothing_to_the_next(kind, rows):
+    step = make(kind, rows, SETTINGS)
+    first = gradients(step, [np.arange(8)])
+    gradients(step, [np.arange(8, 24, 2)])
+    again = gradients(step, [np.arange(8)])
+    assert again[0] == pytest.approx(first[0], rel=1e-6)
+    assert_close(again[1], first[1])
+
+
+def test_both_steps_agree_in_bf16(rows):
+    bf16 = Precision("bf16", "tests")
+    (nll, packed), (static_nll, static) = (
+        gradients(make(kind, rows, SETTINGS, bf16), [np.arange(8)]) for kind in STEPS
+    )
+    assert static_nll == pytest.approx(nll, rel=5e-3)
+    for one, other in zip(packed, static, strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-6
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler: no g++")
+def test_compiled_step_computes_the_same(rows):
+    settings = replace(SETTINGS, n_layer=1)
+    said = []
+    step = make("compiled", rows, settings)
+    step._say = said.append
+    expected = gradients(make("packed", rows, settings), [np.arange(8)])
+    nll, found = gradients(step, [np.arange(8)])
+    assert (said, step.compiled) == ([], True)
+    assert nll == pytest.approx(expected[0], rel=1e-5)
+    assert_close(found, expected[1])
+
+
+def test_run_without_a_compiler_goes_on(tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_training_step import *\n"
+        "from vocabulary import Vocabulary\n"
+        "special = ['<PAD>', '<UNK>', '<CLS>', '<EOS>']\n"
+        "words = Vocabulary([*special, 'A', 'B', '<CLS_0>', '<CLS_1>'])\n"
+        "records = [{'tokens': 'A B A', 'label': 0}, {'tokens': 'B B', 'label': 1}]\n"
+        "rows = TokenLabelDataset.from_records(records, words, max_length=128)\n"
+        "said = []\n"
+        "step = make('compiled', rows, replace(SETTINGS, n_layer=1))\n"
+        "step._say = said.append\n"
+        "found = gradients(step, [np.arange(2)])\n"
+        "expected = gradients(make('packed', rows, replace(SETTINGS, n_layer=1)), [np.arange(2)])\n"
+        "assert abs(found[0] - expected[0]) < 1e-4\n"
+        "assert_close(found[1], expected[1])\n"
+        "assert len(said) == 1 and 'torch.compile does not work here' in said[0], said\n"
+        "assert not step.compiled\n"
+    )
+    environment = {
+        **os.environ,
+        "CXX": str(tmp_path / "no-such-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------------- batches
+
+
+@given(st.lists(st.integers(0, 23), min_size=1, max_size=8, unique=True), st.integers(0, 3))
+def test_static_batches_hold_what_the_rows_hold(rows, numbers, spare):
+    width = int(rows.lengths_N[numbers].max()) - 1 + spare
+    padded = torch.tensor([*numbers, *[-1] * (8 - len(numbers))])
+    inputs, targets, weights, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
+        padded, width, 7.0
+    )
+    assert inputs.shape == targets.shape == weights.shape == counts.shape == (8, width)
+    inputs_M, targets_M, counts_B = rows.shifted(np.array(numbers))
+    assert counts.sum(1).tolist() == [*counts_B.tolist(), *[0] * (8 - len(numbers))]
+    assert torch.equal(inputs[counts], torch.from_numpy(inputs_M))
+    assert torch.equal(targets[counts], torch.from_numpy(targets_M))
+    for place, number in enumerate(numbers):
+        expected = torch.ones(int(counts_B[place]))
+        if rows.classes_N[number] >= 0:
+            expected[1 - TAIL_LENGTH] = 7.0
+        assert torch.equal(weights[place, : len(expected)], expected)
+    assert (weights[~counts] == 0).all()
+
+
+def test_few_widths_hold_all_rows(rows):
+    step = make("static", rows, SETTINGS)
+    widths = {step.width_of(np.array([number])) for number in range(len(rows))}
+    assert len(widths) <= 8
+    for number in range(len(rows)):
+        inputs = rows.lengths_N[number] - 1
+        assert inputs <= step.width_of(np.array([number])) < inputs + 32
+    assert max(widths) == rows.lengths_N.max() - 1  # nothing beyond the longest row
+
+
+# ------------------------------------------------------------------------------- token dropout
+
+
+def test_dropped_tokens_are_a_share_of_the_body_and_never_special(rows):
+    objective = make("packed", rows, replace(SETTINGS, token_dropout=0.3)).objective
+    ids_N = torch.from_numpy(rows.gather(np.arange(24))[0]).repeat(20)
+    dropped_N = objective.drop_tokens(ids_N)
+    body_N = torch.isin(ids_N, torch.tensor(rows.vocabulary.encode("A B C D")))
+    assert torch.equal(dropped_N[~body_N], ids_N[~body_N])
+    share = (dropped_N == rows.vocabulary.unk_id)[body_N].float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("dropout", "token_dropout"), [(0.0, None), (0.2, 0.0)])
+def test_no_tokens_are_dropped_where_none_should_be(rows, dropout, token_dropout):
+    settings = replace(SETTINGS, dropout=dropout, token_dropout=token_dropout)
+    ids_N = torch.from_numpy(rows.gather(np.arange(24))[0])
+    assert torch.equal(make("packed", rows, settings).objective.drop_tokens(ids_N), ids_N)
+
+
+# ------------------------------------------------------------------------------- the choice
+
+
+def test_steps_are_packed_on_a_cpu_unless_compiling_is_asked_for(rows):
+    model = build_model(SETTINGS, rows.vocabulary)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for wanted, kind in {"auto": PackedStep, "off": PackedStep, "on": StaticStep}.items():
+        settings = replace(SETTINGS, compile=wanted)
+        assert type(make_step(model, rows, settings, FP32, scaler, print)) is kind
+
+
+def test_only_a_long_run_on_a_gpu_is_compiled(rows):
+    model = build_model(SETTINGS, rows.vocabulary)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    long = replace(SETTINGS, num_epochs=10**9)
+    assert compiles(long, gpu, model, rows)
+    assert not compiles(long, cpu, model, rows)
+    assert not compiles(SETTINGS, gpu, model, rows)
+    assert not compiles(replace(long, compile="off"), gpu, model, rows)

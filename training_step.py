@@ -1,0 +1,342 @@
+"""Gradients of the training objective: without padding on a CPU, in static shapes on a GPU.
+
+    step = make_step(model, rows, settings, precision, scaler, print)
+    nll = step.add_gradients([row_numbers])        # nats, summed; parameters' .grad has grown
+    step.clear_gradients()
+
+`PackedStep` computes what the rows hold and nothing else. On a GPU the kernels of a small model
+take less time than starting them one by one, so `StaticStep` gives all batches one of a few shapes,
+takes them from rows that lie on the card, and replays forward and backward pass as a CUDA graph; a
+long run compiles them first.
+
+Sizes in names: B rows of a batch, T inputs of its longest row, N tokens of all rows of the data
+set, M inputs of a batch (B x T, or fewer without padding), E embedding width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from blocks import PackedRows
+from dataset import TAIL_LENGTH, TokenLabelDataset
+from model import Precision, count_parameters, hidden_states
+from settings import TrainSettings
+
+# Widths that batches are padded to; each has a graph of its own, and is compiled by itself.
+_MOST_WIDTHS = 8
+_NARROWEST = 32
+# Runs of a shape before its graph is recorded: kernels choose their algorithms and memory is set
+# aside in the first ones.
+_RUNS_BEFORE_GRAPH = 2
+# Operations from which a run is compiled on a GPU: five minutes at 100 TFLOP/s. Not measured: an
+# estimate from a minute of compiling.
+_COMPILED_FROM = 3e16
+
+
+def make_step(
+    model: torch.nn.Module,
+    rows: TokenLabelDataset,
+    settings: TrainSettings,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    say: Callable[[str], None],
+) -> PackedStep | StaticStep:
+    """The way to compute gradients that suits the model's device.
+
+    Args:
+        model: a GPT2LMHeadModel; its dropout is on.
+        rows: all rows to learn from.
+        settings: weights of the objective, batch size, whether to compile.
+        precision: of the matrix products.
+        scaler: of the loss, enabled for fp16 alone.
+        say: called with a line for a person.
+    """
+    objective = Objective(model, rows, settings, precision)
+    compiled = compiles(settings, objective.device, model, rows)
+    if scaler.is_enabled() or (objective.device.type != "cuda" and not compiled):
+        return PackedStep(objective, scaler)
+    return StaticStep(objective, settings.batch_size, compiled, say)
+
+
+def compiles(
+    settings: TrainSettings, device: torch.device, model: torch.nn.Module, rows: TokenLabelDataset
+) -> bool:
+    """Whether the run is to be compiled: as asked for, else only a long one on a GPU.
+
+    It follows from the settings and the rows, so that a run and its repetition agree.
+    """
+    if settings.compile != "auto":
+        return settings.compile == "on"
+    tokens = rows.target_count * rows.epoch_share * settings.num_epochs
+    return device.type == "cuda" and 6 * count_parameters(model) * tokens > _COMPILED_FROM
+
+
+class Objective:
+    """The weighted mean loss of rows; reported losses are unweighted.
+
+    Attributes:
+        weight: of the label position; other tokens weigh 1.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        rows: TokenLabelDataset,
+        settings: TrainSettings,
+        precision: Precision,
+    ):
+        self.model, self.rows, self.precision = model, rows, precision
+        self.device: torch.device = next(model.parameters()).device
+        self.weight = settings.label_loss_weight
+        rate = settings.token_dropout
+        self.token_dropout = settings.dropout / 2 if rate is None else rate
+        vocabulary = rows.vocabulary
+        self._may_drop_V = torch.ones(len(vocabulary), dtype=torch.bool, device=self.device)
+        self._may_drop_V[[*vocabulary.special_ids, *vocabulary.label_ids]] = False
+        unknown = vocabulary.unk_id
+        self._replacement = unknown if unknown is not None else vocabulary.pad_id
+
+    def total_weight(self, batches: list[np.ndarray]) -> float:
+        """Summed weights of all predicted tokens of `batches`."""
+        return float(
+            sum(
+                (self.rows.lengths_N[rows] - 1).sum()
+                + (self.weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
+                for rows in batches
+            )
+        )
+
+    def drop_tokens(self, ids: Tensor) -> Tensor:
+        """Replace a random share of the input tokens by <UNK>; targets stay what they are.
+
+        A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
+        et al., 2016).
+        """
+        if self.token_dropout == 0:
+            return ids
+        dropped = torch.rand(ids.shape, device=ids.device) < self.token_dropout
+        return ids.masked_fill(dropped & self._may_drop_V[ids], self._replacement)
+
+    def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
+        """Negative log likelihood nll_M of the targets (nats), from last hidden states."""
+        with self.precision.autocast(self.device):
+            logits_MxV = self.model.lm_head(hidden_MxE)
+            return functional.cross_entropy(logits_MxV, targets_M, reduction="none")
+
+
+# ------------------------------------------------------------------------------- packed
+
+
+class PackedStep:
+    """Rows of a batch lie after one another: no position is computed that holds no token."""
+
+    compiled = False
+    settling_runs = 1  # after which a step takes the time that it will take
+
+    def __init__(self, objective: Objective, scaler: torch.amp.GradScaler):
+        self.objective, self.scaler = objective, scaler
+
+    def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
+        """Add the gradients of the weighted mean loss over all rows of `batches`.
+
+        The mean is over the counted tokens of all batches together, so the split into batches
+        does not matter.
+
+        Args:
+            batches: row numbers.
+
+        Returns:
+            Summed unweighted negative log likelihood (nats), on the device.
+        """
+        objective, device = self.objective, self.objective.device
+        rows = objective.rows
+        total_weight = objective.total_weight(batches)
+        nll = torch.zeros((), device=device)
+        for indices in batches:
+            inputs_M, targets_M, counts_B = rows.shifted(indices)
+            weights_M = np.ones(len(targets_M), np.float32)
+            # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
+            at_cls_B = np.cumsum(counts_B) + 1 - TAIL_LENGTH
+            weights_M[at_cls_B[rows.classes_N[indices] >= 0]] = objective.weight
+            inputs_M, targets_M, weights_M = (
+                torch.from_numpy(array_M).to(device) for array_M in (inputs_M, targets_M, weights_M)
+            )
+            hidden_MxE = hidden_states(
+                objective.model,
+                objective.drop_tokens(inputs_M),
+                PackedRows(counts_B),
+                objective.precision,
+            )
+            nll_M = objective.nll(hidden_MxE, targets_M)
+            self.scaler.scale((nll_M * weights_M).sum() / total_weight).backward()
+            nll += nll_M.detach().sum()
+        return nll
+
+    def clear_gradients(self) -> None:
+        """Forget what was added."""
+        self.objective.model.zero_grad(set_to_none=True)
+
+
+# ------------------------------------------------------------------------------- static
+
+
+class RowsOnDevice:
+    """All rows in the memory of a device, and batches of them in static shapes."""
+
+    def __init__(self, rows: TokenLabelDataset, device: torch.device):
+        def put(array: np.ndarray, dtype: type) -> Tensor:
+            return torch.from_numpy(array.astype(dtype)).to(device)
+
+        self._tokens_N = put(rows.tokens, np.int32)
+        self._starts, self._lengths = put(rows.starts_N, np.int64), put(rows.lengths_N, np.int64)
+        self._labelled = put(rows.classes_N >= 0, np.bool_)
+        self._pad_id = rows.vocabulary.pad_id
+
+    def batch(self, rows_B: Tensor, width: int, label_weight: float) -> tuple[Tensor, ...]:
+        """What `TokenLabelDataset.shifted` gives, as B x T matrices padded on the right.
+
+        Args:
+            rows_B: row numbers; -1 for a row that is padding altogether.
+            width: T, at least the inputs of the longest row.
+            label_weight: of the place that predicts the label.
+
+        Returns:
+            inputs_BxT, targets_BxT, weights_BxT and whether a target counts_BxT: padding does not.
+        """
+        known_B = rows_B.clamp(min=0)
+        lengths_Bx1 = torch.where(rows_B >= 0, self._lengths[known_B], 0)[:, None]
+        place_T = torch.arange(width + 1, device=rows_B.device)
+        inside = place_T < lengths_Bx1
+        places = (self._starts[known_B][:, None] + place_T).clamp(max=len(self._tokens_N) - 1)
+        ids = torch.where(inside, self._tokens_N[places].long(), self._pad_id)
+        # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
+        at_label = (place_T[:-1] == lengths_Bx1 - TAIL_LENGTH) & self._labelled[known_B][:, None]
+        counts_BxT = inside[:, 1:]
+        weights_BxT = torch.where(at_label, label_weight, 1.0) * counts_BxT
+        return ids[:, :-1], ids[:, 1:], weights_BxT, counts_BxT
+
+
+class StaticStep:
+    """Batches of few shapes, computed by transformers' model; on CUDA replayed as graphs.
+
+    Nothing here waits for the device: what the host reads comes back from `add_gradients` as a
+    tensor.
+    """
+
+    settling_runs = _RUNS_BEFORE_GRAPH + 1
+
+    def __init__(
+        self,
+        objective: Objective,
+        batch_size: int,
+        compiled: bool,
+        say: Callable[[str], None],
+    ):
+        """
+        Args:
+            objective: what is to be minimised.
+            batch_size: most rows of a batch; smaller ones are filled with padding.
+            compiled: compile with torch.compile, or go on without where that fails.
+            say: called with a line for a person.
+        """
+        device = objective.device
+        self.objective, self.compiled, self._say = objective, compiled, say
+        self._rows = RowsOnDevice(objective.rows, device)
+        self._longest = int(objective.rows.lengths_N.max()) - 1
+        self._rows_B = torch.full((batch_size,), -1, device=device)
+        self._total_weight = torch.ones((), device=device)
+        self._nll = torch.zeros((), device=device)
+        self._parameters = list(objective.model.parameters())
+        # Graphs write into the same gradients for ever.
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self._losses: Callable[..., Tensor] = self._plain_losses
+        if compiled:
+            self._losses = torch.compile(self._plain_losses, dynamic=False)
+        self._uses_graphs = device.type == "cuda"
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._runs: dict[int, int] = {}
+
+    def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
+        """The same as `PackedStep.add_gradients`."""
+        self._total_weight.fill_(self.objective.total_weight(batches))
+        self._nll.zero_()
+        for indices in batches:
+            rows_B = torch.full(self._rows_B.shape, -1)
+            rows_B[: len(indices)] = torch.from_numpy(indices)
+            if self._rows_B.is_cuda:
+                rows_B = rows_B.pin_memory()
+            self._rows_B.copy_(rows_B, non_blocking=True)
+            self._run(self.width_of(indices))
+        return self._nll.clone()
+
+    def clear_gradients(self) -> None:
+        """Forget what was added; the tensors stay where they are."""
+        torch._foreach_zero_([parameter.grad for parameter in self._parameters])
+
+    def width_of(self, indices: np.ndarray) -> int:
+        """T for these rows: the next of a few widths."""
+        step = max(_NARROWEST, math.ceil(self._longest / _MOST_WIDTHS))
+        inputs = int(self.objective.rows.lengths_N[indices].max()) - 1
+        return min(math.ceil(inputs / step) * step, self._longest)
+
+    def _run(self, width: int) -> None:
+        """Forward and backward pass of the rows in `_rows_B`."""
+        self._runs[width] = self._runs.get(width, 0) + 1
+        if self._uses_graphs and self._runs[width] > _RUNS_BEFORE_GRAPH:
+            if width not in self._graphs:
+                self._record(width)
+            if self._uses_graphs:
+                self._graphs[width].replay()
+                return
+        if not self.compiled:
+            self._forward_and_backward(width)
+            return
+        try:
+            self._forward_and_backward(width)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # the compiler's own; no gradient has been added yet
+            self._say(f"torch.compile does not work here, going on without: {_first_line(error)}")
+            self.compiled, self._losses = False, self._plain_losses
+            self._forward_and_backward(width)
+
+    def _record(self, width: int) -> None:
+        graph = torch.cuda.CUDAGraph()
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        try:
+            with torch.cuda.graph(graph, pool=pool):
+                self._forward_and_backward(width)
+        except RuntimeError as error:
+            self._say(f"CUDA graphs do not work here, going on without: {_first_line(error)}")
+            self._uses_graphs = False
+            return
+        self._graphs[width] = graph
+
+    def _forward_and_backward(self, width: int) -> None:
+        objective = self.objective
+        inputs_BxT, targets_BxT, weights_BxT, counts_BxT = self._rows.batch(
+            self._rows_B, width, objective.weight
+        )
+        nll_BxT = self._losses(objective.drop_tokens(inputs_BxT), targets_BxT)
+        ((nll_BxT * weights_BxT).sum() / self._total_weight).backward()
+        self._nll += (nll_BxT.detach() * counts_BxT).sum()
+
+    def _plain_losses(self, inputs_BxT: Tensor, targets_BxT: Tensor) -> Tensor:
+        """nll_BxT. Padding lies on the right, where causal attention never looks from a token."""
+        model, objective = self.objective.model, self.objective
+        with objective.precision.autocast(objective.device):
+            embedded_BxTxE = model.transformer.wte(inputs_BxT)
+            hidden = model.transformer(inputs_embeds=embedded_BxTxE, use_cache=False)
+        nll_M = objective.nll(hidden.last_hidden_state.flatten(0, 1), targets_BxT.flatten())
+        return nll_M.view_as(targets_BxT)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
