@@ -38,6 +38,7 @@ from benchmark_report import (
     Findings,
     Target,
     describe_machine,
+    plain_table,
     save_report,
     target_rows,
     targets_table,
@@ -48,20 +49,18 @@ from benchmark_work import (
     Job,
     Sizes,
     counted_parameters,
-    forward_flops,
     training_flops,
     vocabulary_of,
     write_rows,
 )
 from command_line import read_settings, to_yaml
-from console import format_duration, format_table, progress_bar, run_command, tell
+from console import format_duration, progress_bar, run_command, tell
 from run_folder import RunFolder, RunLog, write_atomically
 from settings import BenchmarkSettings, TrainSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark_peers import TrainerEpochs
     from model import Precision, TrainedModel
     from train_gpt import TrainingRun
 
@@ -72,8 +71,7 @@ DROPOUT = 0.1
 OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
 TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
 Measure = Callable[[], float]  # runs once, returns a rate or seconds
-NOT_INSTALLED = "not installed: pip install -r requirements-benchmark.txt"
-
+NOT_INSTALLED = "not installed (requirements-benchmark.txt)"
 
 TARGETS = (
     Target("training", "64 x 54, as shipped, against the best peer", 1.3),
@@ -158,51 +156,41 @@ class Bench:
         title: str,
         contenders: dict[str, Measure],
         peers: dict[str, Callable[[], Measure]] | None = None,
-        trainer: Callable[[], TrainerEpochs] | None = None,
-    ) -> tuple[dict[str, list[float]], list[Entry]]:
+        rounds: int | None = None,
+    ) -> dict[str, Entry]:
         """Let all measure themselves in turn, round by round, after a first round unmeasured.
 
-        A peer that is missing or fails costs nothing but its own figures.
+        A peer that is missing or fails in that first round costs nothing but its own figures.
 
         Args:
             title: words on the progress bar.
             contenders: name -> a function that measures itself once.
             peers: name -> a function that makes a contender.
-            trainer: makes the function of `benchmark_peers.trainer_epochs`, whose epochs are then
-                the rounds.
+            rounds: measured ones; None = `self.rounds`.
 
         Returns:
-            name -> figure of each round (for TRAINER seconds); an entry for each missing peer.
+            name -> entry, contenders first; of a missing peer one without figures.
         """
-        contenders, missing, run_trainer = dict(contenders), [], None
-        with progress_bar(title, self.rounds + 1, "round") as bar:
+        rounds, peers = rounds or self.rounds, peers or {}
+        measures, entries = dict(contenders), {name: Entry(name) for name in (*contenders, *peers)}
+        with progress_bar(title, (1 + rounds) * len(entries), "measurement") as bar:
             for measure in contenders.values():
                 measure()
-            for name, make in (peers or {}).items():
-                try:
-                    measure = make()
-                    measure()
-                    contenders[name] = measure
-                except Exception as error:  # whatever it is, it is the peer's
-                    missing.append(missing_peer(name, error))
-            try:
-                run_trainer = trainer() if trainer else None
-            except Exception as error:
-                missing.append(missing_peer(TRAINER, error))
-            bar.update()
-            values: dict[str, list[float]] = {name: [] for name in contenders}
-
-            def one_round() -> None:
-                for name, measure in contenders.items():
-                    values[name].append(measure())
                 bar.update()
-
-            if run_trainer is None:
-                for _ in range(self.rounds):
-                    one_round()
-            else:
-                values[TRAINER] = run_trainer(self.rounds, one_round)
-        return values, missing
+            for name, make in peers.items():
+                try:
+                    measures[name] = make()
+                    measures[name]()
+                    bar.update()
+                except Exception as error:  # whatever it is, it is the peer's
+                    measures.pop(name, None)
+                    entries[name] = missing_peer(name, error)
+                    bar.update(1 + rounds)
+            for _ in range(rounds):
+                for name, measure in measures.items():
+                    entries[name].values.append(measure())
+                    bar.update()
+        return entries
 
 
 def missing_peer(name: str, error: Exception) -> Entry:
@@ -213,22 +201,23 @@ def missing_peer(name: str, error: Exception) -> Entry:
     return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
 
 
-def machine_limits(bench: Bench) -> Comparison:
+def machine_limits(bench: Bench) -> list[Comparison]:
     """Matrix products and memory copies of this machine."""
     import torch
 
     source = torch.zeros(bench.sizes.copied // 4, device=bench.device)
     target = torch.empty_like(source)
-    # a copy reads and writes
-    copy = bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied)
     contenders = {
-        "matrix product, bf16": bench.peak(torch.bfloat16),
-        "matrix product, fp32": bench.peak(torch.float32),
-        "memory copy, read and written": copy,
+        "bf16": bench.peak(torch.bfloat16),
+        "fp32": bench.peak(torch.float32),
+        # a copy reads and writes
+        "read and written": bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied),
     }
-    values, _ = bench.take_turns("limits", contenders)
-    entries = [Entry(name, found) for name, found in values.items()]
-    return Comparison("Limits of the machine", "GFLOP/s or GB/s", entries, race=False)
+    bf16, fp32, copy = bench.take_turns("limits", contenders).values()
+    return [
+        Comparison("Limit: matrix products", "GFLOP/s", [bf16, fp32], race=False),
+        Comparison("Limit: copying memory", "GB/s", [copy], race=False),
+    ]
 
 
 # ------------------------------------------------------------------------------- training
@@ -289,42 +278,46 @@ def our_epoch(run: TrainingRun) -> Callable[[], None]:
 
 def training_peers(
     bench: Bench, job: Job, run: TrainingRun, shipped: bool
-) -> tuple[dict[str, Callable[[], Callable[[], None]]], Callable[[], TrainerEpochs]]:
-    """Other ways to train the model of `run` on its rows.
+) -> dict[str, Callable[[], Measure]]:
+    """Other ways to train the model of `run` on its rows, measured in tokens a second.
 
     Returns:
-        name -> a function that makes one epoch; one that makes Trainer's epochs.
+        name -> a function that makes a contender.
     """
     import torch
 
-    from benchmark_peers import MinimalGPT, plain_epoch, trainer_epochs, transformers_model
+    from benchmark_peers import MinimalGPT, plain_epoch, trainer_epoch, transformers_model
 
     rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
+    tokens = sum(job.inputs)
 
-    def transformers_loop() -> Callable[[], None]:
+    def loop() -> Measure:
         model = transformers_model(run.model, shipped)
 
         def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             return model(**batch).loss
 
-        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
 
-    def minimal(compiled: bool) -> Callable[[], None]:
+    def minimal(compiled: bool) -> Measure:
         model = MinimalGPT(run.model, DROPOUT, DROPOUT if shipped else 0.0).to(bench.device)
         loss = torch.compile(model.loss) if compiled else model.loss
-        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
 
-    def trainer() -> TrainerEpochs:
+    def trainer() -> Measure:
         tokenizer = bench.folder / "tokenizer"
         tokenizer.mkdir(exist_ok=True)
         run.vocabulary.save_tokenizer(tokenizer)
         model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
-        return trainer_epochs(model, tokenizer, rows, job.batch_size, bench.precision, output)
+        epoch = trainer_epoch(model, tokenizer, rows, job.batch_size, bench.precision, output)
+        return lambda: tokens / epoch()
 
-    peers = {LOOP: transformers_loop, MINIMAL: lambda: minimal(compiled=False)}
+    peers = {LOOP: loop, TRAINER: trainer, MINIMAL: lambda: minimal(compiled=False)}
     if bench.settings.full and not job.is_ragged:
         peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
-    return peers, trainer
+    return peers
 
 
 def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
@@ -332,34 +325,28 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 
     Beside ragged rows stands our own run on as many rows of their mean length.
     """
-    inputs = [length - 1 for length in job.lengths]
     with ExitStack() as stack:
         run = stack.enter_context(training_run(bench, job, shipped))
-        tokens = sum(inputs)
-        contenders = {OURS: bench.rate(our_epoch(run), tokens)}
+        contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
         if job.is_ragged:
             mean = round(statistics.mean(job.lengths))
             even = replace(job, lengths=(mean,) * len(job.lengths))
             even_run = stack.enter_context(training_run(bench, even, shipped))
-            even_tokens = (mean - 1) * len(even.lengths)
-            contenders[EVEN] = bench.rate(our_epoch(even_run), even_tokens)
+            contenders[EVEN] = bench.rate(our_epoch(even_run), sum(even.inputs))
         contenders[PEAK] = bench.peak(bench.precision.dtype)
-        makers, trainer = training_peers(bench, job, run, shipped)
-        peers = {name: lambda m=make: bench.rate(m(), tokens) for name, make in makers.items()}
-        values, missing = bench.take_turns(f"training {job.name}", contenders, peers, trainer)
-        flops = training_flops(counted_parameters(run.model, head=True), job.shape, inputs)
-    peak = statistics.median(values.pop(PEAK))
-    if TRAINER in values:
-        values[TRAINER] = [tokens / seconds for seconds in values[TRAINER]]
-    gflops_a_token = 1e-9 * flops / tokens
-    entries = [
+        peers = training_peers(bench, job, run, shipped)
+        entries = bench.take_turns(f"training {job.name}", contenders, peers)
+        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
+    peak = entries.pop(PEAK).median
+    gflops_a_token = 1e-9 * flops / sum(job.inputs)
+    for name, entry in entries.items():
         # Equal rows are other work: their attention reaches less far.
-        Entry(name, v, share=statistics.median(v) * gflops_a_token / peak if name != EVEN else None)
-        for name, v in values.items()
-    ]
+        if entry.values and name != EVEN:
+            entries[name] = replace(entry, share=entry.median * gflops_a_token / peak)
     kind = "as shipped" if shipped else "same work"
     title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
-    return Comparison(f"{title}; {PEAK} {peak:,.0f} GFLOP/s", "tokens/s", entries + missing)
+    title += f"; {PEAK} {peak:,.0f} GFLOP/s"
+    return Comparison(title, "tokens/s", list(entries.values()))
 
 
 def measure_training(bench: Bench) -> Findings:
@@ -372,14 +359,14 @@ def measure_training(bench: Bench) -> Findings:
         about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
         ours = found.entries[0]
         findings.reach(f"{about}, of the {PEAK}", ours.share)
-        findings.reach(f"{about}, against the best peer", found.lead(lambda name: True))
-        findings.reach(f"{about}, against transformers", found.lead(lambda n: "transformers" in n))
-        findings.reach(f"{about}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+        findings.reach(f"{about}, against the best peer", found.lead())
+        findings.reach(f"{about}, against transformers", found.lead("transformers"))
+        findings.reach(f"{about}, against {TRAINER}", found.lead(TRAINER))
     job = bench.sizes.ragged
     found = compare_training(bench, job, shipped=False)
     findings.add(found)
-    findings.reach(f"{job.name}, against equal rows", found.lead(lambda name: name == EVEN))
-    findings.reach(f"{job.name}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+    findings.reach(f"{job.name}, against equal rows", found.lead(EVEN))
+    findings.reach(f"{job.name}, against {TRAINER}", found.lead(TRAINER))
     return findings
 
 
@@ -447,6 +434,7 @@ def measure_generation(bench: Bench) -> Findings:
     """New tokens a second, all rows of a batch to the full length."""
     import torch
 
+    from benchmark_peers import TOP_K
     from generation import Decoder, Sampling, generate_tokens
 
     trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
@@ -463,7 +451,7 @@ def measure_generation(bench: Bench) -> Findings:
                 prompts,
                 max_new_tokens=sizes.new_tokens,
                 stop_ids=[],
-                sampling=Sampling(top_k=50),
+                sampling=Sampling(top_k=TOP_K),
                 generator=generator,
                 forbidden_ids=[trained.vocabulary.pad_id],
                 batch_size=len(prompts),
@@ -474,18 +462,15 @@ def measure_generation(bench: Bench) -> Findings:
         contenders = {name: bench.rate(run, amount) for name, run in runs.items()}
         makers = generation_peers(bench, trained, prompts)
         peers = {name: lambda m=make, a=amount: bench.rate(m(), a) for name, make in makers.items()}
-        values, missing = bench.take_turns(f"generation, batch {batch}", contenders, peers)
+        entries = bench.take_turns(f"generation, batch {batch}", contenders, peers)
         title = f"Generation, batch {batch}, {sizes.new_tokens} new tokens after {sizes.prompt}"
-        entries = [Entry(name, v) for name, v in values.items()] + missing
-        found = Comparison(f"{title}, top-k 50", "tokens/s", entries)
+        found = Comparison(f"{title}, top-k {TOP_K}", "tokens/s", list(entries.values()))
         findings.add(found)
         for mine in found.entries[: len(runs)]:
             about = f"batch {batch}, {mine.name.removeprefix('ours ')} against"
             for other in ("generate fp32", "CTranslate2", "ONNX Runtime"):
-                lead = found.lead(lambda name, o=other: name.startswith(o), of=mine)
-                findings.reach(f"{about} {other}", lead)
-            lead = found.lead(lambda name: name.startswith("generate"), of=mine)
-            findings.reach(f"{about} the best generate", lead)
+                findings.reach(f"{about} {other}", found.lead(other, of=mine))
+            findings.reach(f"{about} the best generate", found.lead("generate", of=mine))
     return findings
 
 
@@ -519,19 +504,16 @@ def measure_classification(bench: Bench) -> Findings:
         "file to evaluation folder": timed(evaluate_file),
         PEAK: bench.peak(bench.precision.dtype),
     }
-    values, _ = bench.take_turns("classification", contenders)
-    peak = statistics.median(values.pop(PEAK))
+    predicting, evaluating, peak = bench.take_turns("classification", contenders).values()
     # A row is read up to its <CLS>, and the head is needed for ten tokens only.
     parameters = counted_parameters(trained.model, head=False)
-    gflops_a_row = 1e-9 * forward_flops(parameters, sizes.shape, [sizes.row_length - 2])
-    entries = []
-    for name, found in values.items():
-        share = statistics.median(found) * gflops_a_row / peak
-        entries.append(Entry(name, found, share=share))
+    step = training_flops(parameters, sizes.shape, [sizes.row_length - 2])
+    gflops_a_row = 1e-9 * step / 3  # forward alone
+    predicting = replace(predicting, share=predicting.median * gflops_a_row / peak.median)
     title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"
-    title += f", {bench.precision.name}; {PEAK} {peak:,.0f} GFLOP/s"
-    findings.add(Comparison(title, "rows/s", entries, race=False))
-    findings.reach(f"file to predictions, of the {PEAK}", entries[0].share)
+    title += f", {bench.precision.name}; {PEAK} {peak.median:,.0f} GFLOP/s"
+    findings.add(Comparison(title, "rows/s", [predicting, evaluating], race=False))
+    findings.reach(f"file to predictions, of the {PEAK}", predicting.share)
     return findings
 
 
@@ -539,7 +521,7 @@ def measure_classification(bench: Bench) -> Findings:
 
 # The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
 # counts what its parent held.
-READ_PROGRAM = """
+READ_PROGRAM = r"""
 import json, re, sys, time
 from pathlib import Path
 from dataset import TokenLabelDataset
@@ -628,7 +610,6 @@ with torch.inference_mode():
 def measure_starting(bench: Bench) -> Findings:
     """Seconds from a cold start: to the help text, and to the first answer."""
     findings, folder = Findings(), saved_model(bench).folder.resolve()
-    bench = replace(bench, sizes=replace(bench.sizes, rounds=bench.sizes.starts))
 
     def seconds(*arguments: str) -> Callable[[], float]:
         def measure() -> float:
@@ -638,23 +619,21 @@ def measure_starting(bench: Bench) -> Findings:
 
         return measure
 
+    def compare(title: str, contenders: dict[str, Measure], race: bool) -> list[Entry]:
+        entries = bench.take_turns(title.lower(), contenders, rounds=bench.sizes.starts)
+        findings.add(Comparison(title, "s", list(entries.values()), race))
+        return list(entries.values())
+
+    helps = {f"{name} --help": seconds(name, "--help") for name in COMMANDS}
+    for entry in compare("Start to the help text", helps, race=False):
+        findings.reach(entry.name, entry.median)
     device = bench.device.type
     answer = ["--model_path", str(folder), "--device", device, "--prompt", "<IMG> <Z_001>"]
-    for title, contenders in {
-        "Start to help": {name: seconds(name, "--help") for name in COMMANDS},
-        "Start to the answer of a prompt": {
-            "inference.py --prompt": seconds("inference.py", *answer),
-            "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
-        },
-    }.items():
-        values, _ = bench.take_turns(title.lower(), contenders)
-        found = Comparison(
-            title, "s", [Entry(name, v) for name, v in values.items()], race=len(values) == 2
-        )
-        findings.add(found)
-        for entry in found.entries:
-            findings.reach(f"{entry.name} --help", entry.median)
-    prompt, bare = found.entries
+    starts = {
+        "inference.py --prompt": seconds("inference.py", *answer),
+        "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
+    }
+    prompt, bare = compare("Start to the answer of a prompt", starts, race=True)
     findings.reach("inference.py --prompt, time of a bare process", prompt.median / bare.median)
     return findings
 
@@ -691,14 +670,15 @@ def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Fi
     with tempfile.TemporaryDirectory() as folder:
         precision = choose_precision("auto", device)
         bench = Bench(settings, sizes, device, precision, Path(folder))
-        findings.add(machine_limits(bench))
+        for limit in machine_limits(bench):
+            findings.add(limit)
         for name in sections:
             found = SECTIONS[name](bench)
             findings.comparisons += found.comparisons
             findings.reached |= found.reached
-            targets = targets_table(TARGETS, findings, sections, device.type)
+            targets = targets_table(TARGETS, findings, sections, device.type, settings.full)
             save_report(output, machine, findings.comparisons, targets)
-    tell("\nTargets; a ratio of 1 or more reaches them\n" + format_table(*target_rows(targets)))
+    tell(f"\nTargets; a ratio of 1 or more reaches them\n{plain_table(*target_rows(targets))}")
     seconds = format_duration(time.monotonic() - began)
     tell(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
     return findings
