@@ -158,6 +158,7 @@ def test_the_lead_is_over_the_fastest_other_with_that_name():
     found = Comparison("", "tokens/s", [*entries, Entry("generate 2", [3]), Entry("other")])
     assert found.lead("generate") == 2
     assert found.lead("generate 1", of=entries[1]) == 4
+    assert found.lead("generate", of=found.entries[3]) == 1.5  # it does not count itself
     assert found.lead() == 0.75
     assert found.lead("other") is None
 
@@ -346,21 +347,30 @@ def test_batches_are_padded_on_the_right_and_padding_is_no_target():
 
 def test_a_plain_epoch_steps_as_adamw_is_written_down():
     rows = [[0, 1, 2], [2, 1], [1, 1, 0]]
+    torch.manual_seed(0)
     table = torch.nn.Embedding(3, 3)  # logits of the next token
     expected = table.weight.detach().clone().requires_grad_()
+    # Gradients of other size and direction each step: without clipping, or with the gradient of the
+    # step before left in, the sums of AdamW would be others.
+    pushes = [push * torch.randn(3, 3) for push in (2.0, 9.0, 4.0)]
 
-    def loss_of(weights, batch):
+    def loss_of(weights, batch, push):
         logits = functional.embedding(batch["input_ids"], weights)[:, :-1].flatten(0, 1)
-        return 40 * functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+        likelihood = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+        return likelihood + (weights * push).sum()
 
-    def loss(batch):
-        return loss_of(table.weight, batch)
-
-    epoch = plain_epoch(table, loss, rows, batch_size=3, precision=FP32)
+    left = iter(pushes)
+    epoch = plain_epoch(
+        table,
+        lambda batch: loss_of(table.weight, batch, next(left)),
+        rows,
+        batch_size=3,
+        precision=FP32,
+    )
     mean, square = torch.zeros(3, 3), torch.zeros(3, 3)
-    for step in (1, 2, 3):
+    for step, push in enumerate(pushes, start=1):
         epoch()
-        (gradient,) = torch.autograd.grad(loss_of(expected, pad_batch(rows)), expected)
+        (gradient,) = torch.autograd.grad(loss_of(expected, pad_batch(rows), push), expected)
         assert gradient.norm() > LARGEST_NORM
         gradient = gradient * LARGEST_NORM / gradient.norm()
         mean = 0.9 * mean + 0.1 * gradient
