@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ from benchmark_work import (
     CPU_SIZES,
     GPU_SIZES,
     Job,
+    Shape,
     Sizes,
     counted_parameters,
     training_flops,
@@ -61,6 +63,7 @@ from settings import BenchmarkSettings, TrainSettings
 if TYPE_CHECKING:
     import torch
 
+    from generation import Decoder
     from model import Precision, TrainedModel
     from train_gpt import TrainingRun
 
@@ -173,7 +176,7 @@ class Bench:
         """
         rounds, peers = rounds or self.rounds, peers or {}
         measures, entries = dict(contenders), {name: Entry(name) for name in (*contenders, *peers)}
-        with progress_bar(title, (1 + rounds) * len(entries), "measurement") as bar:
+        with progress_bar(title, (1 + rounds) * len(entries), "run") as bar:
             for measure in contenders.values():
                 measure()
                 bar.update()
@@ -199,6 +202,17 @@ def missing_peer(name: str, error: Exception) -> Entry:
         return Entry(name, note=NOT_INSTALLED)
     reason = (str(error).splitlines() or [""])[0][:120]
     return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
+
+
+def settings_of(shape: Shape) -> TrainSettings:
+    """Our defaults, but for the shape."""
+    return TrainSettings(
+        max_length=shape.n_positions,
+        n_positions=shape.n_positions,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.n_embd,
+    )
 
 
 def machine_limits(bench: Bench) -> list[Comparison]:
@@ -240,16 +254,12 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]
         write_atomically(folder / "vocab.json", vocabulary.to_json())
         write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
         write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
-        settings = TrainSettings(
+        settings = replace(
+            settings_of(job.shape),
             data_path=str(folder / "train.jsonl"),
             val_data_path=str(folder / "validation.jsonl"),
             vocab_path=str(folder / "vocab.json"),
             output_dir=str(folder / "run"),
-            max_length=job.shape.n_positions,
-            n_layer=job.shape.n_layer,
-            n_head=job.shape.n_head,
-            n_embd=job.shape.n_embd,
-            n_positions=job.shape.n_positions,
             dropout=DROPOUT,
             batch_size=job.batch_size,
             device=bench.device.type,
@@ -379,15 +389,8 @@ def saved_model(bench: Bench) -> TrainedModel:
     from model import build_model, save_model_folder
 
     shape, folder = bench.sizes.shape, bench.folder / "model"
-    vocabulary = vocabulary_of(shape)
-    settings = TrainSettings(
-        max_length=shape.n_positions,
-        n_positions=shape.n_positions,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        n_embd=shape.n_embd,
-    )
     if not folder.exists():
+        vocabulary, settings = vocabulary_of(shape), settings_of(shape)
         model = build_model(settings, vocabulary)
         save_model_folder(model, folder, vocabulary, to_yaml(settings), codebook=None)
     return load_trained_model(folder, bench.device.type)
@@ -395,30 +398,37 @@ def saved_model(bench: Bench) -> TrainedModel:
 
 def generation_peers(
     bench: Bench, trained: TrainedModel, prompts: list[list[int]]
-) -> dict[str, Callable[[], Callable[[], list[list[int]]]]]:
-    """Other decoders of the same model, by name: functions that make them."""
+) -> dict[str, Callable[[], Measure]]:
+    """Other decoders of the same model, measured in new tokens a second.
+
+    Returns:
+        name -> a function that makes a contender.
+    """
     import torch
 
     import benchmark_peers as peers
 
     new_tokens, folder = bench.sizes.new_tokens, bench.folder
+    amount = len(prompts) * new_tokens
 
-    def transformers(dtype: torch.dtype) -> Callable[[], list[list[int]]]:
-        return peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
+    def transformers(dtype: torch.dtype) -> Measure:
+        run = peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
+        return bench.rate(run, amount)
 
-    def onnx() -> Callable[[], list[list[int]]]:
+    def onnx() -> Measure:
         path = folder / "model.onnx"
         if not path.exists():
             peers.export_onnx(trained.model, path)
         session = peers.onnx_session(path)
-        return peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+        run = peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+        return bench.rate(run, amount)
 
-    def ctranslate2(compute_type: str) -> Callable[[], list[list[int]]]:
+    def ctranslate2(compute_type: str) -> Measure:
         path = folder / "ctranslate2"
         if not path.exists():
             peers.convert_to_ctranslate2(trained.folder, path)
         words = [[trained.vocabulary.tokens[index] for index in prompt] for prompt in prompts]
-        return peers.ctranslate2_generate(path, compute_type, words, new_tokens)
+        return bench.rate(peers.ctranslate2_generate(path, compute_type, words, new_tokens), amount)
 
     found = {"generate fp32": lambda: transformers(torch.float32)}
     if bench.precision.name == "bf16":
@@ -430,43 +440,61 @@ def generation_peers(
     return found
 
 
-def measure_generation(bench: Bench) -> Findings:
-    """New tokens a second, all rows of a batch to the full length."""
+def compare_generation(
+    bench: Bench, trained: TrainedModel, decoders: dict[str, Decoder], batch: int
+) -> Comparison:
+    """New tokens a second of all decoders, all rows of a batch to the full length.
+
+    Args:
+        bench: where.
+        trained: the model.
+        decoders: ours, by name.
+        batch: rows.
+    """
     import torch
 
     from benchmark_peers import TOP_K
-    from generation import Decoder, Sampling, generate_tokens
+    from generation import Sampling, generate_tokens
+
+    prompt, new_tokens = bench.sizes.prompt, bench.sizes.new_tokens
+    generator = torch.Generator().manual_seed(batch)
+    low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
+    prompts = torch.randint(low, high, (batch, prompt), generator=generator).tolist()
+
+    def ours(decoder: Decoder) -> Measure:
+        run = partial(
+            generate_tokens,
+            decoder,
+            prompts,
+            max_new_tokens=new_tokens,
+            stop_ids=[],
+            sampling=Sampling(top_k=TOP_K),
+            generator=generator,
+            forbidden_ids=[trained.vocabulary.pad_id],
+            batch_size=batch,
+        )
+        return bench.rate(run, batch * new_tokens)
+
+    contenders = {name: ours(decoder) for name, decoder in decoders.items()}
+    peers = generation_peers(bench, trained, prompts)
+    entries = bench.take_turns(f"generation, batch {batch}", contenders, peers)
+    title = f"Generation, batch {batch}, {new_tokens} new tokens after {prompt}, top-k {TOP_K}"
+    return Comparison(title, "tokens/s", list(entries.values()))
+
+
+def measure_generation(bench: Bench) -> Findings:
+    """Each batch size; ours in the precision of the device and in fp32."""
+    import torch
+
+    from generation import Decoder
 
     trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
-    dtypes = {"fp32": torch.float32, bench.precision.name: bench.precision.dtype}
+    dtypes = {bench.precision.name: bench.precision.dtype, "fp32": torch.float32}
     decoders = {f"ours {name}": Decoder(trained.model, dtype) for name, dtype in dtypes.items()}
     for batch in sizes.batches_full if bench.settings.full else sizes.batches:
-        generator = torch.Generator().manual_seed(batch)
-        low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
-        prompts = torch.randint(low, high, (batch, sizes.prompt), generator=generator).tolist()
-
-        def ours(decoder: Decoder, prompts: list = prompts, generator: Any = generator) -> None:
-            generate_tokens(
-                decoder,
-                prompts,
-                max_new_tokens=sizes.new_tokens,
-                stop_ids=[],
-                sampling=Sampling(top_k=TOP_K),
-                generator=generator,
-                forbidden_ids=[trained.vocabulary.pad_id],
-                batch_size=len(prompts),
-            )
-
-        runs = {name: lambda d=decoder: ours(d) for name, decoder in reversed(decoders.items())}
-        amount = batch * sizes.new_tokens
-        contenders = {name: bench.rate(run, amount) for name, run in runs.items()}
-        makers = generation_peers(bench, trained, prompts)
-        peers = {name: lambda m=make, a=amount: bench.rate(m(), a) for name, make in makers.items()}
-        entries = bench.take_turns(f"generation, batch {batch}", contenders, peers)
-        title = f"Generation, batch {batch}, {sizes.new_tokens} new tokens after {sizes.prompt}"
-        found = Comparison(f"{title}, top-k {TOP_K}", "tokens/s", list(entries.values()))
+        found = compare_generation(bench, trained, decoders, batch)
         findings.add(found)
-        for mine in found.entries[: len(runs)]:
+        for mine in found.entries[: len(decoders)]:
             about = f"batch {batch}, {mine.name.removeprefix('ours ')} against"
             for other in ("generate fp32", "CTranslate2", "ONNX Runtime"):
                 findings.reach(f"{about} {other}", found.lead(other, of=mine))

@@ -98,7 +98,7 @@ class Comparison:
         """Header and rows as text."""
         shares = any(entry.share is not None for entry in self.entries)
         header = ["", f"median {self.unit}", "best"]
-        header += ["ours is"] if self.race else []
+        header += [f"{self.entries[0].name} is"] if self.race else []
         header += ["of the peak"] if shares else []
         rows = []
         for entry in self.entries:
