@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,7 +57,7 @@ from benchmark_work import (
     write_rows,
 )
 from command_line import read_settings, to_yaml
-from console import format_duration, progress_bar, run_command, tell
+from console import EXIT_TERMINATED, format_duration, progress_bar, run_command, tell
 from run_folder import RunFolder, RunLog, write_atomically
 from settings import BenchmarkSettings, TrainSettings
 
@@ -721,6 +722,8 @@ def main(argv: list[str]) -> int:
         description="Measure the speed of the toolkit against its peers and the machine's limit.",
         epilog="Peers that the toolkit does not need: pip install -r requirements-benchmark.txt",
     )
+    # Unwinding deletes the temporary folder, half a GB of it with --full.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     sizes = GPU_SIZES if settings.device == "cuda" else CPU_SIZES
     run_benchmark(settings, sizes, OUTPUT)
     return 0

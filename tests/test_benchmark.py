@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import math
+import os
+import signal
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -580,13 +583,31 @@ def test_every_command_is_started():
 
 
 def test_a_wrong_section_is_told_with_the_right_ones():
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(SettingsError) as error:  # before anything is measured
         main(["--only", "reading", "reeding"])
     assert error.value.mistakes == [f"--only reeding: there is {', '.join(BENCHMARK_SECTIONS)}"]
 
 
+def test_sigterm_deletes_the_temporary_folder(tmp_path, monkeypatch):
+    def killed(bench):
+        (bench.folder / "rows").write_text("many")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(benchmark, "CPU_SIZES", TOY)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(SECTIONS, "reading", killed)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            main(["--only", "reading"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert leaving.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_told(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_gpu_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(benchmark.signal, "signal", lambda *_: None)
     with pytest.raises(UserError, match="no such device here"):
         main(["--device", "cuda"])
