@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ from benchmark_report import (
     Findings,
     Target,
     describe_machine,
+    plain_table,
     save_report,
     target_rows,
     targets_table,
@@ -46,22 +49,22 @@ from benchmark_work import (
     CPU_SIZES,
     GPU_SIZES,
     Job,
+    Shape,
     Sizes,
     counted_parameters,
-    forward_flops,
     training_flops,
     vocabulary_of,
     write_rows,
 )
 from command_line import read_settings, to_yaml
-from console import format_duration, format_table, progress_bar, run_command, tell
+from console import EXIT_TERMINATED, format_duration, progress_bar, run_command, tell
 from run_folder import RunFolder, RunLog, write_atomically
 from settings import BenchmarkSettings, TrainSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark_peers import TrainerEpochs
+    from generation import Decoder
     from model import Precision, TrainedModel
     from train_gpt import TrainingRun
 
@@ -72,8 +75,7 @@ DROPOUT = 0.1
 OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
 TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
 Measure = Callable[[], float]  # runs once, returns a rate or seconds
-NOT_INSTALLED = "not installed: pip install -r requirements-benchmark.txt"
-
+NOT_INSTALLED = "not installed (requirements-benchmark.txt)"
 
 TARGETS = (
     Target("training", "64 x 54, as shipped, against the best peer", 1.3),
@@ -158,51 +160,41 @@ class Bench:
         title: str,
         contenders: dict[str, Measure],
         peers: dict[str, Callable[[], Measure]] | None = None,
-        trainer: Callable[[], TrainerEpochs] | None = None,
-    ) -> tuple[dict[str, list[float]], list[Entry]]:
+        rounds: int | None = None,
+    ) -> dict[str, Entry]:
         """Let all measure themselves in turn, round by round, after a first round unmeasured.
 
-        A peer that is missing or fails costs nothing but its own figures.
+        A peer that is missing or fails in that first round costs nothing but its own figures.
 
         Args:
             title: words on the progress bar.
             contenders: name -> a function that measures itself once.
             peers: name -> a function that makes a contender.
-            trainer: makes the function of `benchmark_peers.trainer_epochs`, whose epochs are then
-                the rounds.
+            rounds: measured ones; None = `self.rounds`.
 
         Returns:
-            name -> figure of each round (for TRAINER seconds); an entry for each missing peer.
+            name -> entry, contenders first; of a missing peer one without figures.
         """
-        contenders, missing, run_trainer = dict(contenders), [], None
-        with progress_bar(title, self.rounds + 1, "round") as bar:
+        rounds, peers = rounds or self.rounds, peers or {}
+        measures, entries = dict(contenders), {name: Entry(name) for name in (*contenders, *peers)}
+        with progress_bar(title, (1 + rounds) * len(entries), "run") as bar:
             for measure in contenders.values():
                 measure()
-            for name, make in (peers or {}).items():
-                try:
-                    measure = make()
-                    measure()
-                    contenders[name] = measure
-                except Exception as error:  # whatever it is, it is the peer's
-                    missing.append(missing_peer(name, error))
-            try:
-                run_trainer = trainer() if trainer else None
-            except Exception as error:
-                missing.append(missing_peer(TRAINER, error))
-            bar.update()
-            values: dict[str, list[float]] = {name: [] for name in contenders}
-
-            def one_round() -> None:
-                for name, measure in contenders.items():
-                    values[name].append(measure())
                 bar.update()
-
-            if run_trainer is None:
-                for _ in range(self.rounds):
-                    one_round()
-            else:
-                values[TRAINER] = run_trainer(self.rounds, one_round)
-        return values, missing
+            for name, make in peers.items():
+                try:
+                    measures[name] = make()
+                    measures[name]()
+                    bar.update()
+                except Exception as error:  # whatever it is, it is the peer's
+                    measures.pop(name, None)
+                    entries[name] = missing_peer(name, error)
+                    bar.update(1 + rounds)
+            for _ in range(rounds):
+                for name, measure in measures.items():
+                    entries[name].values.append(measure())
+                    bar.update()
+        return entries
 
 
 def missing_peer(name: str, error: Exception) -> Entry:
@@ -213,22 +205,34 @@ def missing_peer(name: str, error: Exception) -> Entry:
     return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
 
 
-def machine_limits(bench: Bench) -> Comparison:
+def settings_of(shape: Shape) -> TrainSettings:
+    """Our defaults, but for the shape."""
+    return TrainSettings(
+        max_length=shape.n_positions,
+        n_positions=shape.n_positions,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.n_embd,
+    )
+
+
+def machine_limits(bench: Bench) -> list[Comparison]:
     """Matrix products and memory copies of this machine."""
     import torch
 
     source = torch.zeros(bench.sizes.copied // 4, device=bench.device)
     target = torch.empty_like(source)
-    # a copy reads and writes
-    copy = bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied)
     contenders = {
-        "matrix product, bf16": bench.peak(torch.bfloat16),
-        "matrix product, fp32": bench.peak(torch.float32),
-        "memory copy, read and written": copy,
+        "bf16": bench.peak(torch.bfloat16),
+        "fp32": bench.peak(torch.float32),
+        # a copy reads and writes
+        "read and written": bench.rate(lambda: target.copy_(source), 2e-9 * bench.sizes.copied),
     }
-    values, _ = bench.take_turns("limits", contenders)
-    entries = [Entry(name, found) for name, found in values.items()]
-    return Comparison("Limits of the machine", "GFLOP/s or GB/s", entries, race=False)
+    bf16, fp32, copy = bench.take_turns("limits", contenders).values()
+    return [
+        Comparison("Limit: matrix products", "GFLOP/s", [bf16, fp32], race=False),
+        Comparison("Limit: copying memory", "GB/s", [copy], race=False),
+    ]
 
 
 # ------------------------------------------------------------------------------- training
@@ -251,16 +255,12 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]
         write_atomically(folder / "vocab.json", vocabulary.to_json())
         write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
         write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
-        settings = TrainSettings(
+        settings = replace(
+            settings_of(job.shape),
             data_path=str(folder / "train.jsonl"),
             val_data_path=str(folder / "validation.jsonl"),
             vocab_path=str(folder / "vocab.json"),
             output_dir=str(folder / "run"),
-            max_length=job.shape.n_positions,
-            n_layer=job.shape.n_layer,
-            n_head=job.shape.n_head,
-            n_embd=job.shape.n_embd,
-            n_positions=job.shape.n_positions,
             dropout=DROPOUT,
             batch_size=job.batch_size,
             device=bench.device.type,
@@ -289,42 +289,46 @@ def our_epoch(run: TrainingRun) -> Callable[[], None]:
 
 def training_peers(
     bench: Bench, job: Job, run: TrainingRun, shipped: bool
-) -> tuple[dict[str, Callable[[], Callable[[], None]]], Callable[[], TrainerEpochs]]:
-    """Other ways to train the model of `run` on its rows.
+) -> dict[str, Callable[[], Measure]]:
+    """Other ways to train the model of `run` on its rows, measured in tokens a second.
 
     Returns:
-        name -> a function that makes one epoch; one that makes Trainer's epochs.
+        name -> a function that makes a contender.
     """
     import torch
 
-    from benchmark_peers import MinimalGPT, plain_epoch, trainer_epochs, transformers_model
+    from benchmark_peers import MinimalGPT, plain_epoch, trainer_epoch, transformers_model
 
     rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
+    tokens = sum(job.inputs)
 
-    def transformers_loop() -> Callable[[], None]:
+    def loop() -> Measure:
         model = transformers_model(run.model, shipped)
 
         def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             return model(**batch).loss
 
-        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
 
-    def minimal(compiled: bool) -> Callable[[], None]:
+    def minimal(compiled: bool) -> Measure:
         model = MinimalGPT(run.model, DROPOUT, DROPOUT if shipped else 0.0).to(bench.device)
         loss = torch.compile(model.loss) if compiled else model.loss
-        return plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
 
-    def trainer() -> TrainerEpochs:
+    def trainer() -> Measure:
         tokenizer = bench.folder / "tokenizer"
         tokenizer.mkdir(exist_ok=True)
         run.vocabulary.save_tokenizer(tokenizer)
         model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
-        return trainer_epochs(model, tokenizer, rows, job.batch_size, bench.precision, output)
+        epoch = trainer_epoch(model, tokenizer, rows, job.batch_size, bench.precision, output)
+        return lambda: tokens / epoch()
 
-    peers = {LOOP: transformers_loop, MINIMAL: lambda: minimal(compiled=False)}
+    peers = {LOOP: loop, TRAINER: trainer, MINIMAL: lambda: minimal(compiled=False)}
     if bench.settings.full and not job.is_ragged:
         peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
-    return peers, trainer
+    return peers
 
 
 def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
@@ -332,34 +336,28 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 
     Beside ragged rows stands our own run on as many rows of their mean length.
     """
-    inputs = [length - 1 for length in job.lengths]
     with ExitStack() as stack:
         run = stack.enter_context(training_run(bench, job, shipped))
-        tokens = sum(inputs)
-        contenders = {OURS: bench.rate(our_epoch(run), tokens)}
+        contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
         if job.is_ragged:
             mean = round(statistics.mean(job.lengths))
             even = replace(job, lengths=(mean,) * len(job.lengths))
             even_run = stack.enter_context(training_run(bench, even, shipped))
-            even_tokens = (mean - 1) * len(even.lengths)
-            contenders[EVEN] = bench.rate(our_epoch(even_run), even_tokens)
+            contenders[EVEN] = bench.rate(our_epoch(even_run), sum(even.inputs))
         contenders[PEAK] = bench.peak(bench.precision.dtype)
-        makers, trainer = training_peers(bench, job, run, shipped)
-        peers = {name: lambda m=make: bench.rate(m(), tokens) for name, make in makers.items()}
-        values, missing = bench.take_turns(f"training {job.name}", contenders, peers, trainer)
-        flops = training_flops(counted_parameters(run.model, head=True), job.shape, inputs)
-    peak = statistics.median(values.pop(PEAK))
-    if TRAINER in values:
-        values[TRAINER] = [tokens / seconds for seconds in values[TRAINER]]
-    gflops_a_token = 1e-9 * flops / tokens
-    entries = [
+        peers = training_peers(bench, job, run, shipped)
+        entries = bench.take_turns(f"training {job.name}", contenders, peers)
+        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
+    peak = entries.pop(PEAK).median
+    gflops_a_token = 1e-9 * flops / sum(job.inputs)
+    for name, entry in entries.items():
         # Equal rows are other work: their attention reaches less far.
-        Entry(name, v, share=statistics.median(v) * gflops_a_token / peak if name != EVEN else None)
-        for name, v in values.items()
-    ]
+        if entry.values and name != EVEN:
+            entries[name] = replace(entry, share=entry.median * gflops_a_token / peak)
     kind = "as shipped" if shipped else "same work"
     title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
-    return Comparison(f"{title}; {PEAK} {peak:,.0f} GFLOP/s", "tokens/s", entries + missing)
+    title += f"; {PEAK} {peak:,.0f} GFLOP/s"
+    return Comparison(title, "tokens/s", list(entries.values()))
 
 
 def measure_training(bench: Bench) -> Findings:
@@ -372,14 +370,14 @@ def measure_training(bench: Bench) -> Findings:
         about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
         ours = found.entries[0]
         findings.reach(f"{about}, of the {PEAK}", ours.share)
-        findings.reach(f"{about}, against the best peer", found.lead(lambda name: True))
-        findings.reach(f"{about}, against transformers", found.lead(lambda n: "transformers" in n))
-        findings.reach(f"{about}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+        findings.reach(f"{about}, against the best peer", found.lead())
+        findings.reach(f"{about}, against transformers", found.lead("transformers"))
+        findings.reach(f"{about}, against {TRAINER}", found.lead(TRAINER))
     job = bench.sizes.ragged
     found = compare_training(bench, job, shipped=False)
     findings.add(found)
-    findings.reach(f"{job.name}, against equal rows", found.lead(lambda name: name == EVEN))
-    findings.reach(f"{job.name}, against {TRAINER}", found.lead(lambda name: name == TRAINER))
+    findings.reach(f"{job.name}, against equal rows", found.lead(EVEN))
+    findings.reach(f"{job.name}, against {TRAINER}", found.lead(TRAINER))
     return findings
 
 
@@ -392,15 +390,8 @@ def saved_model(bench: Bench) -> TrainedModel:
     from model import build_model, save_model_folder
 
     shape, folder = bench.sizes.shape, bench.folder / "model"
-    vocabulary = vocabulary_of(shape)
-    settings = TrainSettings(
-        max_length=shape.n_positions,
-        n_positions=shape.n_positions,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        n_embd=shape.n_embd,
-    )
     if not folder.exists():
+        vocabulary, settings = vocabulary_of(shape), settings_of(shape)
         model = build_model(settings, vocabulary)
         save_model_folder(model, folder, vocabulary, to_yaml(settings), codebook=None)
     return load_trained_model(folder, bench.device.type)
@@ -408,30 +399,37 @@ def saved_model(bench: Bench) -> TrainedModel:
 
 def generation_peers(
     bench: Bench, trained: TrainedModel, prompts: list[list[int]]
-) -> dict[str, Callable[[], Callable[[], list[list[int]]]]]:
-    """Other decoders of the same model, by name: functions that make them."""
+) -> dict[str, Callable[[], Measure]]:
+    """Other decoders of the same model, measured in new tokens a second.
+
+    Returns:
+        name -> a function that makes a contender.
+    """
     import torch
 
     import benchmark_peers as peers
 
     new_tokens, folder = bench.sizes.new_tokens, bench.folder
+    amount = len(prompts) * new_tokens
 
-    def transformers(dtype: torch.dtype) -> Callable[[], list[list[int]]]:
-        return peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
+    def transformers(dtype: torch.dtype) -> Measure:
+        run = peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
+        return bench.rate(run, amount)
 
-    def onnx() -> Callable[[], list[list[int]]]:
+    def onnx() -> Measure:
         path = folder / "model.onnx"
         if not path.exists():
             peers.export_onnx(trained.model, path)
         session = peers.onnx_session(path)
-        return peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+        run = peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+        return bench.rate(run, amount)
 
-    def ctranslate2(compute_type: str) -> Callable[[], list[list[int]]]:
+    def ctranslate2(compute_type: str) -> Measure:
         path = folder / "ctranslate2"
         if not path.exists():
             peers.convert_to_ctranslate2(trained.folder, path)
         words = [[trained.vocabulary.tokens[index] for index in prompt] for prompt in prompts]
-        return peers.ctranslate2_generate(path, compute_type, words, new_tokens)
+        return bench.rate(peers.ctranslate2_generate(path, compute_type, words, new_tokens), amount)
 
     found = {"generate fp32": lambda: transformers(torch.float32)}
     if bench.precision.name == "bf16":
@@ -443,49 +441,65 @@ def generation_peers(
     return found
 
 
-def measure_generation(bench: Bench) -> Findings:
-    """New tokens a second, all rows of a batch to the full length."""
+def compare_generation(
+    bench: Bench, trained: TrainedModel, decoders: dict[str, Decoder], batch: int
+) -> Comparison:
+    """New tokens a second of all decoders, all rows of a batch to the full length.
+
+    Args:
+        bench: where.
+        trained: the model.
+        decoders: ours, by name.
+        batch: rows.
+    """
     import torch
 
-    from generation import Decoder, Sampling, generate_tokens
+    from benchmark_peers import TOP_K
+    from generation import Sampling, generate_tokens
+
+    prompt, new_tokens = bench.sizes.prompt, bench.sizes.new_tokens
+    generator = torch.Generator().manual_seed(batch)
+    low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
+    prompts = torch.randint(low, high, (batch, prompt), generator=generator).tolist()
+
+    def ours(decoder: Decoder) -> Measure:
+        run = partial(
+            generate_tokens,
+            decoder,
+            prompts,
+            max_new_tokens=new_tokens,
+            stop_ids=[],
+            sampling=Sampling(top_k=TOP_K),
+            generator=generator,
+            forbidden_ids=[trained.vocabulary.pad_id],
+            batch_size=batch,
+        )
+        return bench.rate(run, batch * new_tokens)
+
+    contenders = {name: ours(decoder) for name, decoder in decoders.items()}
+    peers = generation_peers(bench, trained, prompts)
+    entries = bench.take_turns(f"generation, batch {batch}", contenders, peers)
+    title = f"Generation, batch {batch}, {new_tokens} new tokens after {prompt}, top-k {TOP_K}"
+    return Comparison(title, "tokens/s", list(entries.values()))
+
+
+def measure_generation(bench: Bench) -> Findings:
+    """Each batch size; ours in the precision of the device and in fp32."""
+    import torch
+
+    from generation import Decoder
 
     trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
-    dtypes = {"fp32": torch.float32, bench.precision.name: bench.precision.dtype}
+    dtypes = {bench.precision.name: bench.precision.dtype, "fp32": torch.float32}
     decoders = {f"ours {name}": Decoder(trained.model, dtype) for name, dtype in dtypes.items()}
     for batch in sizes.batches_full if bench.settings.full else sizes.batches:
-        generator = torch.Generator().manual_seed(batch)
-        low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
-        prompts = torch.randint(low, high, (batch, sizes.prompt), generator=generator).tolist()
-
-        def ours(decoder: Decoder, prompts: list = prompts, generator: Any = generator) -> None:
-            generate_tokens(
-                decoder,
-                prompts,
-                max_new_tokens=sizes.new_tokens,
-                stop_ids=[],
-                sampling=Sampling(top_k=50),
-                generator=generator,
-                forbidden_ids=[trained.vocabulary.pad_id],
-                batch_size=len(prompts),
-            )
-
-        runs = {name: lambda d=decoder: ours(d) for name, decoder in reversed(decoders.items())}
-        amount = batch * sizes.new_tokens
-        contenders = {name: bench.rate(run, amount) for name, run in runs.items()}
-        makers = generation_peers(bench, trained, prompts)
-        peers = {name: lambda m=make, a=amount: bench.rate(m(), a) for name, make in makers.items()}
-        values, missing = bench.take_turns(f"generation, batch {batch}", contenders, peers)
-        title = f"Generation, batch {batch}, {sizes.new_tokens} new tokens after {sizes.prompt}"
-        entries = [Entry(name, v) for name, v in values.items()] + missing
-        found = Comparison(f"{title}, top-k 50", "tokens/s", entries)
+        found = compare_generation(bench, trained, decoders, batch)
         findings.add(found)
-        for mine in found.entries[: len(runs)]:
+        for mine in found.entries[: len(decoders)]:
             about = f"batch {batch}, {mine.name.removeprefix('ours ')} against"
             for other in ("generate fp32", "CTranslate2", "ONNX Runtime"):
-                lead = found.lead(lambda name, o=other: name.startswith(o), of=mine)
-                findings.reach(f"{about} {other}", lead)
-            lead = found.lead(lambda name: name.startswith("generate"), of=mine)
-            findings.reach(f"{about} the best generate", lead)
+                findings.reach(f"{about} {other}", found.lead(other, of=mine))
+            findings.reach(f"{about} the best generate", found.lead("generate", of=mine))
     return findings
 
 
@@ -519,19 +533,16 @@ def measure_classification(bench: Bench) -> Findings:
         "file to evaluation folder": timed(evaluate_file),
         PEAK: bench.peak(bench.precision.dtype),
     }
-    values, _ = bench.take_turns("classification", contenders)
-    peak = statistics.median(values.pop(PEAK))
+    predicting, evaluating, peak = bench.take_turns("classification", contenders).values()
     # A row is read up to its <CLS>, and the head is needed for ten tokens only.
     parameters = counted_parameters(trained.model, head=False)
-    gflops_a_row = 1e-9 * forward_flops(parameters, sizes.shape, [sizes.row_length - 2])
-    entries = []
-    for name, found in values.items():
-        share = statistics.median(found) * gflops_a_row / peak
-        entries.append(Entry(name, found, share=share))
+    step = training_flops(parameters, sizes.shape, [sizes.row_length - 2])
+    gflops_a_row = 1e-9 * step / 3  # forward alone
+    predicting = replace(predicting, share=predicting.median * gflops_a_row / peak.median)
     title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"
-    title += f", {bench.precision.name}; {PEAK} {peak:,.0f} GFLOP/s"
-    findings.add(Comparison(title, "rows/s", entries, race=False))
-    findings.reach(f"file to predictions, of the {PEAK}", entries[0].share)
+    title += f", {bench.precision.name}; {PEAK} {peak.median:,.0f} GFLOP/s"
+    findings.add(Comparison(title, "rows/s", [predicting, evaluating], race=False))
+    findings.reach(f"file to predictions, of the {PEAK}", predicting.share)
     return findings
 
 
@@ -539,7 +550,7 @@ def measure_classification(bench: Bench) -> Findings:
 
 # The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
 # counts what its parent held.
-READ_PROGRAM = """
+READ_PROGRAM = r"""
 import json, re, sys, time
 from pathlib import Path
 from dataset import TokenLabelDataset
@@ -628,7 +639,6 @@ with torch.inference_mode():
 def measure_starting(bench: Bench) -> Findings:
     """Seconds from a cold start: to the help text, and to the first answer."""
     findings, folder = Findings(), saved_model(bench).folder.resolve()
-    bench = replace(bench, sizes=replace(bench.sizes, rounds=bench.sizes.starts))
 
     def seconds(*arguments: str) -> Callable[[], float]:
         def measure() -> float:
@@ -638,23 +648,21 @@ def measure_starting(bench: Bench) -> Findings:
 
         return measure
 
+    def compare(title: str, contenders: dict[str, Measure], race: bool) -> list[Entry]:
+        entries = bench.take_turns(title.lower(), contenders, rounds=bench.sizes.starts)
+        findings.add(Comparison(title, "s", list(entries.values()), race))
+        return list(entries.values())
+
+    helps = {f"{name} --help": seconds(name, "--help") for name in COMMANDS}
+    for entry in compare("Start to the help text", helps, race=False):
+        findings.reach(entry.name, entry.median)
     device = bench.device.type
     answer = ["--model_path", str(folder), "--device", device, "--prompt", "<IMG> <Z_001>"]
-    for title, contenders in {
-        "Start to help": {name: seconds(name, "--help") for name in COMMANDS},
-        "Start to the answer of a prompt": {
-            "inference.py --prompt": seconds("inference.py", *answer),
-            "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
-        },
-    }.items():
-        values, _ = bench.take_turns(title.lower(), contenders)
-        found = Comparison(
-            title, "s", [Entry(name, v) for name, v in values.items()], race=len(values) == 2
-        )
-        findings.add(found)
-        for entry in found.entries:
-            findings.reach(f"{entry.name} --help", entry.median)
-    prompt, bare = found.entries
+    starts = {
+        "inference.py --prompt": seconds("inference.py", *answer),
+        "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
+    }
+    prompt, bare = compare("Start to the answer of a prompt", starts, race=True)
     findings.reach("inference.py --prompt, time of a bare process", prompt.median / bare.median)
     return findings
 
@@ -691,14 +699,15 @@ def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Fi
     with tempfile.TemporaryDirectory() as folder:
         precision = choose_precision("auto", device)
         bench = Bench(settings, sizes, device, precision, Path(folder))
-        findings.add(machine_limits(bench))
+        for limit in machine_limits(bench):
+            findings.add(limit)
         for name in sections:
             found = SECTIONS[name](bench)
             findings.comparisons += found.comparisons
             findings.reached |= found.reached
-            targets = targets_table(TARGETS, findings, sections, device.type)
+            targets = targets_table(TARGETS, findings, sections, device.type, settings.full)
             save_report(output, machine, findings.comparisons, targets)
-    tell("\nTargets; a ratio of 1 or more reaches them\n" + format_table(*target_rows(targets)))
+    tell(f"\nTargets; a ratio of 1 or more reaches them\n{plain_table(*target_rows(targets))}")
     seconds = format_duration(time.monotonic() - began)
     tell(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
     return findings
@@ -713,6 +722,8 @@ def main(argv: list[str]) -> int:
         description="Measure the speed of the toolkit against its peers and the machine's limit.",
         epilog="Peers that the toolkit does not need: pip install -r requirements-benchmark.txt",
     )
+    # Unwinding deletes the temporary folder, half a GB of it with --full.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     sizes = GPU_SIZES if settings.device == "cuda" else CPU_SIZES
     run_benchmark(settings, sizes, OUTPUT)
     return 0

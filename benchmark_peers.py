@@ -33,8 +33,6 @@ LEARNING_RATE, LARGEST_NORM = 1e-3, 1.0
 TOP_K = 50
 
 Batch = dict[str, Tensor]
-# (rounds, between) -> seconds of each round
-TrainerEpochs = Callable[[int, Callable[[], None]], list[float]]
 
 
 # ------------------------------------------------------------------------------- minimal GPT-2
@@ -199,20 +197,19 @@ def plain_epoch(
     return epoch
 
 
-def trainer_epochs(
+def trainer_epoch(
     model: nn.Module,
     tokenizer_folder: Path,
     rows: list[list[int]],
     batch_size: int,
     precision: Precision,
     output_dir: Path,
-) -> TrainerEpochs:
+) -> Callable[[], float]:
     """`transformers.Trainer` with dynamic padding, ready to train; nothing is saved or evaluated.
 
     Returns:
-        A function (rounds, between) -> seconds of each round, an epoch. It calls `between` after
-        every round, so that Trainer, which keeps the loop to itself, can take turns with others.
-        A first epoch, in which the optimizer's state is made, is not counted.
+        A function that trains on all rows once and returns the seconds of that epoch: what
+        Trainer does before and after it, and the optimizer, which it keeps, do not count.
 
     Raises:
         ImportError: accelerate is not installed.
@@ -230,23 +227,20 @@ def trainer_epochs(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
 
     class Clock(TrainerCallback):
-        def __init__(self, between: Callable[[], None]):
-            self.between, self.seconds = between, []
-
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
             synchronize(device)
             self.began = time.perf_counter()
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             synchronize(device)
-            self.seconds.append(time.perf_counter() - self.began)
-            if len(self.seconds) > 1:
-                self.between()
+            self.seconds = time.perf_counter() - self.began
 
-    def trainer_for(rows: list[list[int]], epochs: int) -> Trainer:
-        arguments = TrainingArguments(
+    clock = Clock()
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
             output_dir=str(output_dir),
-            num_train_epochs=epochs,
+            num_train_epochs=1,
             per_device_train_batch_size=batch_size,
             learning_rate=LEARNING_RATE,
             bf16=precision.name == "bf16",
@@ -254,25 +248,18 @@ def trainer_epochs(
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=[{"input_ids": row} for row in rows],
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
+        ),
+        train_dataset=[{"input_ids": row} for row in rows],
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        callbacks=[clock],
+    )
+    trainer.remove_callback(PrinterCallback)
 
-    trainer_for(rows[:1], epochs=1).train()  # whatever is wrong shows now
-
-    def run(rounds: int, between: Callable[[], None]) -> list[float]:
-        trainer, clock = trainer_for(rows, 1 + rounds), Clock(between)
-        trainer.add_callback(clock)
+    def epoch() -> float:
         trainer.train()
-        return clock.seconds[1:]
+        return clock.seconds
 
-    return run
+    return epoch
 
 
 def synchronize(device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 comparison = Comparison("Training", "tokens/s", [Entry("ours", [9]), Entry("peer", [5])])
 findings.add(comparison)                             # tells the table
-findings.reach("training, against the best peer", comparison.lead(lambda name: True))
+findings.reach("training, against the best peer", comparison.lead())
 save_report(folder, describe_machine(device), findings.comparisons, rows)
 """
 
@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,15 +82,15 @@ class Comparison:
             return entry.median / over.median
         return over.median / entry.median
 
-    def lead(self, among: Callable[[str], bool], of: Entry | None = None) -> float | None:
-        """How many times as fast an entry (ours) is as the fastest of others.
+    def lead(self, named: str = "", of: Entry | None = None) -> float | None:
+        """How many times as fast an entry (ours) is as the fastest of others; None without any.
 
         Args:
-            among: whether a name is one of the others; the entry itself never is.
+            named: what the names of the others have in them; the entry itself never counts.
             of: the entry; None = the first.
         """
         mine = of or self.entries[0]
-        others = [entry for entry in self.entries if entry is not mine and among(entry.name)]
+        others = [entry for entry in self.entries if entry is not mine and named in entry.name]
         leads = [self.advantage(mine, other) for other in others]
         return min((lead for lead in leads if lead is not None), default=None)
 
@@ -98,7 +98,7 @@ class Comparison:
         """Header and rows as text."""
         shares = any(entry.share is not None for entry in self.entries)
         header = ["", f"median {self.unit}", "best"]
-        header += ["ours is x as fast"] if self.race else []
+        header += [f"{self.entries[0].name} is"] if self.race else []
         header += ["of the peak"] if shares else []
         rows = []
         for entry in self.entries:
@@ -106,7 +106,7 @@ class Comparison:
             if self.race:
                 factor = self.advantage(self.entries[0], entry)
                 first = entry is self.entries[0]
-                cells.append("" if factor is None or first else f"{factor:.2f}")
+                cells.append("" if factor is None or first else f"{factor:.2f}x as fast")
             if shares:
                 cells.append("" if entry.share is None else f"{entry.share:.0%}")
             rows.append([*cells, entry.note])
@@ -135,7 +135,7 @@ class Findings:
     def add(self, comparison: Comparison) -> None:
         """Note a comparison and tell it."""
         self.comparisons.append(comparison)
-        tell(f"\n{comparison.title}\n{format_table(*comparison.table())}")
+        tell(f"\n{comparison.title}\n{plain_table(*comparison.table())}")
 
     def reach(self, key: str, value: float | None) -> None:
         """Note what a target reached, if it was measured."""
@@ -170,8 +170,9 @@ class Target:
 
     def show(self, value: float) -> str:
         """A value in the target's unit."""
-        form = {"x": "{:.2f}x", "%": "{:.0%}", "s": "{:.2f} s", "MB": "{:,.0f} MB"}[self.unit]
-        return form.format(value)
+        if self.unit == "%":
+            return f"{value:.0%}"
+        return f"{value:.2f}x" if self.unit == "x" else f"{figure(value)} {self.unit}"
 
     def ratio(self, measured: float) -> float:
         """1 where the target is just met, above 1 where it is passed."""
@@ -179,7 +180,11 @@ class Target:
 
 
 def targets_table(
-    targets: Sequence[Target], findings: Findings, sections: Sequence[str], device: str
+    targets: Sequence[Target],
+    findings: Findings,
+    sections: Sequence[str],
+    device: str,
+    full: bool,
 ) -> list[dict[str, Any]]:
     """Each target of the sections that ran, with what was measured.
 
@@ -196,9 +201,10 @@ def targets_table(
             measured = target.show(value)
         elif target.device != device:
             measured = f"not measured: needs --device {target.device}"
+        elif target.full and not full:
+            measured = "not measured: needs --full"
         else:
-            reasons = "needs --full, or a peer is missing" if target.full else "a peer is missing"
-            measured = f"not measured: {reasons}"
+            measured = "not measured: a peer, or bf16, is missing here"
         rows.append(
             {
                 "target": (f"{target.device}: " if target.device != "cpu" else "") + target.key,
@@ -242,8 +248,13 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     return machine
 
 
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal; the first and the last column are text, the others numbers."""
+    return format_table(header, rows, left=(0, len(header) - 1))
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first and the last column are text, the others numbers."""
+    """The same in Markdown."""
     rule = ["---", *["---:"] * (len(header) - 2), "---"]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 

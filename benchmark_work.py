@@ -2,7 +2,7 @@
 
 job = equal("64 x 54", rows=64, length=54, steps=2)
 write_rows(path, vocabulary_of(job.shape), job.lengths, seed=0)
-training_flops(counted_parameters(model, head=True), job.shape, job.lengths)
+training_flops(counted_parameters(model, head=True), job.shape, job.inputs)
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Job:
     batch_size: int
     shape: Shape = Shape()
     full: bool = False
+
+    @property
+    def inputs(self) -> list[int]:
+        """Tokens that each row feeds into the model, all but its last; as many are predicted."""
+        return [length - 1 for length in self.lengths]
 
     @property
     def is_ragged(self) -> bool:
@@ -116,8 +121,8 @@ GPU_SIZES = replace(
 def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
     """Floating-point operations of a training step that cannot be avoided.
 
-    6 a parameter and token (2 forward, 4 backward), and causal attention: 6 x layers x width x
-    length a token.
+    6 a parameter and token, and causal attention: 6 x layers x width x length a token. A third of
+    them are the forward pass.
 
     Args:
         parameters: position embeddings left out, the tied head counted once.
@@ -126,11 +131,6 @@ def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> flo
     """
     attention = 6 * shape.n_layer * shape.n_embd * sum(length**2 for length in lengths)
     return 6.0 * parameters * sum(lengths) + attention
-
-
-def forward_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
-    """The same for a forward pass: a third."""
-    return training_flops(parameters, shape, lengths) / 3
 
 
 def counted_parameters(model: torch.nn.Module, head: bool) -> int:

@@ -169,7 +169,7 @@ def parse_flags(
             mistakes.append(("", f"{text!r} does not belong to a flag (see {prog} --help)"))
     values: dict[str, Any] = {}
     for name, raw in vars(namespace).items():
-        if raw is _NO_VALUE:
+        if raw in (_NO_VALUE, []):
             if kinds[name] is not bool:
                 mistakes.append((name, f"--{name} needs a value"))
                 continue

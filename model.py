@@ -51,7 +51,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if (name == "cuda" and not cuda) or (name == "mps" and not mps):
-        raise UserError(f"--device {name}: no such device here; use --device auto or cpu")
+        raise UserError(f"--device {name}: no such device here; use --device cpu")
     return torch.device(name)
 
 

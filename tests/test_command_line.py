@@ -191,7 +191,7 @@ def test_the_later_of_two_equal_flags_counts():
     assert read("--rows", "9", "--rows", "8").rows == 8
 
 
-@pytest.mark.parametrize("argv", [("--rows",), ("--rows", "--quiet"), ("--path",)])
+@pytest.mark.parametrize("argv", [("--rows",), ("--rows", "--quiet"), ("--path",), ("--inputs",)])
 def test_flag_without_its_value_is_told(argv):
     assert mistakes_of(*argv) == [f"{argv[0]} needs a value"]
 

@@ -49,7 +49,7 @@ def bodies(rows: list[dict]) -> set[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def idx(array: np.ndarray) -> bytes:
