@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 import blocks
 from blocks import PackedRows
@@ -172,18 +173,44 @@ def hidden_states(
 ) -> torch.Tensor:
     """Last hidden states of packed rows, N x n_embd; the head comes after.
 
-    On a CPU by `blocks`; elsewhere by transformers on a padded matrix, without an attention mask:
-    with causal attention no token sees the padding behind it, and a mask would leave the fused
-    attention kernel. The embedding is taken here because transformers warns about a missing mask
-    where it is given ids.
+    On a CPU by `blocks`, elsewhere on a padded matrix: with causal attention no token sees the
+    padding behind it.
     """
     device = ids_N.device
     if device.type == "cpu" and blocks.supports(model):
         return blocks.packed_hidden_states(model, ids_N, rows, precision.dtype)
     with precision.autocast(device):
-        embedded_BxTxE = model.transformer.wte(rows.to_matrix(ids_N))
-        hidden = model.transformer(inputs_embeds=embedded_BxTxE, use_cache=False)
-    return rows.from_matrix(hidden.last_hidden_state)
+        return rows.from_matrix(padded_hidden_states(model, rows.to_matrix(ids_N)))
+
+
+def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:
+    """Last hidden states of rows that begin at the first column, B x T x n_embd.
+
+    transformers' own modules, called without its masks and cache: those take the time of many
+    small kernels, and differ while a CUDA graph is recorded.
+    """
+    B, T = ids_BxT.shape
+    transformer = model.transformer
+    positions_T = torch.arange(T, device=ids_BxT.device)
+    x_BxTxE = transformer.drop(transformer.wte(ids_BxT) + transformer.wpe(positions_T))
+    for block in transformer.h:
+        attention = block.attn
+        qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
+        q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
+            B, T, 3, attention.num_heads, attention.head_dim
+        ).permute(2, 0, 3, 1, 4)
+        attended_BxHxTxD = scaled_dot_product_attention(
+            q_BxHxTxD,
+            k_BxHxTxD,
+            v_BxHxTxD,
+            is_causal=True,
+            dropout_p=attention.attn_dropout.p if model.training else 0.0,
+            scale=attention.scaling,
+        )
+        attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
+        x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
+        x_BxTxE = x_BxTxE + block.mlp(block.ln_2(x_BxTxE))
+    return transformer.ln_f(x_BxTxE)
 
 
 # ------------------------------------------------------------------------------- saving

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from blocks import PackedRows
 from dataset import TAIL_LENGTH, TokenLabelDataset
-from model import Precision, count_parameters, hidden_states
+from model import Precision, count_parameters, hidden_states, padded_hidden_states
 from settings import TrainSettings
 
 # Widths that batches are padded to; each has a graph of its own, and is compiled by itself.
@@ -209,21 +209,22 @@ class RowsOnDevice:
         Returns:
             inputs_BxT, targets_BxT, weights_BxT and whether a target counts_BxT: padding does not.
         """
+        # Scalars are given so that they never travel to the device, which a graph would refuse.
         known_B = rows_B.clamp(min=0)
-        lengths_Bx1 = torch.where(rows_B >= 0, self._lengths[known_B], 0)[:, None]
+        lengths_Bx1 = (self._lengths[known_B] * (rows_B >= 0))[:, None]
         place_T = torch.arange(width + 1, device=rows_B.device)
         inside = place_T < lengths_Bx1
         places = (self._starts[known_B][:, None] + place_T).clamp(max=len(self._tokens_N) - 1)
-        ids = torch.where(inside, self._tokens_N[places].long(), self._pad_id)
+        ids = self._tokens_N[places].long().masked_fill(~inside, self._pad_id)
         # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
         at_label = (place_T[:-1] == lengths_Bx1 - TAIL_LENGTH) & self._labelled[known_B][:, None]
         counts_BxT = inside[:, 1:]
-        weights_BxT = torch.where(at_label, label_weight, 1.0) * counts_BxT
+        weights_BxT = (1 + at_label * (label_weight - 1)) * counts_BxT
         return ids[:, :-1], ids[:, 1:], weights_BxT, counts_BxT
 
 
 class StaticStep:
-    """Batches of few shapes, computed by transformers' model; on CUDA replayed as graphs.
+    """Batches of few shapes, computed by transformers' modules; on CUDA replayed as graphs.
 
     Nothing here waits for the device: what the host reads comes back from `add_gradients` as a
     tensor.
@@ -330,11 +331,10 @@ class StaticStep:
 
     def _plain_losses(self, inputs_BxT: Tensor, targets_BxT: Tensor) -> Tensor:
         """nll_BxT. Padding lies on the right, where causal attention never looks from a token."""
-        model, objective = self.objective.model, self.objective
+        objective = self.objective
         with objective.precision.autocast(objective.device):
-            embedded_BxTxE = model.transformer.wte(inputs_BxT)
-            hidden = model.transformer(inputs_embeds=embedded_BxTxE, use_cache=False)
-        nll_M = objective.nll(hidden.last_hidden_state.flatten(0, 1), targets_BxT.flatten())
+            hidden_BxTxE = padded_hidden_states(objective.model, inputs_BxT)
+        nll_M = objective.nll(hidden_BxTxE.flatten(0, 1), targets_BxT.flatten())
         return nll_M.view_as(targets_BxT)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from blocks import PackedRows
@@ -64,7 +65,6 @@ def test_seed_decides_the_weights(vocabulary):
 
 @pytest.mark.parametrize("loader", ["GPT2LMHeadModel", "AutoModelForCausalLM"])
 def test_transformers_gives_the_same_logits(saved, loader):
-    import transformers
 
     model, folder = saved
     theirs = getattr(transformers, loader).from_pretrained(folder).eval()
@@ -76,7 +76,6 @@ def test_transformers_gives_the_same_logits(saved, loader):
 
 @pytest.mark.parametrize("loader", ["AutoTokenizer", "GPT2Tokenizer"])
 def test_tokenizer_beside_it_gives_the_vocabulary_s_ids(saved, vocabulary, loader):
-    import transformers
 
     tokenizer = getattr(transformers, loader).from_pretrained(saved[1])
     text = "<IMG> <Z_003> <Z_000> </IMG> <CLS> <CLS_1> <EOS>"
@@ -84,10 +83,10 @@ def test_tokenizer_beside_it_gives_the_vocabulary_s_ids(saved, vocabulary, loade
     assert len(tokenizer) == len(vocabulary)
 
 
-@pytest.mark.parametrize("wrapped", [False, True], ids=["blocks", "transformers"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["blocks", "padded"])
 def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(saved, wrapped):
     model, _ = saved
-    if wrapped:  # a map that blocks.py does not know sends the model through transformers
+    if wrapped:  # a map that blocks.py does not know
         block = model.transformer.h[0]
         block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
     ids = [IDS[0], IDS[0, :2], IDS[0].flip(0)]
@@ -97,6 +96,19 @@ def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(saved, wrapped
         )
         expected = torch.cat([model.transformer(row[None]).last_hidden_state[0] for row in ids])
     torch.testing.assert_close(packed, expected)
+
+
+def test_attention_scaled_by_layer_is_computed_as_transformers_does():
+    config = transformers.GPT2Config(
+        vocab_size=20, n_positions=16, n_layer=3, n_head=2, n_embd=16,
+        scale_attn_by_inverse_layer_idx=True, scale_attn_weights=False,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    ids_BxT = torch.randint(20, (2, 7), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = hidden_states(model, ids_BxT.flatten(), PackedRows([7, 7]), Precision("fp32", ""))
+        expected = model.transformer(ids_BxT).last_hidden_state
+    torch.testing.assert_close(found.view_as(expected), expected)
 
 
 def test_second_save_changes_only_the_weights(saved, vocabulary):
