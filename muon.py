@@ -45,19 +45,29 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update; matrices of one shape are made orthogonal together."""
+        """One update; matrices of one shape are made orthogonal together.
+
+        An attribute `found_inf` (a tensor, 1.0 to pass over this update, else 0.0) is heeded as
+        torch's fused AdamW does, without the host knowing its value.
+        """
+        found_inf = getattr(self, "found_inf", None)
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             for shape, parameters in by_shape(moving).items():
                 gradients = [parameter.grad for parameter in parameters]
                 means = [self._mean_of(parameter) for parameter in parameters]
+                if found_inf is not None:
+                    before = [tensor.clone() for tensor in (*means, *parameters)]
                 torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, means, group["momentum"])
                 steps = orthogonalize(torch.stack(ahead)).to(parameters[0].dtype).unbind()
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 length = _ADAMW_STEP * max(shape) ** 0.5
                 torch._foreach_add_(parameters, steps, alpha=-group["lr"] * length)
+                if found_inf is not None:
+                    for tensor, old in zip((*means, *parameters), before, strict=True):
+                        tensor.copy_(torch.where(found_inf.bool(), old, tensor))
         return loss
 
     def _mean_of(self, parameter: torch.Tensor) -> torch.Tensor:

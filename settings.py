@@ -195,6 +195,13 @@ class TrainSettings:
         minimum=0,
         maximum=LARGEST_SEED,
     )
+    on_nonfinite: str = option(
+        "stop",
+        "A step whose loss or gradient is not a finite number updates nothing; stop there, or "
+        "skip it with a warning. Either way step and rows are named.",
+        group="Run",
+        choices=("stop", "skip"),
+    )
     log_steps: int = option(
         10, "Write a training row to metrics.jsonl every so many steps.", group="Run", minimum=1
     )

@@ -63,11 +63,13 @@ CHANGEABLE_ON_RESUME = {
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "on_nonfinite",
     "device",
     "precision",
     "output_dir",
 }
 
+MOST_LINES_SHOWN = 8
 
 # Of the validation figures, what is stored with the weights.
 STORED_FIGURES = (
@@ -139,13 +141,13 @@ class StepFigures(NamedTuple):
 
     Attributes:
         step: number of the update, from 1.
-        tokens: how many were predicted.
-        nll: their summed negative log likelihood, nats.
+        batches: its rows.
+        nll: summed negative log likelihood of their tokens, nats.
         norm: of the gradient before it was scaled down.
     """
 
     step: int
-    tokens: int
+    batches: list[np.ndarray]
     nll: torch.Tensor
     norm: torch.Tensor
 
@@ -566,9 +568,11 @@ class TrainingRun:
     def update(self, batches: list[np.ndarray]) -> None:
         """One optimizer step on the rows of `batches`, and its share of the figures.
 
+        Where loss or gradient is not a finite number, weights and optimizers stay what they are.
+
         Raises:
-            UserError: loss or gradient is no longer a finite number. On a CPU nothing was
-                updated; on a GPU it shows some updates later, before anything is saved.
+            UserError: so it was, and `on_nonfinite` says to stop. On a GPU, where the host does
+                not wait for each figure, some steps later.
         """
         import torch
 
@@ -581,13 +585,17 @@ class TrainingRun:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
-        tokens = sum(int(self.rows.lengths_N[rows].sum()) - len(rows) for rows in batches)
-        self.waiting.append(StepFigures(state.step + 1, tokens, nll, norm))
-        if self.device.type != "cuda":  # there reading a number makes the host wait for the GPU
-            self.collect_figures()
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update()
+        self.waiting.append(StepFigures(state.step + 1, batches, nll, norm))
+        is_finite = True
+        if self.device.type != "cuda":
+            is_finite = self.collect_figures()
+        elif not self.scaler.is_enabled():
+            for optimizer in self.optimizers:  # they pass over a step by this number
+                optimizer.found_inf = (~torch.isfinite(norm)).float()
+        if is_finite:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+            self.scaler.update()
         self.gradients.clear_gradients()
 
         state.step += 1
@@ -598,32 +606,58 @@ class TrainingRun:
             self.record_training(learning_rate, float(norm))
         state.seconds = time.monotonic() - self.clock_zero
 
-    def collect_figures(self) -> None:
-        """Add the figures of the last updates to the sums.
+    def collect_figures(self) -> bool:
+        """Add the figures of the last updates to the sums; returns whether all were finite.
 
         Raises:
-            UserError: loss or gradient is no longer a finite number.
+            UserError: one was not, and `on_nonfinite` says to stop.
         """
+        import numpy as np
         import torch
 
-        state, waiting = self.state, self.waiting
+        state, waiting, self.waiting = self.state, self.waiting, []
         if not waiting:
-            return
+            return True
         pairs = torch.stack([torch.stack((each.nll, each.norm)) for each in waiting]).tolist()
+        all_finite = True
         for each, (nll, norm) in zip(waiting, pairs, strict=True):
-            if not self.scaler.is_enabled() and not math.isfinite(norm):
-                updated = state.step >= each.step
-                raise UserError(
-                    f"the gradient is no longer finite at step {each.step:,} (loss {nll:.4g}); "
-                    + ("what was saved before is whole" if updated else "nothing was updated")
-                    + ". Lower --learning_rate"
-                    + (", or use --precision fp32" if self.precision.name != "fp32" else "")
-                )
-            state.window_nll += nll
-            state.window_tokens += each.tokens
-            state.epoch_nll += nll
-            state.epoch_tokens += each.tokens
-        waiting.clear()
+            # In fp16 a gradient that overflows is ordinary: the scaler passes over it.
+            if math.isfinite(nll) and (math.isfinite(norm) or self.scaler.is_enabled()):
+                rows = np.concatenate(each.batches)
+                tokens = int(self.rows.lengths_N[rows].sum()) - len(rows)
+                state.window_nll += nll
+                state.window_tokens += tokens
+                state.epoch_nll += nll
+                state.epoch_tokens += tokens
+                continue
+            all_finite = False
+            self.note_nonfinite(each, nll)
+        return all_finite
+
+    def note_nonfinite(self, step: StepFigures, nll: float) -> None:
+        """Say which step was passed over and what it was fed.
+
+        Raises:
+            UserError: `on_nonfinite` says to stop, or no step of the epoch was finite.
+        """
+        import numpy as np
+
+        lines = np.sort(self.rows.lines_N[np.concatenate(step.batches)]).tolist()
+        shown = ", ".join(f"{line}" for line in lines[:MOST_LINES_SHOWN])
+        if len(lines) > MOST_LINES_SHOWN:
+            shown += f" and {len(lines) - MOST_LINES_SHOWN} more"
+        what = (
+            f"the gradient is no longer finite at step {step.step:,} (loss {nll:.4g}; lines "
+            f"{shown} of {self.settings.data_path}); nothing was updated by it"
+        )
+        nothing_learned = self.state.epoch_tokens == 0 and self.state.epoch_step > 20
+        if self.settings.on_nonfinite == "stop" or nothing_learned:
+            raise UserError(
+                f"{what}. Lower --learning_rate"
+                + (", or use --precision fp32" if self.precision.name != "fp32" else "")
+                + ("" if nothing_learned else ", or pass over such steps: --on_nonfinite skip")
+            )
+        self.log.say(f"warning: {what}")
 
     def checkpoint_is_due(self, saved_at: float) -> bool:
         """Whether it is time for a checkpoint, by steps or by minutes."""
@@ -722,7 +756,7 @@ class TrainingRun:
                 "step": state.step,
                 "epoch": state.epoch + state.epoch_step / self.steps_per_epoch,
                 "seconds": round(state.seconds, 3),
-                "loss": state.window_nll / state.window_tokens,
+                "loss": mean_or_none(state.window_nll, state.window_tokens),
                 "learning_rate": learning_rate,
                 "grad_norm": norm if math.isfinite(norm) else None,
                 "tokens_per_second": round(state.window_tokens / max(elapsed, 1e-9), 1),
@@ -739,7 +773,7 @@ class TrainingRun:
             "step": state.step,
             "epoch": state.epoch + 1,
             "seconds": round(state.seconds, 3),
-            "train_loss": state.epoch_nll / state.epoch_tokens,
+            "train_loss": mean_or_none(state.epoch_nll, state.epoch_tokens),
             "loss": validation["loss"],
             "perplexity": validation["perplexity"],
             "body_perplexity": validation["body_perplexity"],
@@ -780,6 +814,11 @@ class TrainingRun:
         self.log.say(f"next: python inference.py --model_path {folder.best_model} {use}")
 
 
+def mean_or_none(total: float, count: int) -> float | None:
+    """The mean, None of nothing."""
+    return total / count if count else None
+
+
 class EpochTable:
     """One printed row per epoch, the heading before the first."""
 
@@ -791,7 +830,7 @@ class EpochTable:
         cells = {
             "epoch": f"{state.epoch + 1}",
             "step": f"{state.step:,}",
-            "train loss": f"{state.epoch_nll / state.epoch_tokens:.4f}",
+            "train loss": f"{state.epoch_nll / max(state.epoch_tokens, 1):.4f}",
             "val loss": f"{validation['loss']:.4f}",
             "perplexity": f"{validation['perplexity']:.2f}",
             "token acc": f"{validation['next_token_accuracy']:.4f}",

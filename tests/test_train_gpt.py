@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -506,23 +507,79 @@ def poison_gradient(monkeypatch, after_calls: int) -> None:
     monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
 
 
+def state_of(run: TrainingRun) -> list[torch.Tensor]:
+    """Weights and everything the optimizers remember."""
+    remembered = [
+        tensor
+        for optimizer in run.optimizers
+        for state in optimizer.state.values()
+        for tensor in state.values()
+    ]
+    return [tensor.detach().clone() for tensor in (*run.model.parameters(), *remembered)]
+
+
 def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
     poison_gradient(monkeypatch, after_calls=3 + 3)  # three calls measure the time of a step
-    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
+    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated") as no:
         train(settings)
+    lines = re.search(r"lines ([\d, ]+) of", str(no.value))[1].split(", ")
+    rows = read_data(settings, print)[0]
+    batch = rows.epoch_batches(settings.batch_size, settings.seed, 0)[3]
+    assert sorted(map(int, lines)) == sorted(rows.lines_N[batch])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # as on a GPU: figures are read later
+def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, optimizer):
+    poison_gradient(monkeypatch, after_calls=3)
+    run = start(change(settings, log_steps=1000, on_nonfinite="skip", optimizer=optimizer))
+    run.device, run.clock_zero = torch.device(device), 0.0
+    steps = run.epoch_steps(0)
+    for batches in steps[:3]:
+        run.update(batches)
+    before = state_of(run)
+    run.update(steps[3])
+    assert all(torch.equal(one, other) for one, other in zip(before, state_of(run), strict=True))
+    run.update(steps[4])
+    assert not all(map(torch.equal, before, state_of(run)))
+    run.collect_figures()
+    learned = np.concatenate([rows for batches in (*steps[:3], steps[4]) for rows in batches])
+    assert run.state.epoch_tokens == run.rows.lengths_N[learned].sum() - len(learned)
+    assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
+
+
+def test_skipped_step_is_told_and_the_run_ends_well(settings, monkeypatch, capsys):
+    poison_gradient(monkeypatch, after_calls=3 + 3)
+    result = train(change(settings, on_nonfinite="skip", log_steps=1))
+    assert result.exit_code == 0
+    log = result.folder.log.read_text()
+    assert log.count("no longer finite at step 4 ") == 1
+    rows = [row for row in read_metrics(result.folder.metrics) if row["kind"] == "train"]
+    assert [row["step"] for row in rows if row["loss"] is None] == [4]
 
 
 def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, monkeypatch):
     # As on a GPU, where figures are read some steps later.
     poison_gradient(monkeypatch, after_calls=3)
     run = start(change(settings, log_steps=1000))
-    run.device = torch.device("cuda")
-    run.clock_zero = 0.0
+    run.device, run.clock_zero = torch.device("cuda"), 0.0
     for batches in run.epoch_steps(0)[:4]:
         run.update(batches)
-    with pytest.raises(UserError, match=r"no longer finite at step 4 .*what was saved before"):
+    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
         run.save_checkpoint()
     assert not RunFolder(settings.output_dir).checkpoints.exists()
+
+
+def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch):
+    def poisoned(step, batches):
+        next(step.objective.model.parameters()).grad = torch.full_like(
+            next(step.objective.model.parameters()), float("nan")
+        )
+        return torch.tensor(float("nan"))
+
+    monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
+    with pytest.raises(UserError, match="no longer finite"):
+        train(change(settings, on_nonfinite="skip", batch_size=1))
 
 
 def test_figures_read_late_are_the_same(settings):
