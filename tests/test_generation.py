@@ -126,6 +126,11 @@ def test_prefill_and_step_equal_the_plain_forward(model, decoder, prompt_lengths
         {"activation_function": "silu", "n_inner": 48, "n_head": 4, "n_layer": 3},
         {"scale_attn_weights": False, "layer_norm_epsilon": 1e-2},
         {"tie_word_embeddings": False},
+        # Heads are taken in groups of 4, 3, 2 or 1.
+        {"n_embd": 48, "n_head": 8},
+        {"n_embd": 36, "n_head": 6},
+        {"n_embd": 30, "n_head": 5},
+        {"n_head": 1},
     ],
     ids=str,
 )
@@ -181,11 +186,12 @@ def test_kept_rows_go_on_as_if_alone(model, decoder, kept):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.15), (torch.float16, 0.02)])
-def test_half_precision_logits_agree(dtype, tolerance):
-    model = make_model(std=0.15)
-    rows = random_ids(20, 15, 12)
-    plain = plain_logits_along(model, rows, [10, 5, 2], steps=10)
-    half = logits_along(Decoder(model, dtype), rows, [10, 5, 2], steps=10)
+@pytest.mark.parametrize("copies", [1, 6], ids=["fp32 cache", "half precision cache"])
+def test_half_precision_logits_agree(dtype, tolerance, copies):
+    model = make_model(std=0.15, n_head=4)
+    rows = random_ids(20, 15, 12) * copies
+    plain = plain_logits_along(model, rows, [10, 5, 2] * copies, steps=10)
+    half = logits_along(Decoder(model, dtype), rows, [10, 5, 2] * copies, steps=10)
     assert half.dtype == torch.float32
     assert plain.std() > 0.5
     torch.testing.assert_close(half, plain, atol=tolerance, rtol=0)
