@@ -59,6 +59,11 @@ class PackedRows:
         rank_B[order] = torch.arange(self.B)
         self._place_N = rank_B[row_N] * self.T + self.position_N
         self._rows_longer = lambda place: int((lengths_B > place).sum())
+        # Where there is no token, token 0 stands in: gathering is six times as fast as scattering.
+        self._token_P = torch.zeros(self.B * self.T, dtype=torch.int64)
+        self._token_P[self._place_N] = torch.arange(self.N)
+        self._holds_token_Px1 = torch.zeros(self.B * self.T, 1, dtype=torch.bool)
+        self._holds_token_Px1[self._place_N] = True
 
     def to_matrix(self, ids_N: Tensor) -> Tensor:
         """Ids as B x T, each row padded on the right with id 0."""
@@ -72,17 +77,21 @@ class PackedRows:
         x = x_BxTxE.flatten(0, 1)
         if self._place_N is None:
             return x
-        return x[self._place_N.to(x.device, non_blocking=True)]
+        return x.index_select(0, self._place_N.to(x.device, non_blocking=True))
 
     def rows_longer_than(self, place: int) -> int:
         """Rows with a token at `place`; `heads` puts these first."""
         return self._rows_longer(place)
 
-    def heads(self, x_NxE: Tensor, parts: int, H: int) -> Tensor:
-        """N x (parts H D) as parts x (B H) x T x D, zeros where a row has ended."""
+    def heads(self, x_NxE: Tensor, parts: int, H: int, zero_padding: bool = False) -> Tensor:
+        """N x (parts H D) as parts x (B H) x T x D.
+
+        Where a row has ended stand finite numbers, which no token sees, or zeros.
+        """
         if self._place_N is not None:
-            padded = x_NxE.new_zeros(self.B * self.T, x_NxE.shape[1])
-            x_NxE = padded.index_copy_(0, self._place_N, x_NxE)
+            x_NxE = x_NxE.index_select(0, self._token_P)
+            if zero_padding:
+                x_NxE *= self._holds_token_Px1
         x = x_NxE.view(self.B, self.T, parts, H, -1).permute(2, 0, 3, 1, 4)
         return x.reshape(parts, self.B * H, self.T, -1)
 
@@ -91,7 +100,7 @@ class PackedRows:
         parts = len(x_PxRxTxD)
         x = x_PxRxTxD.view(parts, self.B, H, self.T, -1).permute(1, 3, 0, 2, 4)
         x = x.reshape(self.B * self.T, -1)
-        return x if self._place_N is None else x[self._place_N]
+        return x if self._place_N is None else x.index_select(0, self._place_N)
 
 
 def packed_hidden_states(
@@ -379,7 +388,7 @@ class _Block(torch.autograd.Function):
 
         grad_NxE = _dropout_backward(grad_y_NxE, keep1, plan.attention_output_rate, dtype)
         grad_w_out, grad_b_out = merged_NxE.T @ grad_NxE, grad_NxE.sum(0)
-        (grad_attended,) = rows.heads(grad_NxE @ w_out.T, 1, H)
+        (grad_attended,) = rows.heads(grad_NxE @ w_out.T, 1, H, zero_padding=True)
         grad_qkv = rows.merge(
             _attend_backward(grad_attended, attended, qkv, weights, rows, plan.attention_rate), H
         )
