@@ -11,7 +11,8 @@ What is compared takes turns in one process (A B C A B C ...), since the speed o
 drifts: a figure is the median of its rounds, the best round stands beside it. Before the first
 round everything runs once unmeasured. The limit is the machine's own matrix product, measured in
 the same turns. How we let the C library keep memory and threads sleep (blocks.py, console.py) holds
-for the whole process, so the peers have it too.
+for the whole process, so the peers have it too. ONNX Runtime and CTranslate2 run in processes of
+their own.
 
 Same work: the same model, dropout and precision for all, attention dropout 0. As shipped: each
 with its own defaults, but dropout of embeddings and residuals 0.1 for all.
@@ -72,6 +73,7 @@ ROOT = Path(__file__).parent
 OUTPUT = Path("outputs/benchmark")
 COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py", "benchmark.py")
 DROPOUT = 0.1
+THREADS_REST = 0.5  # seconds until the threads of another engine sleep (OpenMP's wait for 0.2)
 OURS, EVEN, PEAK = "ours", "ours, equal rows of the mean length", "matmul peak"
 TRAINER, LOOP, MINIMAL = "transformers.Trainer", "transformers, plain loop", "minimal GPT-2"
 Measure = Callable[[], float]  # runs once, returns a rate or seconds
@@ -416,20 +418,28 @@ def generation_peers(
         run = peers.transformers_generate(trained.model, prompts, new_tokens, dtype)
         return bench.rate(run, amount)
 
+    def apart(make: Callable[..., Any], *arguments: Any) -> Measure:
+        measure = bench.rate(peers.OwnProcess(make, *arguments), amount)
+
+        def then_rest() -> float:
+            rate = measure()
+            time.sleep(THREADS_REST)
+            return rate
+
+        return then_rest
+
     def onnx() -> Measure:
         path = folder / "model.onnx"
         if not path.exists():
             peers.export_onnx(trained.model, path)
-        session = peers.onnx_session(path)
-        run = peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
-        return bench.rate(run, amount)
+        return apart(peers.onnx_generate, path, trained.model.config, prompts, new_tokens)
 
     def ctranslate2(compute_type: str) -> Measure:
         path = folder / "ctranslate2"
         if not path.exists():
             peers.convert_to_ctranslate2(trained.folder, path)
         words = [[trained.vocabulary.tokens[index] for index in prompt] for prompt in prompts]
-        return bench.rate(peers.ctranslate2_generate(path, compute_type, words, new_tokens), amount)
+        return apart(peers.ctranslate2_generate, path, compute_type, words, new_tokens)
 
     found = {"generate fp32": lambda: transformers(torch.float32)}
     if bench.precision.name == "bf16":

@@ -71,7 +71,7 @@ quick_start() {
         step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
     fi
     # With variants of every image the model needs less dropout, and Muon learns most per minute.
-    step "training" "$PY" train_gpt.py --resume --num_epochs 20 --validation_fraction 0.1 \
+    step "training" "$PY" train_gpt.py --resume --num_epochs 32 --validation_fraction 0.1 \
         --optimizer muon --learning_rate 2e-3 --batch_size 64 --dropout 0.1 --token_dropout 0
     if [ ! outputs/evaluation/metrics.json -nt outputs/best_model/model.safetensors ]; then
         step "evaluating on test rows the model has never seen" \

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -424,8 +425,7 @@ def test_a_decoder_without_choice_continues_as_ours(peer, make_bench, monkeypatc
     elif peer == "ONNX Runtime":
         path = bench.folder / "model.onnx"
         benchmark_peers.export_onnx(trained.model, path)
-        session = benchmark_peers.onnx_session(path)
-        run = benchmark_peers.onnx_generate(session, trained.model.config, prompts, new_tokens)
+        run = benchmark_peers.onnx_generate(path, trained.model.config, prompts, new_tokens)
     else:
         folder = bench.folder / "strong"
         save_model_folder(trained.model, folder, trained.vocabulary, "", codebook=None)
@@ -611,3 +611,13 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(benchmark.signal, "signal", lambda *_: None)
     with pytest.raises(UserError, match="no such device here"):
         main(["--device", "cuda"])
+
+
+def test_function_in_a_process_of_its_own_answers_again_and_again_and_fails_here():
+    call = benchmark_peers.OwnProcess(partial, os.getpid)
+    assert call() == call() != os.getpid()
+    with pytest.raises(ZeroDivisionError):
+        benchmark_peers.OwnProcess(divmod, 1, 0)
+    fails_later = benchmark_peers.OwnProcess(partial, divmod, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        fails_later()
