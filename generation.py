@@ -47,9 +47,9 @@ _CACHE_BLOCK = 64
 # serves the group. That is up to 4 times the arithmetic, of which there is plenty while the cache
 # is being read, and takes 0.6 to 0.9 times as long (16 and 64 rows, 56 to 300 columns, CPU).
 _LARGEST_GROUP = 4
-# Rows from which a CPU keeps a bf16 cache, half the memory to read. For fewer rows its products
-# have too little arithmetic: 1.5 times the time of fp32 at 1 row.
-_BF16_CACHE_FROM = 16
+# Rows from which heads are grouped, and a CPU keeps a bf16 cache, half the memory to read. Fewer
+# rows have little to read: the products take 1.5 times the time of fp32 at 1 row.
+_MANY_ROWS = 16
 # Steps between looks at the new tokens for finished rows: each look makes the host wait for a GPU.
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
 
@@ -94,7 +94,6 @@ class Decoder:
         self.n_positions: int = config.n_positions
         self.vocab_size: int = config.vocab_size
         self.n_head: int = config.n_head
-        self._group = max(g for g in range(1, _LARGEST_GROUP + 1) if self.n_head % g == 0)
 
         scale = (config.n_embd / self.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         transformer = model.transformer
@@ -140,7 +139,7 @@ class Decoder:
         """
         ids_BxT, lengths_B = ids_BxT.to(self.device), lengths_B.to(self.device)
         B, T = ids_BxT.shape
-        H, G = self.n_head, self.n_head // self._group
+        H = self.n_head
         if not 0 < T <= min(capacity, self.n_positions):
             raise ValueError(
                 f"prompts of {T} tokens do not fit a cache of {capacity} columns and a model of "
@@ -151,8 +150,12 @@ class Decoder:
         self._holes_Bx1xTx1 = holes_BxT[:, None, :, None] if holes_BxT.any() else None
         self._positions_B = lengths_B.clone()
         self._capacity, self._used = capacity, T
-        narrow = self.device.type != "cpu" or B >= _BF16_CACHE_FROM
-        self._cache_dtype = self.dtype if narrow else torch.float32
+        many = B >= _MANY_ROWS
+        self._group = 1
+        if many:
+            self._group = max(g for g in range(1, _LARGEST_GROUP + 1) if H % g == 0)
+        G = H // self._group
+        self._cache_dtype = self.dtype if many or self.device.type != "cpu" else torch.float32
         self._caches = [self._new_cache(B, min(capacity, T + _CACHE_BLOCK)) for _ in self._layers]
         E = self._token_embedding_VxE.shape[1]
         self._queries_BxGxgxE = torch.zeros(
@@ -190,7 +193,10 @@ class Decoder:
         for index, layer in enumerate(self._layers):
             qkv_Bx3E = layer.queries_keys_values(layer.norm_1(x_BxE).to(self.dtype))
             qkv_3xBxGxE = qkv_Bx3E.view(B, 3, G, -1).transpose(0, 1)
-            _own_heads(queries_BxGxgxE).copy_(qkv_3xBxGxE[0].unflatten(-1, (g, -1)))
+            if g == 1:
+                queries_BxGxgxE = qkv_3xBxGxE[0, :, :, None].to(self._cache_dtype)
+            else:
+                _own_heads(queries_BxGxgxE).copy_(qkv_3xBxGxE[0].unflatten(-1, (g, -1)))
             cache_2xBxGxCxE = self._caches[index][:, :B, :, : self._used]
             cache_2xBxGxCxE[..., column, :] = qkv_3xBxGxE[1:]
             keys_BxGxCxE, values_BxGxCxE = cache_2xBxGxCxE
@@ -200,7 +206,9 @@ class Decoder:
                 scores_BxGxCxg[:, :, :T].masked_fill_(self._holes_Bx1xTx1, -torch.inf)
             weights_BxGxgxC = scores_BxGxCxg.mT.float().softmax(dim=-1).to(self._cache_dtype)
             attended_BxGxgxE = weights_BxGxgxC @ values_BxGxCxE
-            attended_BxE = _own_heads(attended_BxGxgxE).reshape(B, -1).to(self.dtype)
+            if g > 1:
+                attended_BxGxgxE = _own_heads(attended_BxGxgxE)
+            attended_BxE = attended_BxGxgxE.reshape(B, -1).to(self.dtype)
             x_BxE = self._rest_of_block(layer, x_BxE, attended_BxE)
         return self._head(self._norm_final(x_BxE))
 
