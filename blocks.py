@@ -50,14 +50,14 @@ class PackedRows:
         row_N = torch.repeat_interleave(lengths_B, output_size=self.N)
         self.position_N = torch.arange(self.N) - starts_B[row_N]
         self.last_B = starts_B + lengths_B - 1
+        # Longest row first: the rows that reach a chunk of queries are then the first ones.
+        self._order_B = lengths_B.argsort(descending=True, stable=True)
+        self._rank_B = torch.empty_like(self._order_B)
+        self._rank_B[self._order_B] = torch.arange(self.B)
         if self.N == self.B * self.T:
             self._place_N, self._rows_longer = None, lambda place: self.B
             return
-        # Longest row first: the rows that reach a chunk of queries are then the first ones.
-        order = lengths_B.argsort(descending=True, stable=True)
-        rank_B = torch.empty_like(order)
-        rank_B[order] = torch.arange(self.B)
-        self._place_N = rank_B[row_N] * self.T + self.position_N
+        self._place_N = self._rank_B[row_N] * self.T + self.position_N
         self._rows_longer = lambda place: int((lengths_B > place).sum())
         # Where there is no token, token 0 stands in: gathering is six times as fast as scattering.
         self._token_P = torch.zeros(self.B * self.T, dtype=torch.int64)
@@ -102,6 +102,21 @@ class PackedRows:
         x = x.reshape(self.B * self.T, -1)
         return x if self._place_N is None else x.index_select(0, self._place_N)
 
+    def last_heads(self, x_BxE: Tensor, H: int) -> Tensor:
+        """One place of each row, B x (H D), as (B H) x 1 x D in the order of `heads`."""
+        return x_BxE[self._order_B].view(self.B * H, 1, -1)
+
+    def merge_last(self, x_Rx1xD: Tensor) -> Tensor:
+        """The reverse of `last_heads`."""
+        return x_Rx1xD.view(self.B, -1)[self._rank_B]
+
+    def ended(self, H: int) -> Tensor | None:
+        """Where a row of `heads` has ended, (B H) x T x 1; None where none ends early."""
+        if self._place_N is None:
+            return None
+        ended_BxT = ~self._holds_token_Px1.view(self.B, self.T)
+        return ended_BxT.repeat_interleave(H, dim=0)[..., None]
+
 
 def packed_hidden_states(
     model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
@@ -114,14 +129,57 @@ def packed_hidden_states(
         rows: where the rows begin and end.
         dtype: of the linear maps and attention, float32 or bfloat16.
     """
+    x_NxE = _embed(model, ids_N, rows)
+    for block in model.transformer.h:
+        x_NxE = _through_block(block, x_NxE, rows, dtype, model.config)
+    return _norm(model.transformer.ln_f, x_NxE)
+
+
+@torch.inference_mode()
+def packed_last_states(
+    model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
+) -> Tensor:
+    """Last hidden state of each row's last token, B x E in fp32, without gradients.
+
+    The last block computes nothing for the other tokens but their keys and values: a seventh less
+    work with six blocks. Arguments are those of `packed_hidden_states`, the model in evaluation
+    mode.
+    """
+    x_NxE = _embed(model, ids_N, rows)
+    *others, last = model.transformer.h
+    for block in others:
+        x_NxE = _through_block(block, x_NxE, rows, dtype, model.config)
+
+    attention, mlp, H = last.attn, last.mlp, model.config.n_head
+    E = x_NxE.shape[1]
+
+    def through(linear: torch.nn.Module, x: Tensor, columns: slice = slice(None)) -> Tensor:
+        weight, bias = linear.weight[:, columns].to(dtype), linear.bias[columns].to(dtype)
+        return torch.addmm(bias, x.to(dtype), weight)
+
+    normed_NxE = _norm(last.ln_1, x_NxE).to(dtype)
+    query_Rx1xD = rows.last_heads(through(attention.c_attn, normed_NxE[rows.last_B], slice(E)), H)
+    k_RxTxD, v_RxTxD = rows.heads(through(attention.c_attn, normed_NxE, slice(E, None)), 2, H)
+    scores_RxTx1 = (k_RxTxD @ query_Rx1xD.mT).float() * query_Rx1xD.shape[-1] ** -0.5
+    ended_RxTx1 = rows.ended(H)
+    if ended_RxTx1 is not None:
+        scores_RxTx1.masked_fill_(ended_RxTx1, -math.inf)
+    attended_BxE = rows.merge_last(scores_RxTx1.softmax(1).to(dtype).mT @ v_RxTxD)
+    x_BxE = x_NxE[rows.last_B] + through(attention.c_proj, attended_BxE)
+    formula = GELU_FORMULA[model.config.activation_function]
+    inner_BxI = gelu(through(mlp.c_fc, _norm(last.ln_2, x_BxE)), approximate=formula)
+    return _norm(model.transformer.ln_f, x_BxE + through(mlp.c_proj, inner_BxI))
+
+
+def _embed(model: torch.nn.Module, ids_N: Tensor, rows: PackedRows) -> Tensor:
     _keep_freed_memory()
-    transformer, config = model.transformer, model.config
+    transformer = model.transformer
     x_NxE = transformer.wte(ids_N) + transformer.wpe(rows.position_N)
-    x_NxE = _Dropout.apply(x_NxE, transformer.drop.p if model.training else 0.0)
-    for block in transformer.h:
-        x_NxE = _through_block(block, x_NxE, rows, dtype, config)
-    norm = transformer.ln_f
-    return layer_norm(x_NxE, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return _Dropout.apply(x_NxE, transformer.drop.p if model.training else 0.0)
+
+
+def _norm(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    return layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
 
 
 def _through_block(

@@ -29,7 +29,7 @@ from metrics import (
     mean_perplexity,
     perplexity,
 )
-from model import Precision, hidden_states
+from model import Precision, hidden_states, last_states
 from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
@@ -212,8 +212,7 @@ def label_log_shares(
             indices = order[start : start + batch_size]
             rows = PackedRows([len(prompts[i]) for i in indices])
             ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
-            hidden_MxD = hidden_states(model, ids_M.to(device), rows, precision)
-            last_BxD = hidden_MxD[rows.last_B.to(device)]
+            last_BxD = last_states(model, ids_M.to(device), rows, precision)
             result_NxL[indices] = _log_shares(functional.linear(last_BxD.float(), head))
             bar.update(len(indices))
     return result_NxL

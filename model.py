@@ -183,6 +183,19 @@ def hidden_states(
         return rows.from_matrix(padded_hidden_states(model, rows.to_matrix(ids_N)))
 
 
+def last_states(
+    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
+) -> torch.Tensor:
+    """Last hidden state of each packed row's last token, B x n_embd, without gradients.
+
+    The model must be in evaluation mode.
+    """
+    if ids_N.device.type == "cpu" and blocks.supports(model):
+        return blocks.packed_last_states(model, ids_N, rows, precision.dtype)
+    with torch.inference_mode():
+        return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)]
+
+
 def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:
     """Last hidden states of rows that begin at the first column, B x T x n_embd.
 

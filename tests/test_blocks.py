@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import blocks
-from blocks import PackedRows, packed_hidden_states
+from blocks import PackedRows, packed_hidden_states, packed_last_states
 
 
 def build(activation: str = "gelu", dropout: float = 0.0, attention_dropout: float = 0.0):
@@ -226,3 +226,19 @@ def test_attention_alone_equals_torch_s():
         output, _ = blocks._attend(q, k, v, PackedRows([T] * R), 0.0)
         expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_last_states_are_those_of_transformers_last_tokens(lengths):
+    model = build().eval()
+    ids = rows_of(lengths)
+    with torch.no_grad():
+        expected = torch.stack(
+            [model.transformer(row[None]).last_hidden_state[0, -1] for row in ids]
+        )
+    found, in_bf16 = (
+        packed_last_states(model, torch.cat(ids), PackedRows(lengths), dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (in_bf16 - expected).norm() <= 0.02 * expected.norm()

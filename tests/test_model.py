@@ -20,6 +20,7 @@ from model import (
     choose_precision,
     count_parameters,
     hidden_states,
+    last_states,
     load_trained_model,
     save_model_folder,
 )
@@ -96,6 +97,9 @@ def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(saved, wrapped
         )
         expected = torch.cat([model.transformer(row[None]).last_hidden_state[0] for row in ids])
     torch.testing.assert_close(packed, expected)
+    rows = PackedRows([len(row) for row in ids])
+    found = last_states(model, torch.cat(ids), rows, Precision("fp32", ""))
+    torch.testing.assert_close(found, expected[rows.last_B])
 
 
 def test_attention_scaled_by_layer_is_computed_as_transformers_does():
