@@ -45,7 +45,8 @@ _CACHE_BLOCK = 64
 # Heads whose keys lie side by side. One query against one head's keys is too small a product: the
 # queries of a group stand in a matrix that is zero outside each one's own head, so that one product
 # serves the group. That is up to 4 times the arithmetic, of which there is plenty while the cache
-# is being read, and takes 0.6 to 0.9 times as long (16 and 64 rows, 56 to 300 columns, CPU).
+# is being read: a step of 64 rows takes 0.78 to 0.9 times as long (up to 440 columns, CPU; with a
+# bf16 cache beyond 300 columns 1.08 times).
 _LARGEST_GROUP = 4
 # Rows from which heads are grouped, and a CPU keeps a bf16 cache, half the memory to read. Fewer
 # rows have little to read: the products take 1.5 times the time of fp32 at 1 row.
@@ -158,9 +159,10 @@ class Decoder:
         self._cache_dtype = self.dtype if many or self.device.type != "cpu" else torch.float32
         self._caches = [self._new_cache(B, min(capacity, T + _CACHE_BLOCK)) for _ in self._layers]
         E = self._token_embedding_VxE.shape[1]
-        self._queries_BxGxgxE = torch.zeros(
-            B, G, self._group, E // G, dtype=self._cache_dtype, device=self.device
-        )
+        if self._group > 1:
+            self._queries_BxGxgxE = torch.zeros(
+                B, G, self._group, E // G, dtype=self._cache_dtype, device=self.device
+            )
 
         x_BxTxE = self._token_embedding_VxE[ids_BxT] + self._position_embedding_PxE[:T]
         x_RxE = x_BxTxE.flatten(0, 1)
@@ -189,13 +191,13 @@ class Decoder:
         self._grow_cache()
         x_BxE = self._token_embedding_VxE[ids_B] + self._position_embedding_PxE[self._positions_B]
         self._positions_B += 1
-        queries_BxGxgxE = self._queries_BxGxgxE[:B]
         for index, layer in enumerate(self._layers):
             qkv_Bx3E = layer.queries_keys_values(layer.norm_1(x_BxE).to(self.dtype))
             qkv_3xBxGxE = qkv_Bx3E.view(B, 3, G, -1).transpose(0, 1)
             if g == 1:
                 queries_BxGxgxE = qkv_3xBxGxE[0, :, :, None].to(self._cache_dtype)
             else:
+                queries_BxGxgxE = self._queries_BxGxgxE[:B]
                 _own_heads(queries_BxGxgxE).copy_(qkv_3xBxGxE[0].unflatten(-1, (g, -1)))
             cache_2xBxGxCxE = self._caches[index][:, :B, :, : self._used]
             cache_2xBxGxCxE[..., column, :] = qkv_3xBxGxE[1:]

@@ -257,6 +257,8 @@ class TrainSettings:
             found.append("--check_data trains nothing: drop --resume and --overwrite")
         if self.resume and self.overwrite:
             found.append("--resume keeps a run and --overwrite deletes it: give one of them")
+        if self.compile == "on" and self.precision == "fp16":
+            found.append("compile on has no effect with precision fp16: use bf16, or compile off")
         if self.val_data_path is not None and self.val_data_path == self.data_path:
             found.append(
                 "val_data_path is data_path: validation on the training rows means nothing "

@@ -71,6 +71,9 @@ CHANGEABLE_ON_RESUME = {
 
 MOST_LINES_SHOWN = 8
 
+# Updates without a single finite one after which `on_nonfinite skip` gives up within an epoch.
+HOPELESS_STEPS = 20
+
 # Of the validation figures, what is stored with the weights.
 STORED_FIGURES = (
     "loss",
@@ -525,6 +528,11 @@ class TrainingRun:
                                 saved_at = time.monotonic()
                             bar.update()
                     self.collect_figures()
+                    if state.epoch_tokens == 0:
+                        raise UserError(
+                            f"no step of epoch {state.epoch + 1} had a finite loss and gradient: "
+                            f"lower --learning_rate"
+                        )
                     validation = self.validate(stop)
                     state.seconds = time.monotonic() - self.clock_zero
                     is_best = self.note_progress(validation)
@@ -590,8 +598,9 @@ class TrainingRun:
         if self.device.type != "cuda":
             is_finite = self.collect_figures()
         elif not self.scaler.is_enabled():
-            for optimizer in self.optimizers:  # they pass over a step by this number
-                optimizer.found_inf = (~torch.isfinite(norm)).float()
+            bad = (~(torch.isfinite(norm) & torch.isfinite(nll))).float()
+            for optimizer in self.optimizers:
+                optimizer.found_inf = bad  # they pass over a step where it is 1
         if is_finite:
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
@@ -638,7 +647,7 @@ class TrainingRun:
         """Say which step was passed over and what it was fed.
 
         Raises:
-            UserError: `on_nonfinite` says to stop, or no step of the epoch was finite.
+            UserError: `on_nonfinite` says to stop, or no step of the epoch was finite so far.
         """
         import numpy as np
 
@@ -650,7 +659,7 @@ class TrainingRun:
             f"the gradient is no longer finite at step {step.step:,} (loss {nll:.4g}; lines "
             f"{shown} of {self.settings.data_path}); nothing was updated by it"
         )
-        nothing_learned = self.state.epoch_tokens == 0 and self.state.epoch_step > 20
+        nothing_learned = self.state.epoch_tokens == 0 and self.state.epoch_step >= HOPELESS_STEPS
         if self.settings.on_nonfinite == "stop" or nothing_learned:
             raise UserError(
                 f"{what}. Lower --learning_rate"
@@ -830,7 +839,7 @@ class EpochTable:
         cells = {
             "epoch": f"{state.epoch + 1}",
             "step": f"{state.step:,}",
-            "train loss": f"{state.epoch_nll / max(state.epoch_tokens, 1):.4f}",
+            "train loss": f"{state.epoch_nll / state.epoch_tokens:.4f}",
             "val loss": f"{validation['loss']:.4f}",
             "perplexity": f"{validation['perplexity']:.2f}",
             "token acc": f"{validation['next_token_accuracy']:.4f}",

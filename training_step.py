@@ -61,6 +61,8 @@ def make_step(
     compiled = compiles(settings, objective.device, model, rows)
     if scaler.is_enabled() or (objective.device.type != "cuda" and not compiled):
         return PackedStep(objective, scaler)
+    if compiled:
+        say("torch.compile: the first steps of each row length take a minute or so longer")
     return StaticStep(objective, settings.batch_size, compiled, say)
 
 
@@ -136,7 +138,6 @@ class Objective:
 class PackedStep:
     """Rows of a batch lie after one another: no position is computed that holds no token."""
 
-    compiled = False
     settling_runs = 1  # after which a step takes the time that it will take
 
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler):

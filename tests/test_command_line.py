@@ -436,6 +436,7 @@ def test_seed_too_large_for_the_libraries_is_refused(settings_class):
         (TrainSettings, "--resume --overwrite", "give one of them"),
         (TrainSettings, "--data_path a --val_data_path a", "val_data_path is data_path"),
         (TrainSettings, "--device cpu --precision fp16", "fp16 needs a GPU"),
+        (TrainSettings, "--compile on --precision fp16", "compile on has no effect"),
         (InferenceSettings, "--mode evaluate", "--mode evaluate needs --test_data"),
         (InferenceSettings, "--mode classify", "needs either --prompt"),
         (InferenceSettings, "--mode classify --prompt A --test_data f", "needs either --prompt"),

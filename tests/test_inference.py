@@ -249,9 +249,9 @@ def test_classify_file_answers_every_row_in_order(trained, world, tmp_path):
 def test_file_and_prompt_agree(trained, world, tmp_path):
     first = lines_of(world[0] / "test.jsonl")[0]
     from_file = classify_file(trained, world[0] / "test.jsonl", tmp_path)[0]
-    # abs: sums in fp32 over other batches
+    # Sums in fp32 over other batches differ in the last bits.
     assert from_file["probabilities"] == pytest.approx(
-        classify(trained, first["tokens"])[1], abs=1e-6
+        classify(trained, first["tokens"])[1], rel=1e-5
     )
 
 

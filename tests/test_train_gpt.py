@@ -570,7 +570,8 @@ def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, m
     assert not RunFolder(settings.output_dir).checkpoints.exists()
 
 
-def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch):
+@pytest.mark.parametrize("batch_size", [1, 32])  # many steps an epoch, and too few to give up
+def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch, capsys, batch_size):
     def poisoned(step, batches):
         next(step.objective.model.parameters()).grad = torch.full_like(
             next(step.objective.model.parameters()), float("nan")
@@ -578,8 +579,9 @@ def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch):
         return torch.tensor(float("nan"))
 
     monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
-    with pytest.raises(UserError, match="no longer finite"):
-        train(change(settings, on_nonfinite="skip", batch_size=1))
+    with pytest.raises(UserError, match=r"no longer finite at step 21|no step of epoch 1"):
+        train(change(settings, on_nonfinite="skip", batch_size=batch_size))
+    assert "train loss" not in capsys.readouterr().out
 
 
 def test_figures_read_late_are_the_same(settings):

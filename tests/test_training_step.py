@@ -109,6 +109,24 @@ def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, 
         assert float(step.add_gradients([np.array([number])])) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.3])
+def test_dropout_of_static_shapes_is_that_of_transformers(rows, attention_dropout):
+    settings = replace(SETTINGS, dropout=0.2, attention_dropout=attention_dropout, token_dropout=0)
+    step = make("static", rows, settings)
+    indices = rows.lengths_N.argsort()[-8:]
+    ids, targets, _, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
+        torch.from_numpy(indices), step.width_of(indices), 1.0
+    )
+    torch.manual_seed(5)
+    logits = step.objective.model(ids).logits
+    expected = torch.nn.functional.cross_entropy(logits[counts], targets[counts], reduction="sum")
+    undropped = step.objective.model.eval()(ids).logits
+    step.objective.model.train()
+    torch.manual_seed(5)
+    assert float(step.add_gradients([indices])) == pytest.approx(expected.item(), rel=1e-5)
+    assert not torch.allclose(logits, undropped, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", STEPS)
 def test_accumulated_gradients_equal_one_large_batch(kind, rows):
     settings = replace(SETTINGS, batch_size=24)
@@ -243,8 +261,9 @@ def test_steps_are_packed_on_a_cpu_unless_compiling_is_asked_for(rows):
     model = build_model(SETTINGS, rows.vocabulary)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for wanted, kind in {"auto": PackedStep, "off": PackedStep, "on": StaticStep}.items():
-        settings = replace(SETTINGS, compile=wanted)
-        assert type(make_step(model, rows, settings, FP32, scaler, print)) is kind
+        settings, said = replace(SETTINGS, compile=wanted), []
+        assert type(make_step(model, rows, settings, FP32, scaler, said.append)) is kind
+        assert [line.split(":")[0] for line in said] == ["torch.compile"] * (wanted == "on")
 
 
 def test_only_a_long_run_on_a_gpu_is_compiled(rows):
