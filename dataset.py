@@ -7,7 +7,9 @@
         ids_N, lengths_B = train.gather(indices)
 
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
-its label tail stand at `parse_row`.
+its label tail stand at `parse_row`. Where a tokenizer of text lies beside the vocabulary a row may
+be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output": "..."}`:
+they become ids here, and everything after is shared.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from console import UserError, plural, progress_bar
+from instructions import instruction_prompt
 from row_cache import SMALLEST_FILE, RowCache, new_digest
 from vocabulary import Vocabulary, is_label_token, label_token
 
@@ -38,6 +42,7 @@ _CACHED_ARRAYS = (
     "lengths_N",
     "classes_N",
     "body_lengths_N",
+    "prompt_lengths_N",
     "lines_N",
     "groups_N",
     "sources_N",
@@ -109,6 +114,8 @@ class TokenLabelDataset:
         starts_N, lengths_N: where row i lies in `tokens`.
         classes_N: index into `vocabulary.labels`, -1 for an unlabelled row.
         body_lengths_N: tokens before the label tail (or before a closing <CLS> or <EOS>).
+        prompt_lengths_N: tokens at the start of a row that are read but neither learned nor
+            scored: the prompt of an instruction. 0 for all other rows.
         lines_N: line number in the file, from 1.
         groups_N: rows with the same number >= 0 must stay on one side of a split.
         sources_N: rows with the same number >= 0 are variants of one another, -1 for a row
@@ -127,6 +134,7 @@ class TokenLabelDataset:
     lengths_N: np.ndarray
     classes_N: np.ndarray
     body_lengths_N: np.ndarray
+    prompt_lengths_N: np.ndarray
     lines_N: np.ndarray
     groups_N: np.ndarray
     sources_N: np.ndarray
@@ -301,12 +309,20 @@ class TokenLabelDataset:
             return ids[: places[-1] + 1]
         body = self.body(index)
         longer = np.append(body, np.array([cls_id], body.dtype))
-        return np.array(cut_row(longer.tolist(), self.max_length, self.vocabulary.img_id))
+        return np.array(cut_row(longer.tolist(), self.max_length, self.vocabulary.first_ids))
+
+    @cached_property
+    def scored_counts_N(self) -> np.ndarray:
+        """Tokens of each row that count for loss and perplexity.
+
+        A row's first token has nothing before it, and a prompt is not scored.
+        """
+        return self.lengths_N - np.maximum(self.prompt_lengths_N, 1)
 
     @property
     def target_count(self) -> int:
-        """Tokens that have something before them, hence count for loss and perplexity."""
-        return int(self.lengths_N.sum() - len(self))
+        """Tokens of all rows that count for loss and perplexity."""
+        return int(self.scored_counts_N.sum())
 
     @property
     def has_variants(self) -> bool:
@@ -327,6 +343,11 @@ class TokenLabelDataset:
         """Whether any row is labelled."""
         return bool((self.classes_N >= 0).any())
 
+    @cached_property
+    def has_prompts(self) -> bool:
+        """Whether any row is an instruction with its answer."""
+        return bool(self.prompt_lengths_N.any())
+
     def subset(self, indices: np.ndarray) -> TokenLabelDataset:
         """The rows `indices`, sharing the token array."""
         return replace(
@@ -335,6 +356,7 @@ class TokenLabelDataset:
             lengths_N=self.lengths_N[indices],
             classes_N=self.classes_N[indices],
             body_lengths_N=self.body_lengths_N[indices],
+            prompt_lengths_N=self.prompt_lengths_N[indices],
             lines_N=self.lines_N[indices],
             groups_N=self.groups_N[indices],
             sources_N=self.sources_N[indices],
@@ -352,15 +374,17 @@ class TokenLabelDataset:
         return self.subset(np.sort(chosen))
 
     def body_keys(self) -> list[bytes]:
-        """A 128-bit fingerprint of each row's body: equal bodies have equal keys."""
+        """A 128-bit fingerprint of each row's body: equal bodies have equal keys.
+
+        Of an instruction it is the prompt's: two answers to one question belong together.
+        """
+        lengths_N = np.where(self.prompt_lengths_N > 0, self.prompt_lengths_N, self.body_lengths_N)
         flat = np.ascontiguousarray(self.tokens)
         size = flat.itemsize
         view = memoryview(flat).cast("B")
         return [
             hashlib.blake2b(view[start * size : (start + length) * size], digest_size=16).digest()
-            for start, length in zip(
-                self.starts_N.tolist(), self.body_lengths_N.tolist(), strict=True
-            )
+            for start, length in zip(self.starts_N.tolist(), lengths_N.tolist(), strict=True)
         ]
 
     def group_values(self) -> list[str | None]:
@@ -370,7 +394,8 @@ class TokenLabelDataset:
     def fingerprint(self) -> str:
         """SHA-256 over the rows and their labels: the same data gives the same text."""
         digest = hashlib.sha256()
-        for array_ in (self.lengths_N, self.classes_N, self.starts_N, self.tokens):
+        arrays = (self.lengths_N, self.classes_N, self.prompt_lengths_N, self.starts_N, self.tokens)
+        for array_ in arrays:
             digest.update(np.ascontiguousarray(array_).tobytes())
         return digest.hexdigest()
 
@@ -451,6 +476,12 @@ class TokenLabelDataset:
         ends_B = np.cumsum(lengths_B)
         return np.delete(ids_N, ends_B - 1), np.delete(ids_N, ends_B - lengths_B), lengths_B - 1
 
+    def scored(self, indices: np.ndarray) -> np.ndarray:
+        """Whether each target of `shifted` counts, M booleans: those of a prompt do not."""
+        counts_B = self.lengths_N[indices].astype(np.int64) - 1
+        place_M = np.arange(counts_B.sum()) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
+        return place_M >= np.repeat(self.prompt_lengths_N[indices] - 1, counts_B)
+
 
 def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
     """What to do about bad rows, in one line."""
@@ -469,7 +500,8 @@ class RowsBuilder:
         self.vocabulary, self.max_length = vocabulary, max_length
         self.tokens = array("H" if len(vocabulary) <= 65_536 else "I")
         self.starts, self.lines = array("q"), array("q")
-        self.lengths, self.classes, self.body_lengths = array("i"), array("i"), array("i")
+        self.lengths, self.classes = array("i"), array("i")
+        self.body_lengths, self.prompt_lengths = array("i"), array("i")
         self.groups, self.sources, self.augmented = array("q"), array("q"), array("b")
         self.group_numbers: dict[str, int] = {}
         self.source_numbers: dict[str, int] = {}
@@ -483,7 +515,7 @@ class RowsBuilder:
         source: str | None = None,
         variant: int = 0,
     ) -> None:
-        ids = cut_row(row.ids, self.max_length, self.vocabulary.img_id)
+        ids = cut_row(row.ids, self.max_length, self.vocabulary.first_ids)
         removed = len(row.ids) - len(ids)
         self.starts.append(len(self.tokens))
         # By way of an array, which takes half as long as extending by a list.
@@ -491,6 +523,7 @@ class RowsBuilder:
         self.lengths.append(len(ids))
         self.classes.append(row.label_class)
         self.body_lengths.append(row.body_length - removed)
+        self.prompt_lengths.append(max(0, row.prompt_length - removed))
         self.lines.append(line)
         number = -1
         if group is not None:
@@ -523,6 +556,7 @@ class RowsBuilder:
             numpy(self.lengths),
             numpy(self.classes),
             numpy(self.body_lengths),
+            numpy(self.prompt_lengths),
             numpy(self.lines),
             numpy(self.groups),
             numpy(self.sources),
@@ -546,6 +580,7 @@ class Row:
         change: "", "completed" or "repaired".
         unknown_tokens: tokens read as <UNK>.
         padding_dropped: whether <PAD> was dropped at the end.
+        prompt_length: tokens at the start that are neither learned nor scored.
     """
 
     ids: list[int]
@@ -554,6 +589,7 @@ class Row:
     change: str = ""
     unknown_tokens: int = 0
     padding_dropped: bool = False
+    prompt_length: int = 0
 
 
 def parse_row(
@@ -563,7 +599,8 @@ def parse_row(
 
     A labelled row ends `<CLS> <CLS_k> <EOS>`. With a `label`, a missing tail is completed and
     the broken tails `<CLS> <CLS> <EOS>` and `<CLS> <EOS>` are repaired; without one, the tail
-    is the label. A row with neither is unlabelled and taken as it is.
+    is the label. A row with neither is unlabelled and taken as it is; where it is text or an
+    instruction with its answer, <EOS> ends it.
 
     Args:
         record: a parsed JSON value.
@@ -577,7 +614,8 @@ def parse_row(
     """
     if not isinstance(record, dict):
         raise RowError(f"expected an object with `tokens`, got {_show(record)}")
-    ids, unknown = _ids_of(record, vocabulary, unknown_token)
+    ids, unknown, prompt_length = _ids_of(record, vocabulary, unknown_token)
+    of_text = record.get("tokens") is None and record.get("input_ids") is None
     length = len(ids)
     while ids and ids[-1] == vocabulary.pad_id:
         ids.pop()
@@ -614,9 +652,13 @@ def parse_row(
     # Without any <CLS> nothing asks for a label, so nothing can be given away.
     if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
         raise RowError(LABEL_BEFORE_TAIL)
+    if of_text and label_class < 0 and not for_label and eos_id is not None:
+        ids.append(eos_id)
     if len(ids) < 2 and not for_label:
         raise RowError("the row has one token: there is nothing to predict")
-    return Row(ids, label_class, body_length, change, unknown, padding_dropped)
+    if prompt_length and label_class >= 0:
+        raise RowError("an instruction has its answer in `output` and takes no `label`")
+    return Row(ids, label_class, body_length, change, unknown, padding_dropped, prompt_length)
 
 
 def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
@@ -635,15 +677,13 @@ def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
 
 def _ids_of(
     record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
-) -> tuple[list[int], int]:
-    """Ids of a record's `tokens` or `input_ids`, and how many tokens were unknown."""
+) -> tuple[list[int], int, int]:
+    """Ids of a record, how many of its tokens were unknown, and how many are its prompt."""
     tokens, given_ids = record.get("tokens"), record.get("input_ids")
-    if (tokens is None) == (given_ids is None):
-        raise RowError(
-            "both `tokens` and `input_ids`: give one of them"
-            if tokens is not None
-            else "no `tokens` and no `input_ids`"
-        )
+    if tokens is not None and given_ids is not None:
+        raise RowError("both `tokens` and `input_ids`: give one of them")
+    if tokens is None and given_ids is None:
+        return _ids_of_text(record, vocabulary)
     if given_ids is not None:
         if not isinstance(given_ids, list):
             raise RowError(f"`input_ids` must be a list of ids, got {_show(given_ids)}")
@@ -652,11 +692,11 @@ def _ids_of(
                 raise RowError(
                     f"input id {_show(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
                 )
-        return list(given_ids), 0
+        return list(given_ids), 0, 0
     words = split_words(tokens)
     ids_by_bytes = vocabulary.ids_by_bytes
     try:
-        return [ids_by_bytes[word] for word in words], 0
+        return [ids_by_bytes[word] for word in words], 0, 0
     except KeyError as error:
         if unknown_token == "error":
             word = error.args[0].decode()
@@ -666,7 +706,39 @@ def _ids_of(
         if word not in ids_by_bytes and is_label_token(word.decode()):
             raise RowError(f"label token {_show(word.decode())} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
-    return ids, sum(word not in ids_by_bytes for word in words)
+    return ids, sum(word not in ids_by_bytes for word in words), 0
+
+
+def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int], int, int]:
+    """`_ids_of` for a record of text, or of an instruction and its answer."""
+    name = "text" if "instruction" not in record else "output"
+    if vocabulary.tokenizer is None:
+        remedy = ""
+        if record.get(name) is not None:
+            remedy = "; rows of text need the tokenizer.json of `prepare_data.py text`"
+        raise RowError(f"no `tokens` and no `input_ids`{remedy}")
+    if record.get(name) is None:
+        raise RowError(
+            "an instruction without its answer `output`"
+            if name == "output"
+            else "no `text`, no `instruction`, no `tokens` and no `input_ids`"
+        )
+    for key in ("text", "instruction", "input", "output"):
+        if not isinstance(record.get(key, ""), str):
+            raise RowError(f"`{key}` must be a text, got {_show(record[key])}")
+    prompt = ""
+    if name == "output":
+        if not record["instruction"].strip():
+            raise RowError("`instruction` is empty")
+        prompt = instruction_prompt(record["instruction"], record.get("input", ""))
+    if not record[name].strip():
+        raise RowError(f"`{name}` is empty")
+    try:
+        prompt_ids = vocabulary.tokenizer.encode(prompt) if prompt else []
+        ids = vocabulary.tokenizer.encode(record[name], marked=not prompt)
+    except ValueError as error:
+        raise RowError(str(error)) from None
+    return prompt_ids + ids, ids.count(vocabulary.unk_id), len(prompt_ids)
 
 
 def split_words(tokens: Any) -> list[bytes]:
@@ -705,14 +777,15 @@ def label_text(label: Any) -> str:
     raise RowError(f"label must be a whole number or a text without spaces, got {_show(label)}")
 
 
-def cut_row(ids: list[int], max_length: int, img_id: int | None) -> list[int]:
+def cut_row(ids: list[int], max_length: int, first_ids: Collection[int]) -> list[int]:
     """Cut a row to `max_length`: tokens leave from the left of the body.
 
-    A leading <IMG> stays, and so does all that stands at the end, the label tail above all.
+    A leading token of `first_ids` stays (<IMG>, or a tokenizer's own mark for the start of a
+    text), and so does all that stands at the end, the label tail above all.
     """
     if len(ids) <= max_length:
         return ids
-    kept = 1 if ids[0] == img_id else 0
+    kept = 1 if ids[0] in first_ids else 0
     return ids[:kept] + ids[len(ids) - max_length + kept :]
 
 

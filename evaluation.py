@@ -41,7 +41,8 @@ class Scores:
     """What a model says of N rows.
 
     Attributes:
-        nll_sum_N: summed negative log likelihood of a row's tokens after the first, nats.
+        nll_sum_N: summed negative log likelihood of a row's tokens after the first (of an
+            instruction, of its answer), nats.
         token_count_N: how many tokens that were.
         correct_N: of these, how often the likeliest token was right.
         body_nll_sum_N, body_token_count_N: the same sums over the body alone: the predicted
@@ -120,7 +121,9 @@ def score_rows(
     nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
     correct_N = np.zeros(n, np.int64)
     # A row's first token is predicted from nothing and counts nowhere.
-    body_token_count_N = np.maximum(dataset.body_lengths_N - 1, 0)
+    body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
+    first_scored_N = np.maximum(dataset.prompt_lengths_N - 1, 0)
+    has_prompts = dataset.has_prompts
     log_shares_NxL = np.full((n, classes), np.nan)
     was_training = model.training
     model.eval()
@@ -133,12 +136,15 @@ def score_rows(
                 targets_M = torch.from_numpy(targets_M).to(device)
                 hidden_MxD = hidden_states(model, inputs_M, PackedRows(counts_B), precision)
                 nll_M, correct_M = _token_scores(hidden_MxD, targets_M, head)
+                if has_prompts:
+                    scored_M = dataset.scored(indices)
+                    nll_M, correct_M = nll_M * scored_M, correct_M * scored_M
                 # Rows lie after one another in M, so each row's sum is one slice.
                 firsts = np.cumsum(counts_B) - counts_B
                 nll_sum_N[indices] = np.add.reduceat(nll_M, firsts)
                 correct_N[indices] = np.add.reduceat(correct_M, firsts)
                 place_M = np.arange(len(nll_M)) - np.repeat(firsts, counts_B)
-                in_body_M = place_M < np.repeat(body_token_count_N[indices], counts_B)
+                in_body_M = place_M < np.repeat(body_places_N[indices], counts_B)
                 body_nll_sum_N[indices] = np.add.reduceat(nll_M * in_body_M, firsts)
                 labelled = dataset.classes_N[indices] >= 0
                 if labelled.any():
@@ -153,10 +159,10 @@ def score_rows(
         model.train(was_training)
     return Scores(
         nll_sum_N,
-        dataset.lengths_N - 1,
+        dataset.scored_counts_N,
         correct_N,
         body_nll_sum_N,
-        body_token_count_N,
+        np.maximum(body_places_N - first_scored_N, 0),
         label_nll_N,
         log_shares_NxL,
     )

@@ -94,6 +94,7 @@ class Objective:
         precision: Precision,
     ):
         self.model, self.rows, self.precision = model, rows, precision
+        self._scored_counts_N = rows.scored_counts_N
         self.device: torch.device = next(model.parameters()).device
         self.weight = settings.label_loss_weight
         rate = settings.token_dropout
@@ -108,7 +109,7 @@ class Objective:
         """Summed weights of all predicted tokens of `batches`."""
         return float(
             sum(
-                (self.rows.lengths_N[rows] - 1).sum()
+                self._scored_counts_N[rows].sum()
                 + (self.weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
                 for rows in batches
             )
@@ -174,6 +175,10 @@ class PackedStep:
                 PackedRows(counts_B),
                 objective.precision,
             )
+            if rows.has_prompts:
+                scored_M = torch.from_numpy(rows.scored(indices)).to(device)
+                hidden_MxE, targets_M = hidden_MxE[scored_M], targets_M[scored_M]
+                weights_M = weights_M[scored_M]
             nll_M = objective.nll(hidden_MxE, targets_M)
             self.scaler.scale((nll_M * weights_M).sum() / total_weight).backward()
             nll += nll_M.detach().sum()
@@ -196,6 +201,7 @@ class RowsOnDevice:
 
         self._tokens_N = put(rows.tokens, np.int32)
         self._starts, self._lengths = put(rows.starts_N, np.int64), put(rows.lengths_N, np.int64)
+        self._prompt_lengths = put(rows.prompt_lengths_N, np.int64)
         self._labelled = put(rows.classes_N >= 0, np.bool_)
         self._pad_id = rows.vocabulary.pad_id
 
@@ -208,7 +214,8 @@ class RowsOnDevice:
             label_weight: of the place that predicts the label.
 
         Returns:
-            inputs_BxT, targets_BxT, weights_BxT and whether a target counts_BxT: padding does not.
+            inputs_BxT, targets_BxT, weights_BxT and whether a target counts_BxT: padding and
+            prompts do not.
         """
         # Scalars are given so that they never travel to the device, which a graph would refuse.
         known_B = rows_B.clamp(min=0)
@@ -219,7 +226,8 @@ class RowsOnDevice:
         ids = self._tokens_N[places].long().masked_fill(~inside, self._pad_id)
         # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
         at_label = (place_T[:-1] == lengths_Bx1 - TAIL_LENGTH) & self._labelled[known_B][:, None]
-        counts_BxT = inside[:, 1:]
+        prompt_Bx1 = self._prompt_lengths[known_B][:, None]
+        counts_BxT = inside[:, 1:] & (place_T[1:] >= prompt_Bx1)
         weights_BxT = (1 + at_label * (label_weight - 1)) * counts_BxT
         return ids[:, :-1], ids[:, 1:], weights_BxT, counts_BxT
 

@@ -4,7 +4,8 @@
     ids = vocabulary.encode("<IMG> <Z_190>")
     vocabulary.save_tokenizer("outputs/best_model")
 
-Any vocabulary with `<PAD>` works. The labels are whatever `<CLS_...>` tokens it has.
+Any vocabulary with `<PAD>` works. The labels are whatever `<CLS_...>` tokens it has. Where a
+tokenizer.json of `text_tokenizer` lies beside the file, rows may be text.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from console import UserError
+from text_tokenizer import TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
 _LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
@@ -34,15 +36,18 @@ class Vocabulary:
         labels: label of each class, in the order of their ids: `["0", ..., "9"]`.
         label_ids: token id of each class, the same order; class_of_id is its inverse and
             label_id_set the same ids as a set.
+        first_ids: tokens that mark the start of a row: <IMG>, or what a pretrained tokenizer puts
+            before each text.
+        tokenizer: turns text into these ids; None where rows are tokens only.
     """
 
-    def __init__(self, tokens: Sequence[str]):
+    def __init__(self, tokens: Sequence[str], tokenizer: TextTokenizer | None = None):
         """Make a vocabulary of `tokens`, whose place is their id.
 
         Raises:
             ValueError: empty, repeated or whitespace-holding tokens, or no `<PAD>`.
         """
-        self.tokens = list(tokens)
+        self.tokens, self.tokenizer = list(tokens), tokenizer
         self.ids = {token: index for index, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
             raise ValueError("a token stands twice")
@@ -62,6 +67,9 @@ class Vocabulary:
         self.cls_id = self.ids.get(CLS)
         self.eos_id = self.ids.get(EOS)
         special = (PAD, UNK, IMG, END_IMG, CLS, EOS)
+        self.first_ids = {self.img_id} - {None}
+        if tokenizer is not None:
+            self.first_ids.update(tokenizer.encode("")[:1])
         self.special_ids = [self.ids[token] for token in special if token in self.ids]
         matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
         self.labels = [match[1] for _, match in matches if match]
@@ -92,11 +100,11 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Read and check a vocab.json.
+        """Read and check a vocab.json, and the tokenizer.json of text beside it.
 
         Raises:
-            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, or a
-                token that cannot be one.
+            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, a token
+                that cannot be one, or a tokenizer of other tokens.
         """
         path = Path(path)
         try:
@@ -119,8 +127,9 @@ class Vocabulary:
                     f"{'missing' if index > expected else 'not possible'} "
                     f"(next is {token!r} with {index})"
                 )
+        tokens = [token for token, _ in by_id]
         try:
-            return cls([token for token, _ in by_id])
+            return cls(tokens, TextTokenizer.beside(path, tokens))
         except ValueError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -129,8 +138,9 @@ class Vocabulary:
         return json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the tokens in the order of their ids."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 of the tokens in the order of their ids, and of the tokenizer of text."""
+        text = self.to_json() + (self.tokenizer.fingerprint() if self.tokenizer else "")
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Ids of tokens separated by ASCII whitespace.
@@ -151,8 +161,8 @@ class Vocabulary:
     def save_tokenizer(self, folder: str | Path) -> None:
         """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
 
-        The tokenizer loads through AutoTokenizer and GPT2Tokenizer with the same ids for known,
-        space-separated tokens. Every entry is registered as an added token with `lstrip`:
+        That of text loads through AutoTokenizer. That of token rows loads through AutoTokenizer
+        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is registered as an added token with `lstrip`:
         transformers 5 rebuilds a GPT2Tokenizer as byte-level BPE and would drop the others.
         """
         from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
@@ -161,6 +171,18 @@ class Vocabulary:
         folder = Path(folder)
         unknown = UNK if self.unk_id is not None else PAD
         end = EOS if self.eos_id is not None else PAD
+        if self.tokenizer is not None:
+            PreTrainedTokenizerFast(
+                tokenizer_object=self.tokenizer.backend,
+                pad_token=PAD,
+                unk_token=unknown,
+                bos_token=end,
+                eos_token=end,
+                clean_up_tokenization_spaces=False,
+            ).save_pretrained(folder)
+            (folder / TOKENIZER).write_text(self.tokenizer.to_json(), encoding="utf-8")
+            (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")
+            return
         backend = Tokenizer(models.WordLevel(self.ids, unk_token=unknown))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         backend.add_tokens([AddedToken(t, lstrip=True, normalized=False) for t in self.tokens])

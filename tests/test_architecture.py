@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"console"},
+    {"console", "instructions"},
+    {"text_tokenizer"},
     {"command_line", "run_folder"},
     {
         "settings",
