@@ -312,7 +312,7 @@ class TokenLabelDataset:
         return np.array(cut_row(longer.tolist(), self.max_length, self.vocabulary.first_ids))
 
     @cached_property
-    def scored_counts_N(self) -> np.ndarray:
+    def scored_counts(self) -> np.ndarray:
         """Tokens of each row that count for loss and perplexity.
 
         A row's first token has nothing before it, and a prompt is not scored.
@@ -322,7 +322,7 @@ class TokenLabelDataset:
     @property
     def target_count(self) -> int:
         """Tokens of all rows that count for loss and perplexity."""
-        return int(self.scored_counts_N.sum())
+        return int(self.scored_counts.sum())
 
     @property
     def has_variants(self) -> bool:

@@ -159,7 +159,7 @@ def score_rows(
         model.train(was_training)
     return Scores(
         nll_sum_N,
-        dataset.scored_counts_N,
+        dataset.scored_counts,
         correct_N,
         body_nll_sum_N,
         np.maximum(body_places_N - first_scored_N, 0),

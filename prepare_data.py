@@ -5,10 +5,13 @@
         --labels train-labels-idx1-ubyte.gz --test_last 10000 --output_dir data/mnist
     python prepare_data.py images --input pictures/ --image_size 32 --output_dir data/pictures
     python prepare_data.py tokens --input rows.jsonl --min_count 2 --output_dir data/rows
+    python prepare_data.py text --input book.txt --output_dir data/book
+    python prepare_data.py text --input reviews.csv --text_column text --label_column label
+    python prepare_data.py instructions --input alpaca.json
 
 Every command writes train.jsonl, test.jsonl, vocab.json and prepared.json (what was done) into
---output_dir; for images also codebook.npz, codebook.png and reconstructions.png. The same input,
-settings and seed give the same files, byte for byte.
+--output_dir; for images also codebook.npz, codebook.png and reconstructions.png; for texts also
+tokenizer.json and val.jsonl. The same input, settings and seed give the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -16,16 +19,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
 import math
-import os
 import shlex
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +35,37 @@ from console import (
     format_duration,
     format_table,
     plural,
-    progress_bar,
     run_command,
 )
-from run_folder import atomic_write, sync_folder, write_json
-from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
+from prepare_text import prepare_instructions, prepare_text
+from prepared_folder import (
+    CODEBOOK,
+    CODEBOOK_PICTURE,
+    RECONSTRUCTIONS,
+    SUMMARY,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    VOCABULARY,
+    check_output,
+    check_split,
+    label_notes,
+    move_shared,
+    moved_notes,
+    publishing,
+    row_json,
+    write_lines,
+    write_text,
+)
+from run_folder import atomic_write, write_json
+from settings import (
+    DigitsSettings,
+    ImagesSettings,
+    InstructionsSettings,
+    TextSettings,
+    TokensSettings,
+    TrainSettings,
+)
 from vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary, label_token, sorted_labels
 
 # numpy, scikit-learn, Pillow and matplotlib are imported where they are used, so that --help
@@ -52,13 +77,8 @@ if TYPE_CHECKING:
     from image_files import LabelledImages
     from image_tokens import Codebook
 
-TRAIN, TEST, VOCABULARY, SUMMARY = "train.jsonl", "test.jsonl", "vocab.json", "prepared.json"
-CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
-RECONSTRUCTIONS = "reconstructions.png"
-FILES = (TRAIN, TEST, VOCABULARY, SUMMARY, CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS)
 _SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
 _IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
-_LABELS_NAMED = 10
 # The codebook must know how turned strokes look, but need not see all variants.
 _FITTED_VARIANTS = 7
 
@@ -80,7 +100,7 @@ def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
 
     from image_files import LabelledImages
 
-    _check_output(settings.output_dir, ())
+    check_output(settings.output_dir, ())
     digits = load_digits()
     images_NxHxWxC = digits.images.astype(np.uint8)[..., None]
     labels = [str(label) for label in digits.target.tolist()]
@@ -99,7 +119,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
     """
     from image_files import read_images
 
-    _check_output(settings.output_dir, ())
+    check_output(settings.output_dir, ())
     if settings.test_last is not None and Path(settings.input).is_dir():
         raise SettingsError(
             [
@@ -181,15 +201,15 @@ def _prepare(
     bodies_N = number_keys(codes.tobytes() for codes in codes_NxP)
     if own_test is None and test_last is None:
         before = len(test)
-        train, test = _move_shared(train, test, [bodies_N])
-        notes += _moved_notes(before - len(test))
+        train, test = move_shared(train, test, [bodies_N])
+        notes += moved_notes(before - len(test))
     else:
         shared = np.isin(bodies_N[train], bodies_N[test])
         train = train[~shared]
         if shared.any():
             count = plural(int(shared.sum()), "training row")
             notes.append(f"{count} with the tokens of a test row left out")
-    _check_split(train, test, "finer tokens tell images apart: --patch_size, --codebook_size")
+    check_split(train, test, "finer tokens tell images apart: --patch_size, --codebook_size")
 
     labels = [label for part in sources for label in part.labels or [None] * len(part)]
     vocabulary = Vocabulary.for_images(
@@ -197,7 +217,7 @@ def _prepare(
     )
     if source.labels is None:
         notes.append("no labels: the rows end <EOS>, a model of them generates but cannot classify")
-    notes += _label_notes([labels[i] for i in train], [labels[i] for i in test])
+    notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
     if len(codebook) < settings.codebook_size:
         patches = plural(len(codebook), "distinct patch", "distinct patches")
         notes.append(f"the training images have {patches}: the codebook loses nothing of them")
@@ -231,11 +251,11 @@ def _prepare(
         left_out = len(train) * settings.augment - summary["train"]["variants"]
         if left_out:
             notes.append(f"{plural(left_out, 'variant')} with the tokens of a test row left out")
-    with _publishing(settings.output_dir) as folder:
-        _write_lines(folder / TRAIN, train_lines, len(train_lines))
+    with publishing(settings.output_dir) as folder:
+        write_lines(folder / TRAIN, train_lines, len(train_lines))
         test_lines = (row(number, codes_NxP[number]) for number in test.tolist())
-        _write_lines(folder / TEST, test_lines, len(test))
-        _write_text(folder / VOCABULARY, vocabulary.to_json())
+        write_lines(folder / TEST, test_lines, len(test))
+        write_text(folder / VOCABULARY, vocabulary.to_json())
         codebook.save(folder / CODEBOOK)
         _draw(folder, codebook, images, codes_NxP, labels, test, summary["test"]["rmse"])
         write_json(folder / SUMMARY, summary)
@@ -265,7 +285,7 @@ def _split_images(
     )
     classes_N = np.full(count, -1) if source.labels is None else number_keys(source.labels)
     train, test = split_rows([pixels_N], classes_N, settings.test_fraction, settings.seed)
-    _check_split(train, test)
+    check_split(train, test)
     return train, test
 
 
@@ -319,10 +339,10 @@ def _image_row(
             meta |= {"source": number, "variant": variant}
         tokens = codebook.row_text(codes_P)
         if part.labels is None:
-            return _to_json({"tokens": f"{tokens} {EOS}", "meta": meta})
+            return row_json({"tokens": f"{tokens} {EOS}", "meta": meta})
         label = part.labels[index]
         tokens = f"{tokens} {CLS} {label_token(label)} {EOS}"
-        return _to_json({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
+        return row_json({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
 
     return row
 
@@ -410,7 +430,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     from dataset import number_keys, split_rows
 
     paths = [Path(path) for path in settings.input]
-    _check_output(settings.output_dir, paths)
+    check_output(settings.output_dir, paths)
     rows, bad_places = _read_token_rows(paths, settings)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
@@ -422,7 +442,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         settings.test_fraction,
         settings.seed,
     )
-    _check_split(train, test)
+    check_split(train, test)
 
     vocabulary = _final_vocabulary(rows, train, settings.min_count)
     final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
@@ -431,9 +451,9 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     notes = rows.counts.lines()
     # Rows that differed in rare tokens alone may have become equal.
     before = len(test)
-    train, test = _move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N])
-    notes += _moved_notes(before - len(test))
-    _check_split(train, test, "a lower --min_count tells more rows apart")
+    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N])
+    notes += moved_notes(before - len(test))
+    check_split(train, test, "a lower --min_count tells more rows apart")
 
     is_test_N = np.zeros(len(rows), bool)
     is_test_N[test] = True
@@ -444,7 +464,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         least = plural(settings.min_count, "time")
         notes.append(f"{kinds} seen less than {least} in training written as {UNK} in {places}")
     labels = [seen.labels[number] if number >= 0 else None for number in rows.classes_N.tolist()]
-    notes += _label_notes([labels[i] for i in train], [labels[i] for i in test])
+    notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
 
     def figures(is_side_N: np.ndarray) -> dict[str, Any]:
         lengths = rows.lengths_N[is_side_N]
@@ -465,9 +485,9 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "test": figures(is_test_N),
         "notes": notes,
     }
-    with _publishing(settings.output_dir) as folder:
+    with publishing(settings.output_dir) as folder:
         _write_token_rows(folder, paths, bad_places, coded, is_test_N)
-        _write_text(folder / VOCABULARY, vocabulary.to_json())
+        write_text(folder / VOCABULARY, vocabulary.to_json())
         write_json(folder / SUMMARY, summary)
     return summary
 
@@ -595,131 +615,8 @@ def _write_token_rows(
                     continue
                 text = rows.vocabulary.decode(rows.row(index).tolist())
                 record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
-                (test_file if is_test_N[index] else train_file).write(_to_json(record) + "\n")
+                (test_file if is_test_N[index] else train_file).write(row_json(record) + "\n")
                 index += 1
-
-
-# ------------------------------------------------------------------------------- split
-
-
-def _move_shared(
-    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Move test rows to training as long as any shares a number >= 0 with a training row."""
-    import numpy as np
-
-    while True:
-        shared = np.zeros(len(test), bool)
-        for numbers in keys:
-            shared |= (numbers[test] >= 0) & np.isin(numbers[test], numbers[train])
-        if not shared.any():
-            return train, test
-        train, test = np.sort(np.concatenate([train, test[shared]])), test[~shared]
-
-
-def _moved_notes(count: int) -> list[str]:
-    if not count:
-        return []
-    return [f"{plural(count, 'test row')} with the tokens of a training row moved to training"]
-
-
-def _check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
-    if not len(train) or not len(test):
-        raise UserError(
-            f"no {'test' if len(train) else 'training'} rows are left: there are too few rows, or "
-            f"too many are equal or of one group; {remedy}"
-        )
-
-
-def _label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
-    """Labels that stand on one side of the split only."""
-
-    def named(labels: set[str]) -> str:
-        names = sorted_labels(labels)
-        rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
-        return ", ".join(names[:_LABELS_NAMED]) + rest
-
-    train_labels, test_labels = set(train) - {None}, set(test) - {None}
-    notes = []
-    if test_labels - train_labels:
-        only = named(test_labels - train_labels)
-        notes.append(f"labels in test rows only, which cannot be learned: {only}")
-    if train_labels - test_labels and test_labels:
-        notes.append(f"labels without a test row: {named(train_labels - test_labels)}")
-    return notes
-
-
-# ------------------------------------------------------------------------------- files
-
-
-def _check_output(output_dir: str, inputs: Iterable[Path]) -> None:
-    """Refuse an output folder that holds data which this program did not make.
-
-    Raises:
-        UserError: such a folder, or no folder at all.
-        SettingsError: an input is one of the files to be written.
-    """
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give a folder as --output_dir")
-    own = [name for name in (TRAIN, TEST, VOCABULARY) if (folder / name).exists()]
-    if own and not (folder / SUMMARY).exists():
-        raise UserError(
-            f"{folder / own[0]} is there already and was not made by this command: give another "
-            f"--output_dir"
-        )
-    written = {(folder / name).resolve() for name in FILES}
-    for path in inputs:
-        if path.resolve() in written:
-            raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
-
-
-@contextmanager
-def _publishing(output_dir: str) -> Iterator[Path]:
-    """Yield an empty folder; on success its files replace those of an earlier preparation.
-
-    Until then nothing changes, and rows never stand beside the vocabulary of other rows: the
-    old training rows leave first and the new ones come last.
-    """
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".prepare.*.tmp"):  # of a process that was killed
-        shutil.rmtree(left)
-    stage = folder / f".prepare.{os.getpid()}.tmp"
-    stage.mkdir()
-    try:
-        yield stage
-        made = {path.name for path in stage.iterdir()}
-        (folder / TRAIN).unlink(missing_ok=True)
-        for name in set(FILES) - made:
-            (folder / name).unlink(missing_ok=True)
-        for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
-            os.replace(stage / name, folder / name)
-        sync_folder(folder)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _write_lines(path: Path, lines: Iterable[str], count: int) -> None:
-    with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
-        for line in lines:
-            handle.write(line + "\n")
-            bar.update()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as handle:
-        handle.write(text)
-
-
-def _to_json(record: Any) -> str:
-    """One line of JSON; readable where the text is valid Unicode, escaped where it is not."""
-    text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(record)
-    return text
 
 
 # ------------------------------------------------------------------------------- command
@@ -740,6 +637,16 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], dict[str, Any]], str]] = {
         TokensSettings,
         prepare_tokens,
         "Make a vocabulary for rows of tokens (JSONL), complete their label tails, split.",
+    ),
+    "text": (
+        TextSettings,
+        prepare_text,
+        "Learn a tokenizer for texts of your own, with labels or without, and split them.",
+    ),
+    "instructions": (
+        InstructionsSettings,
+        prepare_instructions,
+        "Learn a tokenizer for records of instruction, input and output, and split them.",
     ),
 }
 
@@ -787,18 +694,22 @@ def _command_mistake(argv: Sequence[str]) -> str:
 
 def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
     """What was done, and the next command to type."""
-    of_tokens = summary["command"] == "tokens"
+    of_images = "codebook" in summary
+    sides = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
     table, facts = [], []
-    for name, side in ((TRAIN, summary["train"]), (TEST, summary["test"])):
+    for name, key in sides.items():
+        side = summary.get(key)
+        if not side or not side["rows"]:
+            continue
         cells = [name, f"{side['rows']:,}", f"{side['labelled']:,}"]
-        if of_tokens:
-            cells += [f"{side['tokens']:,}", f"{side['unknown_tokens']:,}"]
-        else:
+        if of_images:
             psnr = side["psnr_db"]
             cells += [f"{side['rmse']:.2%}", "exact" if psnr is None else f"{psnr:.1f} dB"]
+        else:
+            cells += [f"{side['tokens']:,}", f"{side['unknown_tokens']:,}"]
         table.append(cells)
-    header = ["", "rows", "labelled", *(["tokens", UNK] if of_tokens else ["RMSE", "PSNR"])]
-    if not of_tokens:
+    header = ["", "rows", "labelled", *(["RMSE", "PSNR"] if of_images else ["tokens", UNK])]
+    if of_images:
         book = summary["codebook"]
         size, used = book["patch_size"], book["codes_in_training_rows"]
         facts.append(
@@ -812,7 +723,7 @@ def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
         )
     facts.append(
         f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "
-        f"{plural(len(summary['labels']), 'label')}; {'longest' if of_tokens else 'every'} row: "
+        f"{plural(len(summary['labels']), 'label')}; {'every' if of_images else 'longest'} row: "
         f"{plural(summary['longest_row'], 'token')}"
     )
     folder = Path(summary["settings"]["output_dir"])
@@ -830,8 +741,14 @@ def _next_command(summary: dict[str, Any], folder: Path) -> list[str]:
     # The digits are the first example: their model goes where inference.py looks by default.
     run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
     words = ["python", "train_gpt.py", "--data_path", str(folder / TRAIN)]
+    if summary.get("validation", {}).get("rows"):
+        words += ["--val_data_path", str(folder / VALIDATION)]
     words += ["--vocab_path", str(folder / VOCABULARY), "--output_dir", run]
-    if summary["longest_row"] > min(TrainSettings.max_length, TrainSettings.n_positions):
+    # A few long texts are better cut than a model of many positions.
+    of_text = "validation" in summary
+    if not of_text and summary["longest_row"] > min(
+        TrainSettings.max_length, TrainSettings.n_positions
+    ):
         length = str(summary["longest_row"])
         words += ["--max_length", length, "--n_positions", length]
     return words

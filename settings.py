@@ -531,6 +531,136 @@ class TokensSettings:
         return [] if self.input else ["--input FILE... is needed: the rows to prepare"]
 
 
+def _texts_input():
+    return option(
+        (), "Text files: plain text, or records as JSONL, JSON, CSV or TSV.", group="Files"
+    )
+
+
+def _tokenizer():
+    return option(
+        "bpe",
+        "chars: one token a character. bpe: byte pairs, learned from the training texts. Or a "
+        "pretrained tokenizer: a folder, or a name on the Hugging Face hub.",
+        group="Tokens",
+    )
+
+
+def _vocab_size():
+    return option(
+        None,
+        "Most entries of a vocabulary learned here. none = every character that occurs, or "
+        "4,096 byte pairs.",
+        group="Tokens",
+        minimum=8,
+    )
+
+
+def _held_out(what: str, default: float):
+    return option(default, f"Share of the records for {what}.", group="Split", minimum=0, below=1)
+
+
+def _in_order():
+    return option(
+        False,
+        "Hold out the last records instead of random ones: first validation, then test.",
+        group="Split",
+    )
+
+
+def _bad_record():
+    return option(
+        "error",
+        "A record without its text or label: stop and list the first 20, or skip and count.",
+        group="Files",
+        choices=("error", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What `prepare_data.py text` needs to know."""
+
+    input: tuple[str, ...] = _texts_input()
+    test_input: tuple[str, ...] = option(
+        (), "Test files of your own; training records that stand in them are left out.",
+        group="Files",
+    )  # fmt: skip
+    text_column: str = option(
+        "text",
+        "Key or column of the text. A number counts the columns of a CSV or TSV file that has no "
+        "heading.",
+        group="Files",
+    )
+    label_column: str | None = option(
+        None,
+        "Key or column of the label, the same way. none = texts to continue, not to classify.",
+        group="Files",
+    )
+    on_bad_row: str = _bad_record()
+    output_dir: str = option("data/text", "Folder for the prepared files.", group="Files")
+    tokenizer: str = _tokenizer()
+    vocab_size: int | None = _vocab_size()
+    max_length: int = option(
+        257,
+        "Tokens of a row of texts without labels, the first of which is only read.",
+        group="Tokens",
+        minimum=8,
+    )
+    stride: int | None = option(
+        None,
+        "Tokens from the start of one row to the next. none = max_length - 1, so that every token "
+        "is predicted once; less shows the same text from other starts, in training only.",
+        group="Tokens",
+        minimum=1,
+    )
+    validation_fraction: float = _held_out("validation", 0.1)
+    test_fraction: float = _held_out("the test file", 0.1)
+    in_order: bool = _in_order()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = _text_contradictions(self)
+        if self.stride is not None and self.stride >= self.max_length:
+            found.append("--stride must be below --max_length, or tokens are left out")
+        return found
+
+
+@dataclass(frozen=True)
+class InstructionsSettings:
+    """What `prepare_data.py instructions` needs to know."""
+
+    input: tuple[str, ...] = option(
+        (),
+        "Records of `instruction`, `input` (may be empty) and `output`: JSON, JSONL, CSV or TSV.",
+        group="Files",
+    )
+    test_input: tuple[str, ...] = option(
+        (), "Test files of your own; training records that stand in them are left out.",
+        group="Files",
+    )  # fmt: skip
+    on_bad_row: str = _bad_record()
+    output_dir: str = option("data/instructions", "Folder for the prepared files.", group="Files")
+    tokenizer: str = _tokenizer()
+    vocab_size: int | None = _vocab_size()
+    validation_fraction: float = _held_out("validation", 0.05)
+    test_fraction: float = _held_out("the test file", 0.1)
+    in_order: bool = _in_order()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return _text_contradictions(self)
+
+
+def _text_contradictions(settings: TextSettings | InstructionsSettings) -> list[str]:
+    found = [] if settings.input else ["--input FILE... is needed: the texts to prepare"]
+    if settings.validation_fraction + settings.test_fraction >= 1:
+        found.append("validation_fraction and test_fraction leave nothing to learn from")
+    return found
+
+
 @dataclass(frozen=True)
 class BenchmarkSettings:
     """What `benchmark.py` needs to know."""

@@ -60,7 +60,8 @@ class TextTokenizer:
         by_id = {index: token for token, index in backend.get_vocab(True).items()}
         marks = str.maketrans(WHITESPACE_MARKS)
         self.tokens = [
-            by_id.get(index, f"<unused_{index}>").translate(marks) for index in range(max(by_id) + 1)
+            by_id.get(index, f"<unused_{index}>").translate(marks)
+            for index in range(max(by_id) + 1)
         ]
 
     # ---------------------------------------------------------------------------- making
@@ -139,7 +140,7 @@ class TextTokenizer:
         folder = Path(name)
         if (folder / TOKENIZER).is_file():
             return cls.load(folder / TOKENIZER).with_special(special)
-        from pretrained import hub_errors
+        from hub import hub_errors
 
         with hub_errors(name, "tokenizer"):
             from transformers import AutoTokenizer

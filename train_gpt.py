@@ -633,7 +633,7 @@ class TrainingRun:
             # In fp16 a gradient that overflows is ordinary: the scaler passes over it.
             if math.isfinite(nll) and (math.isfinite(norm) or self.scaler.is_enabled()):
                 rows = np.concatenate(each.batches)
-                tokens = int(self.rows.scored_counts_N[rows].sum())
+                tokens = int(self.rows.scored_counts[rows].sum())
                 state.window_nll += nll
                 state.window_tokens += tokens
                 state.epoch_nll += nll

@@ -94,7 +94,7 @@ class Objective:
         precision: Precision,
     ):
         self.model, self.rows, self.precision = model, rows, precision
-        self._scored_counts_N = rows.scored_counts_N
+        self._scored_counts = rows.scored_counts
         self.device: torch.device = next(model.parameters()).device
         self.weight = settings.label_loss_weight
         rate = settings.token_dropout
@@ -109,7 +109,7 @@ class Objective:
         """Summed weights of all predicted tokens of `batches`."""
         return float(
             sum(
-                self._scored_counts_N[rows].sum()
+                self._scored_counts[rows].sum()
                 + (self.weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
                 for rows in batches
             )

@@ -162,8 +162,9 @@ class Vocabulary:
         """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
 
         That of text loads through AutoTokenizer. That of token rows loads through AutoTokenizer
-        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is registered as an added token with `lstrip`:
-        transformers 5 rebuilds a GPT2Tokenizer as byte-level BPE and would drop the others.
+        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is
+        registered as an added token with `lstrip`, since transformers 5 rebuilds a GPT2Tokenizer
+        as byte-level BPE and would drop the others.
         """
         from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast

@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"console", "instructions"},
+    {"input_files"},
+    {"hub"},
     {"text_tokenizer"},
     {"command_line", "run_folder"},
     {
@@ -24,9 +26,25 @@ FLOORS = [
         "row_cache",
         "benchmark_report",
     },
-    {"dataset", "image_tokens", "model", "checkpoint", "calibration", "benchmark_work"},
-    {"leaks", "baselines", "generation", "evaluation", "training_step", "benchmark_peers"},
-    {"data_report", "evaluation_report"},
+    {
+        "dataset",
+        "prepared_folder",
+        "image_tokens",
+        "model",
+        "checkpoint",
+        "calibration",
+        "benchmark_work",
+    },
+    {
+        "text_files",
+        "leaks",
+        "baselines",
+        "generation",
+        "evaluation",
+        "training_step",
+        "benchmark_peers",
+    },
+    {"data_report", "evaluation_report", "prepare_text"},
     {"prepare_data", "train_gpt", "inference"},
     {"benchmark"},
 ]

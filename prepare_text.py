@@ -1,0 +1,405 @@
+"""Texts and instructions to rows: the commands `text` and `instructions` of prepare_data.py.
+
+    python prepare_data.py text --input shakespeare.txt --output_dir data/shakespeare
+    python prepare_data.py text --input reviews.tsv --text_column 1 --label_column 2
+    python prepare_data.py instructions --input alpaca.json --tokenizer bpe
+
+Labelled texts and instructions stay what they are, one row each, and become ids when they are
+read. Texts without labels are cut into rows of ids. The tokenizer is learned from the training
+rows alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, plural, progress_bar
+from instructions import instruction_prompt
+from prepared_folder import (
+    SUMMARY,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    VOCABULARY,
+    check_output,
+    label_notes,
+    publishing,
+    row_json,
+    write_lines,
+    write_text,
+)
+from run_folder import write_json
+from settings import InstructionsSettings, TextSettings
+from text_tokenizer import SMALLEST_BPE, TOKENIZER, TextTokenizer
+from vocabulary import CLS, EOS, PAD, UNK, Vocabulary, label_token, sorted_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from text_files import BadRecordError, Item, Text
+
+SIDES = (TRAIN, VALIDATION, TEST)
+_SPECIAL = (PAD, UNK, CLS, EOS)
+_DEFAULT_BPE_SIZE = 4096
+_MOST_BAD_SHOWN = 20
+# Fewer documents than this are cut where a share ends; more are held out whole, at random.
+_FEW_DOCUMENTS = 20
+
+
+def prepare_text(settings: TextSettings) -> dict[str, Any]:
+    """Prepare texts: with labels a row each, without labels rows cut from long texts.
+
+    Returns:
+        The summary, as written to prepared.json.
+
+    Raises:
+        UserError: files that cannot be read, bad records (with file, line and reason), too few
+            texts, output_dir holds somebody's own data, no such tokenizer.
+    """
+    from text_files import read_texts
+
+    paths, test_paths = _paths(settings.input), _paths(settings.test_input)
+    check_output(settings.output_dir, [*paths, *test_paths])
+    column, label = settings.text_column, settings.label_column
+    notes: list[str] = []
+    texts: list[Text] = _good_of(
+        (found for path in paths for found in read_texts(path, column, label)),
+        settings.on_bad_row,
+        notes,
+    )
+    own_test: list[Text] = _good_of(
+        (found for path in test_paths for found in read_texts(path, column, label)),
+        settings.on_bad_row,
+        notes,
+    )
+    if label is None:
+        sides = _split_documents(texts, own_test, settings, notes)
+        labels: list[str] = []
+    else:
+        sides = _split_records(texts, own_test, settings, notes)
+        labels = sorted_labels(t.label for side in sides.values() for t in side)
+        by_side = [[text.label for text in sides[name]] for name in (TRAIN, TEST)]
+        notes += label_notes(*by_side)
+    tokenizer = _tokenizer(settings, [text.text for text in sides[TRAIN]], labels)
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+
+    if label is None:
+        rows = {
+            name: list(_document_rows(side, vocabulary, settings)) for name, side in sides.items()
+        }
+    else:
+        rows = {
+            name: [
+                {"text": text.text, "label": text.label, "meta": {"source": text.source}}
+                for text in side
+            ]
+            for name, side in sides.items()
+        }
+    return _publish("text", settings, rows, vocabulary, notes)
+
+
+def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
+    """Prepare records of instruction, input and output.
+
+    Returns:
+        The summary, as written to prepared.json.
+
+    Raises:
+        UserError: as `prepare_text`.
+    """
+    from text_files import INSTRUCTION_KEYS, read_instructions
+
+    paths, test_paths = _paths(settings.input), _paths(settings.test_input)
+    check_output(settings.output_dir, [*paths, *test_paths])
+    notes: list[str] = []
+    items, own_test = (
+        _good_of(
+            (found for path in some for found in read_instructions(path)),
+            settings.on_bad_row,
+            notes,
+        )
+        for some in (paths, test_paths)
+    )
+
+    sides = _split_records(items, own_test, settings, notes)
+    learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _answered(item))]
+    tokenizer = _tokenizer(settings, learned_from, [])
+    rows = {
+        name: [
+            {
+                **{key: item.record.get(key) or "" for key in INSTRUCTION_KEYS},
+                "meta": {"source": item.source},
+            }
+            for item in side
+        ]
+        for name, side in sides.items()
+    }
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    return _publish("instructions", settings, rows, vocabulary, notes)
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def _paths(names: Sequence[str]) -> list[Path]:
+    return [Path(name) for name in names]
+
+
+def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[Any]:
+    """The records that can be used.
+
+    Raises:
+        UserError: the first 20 that cannot, unless they are to be skipped.
+    """
+    from text_files import BadRecordError
+
+    good: list[Any] = []
+    bad: list[BadRecordError] = []
+    for each in found:
+        (bad if isinstance(each, BadRecordError) else good).append(each)
+    if bad and on_bad_row == "error":
+        shown = [str(error) for error in bad[:_MOST_BAD_SHOWN]]
+        if len(bad) > len(shown):
+            shown.append(f"... and {plural(len(bad) - len(shown), 'more bad record')}")
+        remedy = "correct them, or leave them out with --on_bad_row skip"
+        raise UserError("\n".join([*shown, remedy]))
+    if bad:
+        notes.append(f"{plural(len(bad), 'bad record')} skipped, the first: {bad[0]}")
+    return good
+
+
+# ------------------------------------------------------------------------------- splitting
+
+
+def _split_records(
+    items: Sequence[Text | Item],
+    own_test: Sequence[Text | Item],
+    settings: TextSettings | InstructionsSettings,
+    notes: list[str],
+) -> dict[str, list[Any]]:
+    """Records of each side: none has the text, or the prompt, of one on another side.
+
+    Args:
+        items: records to split.
+        own_test: test records of the user's own, which stay as they are.
+        settings: fractions, order and seed.
+        notes: told to the user; grows.
+
+    Raises:
+        UserError: a side would be empty.
+    """
+    import numpy as np
+
+    from dataset import number_keys, split_rows
+
+    numbers = number_keys(_asked(item) for item in [*items, *own_test])
+    numbers_N, taken = numbers[: len(items)], numbers[len(items) :]
+    count, validation_share = len(items), settings.validation_fraction
+    test_share = 0.0 if own_test else settings.test_fraction
+    if settings.in_order:
+        ends = [round(count * (1 - test_share - validation_share)), round(count * (1 - test_share))]
+        train, validation, test = np.split(np.arange(count), ends)
+    else:
+        classes_N = number_keys(getattr(item, "label", None) for item in items)
+
+        def hold_out(rows: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+            if share == 0 or not len(rows):
+                return rows, rows[:0]
+            kept, held = split_rows([numbers_N[rows]], classes_N[rows], share, settings.seed)
+            return rows[kept], rows[held]
+
+        train, test = hold_out(np.arange(count), test_share)
+        train, validation = hold_out(train, validation_share / (1 - test_share))
+
+    # What is tested on is learned from nowhere.
+    taken = np.concatenate([taken, numbers_N[test]])
+    before = len(validation) + len(train)
+    validation = validation[~np.isin(numbers_N[validation], taken)]
+    train = train[~np.isin(numbers_N[train], np.concatenate([taken, numbers_N[validation]]))]
+    if before > len(validation) + len(train):
+        left_out = plural(before - len(validation) - len(train), "record")
+        notes.append(f"{left_out} left out that stand among held-out ones as well")
+    wholes_N = number_keys((_asked(item), _answered(item)) for item in items)
+    before = len(train) + len(validation)
+    train, validation = (
+        rows[np.sort(np.unique(wholes_N[rows], return_index=True)[1])]
+        for rows in (train, validation)
+    )
+    if before > len(train) + len(validation):
+        repeated = plural(before - len(train) - len(validation), "repeated record")
+        notes.append(f"{repeated} left out of training and validation")
+    parts = {TRAIN: train, VALIDATION: validation, TEST: test}
+    sides = {name: [items[i] for i in rows] for name, rows in parts.items()}
+    if own_test:
+        sides[TEST] = list(own_test)
+    _check_sides(sides, settings)
+    return sides
+
+
+def _asked(item: Text | Item) -> str:
+    """What must not stand on two sides of a split: a text, or the prompt of an instruction."""
+    if hasattr(item, "text"):
+        return item.text.strip()
+    return instruction_prompt(item.record["instruction"], item.record.get("input") or "")
+
+
+def _answered(item: Text | Item) -> str:
+    """What is to be learned of it: the answer of an instruction."""
+    return "" if hasattr(item, "text") else item.record["output"]
+
+
+def _split_documents(
+    texts: Sequence[Text],
+    own_test: Sequence[Text],
+    settings: TextSettings,
+    notes: list[str],
+) -> dict[str, list[Text]]:
+    """Texts without labels of each side: whole ones at random, or the last part of a few."""
+    if len(texts) >= _FEW_DOCUMENTS and not settings.in_order:
+        return _split_records(texts, own_test, settings, notes)
+    total = sum(len(text.text) for text in texts)
+    test = 0 if own_test else round(settings.test_fraction * total)
+    validation = round(settings.validation_fraction * total)
+    sides: dict[str, list[Text]] = {TRAIN: [], VALIDATION: [], TEST: []}
+    borders = [total - test - validation, total - test, total]
+    place = 0
+    for text in texts:
+        begin = place
+        for name, border in zip(sides, borders, strict=True):
+            part = text.text[max(0, begin - place) : max(0, border - place)]
+            if part.strip():
+                sides[name].append(dataclasses.replace(text, text=part))
+            begin = max(begin, border)
+        place += len(text.text)
+    if own_test:
+        sides[TEST] = list(own_test)
+    _check_sides(sides, settings)
+    if validation or test:
+        notes.append("held out: the last part of the text, in the order of the files")
+    return sides
+
+
+def _check_sides(
+    sides: dict[str, list[Any]], settings: TextSettings | InstructionsSettings
+) -> None:
+    wanted = {
+        TRAIN: True,
+        VALIDATION: settings.validation_fraction > 0,
+        TEST: settings.test_fraction > 0 or bool(settings.test_input),
+    }
+    for name, is_wanted in wanted.items():
+        if is_wanted and not sides.get(name):
+            raise UserError(
+                f"nothing is left for {name}: give more text, or other --test_fraction and "
+                f"--validation_fraction"
+            )
+
+
+# ------------------------------------------------------------------------------- tokens
+
+
+def _tokenizer(
+    settings: TextSettings | InstructionsSettings, texts: Sequence[str], labels: Sequence[str]
+) -> TextTokenizer:
+    """The tokenizer asked for, learned from training texts where it is not a pretrained one."""
+    label_tokens = [label_token(label) for label in labels]
+    if settings.tokenizer == "chars":
+        size = None
+        if settings.vocab_size is not None:
+            size = max(len(_SPECIAL) + 1, settings.vocab_size - len(labels))
+        return TextTokenizer.learn_characters(texts, _SPECIAL, size).with_special(label_tokens)
+    if settings.tokenizer == "bpe":
+        size = (settings.vocab_size or _DEFAULT_BPE_SIZE) - len(labels)
+        least = SMALLEST_BPE + len(_SPECIAL)
+        if size < least:
+            raise UserError(
+                f"--vocab_size {settings.vocab_size} is too small: {SMALLEST_BPE} bytes, "
+                f"{len(_SPECIAL)} special tokens and {plural(len(labels), 'label')} need "
+                f"{least + len(labels)}"
+            )
+        return TextTokenizer.learn_bpe(texts, _SPECIAL, size).with_special(label_tokens)
+    return TextTokenizer.pretrained(settings.tokenizer, [*_SPECIAL, *label_tokens])
+
+
+def _document_rows(
+    texts: Sequence[Text], vocabulary: Vocabulary, settings: TextSettings
+) -> Iterator[dict[str, Any]]:
+    """Rows of at most `max_length` ids, `stride` ids from one to the next; none spans two texts.
+
+    With the default stride each row begins with the last token of the one before, so that every
+    token but a text's first is predicted once.
+    """
+    length, stride = settings.max_length, settings.stride or settings.max_length - 1
+    with progress_bar("cutting", len(texts), "text") as bar:
+        for text in texts:
+            ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
+            start = 0
+            while len(ids) - start > 1:
+                yield {
+                    "input_ids": ids[start : start + length],
+                    "meta": {"source": text.source, "start": start},
+                }
+                if start + length >= len(ids):
+                    break
+                start += stride
+            bar.update()
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def _publish(
+    command: str,
+    settings: TextSettings | InstructionsSettings,
+    rows: dict[str, list[dict[str, Any]]],
+    vocabulary: Vocabulary,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Write all files; returns the summary."""
+    figures, longest = {}, 0
+    for name in SIDES:
+        lengths, unknown = _lengths(rows.get(name, []), vocabulary)
+        longest = max([longest, *lengths])
+        figures[name] = {
+            "rows": len(lengths),
+            "labelled": sum("label" in row for row in rows.get(name, [])),
+            "tokens": sum(lengths),
+            "unknown_tokens": unknown,
+        }
+    summary = {
+        "command": command,
+        "settings": dataclasses.asdict(settings),
+        "vocabulary_size": len(vocabulary),
+        "labels": vocabulary.labels,
+        "longest_row": longest,
+        "train": figures[TRAIN],
+        "validation": figures[VALIDATION],
+        "test": figures[TEST],
+        "notes": notes,
+    }
+    with publishing(settings.output_dir) as folder:
+        for name in SIDES:
+            if rows.get(name):
+                lines = (row_json(row) for row in rows[name])
+                write_lines(folder / name, lines, len(rows[name]))
+        write_text(folder / VOCABULARY, vocabulary.to_json())
+        write_text(folder / TOKENIZER, vocabulary.tokenizer.to_json())
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
+    """Tokens of each row as training will read it, and how many of all are unknown."""
+    from dataset import parse_row
+
+    lengths, unknown = [], 0
+    with progress_bar("counting tokens", len(rows), "row") as bar:
+        for row in rows:
+            parsed = parse_row(row, vocabulary)
+            lengths.append(len(parsed.ids))
+            unknown += parsed.ids.count(vocabulary.unk_id)
+            bar.update()
+    return lengths, unknown

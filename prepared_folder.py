@@ -1,0 +1,166 @@
+"""The folder that `prepare_data.py` writes, and what all its commands share.
+
+    check_output("data/my", inputs)
+    with publishing("data/my") as folder:
+        write_lines(folder / TRAIN, lines, count)
+
+Either all files of a preparation are there or those of the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import SettingsError, UserError, plural, progress_bar
+from run_folder import atomic_write, sync_folder
+from text_tokenizer import TOKENIZER
+from vocabulary import sorted_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
+VOCABULARY, SUMMARY = "vocab.json", "prepared.json"
+CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
+RECONSTRUCTIONS = "reconstructions.png"
+FILES = (
+    TRAIN,
+    VALIDATION,
+    TEST,
+    VOCABULARY,
+    TOKENIZER,
+    SUMMARY,
+    CODEBOOK,
+    CODEBOOK_PICTURE,
+    RECONSTRUCTIONS,
+)
+_LABELS_NAMED = 10
+
+
+# ------------------------------------------------------------------------------- split
+
+
+def move_shared(
+    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move test rows to training as long as any shares a number >= 0 with a training row."""
+    import numpy as np
+
+    while True:
+        shared = np.zeros(len(test), bool)
+        for numbers in keys:
+            shared |= (numbers[test] >= 0) & np.isin(numbers[test], numbers[train])
+        if not shared.any():
+            return train, test
+        train, test = np.sort(np.concatenate([train, test[shared]])), test[~shared]
+
+
+def moved_notes(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{plural(count, 'test row')} with the tokens of a training row moved to training"]
+
+
+def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
+    if not len(train) or not len(test):
+        raise UserError(
+            f"no {'test' if len(train) else 'training'} rows are left: there are too few rows, or "
+            f"too many are equal or of one group; {remedy}"
+        )
+
+
+def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
+    """Labels that stand on one side of the split only."""
+
+    def named(labels: set[str]) -> str:
+        names = sorted_labels(labels)
+        rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
+        return ", ".join(names[:_LABELS_NAMED]) + rest
+
+    train_labels, test_labels = set(train) - {None}, set(test) - {None}
+    notes = []
+    if test_labels - train_labels:
+        only = named(test_labels - train_labels)
+        notes.append(f"labels in test rows only, which cannot be learned: {only}")
+    if train_labels - test_labels and test_labels:
+        notes.append(f"labels without a test row: {named(train_labels - test_labels)}")
+    return notes
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that holds data which this program did not make.
+
+    Raises:
+        UserError: such a folder, or no folder at all.
+        SettingsError: an input is one of the files to be written.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --output_dir")
+    own = [name for name in (TRAIN, TEST, VOCABULARY) if (folder / name).exists()]
+    if own and not (folder / SUMMARY).exists():
+        raise UserError(
+            f"{folder / own[0]} is there already and was not made by this command: give another "
+            f"--output_dir"
+        )
+    written = {(folder / name).resolve() for name in FILES}
+    for path in inputs:
+        if path.resolve() in written:
+            raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
+
+
+@contextmanager
+def publishing(output_dir: str) -> Iterator[Path]:
+    """Yield an empty folder; on success its files replace those of an earlier preparation.
+
+    Until then nothing changes, and rows never stand beside the vocabulary of other rows: the
+    old training rows leave first and the new ones come last.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".prepare.*.tmp"):  # of a process that was killed
+        shutil.rmtree(left)
+    stage = folder / f".prepare.{os.getpid()}.tmp"
+    stage.mkdir()
+    try:
+        yield stage
+        made = {path.name for path in stage.iterdir()}
+        (folder / TRAIN).unlink(missing_ok=True)
+        for name in set(FILES) - made:
+            (folder / name).unlink(missing_ok=True)
+        for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
+            os.replace(stage / name, folder / name)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
+    with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
+        for line in lines:
+            handle.write(line + "\n")
+            bar.update()
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def row_json(record: Any) -> str:
+    """One line of JSON; readable where the text is valid Unicode, escaped where it is not."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return text

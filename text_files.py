@@ -1,0 +1,256 @@
+"""Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV.
+
+    for item in read_texts([Path("reviews.tsv")], text_column="1", label_column="2"):
+        item.text, item.label, item.place        # place: "reviews.tsv:17"
+    for item in read_instructions([Path("alpaca.json")]):
+        item.record                              # {"instruction": ..., "input": ..., "output": ...}
+
+A file whose name ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several
+with lines `<|endoftext|>` between them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from console import UserError
+from dataset import read_json_lines
+from input_files import parse_json, read_text, shown
+
+# Of a file that is held in memory as a whole: all but JSONL.
+MOST_BYTES = 2**32
+DOCUMENT_BORDER = "<|endoftext|>"
+INSTRUCTION_KEYS = ("instruction", "input", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record of a file.
+
+    Attributes:
+        place: file and line for a message, `reviews.tsv:17`.
+        source: the same for the row's `meta`, without folders.
+        record: its values by key or column.
+        problem: why it is none; the record is then empty.
+    """
+
+    place: str
+    source: str
+    record: dict[str, Any]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, its label, and where it stands.
+
+    Attributes:
+        text: never empty.
+        label: None where no label column was asked for.
+        place, source: of `Item`.
+    """
+
+    text: str
+    label: str | None
+    place: str
+    source: str
+
+
+class BadRecordError(Exception):
+    """A record that cannot be used; the text is `place: reason`."""
+
+
+def read_texts(
+    path: Path, text_column: str, label_column: str | None
+) -> Iterator[Text | BadRecordError]:
+    """The texts of a file; in place of one that cannot be used, the reason.
+
+    Args:
+        path: the file.
+        text_column: key or column of the text; a number counts the columns of a CSV or TSV file
+            without a heading, from 1. Plain text has none.
+        label_column: the same of the label; None for texts without.
+
+    Raises:
+        UserError: the file cannot be read, or has no such column.
+    """
+    if not is_table(path):
+        if label_column is not None:
+            raise UserError(
+                f"{path}: plain text has no --label_column; give JSONL, JSON, CSV or TSV"
+            )
+        for number, document in enumerate(_documents(read_text(path, MOST_BYTES)), 1):
+            place = f"{path.name}#{number}"
+            yield Text(document, None, place, place)
+        return
+    columns = [text_column] if label_column is None else [text_column, label_column]
+    for item in read_records(path, columns):
+        try:
+            if item.problem is not None:
+                raise BadRecordError(f"{item.place}: {item.problem}")
+            label = None if label_column is None else label_name(item, label_column)
+            yield Text(_text(item, text_column), label, item.place, item.source)
+        except BadRecordError as error:
+            yield error
+
+
+def read_instructions(path: Path) -> Iterator[Item | BadRecordError]:
+    """Records of instruction, input and output (Alpaca form), each value a text.
+
+    Raises:
+        UserError: the file cannot be read, or is of another form.
+    """
+    if not is_table(path):
+        raise UserError(f"{path}: instructions come as JSON, JSONL, CSV or TSV")
+    for item in read_records(path, ["instruction", "output"]):
+        try:
+            if item.problem is not None:
+                raise BadRecordError(f"{item.place}: {item.problem}")
+            for key in INSTRUCTION_KEYS:
+                _text(item, key, may_be_empty=key == "input")
+            yield item
+        except BadRecordError as error:
+            yield error
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file holds records rather than plain text."""
+    return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv")
+
+
+def label_name(item: Item, column: str) -> str:
+    """A record's label as it stands in a `<CLS_...>` token: spaces become underscores.
+
+    Raises:
+        BadRecordError: there is none, or it is neither a text nor a whole number.
+    """
+    value = item.record.get(column)
+    if type(value) is int:
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise BadRecordError(
+            f"{item.place}: `{column}` must be a text or a whole number, got {shown(value)}"
+        )
+    words = (value or "").split()
+    if not words:
+        raise BadRecordError(f"{item.place}: no label in `{column}`")
+    return "_".join(words)
+
+
+def _text(item: Item, column: str, may_be_empty: bool = False) -> str:
+    value = item.record.get(column)
+    if value is None and may_be_empty:
+        return ""
+    if not isinstance(value, str):
+        raise BadRecordError(f"{item.place}: `{column}` must be a text, got {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadRecordError(
+            f"{item.place}: `{column}` has half of a surrogate pair: not valid Unicode"
+        ) from None
+    if not value.strip() and not may_be_empty:
+        raise BadRecordError(f"{item.place}: `{column}` is empty")
+    return value
+
+
+def _documents(text: str) -> list[str]:
+    """The documents of a plain text, without those of whitespace alone."""
+    text = text.replace("\r\n", "\n")
+    documents, lines = [], []
+    for line in text.splitlines(keepends=True):
+        if line.strip() == DOCUMENT_BORDER:
+            documents.append("".join(lines))
+            lines = []
+        else:
+            lines.append(line)
+    documents.append("".join(lines))
+    return [document for document in documents if document.strip()]
+
+
+# ------------------------------------------------------------------------------- records
+
+
+def read_records(path: Path, columns: list[str]) -> Iterator[Item]:
+    """The records of a JSONL, JSON, CSV or TSV file.
+
+    Args:
+        path: the file.
+        columns: that must be there; numbers name those of a CSV or TSV file without a heading.
+
+    Raises:
+        UserError: the file cannot be read, or lacks a column.
+    """
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _table_rows(path, columns)
+        return
+    values = _json_values(path) if kind == ".json" else read_json_lines(path)
+    first = True
+    for line, record, problem in values:
+        if problem is None and not isinstance(record, dict):
+            record, problem = {}, f"expected an object, got {shown(record)}"
+        if problem is None and first:
+            _check_columns(path, columns, list(record))
+            first = False
+        place = f"{path}:{line}" if kind == ".jsonl" else f"{path}: record {line}"
+        yield Item(place, f"{path.name}:{line}", record if problem is None else {}, problem)
+
+
+def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
+    """The elements of a JSON array, numbered from 1."""
+    try:
+        values = parse_json(read_text(path, MOST_BYTES))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(values, list):
+        raise UserError(f"{path}: expected one JSON array of records; one object a line is .jsonl")
+    for number, value in enumerate(values, 1):
+        yield number, value, None
+
+
+def _table_rows(path: Path, columns: list[str]) -> Iterator[Item]:
+    """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
+    csv.field_size_limit(2**31 - 1)
+    text = io.StringIO(read_text(path, MOST_BYTES), newline="")
+    if path.suffix.lower() == ".tsv":
+        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(text, strict=True)
+    by_number = all(column.isdecimal() for column in columns)
+    names: list[str] | None = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if names is None:
+                names = [cell.strip() for cell in cells]
+                if by_number:
+                    names = [str(number) for number in range(1, len(cells) + 1)]
+                _check_columns(path, columns, names)
+                if not by_number:
+                    continue
+            problem = None
+            if len(cells) != len(names):
+                problem = f"{len(cells)} columns where the first line has {len(names)}"
+            record = {} if problem else dict(zip(names, cells, strict=True))
+            line = reader.line_num
+            yield Item(f"{path}:{line}", f"{path.name}:{line}", record, problem)
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _check_columns(path: Path, columns: list[str], names: list[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if not missing:
+        return
+    shown_names = ", ".join(shown(name)[1:-1] for name in names[:10]) or "none"
+    remedy = ""
+    if path.suffix.lower() in (".csv", ".tsv") and not missing[0].isdecimal():
+        remedy = "; where the first line is no heading, count columns: 1, 2, ..."
+    raise UserError(f"{path}: no column {shown(missing[0])}; there is {shown_names}{remedy}")
