@@ -172,6 +172,7 @@ def language_perplexities(
 
     ids_M, row_M = _flat(validation, validation.lengths_N)
     follows_M = np.flatnonzero(row_M[1:] == row_M[:-1]) + 1
+    follows_M = follows_M[validation.scored(np.arange(len(validation)))]
     last, token = ids_M[follows_M - 1], ids_M[follows_M]
     unigram = chance_V[token]
     seen = _lookup(pairs_P, count_P, last * size + token)

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from command_line import read_settings
 from console import (
@@ -32,6 +32,7 @@ from console import (
     plural,
     run_command,
 )
+from instructions import instruction_prompt
 from run_folder import write_json
 from settings import InferenceSettings
 
@@ -97,15 +98,22 @@ def load_trained_model(
 
 
 def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
-    """Ids of a prompt's tokens.
+    """Ids of a prompt: tokens separated by spaces, or a text for a model of texts.
 
     Raises:
         UserError: no tokens, or tokens that the vocabulary lacks (named, with the nearest).
     """
     import difflib
 
+    tokenizer = trained.vocabulary.tokenizer
     try:
+        if tokenizer is not None:
+            # The text goes on: it gets the mark of a beginning and not that of an end.
+            ids = tokenizer.encode(prompt, marked=False)
+            return [*tokenizer.encode("")[:1], *ids] if prompt.strip() else _refuse_empty()
         ids = trained.vocabulary.encode(prompt)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     except KeyError as error:
         named = []
         for token in list(dict.fromkeys(error.args[0]))[:10]:
@@ -113,8 +121,29 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
             named.append(repr(token) + (f" (did you mean {close[0]}?)" if close else ""))
         raise UserError(f"not in the vocabulary: {', '.join(named)}") from None
     if not ids:
-        raise UserError("the prompt has no tokens")
+        _refuse_empty()
     return ids
+
+
+def _refuse_empty() -> NoReturn:
+    raise UserError("the prompt has no tokens")
+
+
+def shown_token(trained: TrainedModel, index: int) -> str:
+    """A token for a person: of a model of texts, the piece of text that it stands for."""
+    vocabulary = trained.vocabulary
+    token = vocabulary.tokens[index]
+    if vocabulary.tokenizer is None:
+        return token
+    piece = vocabulary.tokenizer.decode([index])
+    # Special tokens stand for no text, and some tokens for half of a character.
+    return token if not piece or "\ufffd" in piece else piece
+
+
+def shown_row(trained: TrainedModel, ids: Sequence[int]) -> str:
+    """A row for a person: its tokens, or its text for a model of texts."""
+    tokenizer = trained.vocabulary.tokenizer
+    return tokenizer.decode(ids) if tokenizer is not None else trained.vocabulary.decode(ids)
 
 
 def next_tokens(
@@ -137,7 +166,7 @@ def next_tokens(
         logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
     top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
     return [
-        (trained.vocabulary.tokens[index], share)
+        (shown_token(trained, index), share)
         for share, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
 
@@ -147,7 +176,7 @@ class Generated:
     """Sequences from `generate`.
 
     Attributes:
-        sequences: ids of each row, prompt included.
+        sequences: ids of each row, prompt included unless it was an instruction.
         tried: sequences sampled; more than were kept where a label was asked for.
         note: a line for the user where the request was cut, else "".
     """
@@ -175,7 +204,8 @@ def generate(
 
     Args:
         trained: the model.
-        prompt: tokens; None = <IMG> for a model of images.
+        prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
+            model of images.
         count: how many sequences.
         max_new_tokens: most new tokens; None = up to the trained length.
         greedy, temperature, top_k, top_p: how to choose among the next tokens.
@@ -192,10 +222,15 @@ def generate(
     from generation import Decoder, Sampling, generate_tokens
 
     vocabulary = trained.vocabulary
+    is_instruction = trained.settings.task == "instruct" and vocabulary.tokenizer is not None
     if prompt is None:
         if vocabulary.img_id is None:
             raise UserError("--mode generate needs --prompt: the first tokens of a row")
         ids = [vocabulary.img_id]
+    elif is_instruction:
+        if not prompt.strip():
+            _refuse_empty()
+        ids = vocabulary.tokenizer.encode(instruction_prompt(prompt))
     else:
         ids = prompt_ids(trained, prompt)
     room = trained.max_length - len(ids)
@@ -215,6 +250,10 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}
+    if vocabulary.tokenizer is not None:
+        # A label tail is not text, and an unknown character is none.
+        stops |= {vocabulary.cls_id} - {None}
+        forbidden |= {vocabulary.unk_id} - {None}
     if label is not None:
         # The rest of the row would be the model's own label; it is asked for apart.
         stops.add(vocabulary.cls_id)
@@ -231,7 +270,7 @@ def generate(
             forbidden_ids=forbidden,
             batch_size=batch_size,
         )
-        return [ids + tokens for tokens in new]
+        return [tokens if is_instruction else ids + tokens for tokens in new]
 
     if label is None:
         return Generated(sample(count), count, note)
@@ -327,9 +366,12 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
     from dataset import TokenLabelDataset
     from evaluation import predictions_of
 
-    ids = prompt_ids(trained, prompt)
+    if trained.vocabulary.tokenizer is not None:
+        record: dict[str, Any] = {"text": prompt}
+    else:
+        record = {"input_ids": prompt_ids(trained, prompt)}
     dataset = TokenLabelDataset.from_records(
-        [{"input_ids": ids}], trained.vocabulary, max_length=trained.max_length, for_label=True
+        [record], trained.vocabulary, max_length=trained.max_length, for_label=True
     )
     log_shares_1xL = classify_dataset(trained, dataset, 1)
     answer = predictions_of(dataset, log_shares_1xL, trained.temperature)[0]
@@ -439,16 +481,19 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
     if at_terminal:
         import readline  # noqa: F401  (gives input() a history and line editing)
 
-        example = trained.vocabulary.tokens[
-            trained.vocabulary.img_id or len(trained.vocabulary) // 2
-        ]
+        vocabulary = trained.vocabulary
+        what = "a text"
+        if vocabulary.tokenizer is None:
+            example = vocabulary.tokens[vocabulary.img_id or len(vocabulary) // 2]
+            what = f"the first tokens of a row, for example {example}"
         print(
-            f"{trained.folder}: {len(trained.vocabulary)} tokens in the vocabulary. Type the "
-            f"first tokens of a row, for example {example}; quit or Ctrl-D leaves."
+            f"{trained.folder}: {len(vocabulary)} tokens in the vocabulary. Type {what}; quit or "
+            f"Ctrl-D leaves."
         )
+    prompt_sign = "tokens> " if trained.vocabulary.tokenizer is None else "text> "
     while True:
         try:
-            line = input("tokens> " if at_terminal else "").strip()
+            line = input(prompt_sign if at_terminal else "").strip()
         except EOFError:
             return 0
         except KeyboardInterrupt:
@@ -472,7 +517,10 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
         answer = [{"token": token, "probability": share} for token, share in found]
         print(json.dumps({"prompt": prompt, "next_tokens": answer}, ensure_ascii=False))
     else:
-        print(format_table(["next token", "probability"], [[t, f"{p:.4f}"] for t, p in found]))
+        # Pieces of text show their spaces and line ends.
+        quote = trained.vocabulary.tokenizer is not None
+        rows = [[repr(t) if quote else t, f"{p:.4f}"] for t, p in found]
+        print(format_table(["next token", "probability"], rows))
 
 
 def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
@@ -496,7 +544,7 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
         label=settings.label,
         batch_size=settings.batch_size,
     )
-    rows = [trained.vocabulary.decode(sequence) for sequence in result.sequences]
+    rows = [shown_row(trained, sequence) for sequence in result.sequences]
     if settings.image is not None:
         draw_rows(trained, rows, Path(settings.image))
     if settings.json:

@@ -271,7 +271,9 @@ def _split_documents(
         for name, border in zip(sides, borders, strict=True):
             part = text.text[max(0, begin - place) : max(0, border - place)]
             if part.strip():
-                sides[name].append(dataclasses.replace(text, text=part))
+                # Its rows overlap one another, but not those of the next part.
+                source = text.source if part == text.text else f"{text.source} ({name})"
+                sides[name].append(dataclasses.replace(text, text=part, source=source))
             begin = max(begin, border)
         place += len(text.text)
     if own_test:

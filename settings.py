@@ -18,6 +18,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "config.yaml"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
+TASKS = ("auto", "lm", "classify", "instruct")
 OPTIMIZERS = ("adamw", "muon")
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
@@ -37,6 +38,13 @@ class TrainSettings:
     )
     vocab_path: str = option(
         "data/digits/vocab.json", "Vocabulary: one JSON object, token -> id.", group="Data"
+    )
+    task: str = option(
+        "auto",
+        "lm: all tokens count alike. classify: rows have labels. instruct: rows are instructions, "
+        "and their answers alone are learned. auto = what the rows are.",
+        group="Data",
+        choices=TASKS,
     )
     max_length: int = option(
         1024,
@@ -264,6 +272,8 @@ class TrainSettings:
                 "val_data_path is data_path: validation on the training rows means nothing "
                 "(leave val_data_path out to hold out a share)"
             )
+        if self.task in ("lm", "instruct") and self.best_metric.startswith("label_"):
+            found.append(f"best_metric {self.best_metric} needs task classify")
         if self.device == "cpu" and self.precision == "fp16":
             found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
         return found
@@ -299,7 +309,10 @@ class InferenceSettings:
         choices=("interactive", "generate", "classify", "evaluate"),
     )
     prompt: str | None = option(
-        None, "Tokens of a row, separated by spaces. Answers once and exits.", group="Task"
+        None,
+        "Tokens of a row, separated by spaces; for a model of texts a text, for one of "
+        "instructions an instruction. Answers once and exits.",
+        group="Task",
     )
     test_data: str | None = option(
         None, "Rows to evaluate, or with --mode classify to label (JSONL).", group="Task"

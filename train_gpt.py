@@ -203,6 +203,7 @@ def train(settings: TrainSettings) -> TrainResult:
             return TrainResult(EXIT_OK, folder, found[1]["best_step"], {})
         remove_leftovers(folder.root)
         train_rows, validation_rows = read_data(settings, tell)
+        settings = replace(settings, task=task_of(settings, train_rows))
         with RunLog(folder) as log:
             if found is None:
                 save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
@@ -255,6 +256,7 @@ def find_run_to_resume(
     stored, mistakes = load_train_settings(folder.settings), []
     for name, value in asdict(settings).items():
         fixed = name not in CHANGEABLE_ON_RESUME | {"resume", "overwrite", "check_data", "config"}
+        fixed &= (name, value) != ("task", "auto")  # follows from the data, which is compared
         if fixed and value != getattr(stored, name):
             mistakes.append(
                 f"--resume: {name} is {value} but the run has {getattr(stored, name)}; it cannot "
@@ -324,6 +326,26 @@ def read_data(
     if rows.bad_rows and len(rows) < 2:  # too few good ones to split
         return rows, rows.subset(slice(0, 0))
     return rows.split(settings.validation_fraction, settings.seed)
+
+
+def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
+    """The task: as asked for, else what the training rows are made for.
+
+    Raises:
+        UserError: the rows are not made for the task asked for.
+    """
+    if settings.task == "classify" and not rows.has_labels:
+        raise UserError(f"{settings.data_path}: --task classify needs labels, and no row has one")
+    if settings.task == "instruct" and not rows.has_prompts:
+        raise UserError(
+            f"{settings.data_path}: --task instruct needs rows of `instruction` and `output`: "
+            f"`python prepare_data.py instructions`"
+        )
+    if settings.task != "auto":
+        return settings.task
+    if rows.has_prompts:
+        return "instruct"
+    return "classify" if rows.has_labels else "lm"
 
 
 def codebook_beside(vocab_path: str) -> Path | None:
@@ -411,7 +433,8 @@ class TrainingRun:
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         self.best_metric = settings.best_metric
         if self.best_metric == "auto":
-            self.best_metric = "label_loss" if validation_rows.has_labels else "loss"
+            by_label = validation_rows.has_labels and settings.task != "lm"
+            self.best_metric = "label_loss" if by_label else "loss"
         elif self.best_metric != "loss" and not validation_rows.has_labels:
             raise UserError(f"--best_metric {self.best_metric} needs labelled validation rows")
 

@@ -96,7 +96,7 @@ class Objective:
         self.model, self.rows, self.precision = model, rows, precision
         self._scored_counts = rows.scored_counts
         self.device: torch.device = next(model.parameters()).device
-        self.weight = settings.label_loss_weight
+        self.weight = 1.0 if settings.task == "lm" else settings.label_loss_weight
         rate = settings.token_dropout
         self.token_dropout = settings.dropout / 2 if rate is None else rate
         vocabulary = rows.vocabulary
