@@ -368,9 +368,11 @@ class TokenLabelDataset:
         return [self.group_names[i] if i >= 0 else None for i in self.groups_N.tolist()]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the rows and their labels: the same data gives the same text."""
+        """SHA-256 over the rows, their labels and sources: the same data gives the same text."""
         digest = hashlib.sha256()
-        for array_ in (self.lengths_N, self.classes_N, self.starts_N, self.tokens):
+        # Sources and variants decide which rows an epoch visits.
+        visited = (self.sources_N, self.augmented_N)
+        for array_ in (self.lengths_N, self.classes_N, *visited, self.starts_N, self.tokens):
             digest.update(np.ascontiguousarray(array_).tobytes())
         return digest.hexdigest()
 

@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import blocks
 from blocks import PackedRows
 from console import UserError
-from run_folder import atomic_folder, remove_leftovers
+from run_folder import atomic_folder, folder_beside, sync, write_tensors
 from settings import TrainSettings, load_train_settings
 from vocabulary import Vocabulary
 
@@ -240,7 +240,8 @@ def save_model_folder(
     """Write a model folder that transformers loads, or bring an existing one up to date.
 
     A new folder appears whole. In an existing one of the same run only the weights differ, and
-    they are replaced by one rename, so that a reader never meets a half-written model.
+    they are replaced by one rename, so that a reader never meets a half-written model. (In the
+    settings of a resumed run options may differ that do not describe the model.)
 
     Args:
         model: the GPT2LMHeadModel; its fp32 weights are written.
@@ -252,7 +253,6 @@ def save_model_folder(
             of their confidence included. It is written into the header of the weights' own
             file, so that it can never belong to other weights.
     """
-    remove_leftovers(folder.parent)
     if not folder.exists():
         with atomic_folder(folder) as new:
             model.config.architectures = [type(model).__name__]
@@ -265,23 +265,23 @@ def save_model_folder(
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
         return
-    temporary = folder / f".{WEIGHTS}.tmp"
-    _save_weights(model, temporary, validation)
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, folder / WEIGHTS)
+    with folder_beside(folder) as new:
+        (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
+        _save_weights(model, new / WEIGHTS, validation)
+        for name in (SETTINGS, WEIGHTS):
+            sync(new / name)
+            os.replace(new / name, folder / name)
+        sync(folder)
 
 
 def _save_weights(model: torch.nn.Module, path: Path, validation: dict[str, Any] | None) -> None:
     """Write the weights as save_pretrained would: fp32, the tied head left out."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     del state["lm_head.weight"]  # tied to transformer.wte.weight
     metadata = {"format": "pt"}
     if validation is not None:
         metadata[_VALIDATION] = json.dumps(validation)
-    save_file(state, path, metadata=metadata)
+    write_tensors(path, state, metadata)
 
 
 # ------------------------------------------------------------------------------- loading
@@ -340,7 +340,7 @@ def load_trained_model(
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
     settings = load_train_settings(_existing(folder / SETTINGS))
-    model = _load_model(folder)
+    model, validation = _load_model(folder)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
             f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
@@ -361,7 +361,7 @@ def load_trained_model(
         precision=choose_precision(precision, target),
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
-        validation=read_validation(folder),
+        validation=validation,
     )
 
 
@@ -371,11 +371,19 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = _existing(folder / WEIGHTS)
-    with safe_open(path, framework="pt") as handle:
-        text = (handle.metadata() or {}).get(_VALIDATION, "{}")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata()
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error})") from None
+    return _parse_validation(path, metadata)
+
+
+def _parse_validation(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    text = (metadata or {}).get(_VALIDATION, "{}")
     try:
         validation = json.loads(text)
         temperature = validation.get("calibration", {}).get("temperature", 1.0)
@@ -387,10 +395,13 @@ def read_validation(folder: Path) -> dict[str, Any]:
     raise UserError(f"{path}: its stored validation figures are damaged; save the model again")
 
 
-def _load_model(folder: Path) -> torch.nn.Module:
-    """The GPT2LMHeadModel of a folder, from config.json and safetensors alone."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The GPT2LMHeadModel of a folder and the figures stored with its weights.
+
+    From config.json and safetensors alone. The weights' file is opened once: training may
+    replace it at any time.
+    """
+    from safetensors import SafetensorError, safe_open
     from transformers import GPT2Config, GPT2LMHeadModel
 
     try:
@@ -410,7 +421,9 @@ def _load_model(folder: Path) -> torch.nn.Module:
             f"convert them to {WEIGHTS}"
         )
     try:
-        state = load_file(_existing(weights))
+        with safe_open(_existing(weights), framework="pt") as handle:
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            metadata = handle.metadata()
     except SafetensorError as error:
         raise UserError(f"{weights}: damaged or not a safetensors file ({error})") from None
     state["lm_head.weight"] = state.get("transformer.wte.weight", torch.empty(0))
@@ -424,7 +437,7 @@ def _load_model(folder: Path) -> torch.nn.Module:
             )
     model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
     model.tie_weights()
-    return model
+    return model, _parse_validation(weights, metadata)
 
 
 def _existing(path: Path) -> Path:

@@ -39,7 +39,7 @@ from console import (
     progress_bar,
     run_command,
 )
-from run_folder import atomic_write, sync_folder, write_json
+from run_folder import atomic_write, sync, write_json
 from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
 from vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary, label_token, sorted_labels
 
@@ -695,7 +695,7 @@ def _publishing(output_dir: str) -> Iterator[Path]:
             (folder / name).unlink(missing_ok=True)
         for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
             os.replace(stage / name, folder / name)
-        sync_folder(folder)
+        sync(folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
