@@ -260,8 +260,9 @@ def load_checkpoint(
             parameter = parameters[name]
             if tensor.shape not in (parameter.shape, torch.Size()):
                 raise ValueError(f"{place} has the shape {tuple(tensor.shape)}")
-            # On a GPU the fused kernel keeps its step count there too.
-            owner[parameter].state[parameter][key] = tensor.to(parameter.device)
+            # On a GPU the fused kernel keeps its step count there too. A copy, since what is read
+            # is the file itself, whose space a deleted checkpoint could not give back.
+            owner[parameter].state[parameter][key] = tensor.to(parameter.device, copy=True)
         torch.set_rng_state(training["random/cpu"])
         if torch.cuda.is_available() and "random/cuda" in training:
             torch.cuda.set_rng_state(training["random/cuda"])

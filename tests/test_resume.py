@@ -4,6 +4,7 @@ What happens when a process dies is tested in test_crashes.py.
 """
 
 import errno
+import gc
 import json
 import os
 import re
@@ -65,13 +66,23 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def ends_alike(settings: TrainSettings, folder: RunFolder, tmp_path: Path) -> bool:
-    """Whether the run in `folder` ended as one does that was never stopped."""
-    whole = train(change(settings, output_dir=str(tmp_path / "whole"))).folder
-    assert rows_of(whole) == rows_of(folder)
-    return same_weights(whole.final_model, folder.final_model) and same_weights(
-        whole.best_model, folder.best_model
-    )
+@pytest.fixture(scope="module")
+def ends_alike(tmp_path_factory):
+    """A function: whether a run ended as one with these settings does that was never stopped."""
+    folders: dict[TrainSettings, RunFolder] = {}
+
+    def compare(settings: TrainSettings, folder: RunFolder) -> bool:
+        key = change(settings, data_path="", vocab_path="", output_dir="")
+        if key not in folders:
+            place = tmp_path_factory.mktemp("whole")
+            folders[key] = train(change(settings, output_dir=str(place))).folder
+        whole = folders[key]
+        assert rows_of(whole) == rows_of(folder)
+        return same_weights(whole.final_model, folder.final_model) and same_weights(
+            whole.best_model, folder.best_model
+        )
+
+    return compare
 
 
 # ---- stopped anywhere ------------------------------------------------------------------
@@ -104,16 +115,18 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_stopped_run_ends_where_the_uninterrupted_one_ends(settings, tmp_path, monkeypatch, place):
+def test_stopped_run_ends_where_the_uninterrupted_one_ends(
+    settings, monkeypatch, place, ends_alike
+):
     with monkeypatch.context() as patch:
         call_before(patch, *PLACES[place], interrupt)
         stopped = train(settings)
     assert stopped.exit_code == 130
     assert train(change(settings, resume=True)).exit_code == 0
-    assert ends_alike(settings, stopped.folder, tmp_path)
+    assert ends_alike(settings, stopped.folder)
 
 
-def test_run_stopped_twice_by_early_stopping_and_muon(settings, tmp_path, monkeypatch):
+def test_run_stopped_twice_by_early_stopping_and_muon(settings, monkeypatch, ends_alike):
     settings = change(settings, num_epochs=30, learning_rate=0.1, optimizer="muon",
                       early_stopping_patience=2)  # fmt: skip
     for place, resume in (("step", False), ("validation", True)):
@@ -124,7 +137,7 @@ def test_run_stopped_twice_by_early_stopping_and_muon(settings, tmp_path, monkey
     assert json.loads((newest(result.folder) / "state.json").read_text())["loop"]["finished"] == (
         "early stopping"
     )
-    assert ends_alike(settings, result.folder, tmp_path)
+    assert ends_alike(settings, result.folder)
 
 
 def test_signal_at_the_very_end_changes_nothing(settings, monkeypatch):
@@ -133,7 +146,7 @@ def test_signal_at_the_very_end_changes_nothing(settings, monkeypatch):
 
 
 def test_second_ctrl_c_leaves_at_once_and_loses_only_the_steps_since(
-    settings, tmp_path, monkeypatch
+    settings, monkeypatch, ends_alike
 ):
     with monkeypatch.context() as patch:
         # The third checkpoint is that of step 12; its first file is being written.
@@ -144,7 +157,7 @@ def test_second_ctrl_c_leaves_at_once_and_loses_only_the_steps_since(
     assert newest(folder).name == "step_00000006"
     assert not list(folder.checkpoints.glob(".*"))
     train(change(settings, resume=True))
-    assert ends_alike(settings, folder, tmp_path)
+    assert ends_alike(settings, folder)
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing_in_the_way(settings, monkeypatch):
@@ -237,11 +250,11 @@ def test_best_model_of_a_run_that_goes_another_way_is_not_lost(settings):
     assert "best_model was saved after the checkpoint, at step 18" in folder.log.read_text()
 
 
-def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, tmp_path):
+def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, ends_alike):
     folder = run_that_lost_its_newest_checkpoint(settings)
     train(change(settings, resume=True))
     assert "was saved after the checkpoint" not in folder.log.read_text()
-    assert ends_alike(settings, folder, tmp_path)
+    assert ends_alike(settings, folder)
 
 
 @pytest.mark.parametrize("how", ["gone", "damaged"])
@@ -287,7 +300,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings):
     assert folder.final_model.exists() and rows_of(folder)
 
 
-def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, tmp_path):
+def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_alike):
     with monkeypatch.context() as patch:
         call_before(patch, TrainingRun, "update", 14, interrupt)
         folder = train(settings).folder
@@ -295,7 +308,7 @@ def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, tmp_pa
     train(change(settings, resume=True))
     log = folder.log.read_text()
     assert "step_00000014 is damaged" in log and "going on from step 12" in log
-    assert ends_alike(settings, folder, tmp_path)
+    assert ends_alike(settings, folder)
 
 
 @pytest.mark.parametrize("name", ["data", "vocabulary", "codebook"])
@@ -385,7 +398,7 @@ def full_disk(monkeypatch, where: str):
 
 
 @pytest.mark.parametrize("where", FULL)
-def test_full_disk_stops_the_run_and_costs_nothing(settings, tmp_path, monkeypatch, where):
+def test_full_disk_stops_the_run_and_costs_nothing(settings, monkeypatch, where, ends_alike):
     with full_disk(monkeypatch, where), pytest.raises(UserError) as full:
         train(settings)
     text, folder = str(full.value), RunFolder(settings.output_dir)
@@ -394,7 +407,7 @@ def test_full_disk_stops_the_run_and_costs_nothing(settings, tmp_path, monkeypat
     assert f"checkpoint of step {step}, which is whole: python train_gpt.py --resume" in text
     assert not list(folder.root.glob("**/.*.tmp"))
     assert train(change(settings, resume=True)).exit_code == 0
-    assert ends_alike(settings, folder, tmp_path)
+    assert ends_alike(settings, folder)
 
 
 def test_other_trouble_with_the_disk_is_told_too(settings, monkeypatch):
@@ -419,11 +432,12 @@ def small_disk(tmp_path):
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     yield place
+    gc.collect()  # files stay open as long as tensors lie in them
     subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("spare", [60_000, 160_000, 260_000, 360_000, 460_000, 560_000])
-def test_really_full_disk_stops_the_run_and_costs_nothing(settings, tmp_path, small_disk, spare):
+def test_really_full_disk_stops_the_run_and_costs_nothing(settings, small_disk, spare, ends_alike):
     small = change(settings, output_dir=str(small_disk / "run"))
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (2**20 - spare))
@@ -433,7 +447,7 @@ def test_really_full_disk_stops_the_run_and_costs_nothing(settings, tmp_path, sm
         assert re.search("no space left|No space left", str(full.value))
     ballast.unlink()
     assert train(change(small, resume=True)).exit_code == 0
-    assert ends_alike(settings, RunFolder(small.output_dir), tmp_path)
+    assert ends_alike(settings, RunFolder(small.output_dir))
 
 
 def test_really_full_disk_is_told_by_the_command(settings, small_disk):
