@@ -210,7 +210,8 @@ class TrainSettings:
     )
     checkpoint_minutes: float = option(
         2.0,
-        "Save a checkpoint every so many minutes; 0 = only when stopped and at the end.",
+        "Save a checkpoint every so many minutes; 0 = only at the start, when stopped and at the "
+        "end.",
         group="Run",
         minimum=0,
     )
