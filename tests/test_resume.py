@@ -25,7 +25,7 @@ from console import SettingsError, UserError
 from model import load_trained_model, read_validation
 from run_folder import RunFolder, read_metrics
 from settings import TrainSettings
-from train_gpt import TrainingRun, main, train
+from train_gpt import EpochTable, TrainingRun, main, train
 
 CLOCK = {"seconds", "tokens_per_second"}
 
@@ -167,6 +167,23 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_in_the_way(settings, monkey
             train(settings)
     assert not RunFolder(settings.output_dir).holds_run()
     assert train(settings).exit_code == 0
+
+
+def test_evaluation_written_after_the_checkpoint_of_its_step_is_not_repeated(
+    settings, monkeypatch, ends_alike
+):
+    def die() -> None:
+        raise RuntimeError("died")
+
+    with monkeypatch.context() as patch:
+        call_before(patch, EpochTable, "add", 2, die)
+        with pytest.raises(RuntimeError, match="died"):
+            train(settings)
+    folder = RunFolder(settings.output_dir)
+    assert newest(folder).name == "step_00000012"
+    assert rows_of(folder)[-1]["kind"] == "validation" and rows_of(folder)[-1]["step"] == 12
+    train(change(settings, resume=True))
+    assert ends_alike(settings, folder)
 
 
 def test_resumed_run_visits_only_the_rows_that_are_left(settings, monkeypatch):
