@@ -185,7 +185,7 @@ class TokenLabelDataset:
         }
         # Whole objects are not cached: parsing them takes most of the time of reading.
         whole_objects = keep_records or on_bad_row == "keep"
-        if whole_objects or not path.is_file() or os.path.getsize(path) < SMALLEST_FILE:
+        if whole_objects or not os.path.isfile(path) or os.path.getsize(path) < SMALLEST_FILE:
             return cls._parse(path, vocabulary, keep_records=keep_records, **how)
         # The path stands in the reasons of skipped rows.
         cache = RowCache(path, {"path": str(path), "vocabulary": vocabulary.fingerprint(), **how})

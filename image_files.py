@@ -14,6 +14,7 @@ import math
 import os
 import re
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
@@ -166,6 +167,8 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
     shape = struct.unpack(f">{magic[3]}I", sizes)
     promised = math.prod(shape)
     shape_text = " x ".join(f"{size:,}" for size in shape)
+    if not promised:  # beside a 0 the other sizes may be beyond any array
+        raise UserError(f"{path}: nothing in it: its header says {shape_text}")
     if promised > MOST_BYTES:
         raise UserError(f"{path}: its header promises {shape_text} bytes; {_too_much()}")
     _check_image_count(path, shape[0])
@@ -265,6 +268,11 @@ def _read_npz_images(path: Path) -> LabelledImages:
             f"{labels.dtype} of shape {labels.shape}"
         )
     _check_counts(path, len(images_NxHxWxC), path, len(labels))
+    if labels.dtype.kind == "U" and labels.dtype.itemsize:
+        # numpy takes any 32 bits for a letter, and fails when it makes a text of them.
+        letters = np.ascontiguousarray(labels).view(labels.dtype.byteorder + "u4")
+        if letters.max(initial=0) > sys.maxunicode:
+            raise UserError(f"{path}: `labels` holds letters that are no Unicode")
     names, notes = _clean_labels(path, {str(label) for label in labels.tolist()})
     return LabelledImages(images_NxHxWxC, [names[str(x)] for x in labels.tolist()], None, notes)
 

@@ -189,14 +189,18 @@ class Codebook:
 
         random = np.random.default_rng(seed)
         scaled_KxD = (self.centers_KxD / (self.high - self.low)).astype(np.float64)
-        neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
-        distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+        mean_distance = 0.0
+        if len(self) > 1:
+            neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
+            distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+            mean_distance = float(distances.mean())
         directions_DxE = random.normal(size=(scaled_KxD.shape[1], width))
         phases_E = random.uniform(0, 2 * np.pi, width)
-        width_of_kernel = _KERNEL_WIDTH * distances.mean()
+        # Where all patches are the same there is nothing to tell them apart by.
+        width_of_kernel = _KERNEL_WIDTH * mean_distance or 1.0
         features_KxE = np.cos(scaled_KxD @ directions_DxE / width_of_kernel + phases_E)
         features_KxE -= features_KxE.mean(axis=0)
-        return (features_KxE / features_KxE.std()).astype(np.float32)
+        return (features_KxE / (features_KxE.std() or 1.0)).astype(np.float32)
 
     # ---------------------------------------------------------------------------- tokens
 

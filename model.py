@@ -68,7 +68,8 @@ _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
     "eos_token_id": (int, 0, 2**31),
     "pad_token_id": (int, 0, 2**31),
 }
-_MAY_BE_NONE = ("n_inner", "bos_token_id", "eos_token_id", "pad_token_id")
+_TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -392,7 +393,9 @@ def load_trained_model(
     try:
         settings = load_train_settings(_existing(folder / SETTINGS))
     except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
-        raise UserError(f"{error.mistakes[0]}: not the settings that training wrote") from None
+        raise UserError(
+            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
+        ) from None
     model = _load_model(folder)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
@@ -425,7 +428,7 @@ def read_validation(folder: Path) -> dict[str, Any]:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
     """
     path = _existing(folder / WEIGHTS)
-    header, _ = _read_header(path)
+    header, _, _ = _read_header(path)
     metadata = header.get("__metadata__")
     text = metadata.get(_VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
     try:
@@ -490,7 +493,7 @@ def _load_model(folder: Path) -> torch.nn.Module:
             f"{folder}: weights as a pickle are never loaded, since they can run any code; "
             f"convert them to {WEIGHTS}"
         )
-    header, size = _read_header(_existing(weights))
+    header, start, size = _read_header(_existing(weights))
     # Each weight takes a byte at least, so no promise of a small file can fill the memory.
     if _parameters_of(values) > size:
         raise UserError(
@@ -520,6 +523,15 @@ def _load_model(folder: Path) -> torch.nn.Module:
                 f"{weights}: {name} is of kind {shown(found[name].get('dtype'))}; weights are one "
                 f"of {', '.join(_WEIGHT_KINDS)}"
             )
+    try:
+        end = start + max(int(entry["data_offsets"][1]) for entry in found.values())
+    except (ValueError, TypeError, LookupError, OverflowError):
+        end = -1
+    if end != size:
+        raise UserError(
+            f"{weights}: damaged or not a safetensors file (it has {size:,} bytes, its header "
+            f"promises another number)"
+        )
     try:
         state = load_file(weights)
     except (SafetensorError, ValueError, OSError) as error:
@@ -573,6 +585,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         if name not in taken:
             raise UserError(f"{path}: not a GPT-2 configuration ({name} is missing)")
+    for name in _TOKEN_KEYS:
+        index = taken.setdefault(name, None)
+        if index is not None and index >= taken["vocab_size"]:
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {index}, the vocabulary has "
+                f"{taken['vocab_size']} tokens)"
+            )
     return taken
 
 
@@ -586,8 +605,8 @@ def _parameters_of(values: Mapping[str, Any]) -> int:
     return values["n_layer"] * block + ends
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file and the size of the file in bytes.
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file, the byte after it, and the size of the file in bytes.
 
     Raises:
         UserError: a header that is too long or no JSON object.
@@ -607,7 +626,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         problem = "its header is no object"
     if problem:
         raise UserError(f"{path}: damaged or not a safetensors file ({problem})")
-    return header, size
+    return header, 8 + length, size
 
 
 def _existing(path: Path) -> Path:
