@@ -330,6 +330,7 @@ def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or type(error).__name__
+        problem = " ".join(problem.split())[:200]  # it may quote the file
         mistakes.append(("", f"{place}: not valid YAML ({problem})"))
         return {}
 

@@ -245,9 +245,10 @@ def generate(
         return Generated(sample(count), count, note)
 
     if label not in vocabulary.labels:
+        known = ", ".join(vocabulary.labels[:20]) or "none"
+        rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
         raise UserError(
-            f"--label {label}: the model has no such label; it has "
-            f"{', '.join(vocabulary.labels) or 'none'}"
+            f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
         )
     wanted = vocabulary.labels.index(label)
     kept: list[list[int]] = []

@@ -451,7 +451,7 @@ def _is_validation(value: Any) -> bool:
 
     whole = _is_count(value["rows"]) and _is_number(value["perplexity"], 0, sys.float_info.max)
     whole &= all(
-        isinstance(name, str) and _is_number(figure, 0, sys.float_info.max)
+        len(name) <= 100 and name.isprintable() and _is_number(figure, 0, sys.float_info.max)
         for name, figure in value["baselines"].items()
     )
     if "accuracy" in value:

@@ -103,7 +103,7 @@ class RowCache:
                 arrays[name] = np.frombuffer(rest, kind, entries, start)
                 end = start + arrays[name].nbytes
             return arrays, head["facts"]
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             return None
 
     def store(self, content: bytes, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
