@@ -32,7 +32,7 @@ ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the u
 MOST_ERRORS_SHOWN = 20
 # Kept with their reasons for a report; more than so many nobody reads, and they fill the memory.
 MOST_BAD_ROWS = 1_000_000
-# Parsing takes up to forty times the size of a line of nothing but {"":0},{"":0},... This many
+# Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
 # bytes hold some million tokens, more than a row of any model here.
 MOST_LINE_BYTES = 2**24
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>

@@ -20,7 +20,7 @@ from console import UserError
 from input_files import parse_json, read_text, shown
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
-# A million tokens of ten letters; reading them takes 1.5 GB at most, whatever they are.
+# A million tokens of ten letters. Parsing so much takes up to 0.5 GB, whatever stands in it.
 MOST_BYTES = 2**24
 # Tables of label against label have the square of it as entries: 800 MB.
 MOST_LABELS = 10_000
