@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"console"},
+    {"input_files"},
     {"command_line", "run_folder"},
     {
         "settings",
