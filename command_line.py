@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import re
 import textwrap
 import types
@@ -28,11 +29,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from console import SettingsError
+from console import SettingsError, UserError, plural
+from input_files import read_text, shown
 
 T = TypeVar("T")
 Mistakes = list[tuple[str, str]]  # (option it is about or "", what to tell the user)
 
+# config.yaml has 5 KB; what is nested is a list of texts at most.
+_MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
+# Of steps, rows or seconds nobody needs more, and sums and products of numbers stay floats.
+_LARGEST_NUMBER = 10**9
+_MOST_MISTAKES_SHOWN = 20
 _NO_VALUE = object()  # a flag given without a value
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
@@ -105,7 +112,7 @@ def read_settings(
     values: dict[str, Any] = {}
     if default_config is not None:
         config = Path(given.get("config") or default_config)
-        if config.is_file():
+        if os.path.exists(config):
             values = read_config_file(settings_class, config, mistakes)
         elif given.get("config"):
             mistakes.append(("config", f"--config {config}: no such file"))
@@ -124,7 +131,10 @@ def build_settings(settings_class: type[T], values: Mapping[str, Any], mistakes:
         text for text in settings.contradictions() if mistaken.isdisjoint(re.findall(r"\w+", text))
     ]
     if mistakes or contradictions:
-        raise SettingsError([text for _, text in mistakes] + contradictions)
+        told = [text for _, text in mistakes] + contradictions
+        more = len(told) - _MOST_MISTAKES_SHOWN
+        rest = [f"... and {plural(more, 'more mistake')}"] if more > 0 else []
+        raise SettingsError(told[:_MOST_MISTAKES_SHOWN] + rest)
     return settings
 
 
@@ -186,7 +196,7 @@ def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> di
     for name, (raw, line) in _read_yaml(path, mistakes).items():
         if name not in fields:
             near = _nearest(name, fields)
-            mistakes.append((name, f"{path}:{line}: unknown option {name!r}{near}"))
+            mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
             continue
         where = f"{path}:{line}: {name}"
         _take(values, fields[name], kinds[name], raw, where, mistakes)
@@ -207,14 +217,16 @@ def _take(
         limits = field.metadata
         if limits["choices"] and value is not None and value not in limits["choices"]:
             near = _nearest(str(value), limits["choices"])
-            raise ValueError(f"{value!r} is not one of {', '.join(limits['choices'])}{near}")
+            raise ValueError(f"{shown(value)} is not one of {', '.join(limits['choices'])}{near}")
+        if type(value) is int and limits["maximum"] is None and abs(value) > _LARGEST_NUMBER:
+            raise ValueError(f"{shown(value)} is too large a number (at most {_LARGEST_NUMBER:,})")
         if isinstance(value, (int, float)) and (
             (limits["minimum"] is not None and value < limits["minimum"])
             or (limits["maximum"] is not None and value > limits["maximum"])
             or (limits["above"] is not None and value <= limits["above"])
             or (limits["below"] is not None and value >= limits["below"])
         ):
-            raise ValueError(f"{value} is out of range ({_range_text(field)})")
+            raise ValueError(f"{shown(value)} is out of range ({_range_text(field)})")
     except ValueError as error:
         mistakes.append((field.name, f"{where}: {error}"))
     else:
@@ -230,14 +242,14 @@ def _convert(kind: Any, raw: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         items = raw if isinstance(raw, (list, tuple)) else [raw]
         if not all(isinstance(item, str) for item in items):
-            raise ValueError(f"expected a list of strings, got {raw!r}")
+            raise ValueError(f"expected a list of strings, got {shown(raw)}")
         return tuple(items)
     if kind is bool:
         if isinstance(raw, bool):
             return raw
         if isinstance(raw, str) and raw.lower() in _TRUE + _FALSE:
             return raw.lower() in _TRUE
-        raise ValueError(f"expected true or false, got {raw!r}")
+        raise ValueError(f"expected true or false, got {shown(raw)}")
     if kind is int:
         if isinstance(raw, int) and not isinstance(raw, bool):
             return raw
@@ -246,7 +258,7 @@ def _convert(kind: Any, raw: Any) -> Any:
                 return int(raw)
         except ValueError:
             pass
-        raise ValueError(f"expected a whole number, got {raw!r}")
+        raise ValueError(f"expected a whole number, got {shown(raw)}")
     if kind is float:
         # YAML 1.1 reads 5e-5 (no dot) as a string, so strings are numbers here as well.
         try:
@@ -254,33 +266,50 @@ def _convert(kind: Any, raw: Any) -> Any:
                 raise ValueError
             value = float(raw)
         except (ValueError, OverflowError):
-            raise ValueError(f"expected a number, got {raw!r}") from None
+            raise ValueError(f"expected a number, got {shown(raw)}") from None
         if not math.isfinite(value):
-            raise ValueError(f"expected a finite number, got {raw!r}")
+            raise ValueError(f"expected a finite number, got {shown(raw)}")
         return value
     if isinstance(raw, str) and raw:
+        if "\0" in raw or not _is_unicode(raw):  # no path, and nothing that could be stored
+            raise ValueError(f"{shown(raw)} is not valid Unicode text without NUL")
         return raw
-    raise ValueError(f"expected text, got {raw!r}" + (" (put it in quotes)" if raw else ""))
+    raise ValueError(f"expected text, got {shown(raw)}" + (" (put it in quotes)" if raw else ""))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
     """The top-level mapping of a YAML file as key -> (value, line).
 
-    Stricter than yaml.safe_load: a key given twice, an anchor or an alias is a mistake (YAML
-    itself lets the last key win silently, and aliases can blow up a small file).
+    Stricter than yaml.safe_load: a key given twice, an anchor, an alias or deep nesting is a
+    mistake (YAML itself lets the last key win silently, aliases can blow up a small file, and the
+    scanner's time grows with the square of the depth).
     """
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        mistakes.append(("", f"{path}: not UTF-8 text"))
+        text = read_text(path, _MOST_CONFIG_BYTES)
+    except UserError as error:
+        mistakes.append(("", str(error)))
         return {}
     try:
+        depth = 0
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            line = token.start_mark.line + 1
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
-                line = token.start_mark.line + 1
                 mistakes.append(("", f"{path}:{line}: anchors, aliases and tags are not used here"))
+                return {}
+            kind = type(token).__name__
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if depth > _MOST_CONFIG_LEVELS:
+                mistakes.append(("", f"{path}:{line}: nested too deeply"))
                 return {}
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -294,13 +323,14 @@ def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
             line = key_node.start_mark.line + 1
             key = str(loader.construct_object(key_node, deep=True))
             if key in values:
-                mistakes.append((key, f"{path}:{line}: {key!r} is given twice"))
+                mistakes.append((key, f"{path}:{line}: {shown(key)} is given twice"))
             values[key] = (loader.construct_object(value_node, deep=True), line)
         return values
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or type(error).__name__
+        problem = " ".join(problem.split())[:200]  # it may quote the file
         mistakes.append(("", f"{place}: not valid YAML ({problem})"))
         return {}
 

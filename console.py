@@ -52,6 +52,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        # Names of files and tokens may hold what the terminal's encoding cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main(sys.argv[1:]) or EXIT_OK
         sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
@@ -100,6 +103,8 @@ def _explain(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on the disk: free some and run again"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"the system refused: {error.strerror}"
     return None
 
 

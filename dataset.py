@@ -16,24 +16,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from console import UserError, plural, progress_bar
+from input_files import open_input, parse_json, shown, size_text
 from instructions import instruction_prompt
 from row_cache import SMALLEST_FILE, RowCache, new_digest
-from vocabulary import Vocabulary, is_label_token, label_token
+from vocabulary import Vocabulary, is_label_token, label_token, too_long
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 MOST_ERRORS_SHOWN = 20
+# Kept with their reasons for a report; more than so many nobody reads, and they fill the memory.
+MOST_BAD_ROWS = 1_000_000
+# Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
+# bytes hold some million tokens, more than a row of any model here.
+MOST_LINE_BYTES = 2**24
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 _CACHED_ARRAYS = (
@@ -188,15 +193,20 @@ class TokenLabelDataset:
         }
         # Whole objects are not cached: parsing them takes most of the time of reading.
         whole_objects = keep_records or on_bad_row == "keep"
-        if whole_objects or not path.is_file() or os.path.getsize(path) < SMALLEST_FILE:
+        if whole_objects or not os.path.isfile(path) or os.path.getsize(path) < SMALLEST_FILE:
             return cls._parse(path, vocabulary, keep_records=keep_records, **how)
         # The path stands in the reasons of skipped rows.
         cache = RowCache(path, {"path": str(path), "vocabulary": vocabulary.fingerprint(), **how})
         kept = cache.load()
-        if kept is not None:
+        if kept is not None and _is_sound(*kept, vocabulary):
             arrays, facts = kept
-            counts = ReadCounts(**facts.pop("counts"))
-            return cls(vocabulary, max_length, **arrays, **facts, counts=counts)
+            return cls(
+                vocabulary,
+                max_length,
+                **arrays,
+                group_names=facts["group_names"],
+                counts=ReadCounts(**facts["counts"]),
+            )
         content = new_digest()
         rows = cls._parse(path, vocabulary, content=content, **how)
         arrays = {name: getattr(rows, name) for name in _CACHED_ARRAYS}
@@ -224,6 +234,7 @@ class TokenLabelDataset:
         """
         builder = RowsBuilder(vocabulary, max_length)
         bad_rows: list[BadRow] = []
+        bad_count = 0
         records: list[dict[str, Any]] = []
         for line, record, problem in read_json_lines(path, content):
             try:
@@ -235,7 +246,15 @@ class TokenLabelDataset:
                     builder.counts.skipped += 1
                     if len(builder.counts.first_skipped) < 5:
                         builder.counts.first_skipped.append(f"{path}:{line}: {error}")
-                else:
+                    continue
+                bad_count += 1
+                # A file of the wrong kind is all bad rows: only those that are told are kept.
+                if on_bad_row == "keep" and bad_count > MOST_BAD_ROWS:
+                    raise UserError(
+                        f"{path}:{line}: {error}\n"
+                        f"more than {MOST_BAD_ROWS:,} bad rows: is this a file of rows?"
+                    ) from None
+                if on_bad_row == "keep" or bad_count <= MOST_ERRORS_SHOWN:
                     kept = record if isinstance(record, dict) else {}
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
@@ -243,12 +262,12 @@ class TokenLabelDataset:
             if keep_records:
                 records.append(record)
         if bad_rows and on_bad_row == "error":
-            shown = [f"{path}:{bad.line}: {bad.reason}" for bad in bad_rows[:MOST_ERRORS_SHOWN]]
-            rest = len(bad_rows) - len(shown)
+            told = [f"{path}:{bad.line}: {bad.reason}" for bad in bad_rows]
+            rest = bad_count - len(told)
             if rest:
-                shown.append(f"... and {plural(rest, 'more bad row')}")
-            shown.append(bad_rows_remedy([bad.reason for bad in bad_rows], len(builder.starts)))
-            raise UserError("\n".join(shown))
+                told.append(f"... and {plural(rest, 'more bad row')}")
+            told.append(bad_rows_remedy([bad.reason for bad in bad_rows], len(builder.starts)))
+            raise UserError("\n".join(told))
         if not builder.starts and not (bad_rows and on_bad_row == "keep"):
             for line in builder.counts.first_skipped:
                 raise UserError(f"{path}: every row is bad; the first: {line}")
@@ -392,10 +411,12 @@ class TokenLabelDataset:
         return [self.group_names[i] if i >= 0 else None for i in self.groups_N.tolist()]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the rows and their labels: the same data gives the same text."""
+        """SHA-256 over the rows, their labels and sources: the same data gives the same text."""
         digest = hashlib.sha256()
-        arrays = (self.lengths_N, self.classes_N, self.prompt_lengths_N, self.starts_N, self.tokens)
-        for array_ in arrays:
+        # Sources and variants decide which rows an epoch visits.
+        visited = (self.sources_N, self.augmented_N)
+        lengths = (self.lengths_N, self.prompt_lengths_N)
+        for array_ in (*lengths, self.classes_N, *visited, self.starts_N, self.tokens):
             digest.update(np.ascontiguousarray(array_).tobytes())
         return digest.hexdigest()
 
@@ -491,6 +512,36 @@ def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
     if any("not in the vocabulary" in reason for reason in reasons):
         remedy += "; --unknown_token unk reads unknown tokens as <UNK>"
     return remedy
+
+
+def _is_sound(arrays: dict[str, np.ndarray], facts: Any, vocabulary: Vocabulary) -> bool:
+    """Whether rows from the cache fit together, so that none can lead outside of an array."""
+    try:
+        tokens, starts_N, lengths_N = (arrays[name] for name in _CACHED_ARRAYS[:3])
+        ReadCounts(**facts["counts"])
+        names = facts["group_names"]
+        return (
+            set(arrays) == set(_CACHED_ARRAYS)
+            and all(array_.dtype.kind in "iub" for array_ in arrays.values())
+            and all(len(arrays[name]) == len(starts_N) > 0 for name in _CACHED_ARRAYS[1:])
+            and isinstance(names, list)
+            and all(isinstance(name, str) for name in names)
+            and _within(tokens, 0, len(vocabulary))
+            and _within(lengths_N, 1, len(tokens) + 1)
+            and _within(starts_N, 0, len(tokens))
+            and bool((starts_N + lengths_N <= len(tokens)).all())
+            and _within(arrays["classes_N"], -1, len(vocabulary.labels))
+            and _within(lengths_N - arrays["body_lengths_N"], 0, len(tokens) + 1)
+            and _within(arrays["body_lengths_N"], 0, len(tokens) + 1)
+            and _within(arrays["groups_N"], -1, len(names))
+            and _within(arrays["sources_N"], -1, len(starts_N))
+        )
+    except (KeyError, TypeError):
+        return False
+
+
+def _within(numbers: np.ndarray, least: int, end: int) -> bool:
+    return least <= int(numbers.min()) and int(numbers.max()) < end
 
 
 class RowsBuilder:
@@ -613,7 +664,7 @@ def parse_row(
         RowError: the record breaks the format.
     """
     if not isinstance(record, dict):
-        raise RowError(f"expected an object with `tokens`, got {_show(record)}")
+        raise RowError(f"expected an object with `tokens`, got {shown(record)}")
     ids, unknown, prompt_length = _ids_of(record, vocabulary, unknown_token)
     of_text = record.get("tokens") is None and record.get("input_ids") is None
     length = len(ids)
@@ -631,7 +682,7 @@ def parse_row(
     if in_tail >= 0 and given >= 0 and in_tail != given:
         raise RowError(
             f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
-            f"{_show(record['label'])}"
+            f"{shown(record['label'])}"
         )
     label_class = given if given >= 0 else in_tail
     change = ""
@@ -686,11 +737,11 @@ def _ids_of(
         return _ids_of_text(record, vocabulary)
     if given_ids is not None:
         if not isinstance(given_ids, list):
-            raise RowError(f"`input_ids` must be a list of ids, got {_show(given_ids)}")
+            raise RowError(f"`input_ids` must be a list of ids, got {shown(given_ids)}")
         for index in given_ids:
             if type(index) is not int or not 0 <= index < len(vocabulary):
                 raise RowError(
-                    f"input id {_show(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
                 )
         return list(given_ids), 0, 0
     words = split_words(tokens)
@@ -700,11 +751,11 @@ def _ids_of(
     except KeyError as error:
         if unknown_token == "error":
             word = error.args[0].decode()
-            raise RowError(f"token {_show(word)} is not in the vocabulary") from None
+            raise RowError(f"token {shown(word)} is not in the vocabulary") from None
     for word in words:
         # A label read as <UNK> would make a labelled row an unlabelled one, unnoticed.
         if word not in ids_by_bytes and is_label_token(word.decode()):
-            raise RowError(f"label token {_show(word.decode())} is not in the vocabulary")
+            raise RowError(f"label token {shown(word.decode())} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
     return ids, sum(word not in ids_by_bytes for word in words), 0
 
@@ -725,7 +776,7 @@ def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[i
         )
     for key in ("text", "instruction", "input", "output"):
         if not isinstance(record.get(key, ""), str):
-            raise RowError(f"`{key}` must be a text, got {_show(record[key])}")
+            raise RowError(f"`{key}` must be a text, got {shown(record[key])}")
     prompt = ""
     if name == "output":
         if not record["instruction"].strip():
@@ -750,7 +801,7 @@ def split_words(tokens: Any) -> list[bytes]:
             return [token.encode() for token in tokens]
     except UnicodeEncodeError:
         raise RowError("`tokens` has a lone surrogate: not valid Unicode") from None
-    raise RowError(f"`tokens` must be a string or a list of strings, got {_show(tokens)}")
+    raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
 
 
 def _label_class(label: Any, vocabulary: Vocabulary) -> int:
@@ -760,7 +811,7 @@ def _label_class(label: Any, vocabulary: Vocabulary) -> int:
     token = label_token(label_text(label))
     index = vocabulary.class_of_id.get(vocabulary.ids.get(token, -1))
     if index is None:
-        raise RowError(f"label {_show(label)}: the vocabulary has no token {_show(token)}")
+        raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")
     return index
 
 
@@ -770,11 +821,15 @@ def label_text(label: Any) -> str:
     Raises:
         RowError: it is neither.
     """
-    if isinstance(label, str) and label and label.split() == [label]:
-        return label
     if type(label) is int:
-        return str(label)
-    raise RowError(f"label must be a whole number or a text without spaces, got {_show(label)}")
+        text = str(label)
+    elif isinstance(label, str) and label and label.split() == [label]:
+        text = label
+    else:
+        raise RowError(f"label must be a whole number or a text without spaces, got {shown(label)}")
+    if too_long(label_token(text)):
+        raise RowError(f"label {too_long(label_token(text))}")
+    return text
 
 
 def cut_row(ids: list[int], max_length: int, first_ids: Collection[int]) -> list[int]:
@@ -799,58 +854,47 @@ def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any,
     `content`, where given, is a hashlib digest that takes in the bytes read.
 
     Raises:
-        UserError: no such file, or not a file.
+        UserError: no such file, or not a plain file that can be read.
     """
-    if not path.is_file():
-        reason = "is a folder, not a file" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {reason}")
-    size = os.path.getsize(path)
-    with open(path, "rb") as handle, progress_bar(f"reading {path.name}", size, "B") as bar:
+    with (
+        open_input(path) as handle,
+        progress_bar(f"reading {path.name}", os.fstat(handle.fileno()).st_size, "B") as bar,
+    ):
         waiting = 0
-        for line, raw in enumerate(handle, 1):
-            waiting += len(raw)
-            if content is not None:
-                content.update(raw)
+        for line, (raw, length) in enumerate(_bounded_lines(handle, content), 1):
+            waiting += length
             if waiting > 1_000_000:
                 bar.update(waiting)
                 waiting = 0
             if line == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if length > MOST_LINE_BYTES:
+                yield line, None, f"longer than {size_text(MOST_LINE_BYTES)}, the most for a line"
+                continue
             if raw.isspace() or not raw:
                 continue
             try:
-                yield line, _DECODER.decode(raw.decode()), None
+                yield line, parse_json(raw.decode()), None
             except UnicodeDecodeError as error:
                 yield line, None, f"not UTF-8 text (byte {error.start + 1} of the line)"
-            except RecursionError:
-                yield line, None, "nested too deeply"
-            except json.JSONDecodeError as error:
-                yield line, None, f"not valid JSON: {error.msg} at character {error.pos + 1}"
             except ValueError as error:
-                yield line, None, f"not valid JSON: {error}"
+                yield line, None, str(error)
 
 
-def _pairs_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return result
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{_show(text)} is too large a number")
-    return value
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_pairs_once, parse_constant=_refuse_constant, parse_float=_finite_float
-)
+def _bounded_lines(handle: IO[bytes], content: Any) -> Iterator[tuple[bytes, int]]:
+    """Each line and its length in bytes; of a line that is too long only the first bytes."""
+    while raw := handle.readline(MOST_LINE_BYTES + 1):
+        if content is not None:
+            content.update(raw)
+        length = len(raw)
+        if length > MOST_LINE_BYTES:
+            part = raw
+            while part and not part.endswith(b"\n"):
+                part = handle.readline(MOST_LINE_BYTES)
+                if content is not None:
+                    content.update(part)
+                length += len(part)
+        yield raw, length
 
 
 def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
@@ -876,16 +920,6 @@ def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
         if type(variant) is int and variant >= 0:
             return json.dumps(meta["source"], sort_keys=True), variant
     return None, 0
-
-
-def _show(value: Any) -> str:
-    """A value for a message: one short line, printable whatever it holds."""
-    try:
-        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):  # not JSON, or nested to the limit
-        text = f"a value of type {type(value).__name__}"
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 # ------------------------------------------------------------------------------- splitting

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,9 +29,15 @@ from typing import IO, Any
 import numpy as np
 
 from console import SettingsError, UserError, plural, progress_bar
+from input_files import open_input, shown, size_text
 
 # More than a small model can learn from; what is read stays in memory, so it has a bound.
 MOST_BYTES = 2**31
+MOST_IMAGES = 10_000_000  # each also takes a label and a row
+# Of one image: 2364 x 2364 in colour, tens of thousands of tokens. Codebooks keep to it too.
+MOST_IMAGE_VALUES = 2**24
+_MOST_MEMBERS = 1000
+MOST_LABEL_LETTERS = 255  # as file names have it
 LARGEST_VALUE = 1e6  # float32 distances stay exact enough below it
 # No EPS: Pillow would hand the file to Ghostscript.
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
@@ -80,7 +89,7 @@ def read_images(
         SettingsError: options that the kind of source does not know.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder (the images, --input)")
     if path.is_dir():
         if labels_path is not None:
@@ -92,7 +101,7 @@ def read_images(
         raise SettingsError(
             [f"{path} is a file: --image_size and --color are for folders of pictures"]
         )
-    with open(path, "rb") as handle:
+    with open_input(path) as handle:
         is_zip = handle.read(2) == b"PK"
     if is_zip:
         if labels_path is not None:
@@ -114,7 +123,7 @@ def _read_idx_images(path: Path, labels_path: Path | None) -> LabelledImages:
     images_NxHxWxC = _checked_images(path, images)
     if labels_path is None:
         return LabelledImages(images_NxHxWxC, None)
-    if not labels_path.is_file():
+    if not os.path.exists(labels_path):
         raise UserError(f"{labels_path}: no such file (the labels)")
     labels = _read_idx(labels_path)
     if labels.ndim != 1:
@@ -129,7 +138,7 @@ def _read_idx(path: Path) -> np.ndarray:
     Format: http://yann.lecun.com/exdb/mnist/. Only unsigned bytes (type 8) are read.
     """
     try:
-        with open(path, "rb") as plain:
+        with open_input(path) as plain:
             packed = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)
             if packed:
@@ -158,8 +167,11 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
     shape = struct.unpack(f">{magic[3]}I", sizes)
     promised = math.prod(shape)
     shape_text = " x ".join(f"{size:,}" for size in shape)
+    if not promised:  # beside a 0 the other sizes may be beyond any array
+        raise UserError(f"{path}: nothing in it: its header says {shape_text}")
     if promised > MOST_BYTES:
         raise UserError(f"{path}: its header promises {shape_text} bytes; {_too_much()}")
+    _check_image_count(path, shape[0])
     data = bytearray()
     while len(data) <= promised:
         part = handle.read(min(_CHUNK, promised + 1 - len(data)))
@@ -184,23 +196,56 @@ def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, not an .npz, damaged, or larger than `most_bytes` unpacked.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > most_bytes:
-            raise UserError(f"{path}: {unpacked:,} bytes unpacked; {_too_much(most_bytes)}")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open_input(path) as handle:
+            if os.fstat(handle.fileno()).st_size > most_bytes:
+                raise UserError(f"{path}: {_too_much(most_bytes)}")
+            with zipfile.ZipFile(handle) as archive:
+                members = archive.infolist()
+                unpacked = sum(member.file_size for member in members)
+                if unpacked > most_bytes or len(members) > _MOST_MEMBERS:
+                    raise UserError(
+                        f"{path}: {plural(len(members), 'array')} of {unpacked:,} bytes unpacked; "
+                        f"{_too_much(most_bytes)}"
+                    )
+                for member in members:
+                    _check_npy_header(archive, member)
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
     except UserError:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not a readable .npz file ({reason})") from None
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UserError(f"{path}: not a readable .npz file (a member is no array)")
     return arrays
+
+
+def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse an array whose header promises another size than the member has.
+
+    numpy would give it the promised memory first; and items of no bytes could be any number.
+    """
+    with archive.open(member) as handle:
+        version = np.lib.format.read_magic(handle)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(handle)
+        rest = member.file_size - handle.tell()
+    if dtype.hasobject:
+        raise ValueError("an array of objects, which would have to be unpickled")
+    if dtype.itemsize * math.prod(shape) != rest or (rest == 0 and math.prod(shape)):
+        raise ValueError(
+            f"{member.filename} promises shape {shape} of {dtype}, holds {rest:,} bytes"
+        )
+
+
+def _check_image_count(path: Path, count: int) -> None:
+    if count > MOST_IMAGES:
+        raise UserError(f"{path}: {count:,} images; at most {MOST_IMAGES:,} are read")
 
 
 def _read_npz_images(path: Path) -> LabelledImages:
@@ -223,6 +268,11 @@ def _read_npz_images(path: Path) -> LabelledImages:
             f"{labels.dtype} of shape {labels.shape}"
         )
     _check_counts(path, len(images_NxHxWxC), path, len(labels))
+    if labels.dtype.kind == "U" and labels.dtype.itemsize:
+        # numpy takes any 32 bits for a letter, and fails when it makes a text of them.
+        letters = np.ascontiguousarray(labels).view(labels.dtype.byteorder + "u4")
+        if letters.max(initial=0) > sys.maxunicode:
+            raise UserError(f"{path}: `labels` holds letters that are no Unicode")
     names, notes = _clean_labels(path, {str(label) for label in labels.tolist()})
     return LabelledImages(images_NxHxWxC, [names[str(x)] for x in labels.tolist()], None, notes)
 
@@ -238,6 +288,12 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
         )
     if 0 in images.shape:
         raise UserError(f"{path}: no images in it (shape {images.shape})")
+    _check_image_count(path, len(images))
+    if math.prod(images.shape[1:]) > MOST_IMAGE_VALUES:
+        raise UserError(
+            f"{path}: images of {images.shape[1]:,} x {images.shape[2]:,} pixels; one may have at "
+            f"most {MOST_IMAGE_VALUES:,} values"
+        )
     if images.dtype == np.uint8 or images.dtype == bool:
         return images.astype(np.uint8, copy=False)
     low, high = images.min(), images.max()
@@ -335,6 +391,11 @@ def _load_pictures(
         width, height = _common_size(files, sizes, image_size, notes)
         channels = 1 if color == "grey" or (color == "auto" and grey_only) else 3
         shape = (len(files), height, width, channels)
+        if math.prod(shape[1:]) > MOST_IMAGE_VALUES:
+            raise UserError(
+                f"{files[0].parent.parent}: pictures of {width:,} x {height:,} pixels; one may "
+                f"have at most {MOST_IMAGE_VALUES:,} values: give a smaller --image_size"
+            )
         if math.prod(shape) > MOST_BYTES:
             raise UserError(
                 f"{files[0].parent.parent}: {len(files):,} pictures of {width}x{height} take "
@@ -357,6 +418,7 @@ class _OpenedPicture:
 
     def __init__(self, path: Path, problems: list[str]):
         self.path, self.problems, self.picture = path, problems, None
+        self.opened = ExitStack()
 
     def __enter__(self) -> Any:
         from PIL import Image
@@ -366,7 +428,8 @@ class _OpenedPicture:
         warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            self.picture = Image.open(self.path, formats=_formats())
+            handle = self.opened.enter_context(open_input(self.path))
+            self.picture = Image.open(handle, formats=_formats())
         except Exception as error:
             self._note(error)
         return self.picture
@@ -374,6 +437,7 @@ class _OpenedPicture:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
         if self.picture is not None:
             self.picture.close()
+        self.opened.close()
         self.warnings.__exit__(None, None, None)
         if isinstance(error, Exception):
             self._note(error)
@@ -383,12 +447,15 @@ class _OpenedPicture:
     def _note(self, error: Exception) -> None:
         from PIL import Image, UnidentifiedImageError
 
+        if isinstance(error, UserError):
+            self.problems.append(str(error))
+            return
         if isinstance(error, UnidentifiedImageError):
             reason = "not a picture that Pillow can read"
         elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
             reason = "far too many pixels"
         else:
-            reason = str(error) or type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
         self.problems.append(f"{self.path}: {reason}")
 
 
@@ -464,10 +531,11 @@ def _clean_labels(path: Path, names: set[str]) -> tuple[dict[str, str], list[str
     cleaned: dict[str, str] = {}
     for name in sorted(names):
         label = re.sub(r"\s", "_", name)
-        if not label or label.encode(errors="replace").decode() != label:
-            raise UserError(f"{path}: class name {name!r} cannot be a label; rename it")
+        too_long = len(label) > MOST_LABEL_LETTERS
+        if not label or too_long or label.encode(errors="replace").decode() != label:
+            raise UserError(f"{path}: class name {shown(name)} cannot be a label; rename it")
         if label in cleaned.values():
-            raise UserError(f"{path}: two classes would both be called {label!r}; rename one")
+            raise UserError(f"{path}: two classes would both be called {shown(label)}; rename one")
         cleaned[name] = label
     changed = [f"{name!r} -> {label}" for name, label in cleaned.items() if name != label]
     return cleaned, [f"whitespace in labels becomes _: {', '.join(changed)}"] if changed else []
@@ -482,4 +550,4 @@ def _check_counts(path: Path, images: int, labels_path: Path, labels: int) -> No
 
 
 def _too_much(most_bytes: int = MOST_BYTES) -> str:
-    return f"at most {most_bytes / 2**30:.0f} GiB are read: give fewer or smaller images"
+    return f"at most {size_text(most_bytes)} are read: give fewer or smaller images"

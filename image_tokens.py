@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from console import UserError, progress_bar
-from image_files import read_npz
+from image_files import LARGEST_VALUE, MOST_IMAGE_VALUES, read_npz
 from run_folder import atomic_write
 from vocabulary import END_IMG, IMG, Vocabulary
 
@@ -34,6 +34,7 @@ _BATCH, _BATCH_EPOCHS = 4096, 3
 # k-means++ looks at so many patches: on all of them it starts no better and takes ten times as
 # long (MNIST, 500 codes). Of a large codebook it must see a few for each code.
 _START_PATCHES, _START_PATCHES_PER_CODE = 20_000, 4
+_MOST_FILE_BYTES = 2**28  # 65,000 codes for patches of 18 x 18 pixels in colour
 _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
 _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
 # The kernel of the starting embeddings: its width in mean distances to so many neighbours.
@@ -188,14 +189,18 @@ class Codebook:
 
         random = np.random.default_rng(seed)
         scaled_KxD = (self.centers_KxD / (self.high - self.low)).astype(np.float64)
-        neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
-        distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+        mean_distance = 0.0
+        if len(self) > 1:
+            neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
+            distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+            mean_distance = float(distances.mean())
         directions_DxE = random.normal(size=(scaled_KxD.shape[1], width))
         phases_E = random.uniform(0, 2 * np.pi, width)
-        width_of_kernel = _KERNEL_WIDTH * distances.mean()
+        # Where all patches are the same there is nothing to tell them apart by.
+        width_of_kernel = _KERNEL_WIDTH * mean_distance or 1.0
         features_KxE = np.cos(scaled_KxD @ directions_DxE / width_of_kernel + phases_E)
         features_KxE -= features_KxE.mean(axis=0)
-        return (features_KxE / features_KxE.std()).astype(np.float32)
+        return (features_KxE / (features_KxE.std() or 1.0)).astype(np.float32)
 
     # ---------------------------------------------------------------------------- tokens
 
@@ -243,7 +248,7 @@ class Codebook:
             UserError: no such file, or not a codebook.
         """
         path = Path(path)
-        arrays = read_npz(path)
+        arrays = read_npz(path, _MOST_FILE_BYTES)
         missing = sorted({"centers", *_NUMBERS, *_RANGE} - arrays.keys())
         if missing:
             raise UserError(f"{path}: not a codebook: {', '.join(missing)} missing")
@@ -256,6 +261,11 @@ class Codebook:
                 raise UserError(f"{path}: not a codebook: {name} is no number")
         numbers = {name: int(arrays[name]) for name in _NUMBERS}
         low, high = float(arrays["low"]), float(arrays["high"])
+        if numbers["height"] * numbers["width"] * numbers["channels"] > MOST_IMAGE_VALUES:
+            raise UserError(
+                f"{path}: not a codebook: images of {numbers['height']} x {numbers['width']} "
+                f"pixels; one may have at most {MOST_IMAGE_VALUES:,} values"
+            )
         values = numbers["patch_size"] ** 2 * numbers["channels"]
         centers = arrays["centers"]
         if centers.ndim != 2 or centers.dtype != np.float32 or centers.shape[1] != values:
@@ -265,7 +275,8 @@ class Codebook:
             )
         if not 1 <= len(centers) <= MOST_CODES or numbers["channels"] not in (1, 3):
             raise UserError(f"{path}: not a codebook: wrong number of codes or channels")
-        if not np.isfinite(centers).all() or not np.isfinite([low, high]).all() or low >= high:
+        most = 2 * LARGEST_VALUE  # k-means keeps to the range of the pixels, but for rounding
+        if not (np.abs(centers).max() <= most and -most <= low < high <= most):  # also NaN
             raise UserError(f"{path}: not a codebook: values that are not finite or no range")
         return cls(centers, **numbers, low=low, high=high)
 

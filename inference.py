@@ -32,6 +32,7 @@ from console import (
     plural,
     run_command,
 )
+from input_files import shown, size_text
 from instructions import instruction_prompt
 from run_folder import write_json
 from settings import InferenceSettings
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from model import TrainedModel
 
 NEXT_TOKENS_SHOWN = 5
+MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
+_NOT_FINITE = "{}: the model gives no finite number: damaged weights? (try --precision fp32)"
 # Guided generation gives up when this many samples per wanted sequence brought too few.
 TRIES_PER_SEQUENCE = 200
 
@@ -118,7 +121,7 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
         named = []
         for token in list(dict.fromkeys(error.args[0]))[:10]:
             close = difflib.get_close_matches(token, trained.vocabulary.tokens, n=1)
-            named.append(repr(token) + (f" (did you mean {close[0]}?)" if close else ""))
+            named.append(shown(token) + (f" (did you mean {close[0]}?)" if close else ""))
         raise UserError(f"not in the vocabulary: {', '.join(named)}") from None
     if not ids:
         _refuse_empty()
@@ -164,6 +167,8 @@ def next_tokens(
         )
     with torch.inference_mode(), trained.precision.autocast(trained.device):
         logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
+    if not logits_V.isfinite().all():
+        raise UserError(_NOT_FINITE.format(trained.folder))
     top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
     return [
         (shown_token(trained, index), share)
@@ -260,25 +265,29 @@ def generate(
         forbidden |= vocabulary.label_id_set
 
     def sample(how_many: int) -> list[list[int]]:
-        new = generate_tokens(
-            decoder,
-            [ids] * how_many,
-            max_new_tokens=min(max_new_tokens or room, room),
-            stop_ids=stops,
-            sampling=sampling,
-            generator=generator,
-            forbidden_ids=forbidden,
-            batch_size=batch_size,
-        )
+        try:
+            new = generate_tokens(
+                decoder,
+                [ids] * how_many,
+                max_new_tokens=min(max_new_tokens or room, room),
+                stop_ids=stops,
+                sampling=sampling,
+                generator=generator,
+                forbidden_ids=forbidden,
+                batch_size=batch_size,
+            )
+        except ValueError as error:  # what this call asks for fits: it is the model
+            raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
         return [tokens if is_instruction else ids + tokens for tokens in new]
 
     if label is None:
         return Generated(sample(count), count, note)
 
     if label not in vocabulary.labels:
+        known = ", ".join(vocabulary.labels[:20]) or "none"
+        rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
         raise UserError(
-            f"--label {label}: the model has no such label; it has "
-            f"{', '.join(vocabulary.labels) or 'none'}"
+            f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
         )
     wanted = vocabulary.labels.index(label)
     kept: list[list[int]] = []
@@ -375,6 +384,8 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
     )
     log_shares_1xL = classify_dataset(trained, dataset, 1)
     answer = predictions_of(dataset, log_shares_1xL, trained.temperature)[0]
+    if answer["prediction"] is None:
+        raise UserError(_NOT_FINITE.format(trained.folder))
     by_share = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
     return {**answer, "probabilities": dict(by_share)}
 
@@ -493,21 +504,42 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
     prompt_sign = "tokens> " if trained.vocabulary.tokenizer is None else "text> "
     while True:
         try:
-            line = input(prompt_sign if at_terminal else "").strip()
-        except EOFError:
-            return 0
+            line = _next_line(prompt_sign if at_terminal else None)
+            if line is None or line in ("quit", "exit"):
+                return 0
+            if line:
+                show_next(trained, line, settings.json)
         except KeyboardInterrupt:
             print()
             return EXIT_INTERRUPTED
-        if line in ("quit", "exit"):
-            return 0
-        if not line:
-            continue
-        try:
-            show_next(trained, line, settings.json)
         except UserError as error:
             print(json.dumps({"error": str(error)}) if settings.json else error)
         sys.stdout.flush()
+
+
+def _next_line(prompt_sign: str | None) -> str | None:
+    """The next line of standard input without the spaces around it, None at its end.
+
+    Args:
+        prompt_sign: what stands before it at a terminal; None where there is none.
+
+    Raises:
+        UserError: a line that is too long, which is passed over.
+    """
+    if prompt_sign is not None:
+        try:
+            return input(prompt_sign).strip()
+        except EOFError:
+            return None
+        except UnicodeDecodeError:
+            raise UserError("not UTF-8 text") from None
+    stream = sys.stdin.buffer
+    raw = stream.readline(MOST_PROMPT_BYTES + 1)
+    if len(raw) > MOST_PROMPT_BYTES:
+        while raw and not raw.endswith(b"\n"):
+            raw = stream.readline(MOST_PROMPT_BYTES)
+        raise UserError(f"a line longer than {size_text(MOST_PROMPT_BYTES)}")
+    return raw.decode(errors="replace").strip() if raw else None
 
 
 def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:

@@ -114,7 +114,7 @@ def parse_json(text: str) -> Any:
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(MOST_JSON_LEVELS + 1):
+    for _ in range(MOST_JSON_LEVELS):
         level = [
             child
             for item in level

@@ -7,9 +7,9 @@ logits_BxTxV = trained.model(ids_BxT).logits
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,9 +22,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import blocks
 from blocks import PackedRows
-from console import UserError
-from run_folder import atomic_folder, remove_leftovers
-from settings import TrainSettings, load_train_settings
+from console import SettingsError, UserError
+from input_files import open_input, parse_json, read_text, shown
+from run_folder import atomic_folder, folder_beside, sync, write_tensors
+from settings import (
+    MOST_LAYERS,
+    MOST_POSITIONS,
+    MOST_WIDTH,
+    TrainSettings,
+    load_train_settings,
+)
 from vocabulary import Vocabulary
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -36,6 +43,34 @@ WEIGHTS, CONFIG, SETTINGS, CODEBOOK = (
     "codebook.npz",
 )
 _VALIDATION = "validation"  # key in the header of WEIGHTS
+_TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
+# A model has some hundred bytes of header a tensor, and 12 tensors a block.
+_MOST_HEADER_BYTES, _MOST_CONFIG_BYTES = 2**23, 2**20
+_WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
+# What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
+_CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
+    "vocab_size": (int, 1, 2**31),
+    "n_positions": (int, 1, MOST_POSITIONS),
+    "n_embd": (int, 1, MOST_WIDTH),
+    "n_layer": (int, 1, MOST_LAYERS),
+    "n_head": (int, 1, MOST_WIDTH),
+    "n_inner": (int, 1, 2**31),
+    "activation_function": (str, 0, 0),
+    "resid_pdrop": (float, 0, 1),
+    "embd_pdrop": (float, 0, 1),
+    "attn_pdrop": (float, 0, 1),
+    "layer_norm_epsilon": (float, 0, 1),
+    "initializer_range": (float, 0, 1e6),
+    "scale_attn_weights": (bool, 0, 0),
+    "scale_attn_by_inverse_layer_idx": (bool, 0, 0),
+    "reorder_and_upcast_attn": (bool, 0, 0),
+    "bos_token_id": (int, 0, 2**31),
+    "eos_token_id": (int, 0, 2**31),
+    "pad_token_id": (int, 0, 2**31),
+}
+_TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -153,6 +188,7 @@ def build_model(
         eos_token_id=end_id,
         pad_token_id=vocabulary.pad_id,
     )
+    _check_memory(config.to_dict())
     torch.manual_seed(settings.seed)
     model = GPT2LMHeadModel(config)
     known = {vocabulary.ids[t]: vector for t, vector in (embeddings or {}).items()}
@@ -161,6 +197,21 @@ def build_model(
         with torch.no_grad():
             model.transformer.wte.weight[list(known)] = vectors * config.initializer_range
     return model
+
+
+def _check_memory(values: Mapping[str, Any]) -> None:
+    """Refuse a model that this machine could never hold, instead of being killed halfway.
+
+    Raises:
+        UserError: its fp32 weights take more than all memory.
+    """
+    count = _parameters_of(values)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 4 * count > memory:
+        raise UserError(
+            f"a model of {count:,} parameters takes {4 * count / 2**30:,.1f} GiB and this machine "
+            f"has {memory / 2**30:,.1f}: lower --n_layer, --n_embd or --n_positions"
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -240,7 +291,8 @@ def save_model_folder(
     """Write a model folder that transformers loads, or bring an existing one up to date.
 
     A new folder appears whole. In an existing one of the same run only the weights differ, and
-    they are replaced by one rename, so that a reader never meets a half-written model.
+    they are replaced by one rename, so that a reader never meets a half-written model. (In the
+    settings of a resumed run options may differ that do not describe the model.)
 
     Args:
         model: the GPT2LMHeadModel; its fp32 weights are written.
@@ -252,7 +304,6 @@ def save_model_folder(
             of their confidence included. It is written into the header of the weights' own
             file, so that it can never belong to other weights.
     """
-    remove_leftovers(folder.parent)
     if not folder.exists():
         with atomic_folder(folder) as new:
             model.config.architectures = [type(model).__name__]
@@ -265,23 +316,23 @@ def save_model_folder(
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
         return
-    temporary = folder / f".{WEIGHTS}.tmp"
-    _save_weights(model, temporary, validation)
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, folder / WEIGHTS)
+    with folder_beside(folder) as new:
+        (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
+        _save_weights(model, new / WEIGHTS, validation)
+        for name in (SETTINGS, WEIGHTS):
+            sync(new / name)
+            os.replace(new / name, folder / name)
+        sync(folder)
 
 
 def _save_weights(model: torch.nn.Module, path: Path, validation: dict[str, Any] | None) -> None:
     """Write the weights as save_pretrained would: fp32, the tied head left out."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     del state["lm_head.weight"]  # tied to transformer.wte.weight
     metadata = {"format": "pt"}
     if validation is not None:
         metadata[_VALIDATION] = json.dumps(validation)
-    save_file(state, path, metadata=metadata)
+    write_tensors(path, state, metadata)
 
 
 # ------------------------------------------------------------------------------- loading
@@ -331,7 +382,7 @@ def load_trained_model(
         UserError: the folder or a file of it is missing, damaged, or contradicts another.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(
             f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
             f"folder with --model_path"
@@ -339,8 +390,13 @@ def load_trained_model(
     if not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
-    settings = load_train_settings(_existing(folder / SETTINGS))
-    model = _load_model(folder)
+    try:
+        settings = load_train_settings(_existing(folder / SETTINGS))
+    except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
+        raise UserError(
+            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
+        ) from None
+    model, validation = _load_model(folder)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
             f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
@@ -361,7 +417,7 @@ def load_trained_model(
         precision=choose_precision(precision, target),
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
-        validation=read_validation(folder),
+        validation=validation,
     )
 
 
@@ -371,63 +427,214 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
     """
-    from safetensors import safe_open
-
     path = _existing(folder / WEIGHTS)
-    with safe_open(path, framework="pt") as handle:
-        text = (handle.metadata() or {}).get(_VALIDATION, "{}")
+    header, _, _ = _read_header(path)
+    return _parse_validation(path, header.get("__metadata__"))
+
+
+def _parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
+    text = metadata.get(_VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
     try:
-        validation = json.loads(text)
-        temperature = validation.get("calibration", {}).get("temperature", 1.0)
-        whole = not validation or validation.keys() >= {"rows", "perplexity", "baselines"}
-        if whole and 0 < temperature < math.inf:
+        validation = parse_json(text)
+        if validation == {} or _is_validation(validation):
             return validation
-    except (ValueError, TypeError, AttributeError):  # no JSON, or other things than expected
+    except (ValueError, TypeError, LookupError, AttributeError):  # other things than expected
         pass
     raise UserError(f"{path}: its stored validation figures are damaged; save the model again")
 
 
-def _load_model(folder: Path) -> torch.nn.Module:
-    """The GPT2LMHeadModel of a folder, from config.json and safetensors alone."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _is_validation(value: Any) -> bool:
+    """Whether a value has what reports and calibration use of validation figures."""
+
+    def all_shares(*values: Any) -> bool:
+        return all(_is_number(share, 0, 1) for share in values)
+
+    def are_names(names: Any) -> bool:
+        return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+    whole = _is_count(value["rows"]) and _is_number(value["perplexity"], 0, sys.float_info.max)
+    whole &= all(
+        len(name) <= 100 and name.isprintable() and _is_number(figure, 0, sys.float_info.max)
+        for name, figure in value["baselines"].items()
+    )
+    if "accuracy" in value:
+        low, high = value["accuracy_interval"]
+        whole &= all_shares(value["accuracy"], low, high, value["chance_accuracy"])
+        whole &= value["above_chance"] in (True, False, None)
+        whole &= all(
+            are_names(value.get(name, [])) for name in ("not_above_chance", "too_few_rows")
+        )
+    if "calibration" in value:
+        found = value["calibration"]
+        whole &= _is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])
+        whole &= all_shares(found["ece"], found["raw_ece"])
+    return whole
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The GPT2LMHeadModel of a folder and the figures stored with its weights.
+
+    From config.json and safetensors alone. What the header of the weights says is compared with
+    the configuration before memory is given to either. Weights and figures are of one file even
+    where training replaces it meanwhile.
+    """
+    from safetensors import SafetensorError, safe_open
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    try:
-        values = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
-        config = GPT2Config(**values)
-        with torch.device("meta"):
-            model = GPT2LMHeadModel(config)
-    except UserError:
-        raise
-    except Exception as error:  # transformers raises many kinds for a wrong configuration
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder / CONFIG}: not a GPT-2 configuration ({reason})") from None
-    weights = folder / WEIGHTS
+    path, weights = _existing(folder / CONFIG), folder / WEIGHTS
+    values = _read_config(path)
     if not weights.exists() and any(any(folder.glob(name)) for name in _PICKLED_WEIGHTS):
         raise UserError(
             f"{folder}: weights as a pickle are never loaded, since they can run any code; "
             f"convert them to {WEIGHTS}"
         )
+    header, start, size = _read_header(_existing(weights))
+    # Each weight takes a byte at least, so no promise of a small file can fill the memory.
+    if _parameters_of(values) > size:
+        raise UserError(
+            f"{folder}: {CONFIG} asks for {_parameters_of(values):,} parameters, {WEIGHTS} has "
+            f"{size:,} bytes: they do not belong together"
+        )
     try:
-        state = load_file(_existing(weights))
-    except SafetensorError as error:
-        raise UserError(f"{weights}: damaged or not a safetensors file ({error})") from None
-    state["lm_head.weight"] = state.get("transformer.wte.weight", torch.empty(0))
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        if name not in state or name not in expected or state[name].shape != expected[name]:
+        config = GPT2Config(**values)
+        with torch.device("meta"):
+            model = GPT2LMHeadModel(config)
+    except Exception as error:  # transformers raises many kinds for a wrong configuration
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{path}: not a GPT-2 configuration ({reason})") from None
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    del expected["lm_head.weight"]  # tied to transformer.wte.weight
+    found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name in sorted(expected.keys() | found.keys()):
+        shape = found[name].get("shape") if isinstance(found.get(name), dict) else None
+        if name not in found or name not in expected or shape != expected[name]:
             raise UserError(
-                f"{folder}: {WEIGHTS} and {CONFIG} do not belong together: {name} is "
-                f"{tuple(state[name].shape) if name in state else 'missing'}, expected "
-                f"{tuple(expected[name]) if name in expected else 'no such tensor'}"
+                f"{folder}: {WEIGHTS} and {CONFIG} do not belong together: {shown(name)} is "
+                f"{shown(shape) if name in found else 'missing'}, expected "
+                f"{expected.get(name, 'no such tensor')}"
             )
-    model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
+        if found[name].get("dtype") not in _WEIGHT_KINDS:
+            raise UserError(
+                f"{weights}: {name} is of kind {shown(found[name].get('dtype'))}; weights are one "
+                f"of {', '.join(_WEIGHT_KINDS)}"
+            )
+    try:
+        end = start + max(int(entry["data_offsets"][1]) for entry in found.values())
+    except (ValueError, TypeError, LookupError, OverflowError):
+        end = -1
+    if end != size:
+        raise UserError(
+            f"{weights}: damaged or not a safetensors file (it has {size:,} bytes, its header "
+            f"promises another number)"
+        )
+    try:
+        with safe_open(weights, framework="pt") as handle:
+            state = {name: handle.get_tensor(name) for name in expected}
+            metadata = handle.metadata()
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
+    for name, tensor in state.items():
+        state[name] = tensor = tensor.float()
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights}: {name} holds numbers that are not finite: damaged weights")
+    state["lm_head.weight"] = state["transformer.wte.weight"]
+    model.load_state_dict(state, assign=True)
     model.tie_weights()
-    return model
+    return model, _parse_validation(weights, metadata)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The part of a config.json that shapes a GPT-2; all else in it is passed over.
+
+    transformers would follow some other keys (`attn_implementation` can name code to download).
+
+    Raises:
+        UserError: not JSON, not a GPT-2, or a value of a wrong kind or out of range.
+    """
+    try:
+        values = parse_json(read_text(path, _MOST_CONFIG_BYTES))
+    except ValueError as error:
+        raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
+    if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
+        raise UserError(f"{path}: not a GPT-2 configuration")
+    taken: dict[str, Any] = {}
+    for name, (kind, low, high) in _CONFIG_KEYS.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if value is None and name in _MAY_BE_NONE:
+            taken[name] = None
+            continue
+        if kind is float:
+            right = _is_number(value, low, high)
+        elif kind is int:
+            right = type(value) is int and low <= value <= high
+        else:
+            right = type(value) is kind
+        if not right:
+            bounds = f" from {low:,} to {high:,}" if kind in (int, float) else ""
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {shown(value)}, expected "
+                f"{_KIND_WORDS[kind]}{bounds})"
+            )
+        taken[name] = value
+    for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        if name not in taken:
+            raise UserError(f"{path}: not a GPT-2 configuration ({name} is missing)")
+    for name in _TOKEN_KEYS:
+        index = taken.setdefault(name, None)
+        if index is not None and index >= taken["vocab_size"]:
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {index}, the vocabulary has "
+                f"{taken['vocab_size']} tokens)"
+            )
+    return taken
+
+
+def _parameters_of(values: Mapping[str, Any]) -> int:
+    """How many parameters a GPT-2 of these values has."""
+    width = values["n_embd"]
+    inner = values.get("n_inner") or 4 * width
+    # Two norms, attention's two maps, the two of the perceptron, each with its bias.
+    block = 4 * width + 4 * width * (width + 1) + width * (2 * inner + 1) + inner
+    ends = (values["vocab_size"] + values["n_positions"]) * width + 2 * width
+    return values["n_layer"] * block + ends
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file, the byte after it, and the size of the file in bytes.
+
+    Raises:
+        UserError: a header that is too long or no JSON object.
+    """
+    with open_input(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        length = int.from_bytes(handle.read(8), "little")
+        problem = ""
+        if length > min(_MOST_HEADER_BYTES, size):
+            problem = f"its header would have {length:,} bytes"
+        text = b"" if problem else handle.read(length)
+    try:
+        header = parse_json(text.decode()) if not problem else None
+    except ValueError as error:
+        problem = shown(str(error))
+    if not problem and not isinstance(header, dict):
+        problem = "its header is no object"
+    if problem:
+        raise UserError(f"{path}: damaged or not a safetensors file ({problem})")
+    return header, 8 + length, size
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.exists(path):
         raise UserError(f"{path}: missing; this is not a model folder that training wrote")
     return path

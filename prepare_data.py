@@ -23,8 +23,10 @@ import math
 import shlex
 import sys
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,7 @@ from console import (
     plural,
     run_command,
 )
+from input_files import shown
 from prepare_text import prepare_instructions, prepare_text
 from prepared_folder import (
     CODEBOOK,
@@ -66,7 +69,19 @@ from settings import (
     TokensSettings,
     TrainSettings,
 )
-from vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary, label_token, sorted_labels
+from vocabulary import (
+    CLS,
+    END_IMG,
+    EOS,
+    IMG,
+    MOST_TOKEN_LETTERS,
+    PAD,
+    UNK,
+    Vocabulary,
+    label_token,
+    sorted_labels,
+    too_long,
+)
 
 # numpy, scikit-learn, Pillow and matplotlib are imported where they are used, so that --help
 # answers at once.
@@ -348,7 +363,9 @@ def _image_row(
 
 
 def _is_whole(label: str) -> bool:
-    return label.isascii() and label.removeprefix("-").isdigit() and str(int(label)) == label
+    # Python refuses to convert very long numbers.
+    digits = label.removeprefix("-")
+    return len(digits) < 20 and digits.isascii() and digits.isdigit() and str(int(label)) == label
 
 
 def _image_figures(
@@ -431,7 +448,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 
     paths = [Path(path) for path in settings.input]
     check_output(settings.output_dir, paths)
-    rows, bad_places = _read_token_rows(paths, settings)
+    rows, bad_lines = _read_token_rows(paths, settings)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
         raise UserError(f"no row has the key --group_by {settings.group_by}")
@@ -486,7 +503,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "notes": notes,
     }
     with publishing(settings.output_dir) as folder:
-        _write_token_rows(folder, paths, bad_places, coded, is_test_N)
+        _write_token_rows(folder, paths, bad_lines, coded, is_test_N)
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_json(folder / SUMMARY, summary)
     return summary
@@ -494,8 +511,8 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 
 def _read_token_rows(
     paths: Sequence[Path], settings: TokensSettings
-) -> tuple[TokenLabelDataset, set[tuple[int, int]]]:
-    """All rows over a provisional vocabulary, and the bad ones as (number of the file, line).
+) -> tuple[TokenLabelDataset, list[array]]:
+    """All rows over a provisional vocabulary, and the lines of the bad ones in each file, rising.
 
     Raises:
         UserError: the first 20 bad rows, or no rows at all.
@@ -510,7 +527,8 @@ def _read_token_rows(
     )
 
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
-    bad_rows: dict[tuple[int, int], str] = {}
+    bad_lines = [array("q") for _ in paths]
+    reasons: list[str] = []  # the first; a file of the wrong kind is all bad rows
     for number, path in enumerate(paths):
         for line, record, problem in read_json_lines(path):
             try:
@@ -521,25 +539,27 @@ def _read_token_rows(
                         "a row of `input_ids`; only the vocab.json that made the ids knows their "
                         "tokens: train with it directly (train_gpt.py --vocab_path)"
                     )
-                _check_listed_tokens(record)
+                _check_new_tokens(record)
                 row = parse_row(record, builder.vocabulary)
                 builder.add(row, line, group_value(record, settings.group_by))
             except RowError as error:
-                bad_rows[number, line] = f"{path}:{line}: {error}"
-    reasons = list(bad_rows.values())
+                bad_lines[number].append(line)
+                if len(reasons) < MOST_ERRORS_SHOWN:
+                    reasons.append(f"{path}:{line}: {error}")
+    bad_count = sum(map(len, bad_lines))
     if reasons and settings.on_bad_row == "error":
-        more = len(reasons) - MOST_ERRORS_SHOWN
+        more = bad_count - MOST_ERRORS_SHOWN
         rest = [f"... and {plural(more, 'more bad row')}"] if more > 0 else []
         remedy = "correct them, or leave them out with --on_bad_row skip"
-        raise UserError("\n".join([*reasons[:MOST_ERRORS_SHOWN], *rest, remedy]))
+        raise UserError("\n".join([*reasons, *rest, remedy]))
     if not builder.counts.rows:
         names = ", ".join(map(str, paths))
         raise UserError(
             f"every row is bad; the first: {reasons[0]}" if reasons else f"{names}: no rows in it"
         )
-    builder.counts.skipped = len(reasons)
+    builder.counts.skipped = bad_count
     builder.counts.first_skipped = reasons[:5]
-    return builder.finish(), set(bad_rows)
+    return builder.finish(), bad_lines
 
 
 def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
@@ -552,6 +572,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
             if not isinstance(record, dict) or record.get("input_ids") is not None:
                 continue
             try:
+                _check_new_tokens(record)
                 found.update(split_words(record.get("tokens")))
                 if record.get("label") is not None:
                     found.add(label_token(label_text(record["label"])).encode(errors="replace"))
@@ -561,16 +582,26 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
     return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
 
 
-def _check_listed_tokens(record: Any) -> None:
-    """Refuse a list of tokens in which one is empty or has whitespace in it."""
+def _check_new_tokens(record: Any) -> None:
+    """Refuse tokens that no vocabulary can hold: too long, or in a list empty or with whitespace.
+
+    Raises:
+        RowError: such a token.
+    """
     from dataset import RowError
 
     tokens = record.get("tokens") if isinstance(record, dict) else None
+    if isinstance(tokens, str) and len(tokens) > MOST_TOKEN_LETTERS:
+        for token in tokens.split():
+            if too_long(token):
+                raise RowError(too_long(token))
     for token in tokens if isinstance(tokens, list) else ():
         if isinstance(token, str):
             word = token.encode(errors="replace")
             if word.split() != [word]:
-                raise RowError(f"token {token!r} is empty or has whitespace in it")
+                raise RowError(f"token {shown(token)} is empty or has whitespace in it")
+            if too_long(token):
+                raise RowError(too_long(token))
 
 
 def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int) -> Vocabulary:
@@ -600,23 +631,36 @@ def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int
 def _write_token_rows(
     folder: Path,
     paths: Sequence[Path],
-    bad_places: set[tuple[int, int]],
+    bad_lines: Sequence[array],
     rows: TokenLabelDataset,
     is_test_N: np.ndarray,
 ) -> None:
-    """Write the rows again with their tokens in order, every other key untouched."""
+    """Write the rows again with their tokens in order, every other key untouched.
+
+    Raises:
+        UserError: a file has changed since it was read.
+    """
     from dataset import read_json_lines
 
     index = 0
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
-        for number, path in enumerate(paths):
+        for path, bad in zip(paths, bad_lines, strict=True):
+            upcoming = chain(bad, [0])  # no line has the number 0
+            next_bad = next(upcoming)
             for line, record, _ in read_json_lines(path):
-                if (number, line) in bad_places:
+                if line == next_bad:
+                    next_bad = next(upcoming)
                     continue
+                if index == len(rows) or rows.lines_N[index] != line or not _has_tokens(record):
+                    raise UserError(f"{path}:{line}: the file changed while it was read; run again")
                 text = rows.vocabulary.decode(rows.row(index).tolist())
                 record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
                 (test_file if is_test_N[index] else train_file).write(row_json(record) + "\n")
                 index += 1
+
+
+def _has_tokens(record: Any) -> bool:
+    return isinstance(record, dict) and "tokens" in record
 
 
 # ------------------------------------------------------------------------------- command

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import SettingsError, UserError, plural, progress_bar
-from run_folder import atomic_write, sync_folder
+from run_folder import atomic_write, sync
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
 
@@ -112,9 +112,10 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
             f"{folder / own[0]} is there already and was not made by this command: give another "
             f"--output_dir"
         )
-    written = {(folder / name).resolve() for name in FILES}
+    # Not Path.resolve, which fails on a loop of symbolic links.
+    written = {os.path.realpath(folder / name) for name in FILES}
     for path in inputs:
-        if path.resolve() in written:
+        if os.path.realpath(path) in written:
             raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
 
 
@@ -139,7 +140,7 @@ def publishing(output_dir: str) -> Iterator[Path]:
             (folder / name).unlink(missing_ok=True)
         for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
             os.replace(stage / name, folder / name)
-        sync_folder(folder)
+        sync(folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

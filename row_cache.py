@@ -30,12 +30,17 @@ from typing import Any
 
 import numpy as np
 
-from console import progress_bar, tell
+from console import UserError, progress_bar, tell
+from input_files import open_input
 from run_folder import atomic_write, remove_leftovers
 
 FOLDER = ".cache"
 # A smaller file is read in less time than a person notices.
 SMALLEST_FILE = 1_000_000
+# The program: what reads a file.
+PROGRAM = ("dataset.py", "vocabulary.py", "input_files.py", "row_cache.py")
+# An entry takes at most five times its file: 53 bytes and the tokens of a row whose line has 20.
+_MOST_TIMES_LARGER = 16
 _DIGEST = 32
 _ALIGNMENT = 64
 _CHUNK = 1 << 20
@@ -66,35 +71,40 @@ class RowCache:
         key = new_digest()
         key.update(json.dumps([settings, sys.version, sys.byteorder]).encode())
         # Any change of the code that reads makes all entries stale: no number to forget to raise.
-        for name in ("dataset.py", "vocabulary.py", "row_cache.py"):
+        for name in PROGRAM:
             key.update(Path(__file__).with_name(name).read_bytes())
         self.key = key.digest()
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The arrays and facts of the entry, None where there is none to be trusted."""
         try:
-            with open(self.path, "rb") as handle:
+            with open_input(self.path) as handle:
                 if handle.read(_DIGEST) != self.key:
                     return None
                 content = handle.read(_DIGEST)
-                if content != _content_of(self.source):
+                size = os.fstat(handle.fileno()).st_size
+                most = _MOST_TIMES_LARGER * max(os.path.getsize(self.source), SMALLEST_FILE)
+                if size > most or content != _content_of(self.source):
                     return None
                 digest = handle.read(_DIGEST)
-                rest = bytearray(max(0, os.fstat(handle.fileno()).st_size - handle.tell()))
+                rest = bytearray(max(0, size - handle.tell()))
                 handle.readinto(rest)
-        except OSError:
+        except (OSError, UserError):
             return None
         if digest != _digest_of(self.key, content, [rest]):
             return None
-        # From here on every byte is what `store` of this very program wrote.
-        end = rest.index(b"\n") + 1
-        head = json.loads(rest[:end])
-        arrays = {}
-        for name, kind, entries in head["arrays"]:
-            start = end + -end % _ALIGNMENT
-            arrays[name] = np.frombuffer(rest, kind, entries, start)
-            end = start + arrays[name].nbytes
-        return arrays, head["facts"]
+        # From here on every byte is what `store` of this very program wrote, or somebody forged it.
+        try:
+            end = rest.index(b"\n") + 1
+            head = json.loads(rest[:end])
+            arrays = {}
+            for name, kind, entries in head["arrays"]:
+                start = end + -end % _ALIGNMENT
+                arrays[name] = np.frombuffer(rest, kind, entries, start)
+                end = start + arrays[name].nbytes
+            return arrays, head["facts"]
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            return None
 
     def store(self, content: bytes, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Replace the entry. Where that cannot be done, say so in one line and go on without.
@@ -147,10 +157,9 @@ def _content_of(path: Path) -> bytes:
     digest = new_digest()
     chunk = bytearray(_CHUNK)
     view = memoryview(chunk)
-    size = os.path.getsize(path)
     with (
-        open(path, "rb", buffering=0) as handle,
-        progress_bar(f"comparing {path.name}", size, "B") as bar,
+        open_input(path) as handle,
+        progress_bar(f"comparing {path.name}", os.path.getsize(path), "B") as bar,
     ):
         while count := handle.readinto(chunk):
             digest.update(view[:count])

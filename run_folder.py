@@ -7,8 +7,10 @@ outputs/
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -16,9 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, tell
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, plural, tell
+
+if TYPE_CHECKING:
+    import torch
 
 
 class RunFolder:
@@ -44,23 +49,23 @@ class RunFolder:
         return any(p.exists() for p in (self.checkpoints, self.best_model, self.final_model))
 
     def clear(self) -> None:
-        """Delete the run's own files; whatever else lies in the folder stays."""
+        """Delete the run's own files; whatever else lies in the folder stays.
+
+        The checkpoints go first: a half-deleted run must not pass for one to go on with.
+        """
         for path in (
+            self.checkpoints,
+            self.best_model,
+            self.final_model,
             self.settings,
             self.data_report,
             self.data_picture,
             self.metrics,
             self.log,
             self.plots,
-            self.checkpoints,
-            self.best_model,
-            self.final_model,
             self.evaluation,
         ):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,7 +76,7 @@ class RunFolder:
         """
         import fcntl
 
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         with open(self.root / ".lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,22 +92,55 @@ class RunFolder:
 
 
 @contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Give an error of the disk the name of the file, which a write to an open file leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError:
+    """What a run says that could not write or read a file.
+
+    Args:
+        error: what the system said.
+        folder: of the run.
+        step: of its last whole checkpoint, None before the first.
+    """
+    place = error.filename or folder.root
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"no space left on the disk of {place}: free some"
+    else:
+        what = f"{place}: {error.strerror or error}; put that right"
+    if step is None:
+        return UserError(f"{what} and run again; nothing had been saved yet")
+    return UserError(
+        f"{what}, then go on from the checkpoint of step {step:,}, which is whole: "
+        f"python train_gpt.py --resume --output_dir {folder.root}"
+    )
+
+
+@contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """Open a file beside `path` for writing; on success sync it and rename it into place.
 
     A reader sees the old file or the new one, never a half. On an error nothing changes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    temporary = _name_beside(path)
     try:
         text = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
-        with open(temporary, mode, **text) as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        with naming_file(path):
+            with open(temporary, mode, **text) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -133,6 +171,21 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, to rename files from; it is deleted in the end."""
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = _name_beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        with naming_file(path):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success sync its files and rename it to `path`.
 
@@ -142,25 +195,47 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists already")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    with folder_beside(path) as new:
+        yield new
+        for place in [*new.rglob("*"), new]:
+            sync(place)
+        os.rename(new, path)
+        sync(path.parent)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the disk is full or failed; safetensors has an error of its own for that.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
-        sync_folder(temporary)
-        os.rename(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable (a rename is only safe once its folder is synced)."""
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, durably: the name of a new one is synced too."""
+    path, missing = Path(path), []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder (a rename is safe once its folder is)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -168,13 +243,29 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there.
+
+    A folder leaves its place by one rename, so that nobody meets a half of it.
+    """
+    if path.is_dir() and not path.is_symlink():
+        with folder_beside(path) as grave:
+            os.rename(path, grave / path.name)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders that a killed process left in `folder`."""
     for path in folder.glob(".*.[0-9]*.tmp"):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _name_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 # ------------------------------------------------------------------------------- records
@@ -184,14 +275,9 @@ class RunLog:
     """What a run says: on the terminal and in train.log; figures go to metrics.jsonl."""
 
     def __init__(self, folder: RunFolder):
-        folder.root.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.root)
         self._metrics_path = folder.metrics
-        self._log = open(folder.log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._open_metrics()
-
-    def _open_metrics(self) -> None:
-        path = self._metrics_path
-        self._metrics = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._log, self._metrics = _AppendedFile(folder.log), _AppendedFile(folder.metrics)
 
     def say(self, text: str) -> None:
         """Print `text` above a progress bar and append it with the time to train.log."""
@@ -204,12 +290,22 @@ class RunLog:
         """Append one row of figures to metrics.jsonl."""
         self._metrics.write(json_line(row))
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of metrics.jsonl after `step`, which a resumed run writes again."""
+    def sync(self) -> None:
+        """Make durable what was written so far."""
+        self._log.sync()
+        self._metrics.sync()
+
+    def keep_rows(self, count: int) -> None:
+        """Drop all rows of metrics.jsonl but the first `count`: a resumed run writes them again."""
+        kept = read_metrics(self._metrics_path)[:count]
+        if len(kept) < count:
+            self.say(
+                f"warning: {self._metrics_path} is damaged after row {len(kept):,}: "
+                f"{plural(count - len(kept), 'row')} of figures lost"
+            )
         self._metrics.close()
-        kept = [row for row in read_metrics(self._metrics_path) if row["step"] <= step]
         write_atomically(self._metrics_path, "".join(map(json_line, kept)))
-        self._open_metrics()
+        self._metrics = _AppendedFile(self._metrics_path)
 
     def __enter__(self) -> RunLog:
         return self
@@ -219,16 +315,54 @@ class RunLog:
         self._metrics.close()
 
 
+class _AppendedFile:
+    """A text file that grows. Nothing is held back, so closing it cannot fail on a full disk."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._handle = open(path, "ab", buffering=0)  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        with naming_file(self._path):
+            while data:
+                data = data[self._handle.write(data) :]
+
+    def sync(self) -> None:
+        with naming_file(self._path):
+            os.fsync(self._handle.fileno())
+
+    def close(self) -> None:
+        self._handle.close()
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a half-written last line is left out."""
+    """The rows of a metrics.jsonl up to the first that is none: the last may be half-written."""
     rows = []
     if path.exists():
         for line in path.read_bytes().split(b"\n"):
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not _is_row(row):
+                break
+            rows.append(row)
     return rows
+
+
+def _is_row(row: object) -> bool:
+    """Whether a parsed line has the shape that a run writes."""
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return False
+    if type(row.get("step")) is not int:
+        return False
+    return all(
+        value is None
+        or isinstance(value, str | float)
+        or (isinstance(value, int) and abs(value) < 2**53)
+        for value in row.values()
+    )
 
 
 # ------------------------------------------------------------------------------- stopping

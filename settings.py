@@ -21,6 +21,8 @@ BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
 TASKS = ("auto", "lm", "classify", "instruct")
 OPTIMIZERS = ("adamw", "muon")
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
+# Far above any small GPT; a config file beyond them is a mistake, not a wish.
+MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
@@ -52,6 +54,7 @@ class TrainSettings:
         "<IMG> and the label tail stay.",
         group="Data",
         minimum=8,
+        maximum=MOST_POSITIONS,
     )
     validation_fraction: float = option(
         0.2,
@@ -80,13 +83,17 @@ class TrainSettings:
         choices=("error", "unk"),
     )
 
-    n_layer: int = option(6, "Transformer blocks.", group="Model", minimum=1)
+    n_layer: int = option(6, "Transformer blocks.", group="Model", minimum=1, maximum=MOST_LAYERS)
     n_head: int = option(
         8, "Attention heads in a block; must divide n_embd.", group="Model", minimum=1
     )
-    n_embd: int = option(384, "Width of the model.", group="Model", minimum=1)
+    n_embd: int = option(384, "Width of the model.", group="Model", minimum=1, maximum=MOST_WIDTH)
     n_positions: int = option(
-        1024, "Positions the model has; at least max_length.", group="Model", minimum=8
+        1024,
+        "Positions the model has; at least max_length.",
+        group="Model",
+        minimum=8,
+        maximum=MOST_POSITIONS,
     )
     dropout: float = option(
         0.2,
@@ -218,7 +225,8 @@ class TrainSettings:
     )
     checkpoint_minutes: float = option(
         2.0,
-        "Save a checkpoint every so many minutes; 0 = only when stopped and at the end.",
+        "Save a checkpoint every so many minutes; 0 = only at the start, when stopped and at the "
+        "end.",
         group="Run",
         minimum=0,
     )

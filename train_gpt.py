@@ -26,7 +26,6 @@ from command_line import check_values, read_settings, to_yaml
 from console import (
     EXIT_FAILED,
     EXIT_OK,
-    SettingsError,
     UserError,
     format_duration,
     plural,
@@ -40,34 +39,22 @@ from run_folder import (
     RunLog,
     StopRequestedError,
     StopSignal,
+    disk_error,
     read_metrics,
     remove_leftovers,
     write_atomically,
     write_json,
 )
-from settings import DEFAULT_CONFIG, TrainSettings, load_train_settings
+from settings import DEFAULT_CONFIG, TrainSettings
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from checkpoint import Checkpoint, LoopState
     from dataset import TokenLabelDataset
     from model import Precision
     from vocabulary import Vocabulary
-
-# What may differ from the stored settings when a run goes on.
-CHANGEABLE_ON_RESUME = {
-    "num_epochs",
-    "early_stopping_patience",
-    "log_steps",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "on_nonfinite",
-    "device",
-    "precision",
-    "output_dir",
-}
 
 MOST_LINES_SHOWN = 8
 
@@ -120,25 +107,6 @@ def read_command_line(argv: list[str]) -> TrainSettings:
 # ------------------------------------------------------------------------------- the run
 
 
-@dataclass
-class LoopState:
-    """Where a run stands; with weights, optimizer and generators all it needs to go on."""
-
-    step: int = 0  # updates done
-    epoch: int = 0  # epochs finished, their evaluation included
-    epoch_step: int = 0  # updates done in the epoch under way
-    seconds: float = 0.0  # of training so far, over all calls
-    best_value: float | None = None  # of the metric that names the best model
-    best_step: int = 0
-    evaluations_without_progress: int = 0
-    window_nll: float = 0.0  # summed since the last row of metrics.jsonl
-    window_tokens: int = 0
-    window_began: float = 0.0  # value of `seconds` then
-    epoch_nll: float = 0.0  # summed since the epoch began
-    epoch_tokens: int = 0
-    finished: str = ""  # why the run ended, empty while it has not
-
-
 class StepFigures(NamedTuple):
     """What an update gave, as tensors on the device.
 
@@ -185,36 +153,46 @@ def train(settings: TrainSettings) -> TrainResult:
     if settings.check_data:
         return check_data(settings, folder)
     with folder.locked():
-        found = None
-        if settings.overwrite:
-            folder.clear()
-        elif settings.resume:
-            found = find_run_to_resume(settings, folder)
-        elif folder.holds_run():
+        found, passed_over = None, []
+        if settings.resume:
+            from checkpoint import find_run_to_resume, is_finished
+
+            found = find_run_to_resume(settings, folder, passed_over.append)
+        elif folder.holds_run() and not settings.overwrite:
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
-        if found and is_finished(settings, found[1]):
+        if found and is_finished(settings, found.loop):
             tell(
-                f"the run in {folder.root} is finished ({found[1]['finished']}); "
+                f"the run in {folder.root} is finished ({found.loop.finished}); "
                 f"--num_epochs with more epochs goes on with it"
             )
-            return TrainResult(EXIT_OK, folder, found[1]["best_step"], {})
-        remove_leftovers(folder.root)
+            return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
         train_rows, validation_rows = read_data(settings, tell)
         settings = replace(settings, task=task_of(settings, train_rows))
+        if settings.overwrite:  # only now: rows that cannot be read must not cost the old run
+            folder.clear()
+        for place in (folder.root, folder.checkpoints):
+            remove_leftovers(place)
         with RunLog(folder) as log:
+            for line in passed_over:
+                log.say(line)
             if found is None:
                 save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
             run = TrainingRun(settings, folder, log, train_rows, validation_rows)
-            if found:
-                run.go_on_from(*found)
-            else:
-                if settings.resume:
-                    log.say(f"nothing to go on with in {folder.root}: starting a new run")
-                run.begin()
-            return run.fit()
+            try:
+                if found:
+                    run.go_on_from(found)
+                else:
+                    if settings.resume:
+                        log.say(f"nothing to go on with in {folder.root}: starting a new run")
+                    run.say_plan()
+                write_atomically(folder.settings, to_yaml(settings))
+                return run.fit()
+            except OSError as error:
+                saved = run.saved_position
+                raise disk_error(error, folder, saved and saved[0]) from None
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
@@ -237,42 +215,6 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
         print_error(describe_errors(report, MOST_ERRORS_SHOWN))
         return TrainResult(EXIT_FAILED, folder, 0, {})
     return TrainResult(EXIT_OK, folder, 0, {})
-
-
-def find_run_to_resume(
-    settings: TrainSettings, folder: RunFolder
-) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of the run in `folder` and its loop state.
-
-    Raises:
-        SettingsError: an option differs that may not change within a run.
-    """
-    from checkpoint import find_checkpoint
-
-    found = find_checkpoint(folder.checkpoints, tell)
-    if found is None:
-        folder.clear()
-        return None
-    stored, mistakes = load_train_settings(folder.settings), []
-    for name, value in asdict(settings).items():
-        fixed = name not in CHANGEABLE_ON_RESUME | {"resume", "overwrite", "check_data", "config"}
-        fixed &= (name, value) != ("task", "auto")  # follows from the data, which is compared
-        if fixed and value != getattr(stored, name):
-            mistakes.append(
-                f"--resume: {name} is {value} but the run has {getattr(stored, name)}; it cannot "
-                f"change within a run"
-            )
-    if mistakes:
-        raise SettingsError(mistakes)
-    return found
-
-
-def is_finished(settings: TrainSettings, state: dict[str, Any]) -> bool:
-    """Whether a stored run has nothing left to do under these settings."""
-    if state["finished"] == "early stopping":
-        patience = settings.early_stopping_patience
-        return 0 < patience <= state["evaluations_without_progress"]
-    return bool(state["finished"]) and state["epoch"] >= settings.num_epochs
 
 
 def read_data(
@@ -400,6 +342,7 @@ class TrainingRun:
     ):
         import torch
 
+        from checkpoint import LoopState, fingerprints
         from model import build_model, choose_device, choose_precision, count_parameters
         from training_step import make_step
 
@@ -407,6 +350,7 @@ class TrainingRun:
         self.rows, self.validation_rows = train_rows, validation_rows
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
+        self.saved_position: tuple[int, int, str] | None = None  # of the last checkpoint
         self.baselines = stored_baselines(folder)
 
         self.device: torch.device = choose_device(settings.device)
@@ -437,6 +381,13 @@ class TrainingRun:
             self.best_metric = "label_loss" if by_label else "loss"
         elif self.best_metric != "loss" and not validation_rows.has_labels:
             raise UserError(f"--best_metric {self.best_metric} needs labelled validation rows")
+        label_accuracy = self.best_metric == "label_accuracy"
+        self.best_figure = "accuracy" if label_accuracy else self.best_metric  # its stored name
+        self.belongs_to = fingerprints(
+            {"the training data": self.rows, "the validation data": self.validation_rows},
+            self.vocabulary,
+            self.codebook,
+        )
 
     def code_embeddings(self) -> dict[str, np.ndarray]:
         """Starting embeddings of image codes: like patches start with like vectors."""
@@ -454,54 +405,78 @@ class TrainingRun:
 
     # ---------------------------------------------------------------------- begin, go on
 
-    def begin(self) -> None:
-        """Write what describes a new run."""
-        write_atomically(self.folder.settings, to_yaml(self.settings))
+    def computed_by(self) -> dict[str, Any]:
+        """What else the last bits of the result depend on, by name."""
+        from checkpoint import way_of_computing
 
-    def go_on_from(self, path: Path, state: dict[str, Any]) -> None:
+        return way_of_computing(self.device, self.precision.name, self.gradients.compiled)
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint back.
 
         Raises:
             UserError: it was made with other data or another vocabulary.
         """
-        from checkpoint import load_checkpoint
+        from checkpoint import load_checkpoint, what_changed
 
-        belongs_to = state.pop("belongs_to")
-        for name, value in self._identity().items():
-            if belongs_to[name] != value:
-                raise UserError(
-                    f"--resume: {name} changed since {path} was saved; put the old back, or "
-                    f"start a new run in another --output_dir"
-                )
-        load_checkpoint(path, self.model, self.optimizers, self.scaler)
-        self.state = LoopState(**state)
+        load_checkpoint(checkpoint, self.model, self.optimizers, self.scaler, self.belongs_to)
+        self.state, self.saved_position = checkpoint.loop, checkpoint.loop.position
         self.state.finished = ""
-        self.log.forget_after(self.state.step)
-        write_atomically(self.folder.settings, to_yaml(self.settings))
-        self.log.say(f"going on from step {self.state.step:,} ({path})")
+        self.log.keep_rows(self.state.metrics_rows)
+        self.log.say(f"going on from step {self.state.step:,} ({checkpoint.path})")
+        self.say_plan()  # its first step shows whether compiling works
+        lines, exact = what_changed(checkpoint, self.settings, self.computed_by(), self.total_steps)
+        for line in lines:
+            self.log.say(line)
+        self.look_at_best_model(exact)
 
-    def _identity(self) -> dict[str, str]:
-        """What a checkpoint belongs to, by name."""
-        return {
-            "the training data": self.rows.fingerprint(),
-            "the validation data": self.validation_rows.fingerprint(),
-            "the vocabulary": self.vocabulary.fingerprint(),
-        }
+    def look_at_best_model(self, exact: bool) -> None:
+        """Take account of a best_model that is not the one the checkpoint knows of.
+
+        Args:
+            exact: this run repeats what came after the checkpoint, its best model included.
+        """
+        from model import read_validation
+
+        state, folder = self.state, self.folder.best_model
+        if state.best_value is None and not folder.exists():
+            return
+        try:
+            stored = read_validation(folder)
+        except UserError as error:
+            self.log.say(f"warning: {error}; the next evaluation counts as the best so far")
+            state.best_value, state.best_step = None, 0
+            return
+        step, value = stored.get("step"), stored.get(self.best_figure)
+        if not exact and isinstance(step, int) and step > state.step and isinstance(value, float):
+            state.best_value, state.best_step = value, step
+            self.log.say(
+                f"{folder} was saved after the checkpoint, at step {step:,}; it stays until a "
+                f"better one comes"
+            )
 
     def save_checkpoint(self) -> None:
-        """Save everything this run needs to go on."""
+        """Save everything this run needs to go on, unless it is saved already."""
         from checkpoint import save_checkpoint
 
         self.collect_figures()
+        if self.state.position == self.saved_position:
+            return
+        self.log.sync()  # the rows that the checkpoint counts
         save_checkpoint(
             self.folder.checkpoints,
-            self.state.step,
             self.model,
             self.optimizers,
             self.scaler,
-            {**asdict(self.state), "belongs_to": self._identity()},
+            self.state,
+            {
+                "settings": asdict(self.settings),
+                "belongs_to": self.belongs_to,
+                "computed_by": self.computed_by(),
+            },
             keep=self.settings.keep_checkpoints,
         )
+        self.saved_position = self.state.position
 
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
         """Write the current weights as a model folder, their validation figures inside."""
@@ -527,14 +502,16 @@ class TrainingRun:
     def fit(self) -> TrainResult:
         """Train to the end, to early stopping, or until a signal asks to stop."""
         settings, state = self.settings, self.state
-        self.say_plan()
         self.model.train()
         validation: dict[str, Any] = {}
+        finished = f"{settings.num_epochs} epochs"
         saved_at = time.monotonic()
         self.clock_zero = saved_at - state.seconds
         table = EpochTable(self.log, self.validation_rows.has_labels)
         with StopSignal() as stop:
             try:
+                if self.saved_position is None:
+                    self.save_checkpoint()  # from now on there is one to go on from
                 while state.epoch < settings.num_epochs:
                     steps = self.epoch_steps(state.epoch)
                     with progress_bar(
@@ -565,7 +542,7 @@ class TrainingRun:
                     state.epoch_nll, state.epoch_tokens = 0.0, 0
                     patience = settings.early_stopping_patience
                     if 0 < patience <= state.evaluations_without_progress:
-                        state.finished = "early stopping"
+                        finished = "early stopping"
                         self.log.say(
                             f"early stopping: {self.best_metric} has not improved for "
                             f"{plural(patience, 'evaluation')}"
@@ -573,6 +550,8 @@ class TrainingRun:
                         break
                 if not validation:  # resumed with nothing left to do
                     validation = self.validate(stop)
+                    if state.best_value is None:
+                        self.note_progress(validation)
             except StopRequestedError:
                 self.save_checkpoint()
                 self.log.say(
@@ -582,10 +561,11 @@ class TrainingRun:
                 return TrainResult(
                     stop.exit_code or EXIT_OK, self.folder, state.best_step, validation
                 )
-            state.finished = state.finished or f"{settings.num_epochs} epochs"
             self.save_model(self.folder.final_model, validation)
-            self.save_checkpoint()
             self.draw_curves()
+            # Last: whatever is missing after a crash, --resume makes.
+            state.finished = finished
+            self.save_checkpoint()
         self.say_result()
         return TrainResult(EXIT_OK, self.folder, state.best_step, validation)
 
@@ -720,12 +700,11 @@ class TrainingRun:
     def note_progress(self, validation: dict[str, Any]) -> bool:
         """Keep the weights as best_model if they are; count evaluations without progress."""
         state = self.state
-        name = "accuracy" if self.best_metric == "label_accuracy" else self.best_metric
-        value = validation[name]
+        value = float(validation[self.best_figure])
         if not math.isfinite(value):
             raise UserError(f"the validation {self.best_metric} is no longer finite")
         better = state.best_value is None or (
-            value > state.best_value if name == "accuracy" else value < state.best_value
+            value > state.best_value if self.best_figure == "accuracy" else value < state.best_value
         )
         if better:
             state.best_value, state.best_step = value, state.step
@@ -742,7 +721,7 @@ class TrainingRun:
         left = self.total_steps - self.state.step
         tokens = round(self.rows.target_count * self.rows.epoch_share)
         rows = self.settings.batch_size * self.settings.grad_accumulation_steps
-        if left:
+        if left > 0:
             self.log.say(
                 f"plan: {plural(self.settings.num_epochs, 'epoch')} of "
                 f"{plural(self.steps_per_epoch, 'step')} ({rows} rows each), {left:,} steps to "
@@ -782,7 +761,7 @@ class TrainingRun:
         """Write a training row to metrics.jsonl."""
         state = self.state
         elapsed = state.seconds - state.window_began
-        self.log.record(
+        self.record(
             {
                 "kind": "train",
                 "step": state.step,
@@ -819,7 +798,12 @@ class TrainingRun:
                 "raw_ece": validation["calibration"]["raw_ece"],
                 "ece": validation["calibration"]["ece"],
             }
+        self.record(row)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Append to metrics.jsonl what a checkpoint counts."""
         self.log.record(row)
+        self.state.metrics_rows += 1
 
     def draw_curves(self) -> None:
         """Draw the pictures of metrics.jsonl."""

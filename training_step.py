@@ -139,6 +139,7 @@ class Objective:
 class PackedStep:
     """Rows of a batch lie after one another: no position is computed that holds no token."""
 
+    compiled = False
     settling_runs = 1  # after which a step takes the time that it will take
 
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler):

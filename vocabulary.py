@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from console import UserError
+from input_files import parse_json, read_text, shown
 from text_tokenizer import TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
+# A million tokens of ten letters. Parsing so much takes up to 0.5 GB, whatever stands in it.
+MOST_BYTES = 2**24
+# Tables of label against label have the square of it as entries: 800 MB.
+MOST_LABELS = 10_000
+# Longer ones are no tokens, and would be drawn and printed as labels.
+MOST_TOKEN_LETTERS = 1000
 _LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
 
 
@@ -45,7 +53,8 @@ class Vocabulary:
         """Make a vocabulary of `tokens`, whose place is their id.
 
         Raises:
-            ValueError: empty, repeated or whitespace-holding tokens, or no `<PAD>`.
+            ValueError: empty, repeated, overlong or whitespace-holding tokens, no `<PAD>`, or
+                too many labels.
         """
         self.tokens, self.tokenizer = list(tokens), tokenizer
         self.ids = {token: index for index, token in enumerate(self.tokens)}
@@ -55,9 +64,11 @@ class Vocabulary:
             try:
                 single = token.encode().split() == [token.encode()]
             except UnicodeEncodeError:
-                raise ValueError(f"token {token!r} is not valid Unicode") from None
+                raise ValueError(f"token {shown(token)} is not valid Unicode") from None
             if not single:
-                raise ValueError(f"token {token!r} is empty or has whitespace in it")
+                raise ValueError(f"token {shown(token)} is empty or has whitespace in it")
+            if too_long(token):
+                raise ValueError(too_long(token))
         if PAD not in self.ids:
             raise ValueError(f"{PAD} is missing")
         self.ids_by_bytes = {token.encode(): index for token, index in self.ids.items()}
@@ -74,6 +85,8 @@ class Vocabulary:
         matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
         self.labels = [match[1] for _, match in matches if match]
         self.label_ids = [index for index, match in matches if match]
+        if len(self.labels) > MOST_LABELS:
+            raise ValueError(f"{len(self.labels):,} labels (<CLS_...>), at most {MOST_LABELS:,}")
         self.class_of_id = {token_id: number for number, token_id in enumerate(self.label_ids)}
         self.label_id_set = frozenset(self.label_ids)
 
@@ -106,30 +119,30 @@ class Vocabulary:
             UserError: no such file, not a flat object of token -> id, ids not 0..n-1, a token
                 that cannot be one, or a tokenizer of other tokens.
         """
-        path = Path(path)
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)")
         try:
-            text = path.read_bytes().decode("utf-8-sig")
-            pairs = json.loads(text, object_pairs_hook=_pairs_without_repeats)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)") from None
-        except (ValueError, RecursionError) as error:
+            pairs = parse_json(read_text(path, MOST_BYTES))
+        except ValueError as error:
             raise UserError(f"{path}: not a valid vocabulary: {error}") from None
         if not isinstance(pairs, dict) or not pairs:
             raise UserError(f"{path}: expected one JSON object of token -> id")
         for token, index in pairs.items():
             if type(index) is not int:
-                raise UserError(f"{path}: the id of {token!r} is {index!r}, not a whole number")
+                raise UserError(
+                    f"{path}: the id of {shown(token)} is {shown(index)}, not a whole number"
+                )
         by_id = sorted(pairs.items(), key=lambda pair: pair[1])
         for expected, (token, index) in enumerate(by_id):
             if index != expected:
                 raise UserError(
                     f"{path}: ids must be 0..{len(by_id) - 1}, each once; id {expected} is "
                     f"{'missing' if index > expected else 'not possible'} "
-                    f"(next is {token!r} with {index})"
+                    f"(next is {shown(token)} with {shown(index)})"
                 )
         tokens = [token for token, _ in by_id]
         try:
-            return cls(tokens, TextTokenizer.beside(path, tokens))
+            return cls(tokens, TextTokenizer.beside(Path(path), tokens))
         except ValueError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -205,6 +218,13 @@ def label_token(label: str) -> str:
     return f"<CLS_{label}>"
 
 
+def too_long(token: str) -> str:
+    """The reason why a token is too long, "" where it is not."""
+    if len(token) <= MOST_TOKEN_LETTERS:
+        return ""
+    return f"token {shown(token)} is longer than {MOST_TOKEN_LETTERS:,} letters"
+
+
 def is_label_token(token: str) -> bool:
     """Whether a token names a label, as `<CLS_7>` does."""
     return _LABEL_TOKEN.fullmatch(token) is not None
@@ -217,12 +237,3 @@ def sorted_labels(labels: Iterable[str]) -> list[str]:
         return sorted(distinct, key=lambda label: (int(label), label))
     except ValueError:
         return sorted(distinct)
-
-
-def _pairs_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"{repeated!r} stands twice")
-    return result

@@ -26,16 +26,9 @@ FLOORS = [
         "row_cache",
         "benchmark_report",
     },
+    {"dataset", "prepared_folder", "image_tokens", "model", "calibration", "benchmark_work"},
     {
-        "dataset",
-        "prepared_folder",
-        "image_tokens",
-        "model",
         "checkpoint",
-        "calibration",
-        "benchmark_work",
-    },
-    {
         "text_files",
         "leaks",
         "baselines",

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays_of
 import dataset
 from console import UserError
 from dataset import TokenLabelDataset
-from row_cache import FOLDER, RowCache, new_digest
+from row_cache import FOLDER, PROGRAM, RowCache, new_digest
 from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -199,10 +199,10 @@ def test_other_vocabulary_reads_anew(rows, vocabulary):
     assert not is_cached(rows, vocabulary)
 
 
-@pytest.mark.parametrize("name", ["dataset.py", "vocabulary.py", "row_cache.py"])
+@pytest.mark.parametrize("name", PROGRAM)
 def test_other_source_code_reads_anew(tmp_path, write_rows, monkeypatch, name):
     """A change of the program may be a change of what it reads."""
-    for source in ("dataset.py", "vocabulary.py", "row_cache.py"):
+    for source in PROGRAM:
         (tmp_path / source).write_bytes((ROOT / source).read_bytes())
     path = write_rows(*ROWS)
     monkeypatch.setattr("row_cache.__file__", str(tmp_path / "row_cache.py"))

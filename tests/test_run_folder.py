@@ -1,5 +1,6 @@
 """Files of a run: atomic writes, the lock, records, signals."""
 
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,12 @@ from run_folder import (
     StopSignal,
     atomic_folder,
     atomic_write,
+    disk_error,
+    json_line,
+    make_folder,
+    naming_file,
     read_metrics,
+    remove,
     remove_leftovers,
     write_atomically,
     write_json,
@@ -127,6 +133,85 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("mine")
     remove_leftovers(tmp_path)
     assert names_in(tmp_path) == {"mine.tmp", ".hidden", "y.json"}
+
+
+def test_folder_leaves_its_place_whole(tmp_path, monkeypatch):
+    """A reader that polls a folder must not meet a half of it while it is deleted."""
+    folder = tmp_path / "best_model"
+    folder.mkdir()
+    (folder / "a.bin").write_text("x")
+    (folder / "b.bin").write_text("x")
+    seen = []
+    for name in ("unlink", "rmdir"):
+        real = getattr(os, name)
+
+        def watched(*args, real=real, **kwargs):
+            seen.append(folder.exists())
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, watched)
+    remove(folder)
+    assert len(seen) >= 3 and not any(seen)
+    assert names_in(tmp_path) == set()
+    remove(folder)
+
+
+class Synced:
+    """Watches that what is renamed was synced before, and the name of it after."""
+
+    def __init__(self, monkeypatch):
+        self.synced, self.waiting, self.renames = set(), None, 0
+        monkeypatch.setattr(os, "fsync", self.watch_sync(os.fsync))
+        for name in ("rename", "replace"):
+            monkeypatch.setattr(os, name, self.watch_rename(getattr(os, name)))
+
+    def watch_sync(self, real):
+        def fsync(handle):
+            place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+            # The state that was synced: what is written later is not.
+            self.synced.add((place.stat().st_ino, place.stat().st_mtime_ns))
+            if place == self.waiting:
+                self.waiting = None
+            real(handle)
+
+        return fsync
+
+    def watch_rename(self, real):
+        def rename(source, target):
+            assert self.waiting is None, f"{self.waiting} was not synced after a rename"
+            source, target = Path(source), Path(target)
+            if ".tmp" in source.name or ".tmp" in source.parent.name:  # not a folder to delete
+                for place in [source, *source.rglob("*")]:
+                    assert (place.stat().st_ino, place.stat().st_mtime_ns) in self.synced, place
+                self.waiting, self.renames = target.parent.resolve(), self.renames + 1
+            real(source, target)
+
+        return rename
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    watch = Synced(monkeypatch)
+    yield watch
+    assert watch.waiting is None
+
+
+def test_files_and_folders_are_durable_before_they_get_their_name(tmp_path, synced):
+    write_atomically(tmp_path / "x.txt", "x")
+    with atomic_folder(tmp_path / "deep" / "model") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "x.bin").write_text("x")
+    assert synced.renames == 2
+
+
+def test_new_folders_are_durable(tmp_path, monkeypatch):
+    seen, real = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda h: (seen.append(os.readlink(f"/proc/self/fd/{h}")), real(h))
+    )
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert seen == [str(tmp_path), str(tmp_path / "a")]
 
 
 # ---- the lock ------------------------------------------------------------------------
@@ -263,13 +348,31 @@ def test_figures_are_readable_at_once_and_refuse_nan(tmp_path):
 )
 def test_half_written_last_row_is_left_out(tmp_path, half):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + half)
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    rows = [{"kind": "train", "step": step} for step in (1, 2)]
+    path.write_bytes("".join(map(json_line, rows)).encode() + half)
+    assert read_metrics(path) == rows
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000, b"7", b"[]", b"null", b'{"kind": "train"}', b'{"step": 3}',
+        b'{"kind": "train", "step": "3"}', b'{"kind": "train", "step": true}',
+        b'{"kind": "train", "step": 3, "loss": [1]}', b'{"kind": 1, "step": 3}',
+        b'{"kind": "train", "step": 1' + b"0" * 400 + b"}", b"\xff\xfe\x00",
+    ],
+    ids=lambda line: repr(line[:40]),
+)  # fmt: skip
+def test_line_that_no_run_wrote_ends_the_figures(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"kind": "train", "step": 1}\n'
+    path.write_bytes(good + line + b"\n" + good)
+    assert read_metrics(path) == [{"kind": "train", "step": 1}]
 
 
 def test_rows_end_at_line_feeds_alone(tmp_path):
     folder = RunFolder(tmp_path)
-    rows = [{"step": 1, "labels": ["a\u2028b", "c\x85d", "训练"]}, {"step": 2}]
+    rows = [{"kind": kind, "step": 1} for kind in ("a\u2028b", "c\x85d", "训练")]
     with RunLog(folder) as log:
         for row in rows:
             log.record(row)
@@ -289,10 +392,49 @@ def test_rows_that_a_resumed_run_writes_again_are_dropped(tmp_path):
     with open(folder.metrics, "a") as handle:
         handle.write('{"kind": "tra')
     with RunLog(folder) as log:
-        log.forget_after(20)
-        assert read_metrics(folder.metrics) == rows[:4]
+        log.keep_rows(3)  # also of two rows of one step
+        assert read_metrics(folder.metrics) == rows[:3]
         log.record({"kind": "train", "step": 21})
-    assert read_metrics(folder.metrics) == [*rows[:4], {"kind": "train", "step": 21}]
+    assert read_metrics(folder.metrics) == [*rows[:3], {"kind": "train", "step": 21}]
+
+
+def test_lost_rows_are_told(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    with RunLog(folder) as log:
+        for step in (1, 2, 3):
+            log.record({"kind": "train", "step": step})
+    folder.metrics.write_bytes(folder.metrics.read_bytes().replace(b'"step": 2', b'"step": x'))
+    with RunLog(folder) as log:
+        log.keep_rows(3)
+    assert len(read_metrics(folder.metrics)) == 1
+    assert "damaged after row 1: 2 rows of figures lost" in capsys.readouterr().out
+
+
+def test_log_holds_whole_lines_whatever_is_said(tmp_path):
+    folder = RunFolder(tmp_path)
+    with RunLog(folder) as log:
+        log.say("name \udcff of a file")
+    assert folder.log.read_text().endswith("name \\udcff of a file\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.metrics.symlink_to("/dev/full")
+    with RunLog(folder) as log:
+        with pytest.raises(OSError) as full:
+            log.record({"kind": "train", "step": 1})
+        assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(folder.metrics))
+    text = str(disk_error(full.value, folder, 7))
+    assert f"no space left on the disk of {folder.metrics}" in text
+    assert "checkpoint of step 7" in text and f"--resume --output_dir {tmp_path}" in text
+
+
+def test_error_of_an_open_file_gets_its_name_and_keeps_another(tmp_path):
+    for given, named in ((None, "x.json"), ("y.json", "y.json")):
+        with pytest.raises(OSError) as caught, naming_file("x.json"):
+            raise OSError(errno.EIO, "failed", given)
+        assert caught.value.filename == named
 
 
 # ---- stopping ------------------------------------------------------------------------

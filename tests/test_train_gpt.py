@@ -341,7 +341,7 @@ def test_resume_with_changed_data_is_refused(settings):
     train(settings)
     with open(settings.data_path, "a") as handle:
         handle.write('{"tokens": "a a a a", "label": "up"}\n')
-    with pytest.raises(UserError, match="training data changed"):
+    with pytest.raises(UserError, match="the training data was 48 rows"):
         train(change(settings, resume=True, num_epochs=3))
 
 

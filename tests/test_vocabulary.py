@@ -130,7 +130,7 @@ def test_fingerprint_tells_vocabularies_apart():
     [
         ("", "not a valid vocabulary"),
         ('{"<PAD>": 0', "not a valid vocabulary"),
-        (b'{"<PAD>": 0, "\xff": 1}', "not a valid vocabulary"),
+        (b'{"<PAD>": 0, "\xff": 1}', "not UTF-8 text"),
         ("[" * 100_000, "not a valid vocabulary"),
         ('{"<PAD>": 0, "A": 1' + "0" * 5000 + "}", "not a valid vocabulary"),
         ('{"<PAD>": 0, "A": 1, "A": 2}', "'A' stands twice"),
@@ -143,7 +143,7 @@ def test_fingerprint_tells_vocabularies_apart():
         ({"<PAD>": 0.0}, "not a whole number"),
         ({"<PAD>": False}, "not a whole number"),
         ({"<PAD>": None}, "not a whole number"),
-        ('{"<PAD>": NaN}', "not a whole number"),
+        ('{"<PAD>": NaN}', "NaN is not JSON"),
         ({"<PAD>": 0, "A": 2}, "id 1 is missing"),
         ({"<PAD>": 1, "A": 2}, "id 0 is missing"),
         ({"<PAD>": 0, "A": 0}, "each once"),

@@ -1,0 +1,675 @@
+"""Files as an enemy would write them, and every reader of the toolkit that may meet them.
+
+`READERS` names each reader with a sound file of its kind; `hostile_content` damages such a file or
+makes one up. test_hostile_input.py tries a few hundred of them in the suite, fuzz.py as many as fit
+into the time that a person gives it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+import dataset as dataset_module
+from command_line import read_settings, to_yaml
+from console import UserError
+from dataset import TokenLabelDataset
+from image_files import read_images
+from image_tokens import Codebook
+from run_folder import json_line
+from settings import TokensSettings, TrainSettings
+from vocabulary import Vocabulary
+
+WORDS = ["<IMG>", *[f"<Z_{code:03d}>" for code in range(6)], "</IMG>", "<CLS>", "<CLS_0>", "<EOS>"]
+VOCABULARY = Vocabulary.for_images(6, ["0", "1"])
+SMALL = TrainSettings(n_layer=2, n_head=2, n_embd=8, n_positions=16, max_length=16)
+VALIDATION = {
+    "rows": 30,
+    "perplexity": 3.5,
+    "baselines": {"majority_class_accuracy": 0.5, "bigram_perplexity": 4.0},
+    "accuracy": 0.75,
+    "accuracy_interval": [0.5, 0.9],
+    "chance_accuracy": 0.5,
+    "above_chance": True,
+    "not_above_chance": [],
+    "too_few_rows": [],
+    "calibration": {"temperature": 1.5, "rows": 30, "raw_ece": 0.1, "ece": 0.05},
+}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader of files.
+
+    Attributes:
+        name: for people.
+        file: where the hostile file goes, below a folder that is the reader's own.
+        sound: content that reads well; what is damaged.
+        read: reads the folder, and uses what it read as a command would.
+        wrap: makes the file of the (damaged) content: compresses it, corrects a length.
+        beside: sound files that go with it, by name.
+        words: texts that mean something in this format.
+        slow: too slow for many tries in the suite.
+        names_file: whether every refusal names the folder; contradictions of settings do not.
+    """
+
+    name: str
+    file: str
+    sound: Callable[[], bytes]
+    read: Callable[[Path], Any]
+    wrap: Callable[[bytes], bytes] = bytes
+    beside: Callable[[], dict[str, bytes]] = dict
+    words: tuple[str, ...] = ()
+    slow: bool = False
+    names_file: bool = True
+
+    def prepare(self, folder: Path) -> None:
+        """Write the sound files that go with the hostile one."""
+        for name, content in self.beside().items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        (folder / self.file).parent.mkdir(parents=True, exist_ok=True)
+
+    def try_content(self, folder: Path, content: bytes) -> bool:
+        """Read the hostile file in a folder made by `prepare`.
+
+        Returns:
+            whether it was read; False where it was refused as it should be.
+
+        Raises:
+            AssertionError: it was refused in a way that helps nobody.
+            Exception: whatever else the reader raises, which it must not.
+        """
+        (folder / self.file).write_bytes(self.wrap(content))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of numpy about values that then are refused
+                self.read(folder)
+        except UserError as error:
+            lines = str(error).splitlines()
+            assert 1 <= len(lines) <= 25, f"{len(lines)} lines: {lines[:3]}"
+            assert max(map(len, lines)) < 700, f"a line of {max(map(len, lines))} letters"
+            assert not self.names_file or str(folder) in str(error), f"no file named: {error}"
+            return False
+        return True
+
+
+# ------------------------------------------------------------------------------- damage
+
+NUMBERS = (
+    "0", "-1", "1", "2", "3.5", "true", "null", '""', "NaN", "-Infinity", "1e999", "1e308",
+    str(2**31), str(2**63), str(-(2**63)), "9" * 30, "9" * 5000, "[]", "{}", '"x"', "0x7f",
+    "1e-320",
+)  # fmt: skip
+BYTES = (
+    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\r\n", b"\r", b"\n", b"\x85",
+    b"\xe2\x80\xa8", b'"', b"{", b"[" * 80, b"[" * 3000, b"]", b"}", b":", b",", b"\\ud800",
+    b"\\u0000",
+    b"&a ", b"*a", b"!!python/name:os.system ", b"<<: ", b"? ", b"- " * 50, b"\xf0\x9f\x98\x80",
+)  # fmt: skip
+
+
+def hostile_content(reader: Reader, random: Random) -> bytes:
+    """A damaged copy of the reader's sound content, or something made up."""
+    kind = random.randrange(10)
+    if kind == 0:
+        return made_up(reader, random)
+    content = reader.sound()
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        content = random.choice(DAMAGES)(content, random, reader)
+    return content
+
+
+def made_up(reader: Reader, random: Random) -> bytes:
+    """Random JSON that uses the format's words, or random bytes."""
+    if random.randrange(4) == 0:
+        return bytes(random.randrange(256) for _ in range(random.randrange(40)))
+    lines = [json.dumps(_value(reader, random, 3)) for _ in range(random.choice((1, 1, 3)))]
+    return "\n".join(lines).encode()
+
+
+def _value(reader: Reader, random: Random, depth: int) -> Any:
+    kind = random.randrange(9 if depth else 6)
+    words = reader.words or ("a",)
+    if kind == 0:
+        return random.choice((None, True, False, 0, 1, -1, 2.5, 2**31, 2**70, 10**30, 1e308))
+    if kind == 1:
+        return random.randrange(12)
+    if kind in (2, 3):
+        return random.choice(words)
+    if kind == 4:
+        return " ".join(random.choice(words) for _ in range(random.randrange(8)))
+    if kind == 5:
+        return random.choice(("", " ", "\0", "\ud800", "x" * 2000, "猫", "$\\frac$", "-", "a\nb"))
+    if kind == 6:
+        return [_value(reader, random, depth - 1) for _ in range(random.randrange(5))]
+    return {
+        random.choice(words): _value(reader, random, depth - 1) for _ in range(random.randrange(6))
+    }
+
+
+def _span(content: bytes, random: Random) -> tuple[int, int]:
+    start = random.randrange(len(content) + 1)
+    return start, min(len(content), start + random.choice((1, 1, 2, 4, 8, 30, 200)))
+
+
+def _flip(content: bytes, random: Random, _: Reader) -> bytes:
+    if not content:
+        return b"\1"
+    place = random.randrange(len(content))
+    flipped = content[place] ^ (1 << random.randrange(8))
+    return content[:place] + bytes([flipped]) + content[place + 1 :]
+
+
+def _cut(content: bytes, random: Random, _: Reader) -> bytes:
+    return content[: random.randrange(len(content) + 1)]
+
+
+def _delete(content: bytes, random: Random, _: Reader) -> bytes:
+    start, end = _span(content, random)
+    return content[:start] + content[end:]
+
+
+def _repeat(content: bytes, random: Random, _: Reader) -> bytes:
+    start, end = _span(content, random)
+    return content[:end] + content[start:end] * random.choice((1, 2, 20)) + content[end:]
+
+
+def _move(content: bytes, random: Random, _: Reader) -> bytes:
+    start, end = _span(content, random)
+    place = random.randrange(len(content) + 1)
+    return content[:place] + content[start:end] + content[place:]
+
+
+def _insert(content: bytes, random: Random, reader: Reader) -> bytes:
+    start, end = _span(content, random)
+    word = (
+        random.choice(reader.words).encode() if reader.words and random.randrange(3) == 0 else None
+    )
+    end = random.choice((start, end))
+    return content[:start] + (word or random.choice(BYTES)) + content[end:]
+
+
+def _overwrite(content: bytes, random: Random, _: Reader) -> bytes:
+    start, _ = _span(content, random)
+    number = random.choice((0, 1, 255, 2**16, 2**31, 2**32 - 1))
+    packed = struct.pack(random.choice("<>") + "I", number)
+    return content[:start] + packed + content[start + 4 :]
+
+
+def _number(content: bytes, random: Random, _: Reader) -> bytes:
+    """Another value where a number, a text or a word of JSON or YAML stands."""
+    found = [*re.finditer(rb'-?\d[\d.e+-]*|"(?:[^"\\]|\\.)*"|true|false|null|gelu', content)]
+    if not found:
+        return content
+    match = found[random.randrange(len(found))]
+    return content[: match.start()] + random.choice(NUMBERS).encode() + content[match.end() :]
+
+
+DAMAGES = (_flip, _cut, _delete, _repeat, _move, _insert, _overwrite, _number, _number, _number)
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def _rows() -> bytes:
+    bodies = ("<Z_000> <Z_001>", "<Z_002> <Z_003> <Z_003>", "<Z_004>", "<Z_005> <Z_000>")
+    lines = []
+    for number, body in enumerate(bodies * 2):
+        tokens = f"<IMG> {body} </IMG> <CLS> <CLS_{number % 2}> <EOS>"
+        row = {"tokens": tokens, "label": number % 2, "meta": {"source": number % 4, "variant": 0}}
+        lines.append(json.dumps(row))
+    lines.append('{"input_ids": [2, 6, 7, 3]}')
+    lines.append('{"tokens": ["<IMG>", "<Z_001>"], "label": "1", "mine": [1.5, null, {"a": "b"}]}')
+    return "\n".join(lines).encode() + b"\n"
+
+
+ROW_WORDS = (*WORDS, "tokens", "input_ids", "label", "meta", "source", "variant", "x")
+
+
+def _read_rows(folder: Path) -> None:
+    for on_bad_row in ("keep", "skip"):
+        rows = TokenLabelDataset.read(
+            folder / "rows.jsonl",
+            VOCABULARY,
+            max_length=8,
+            on_bad_row=on_bad_row,
+            unknown_token="unk",
+            group_by="meta.source",
+        )
+        for index in range(len(rows)):
+            rows.classification_prompt(index)
+
+
+def _evaluate_rows(folder: Path) -> None:
+    """What `inference.py --test_data` and `--mode classify` do, pictures aside."""
+    from evaluation import leave_out_failures, predictions_of, score_rows
+    from inference import classify_dataset, read_rows
+
+    trained = _trained()
+    for for_label in (True, False):
+        rows = read_rows(trained, folder / "rows.jsonl", for_label)
+        scores = None
+        if for_label:
+            log_shares_NxL = classify_dataset(trained, rows, 8)
+        elif len(rows):
+            scores = score_rows(trained.model, rows, trained.precision, batch_size=8)
+            rows, scores = leave_out_failures(rows, scores)
+            scores.figures(rows)
+            log_shares_NxL = scores.log_shares_NxL
+        else:
+            continue
+        for answer in predictions_of(rows, log_shares_NxL, 1.5, scores):
+            json_line(answer).encode()
+
+
+def _report_rows(folder: Path) -> None:
+    """What `train_gpt.py --check_data` does, pictures aside."""
+    from data_report import describe_baselines, describe_report, report_data
+    from train_gpt import read_data
+
+    (folder / "vocab.json").write_text(VOCABULARY.to_json())
+    settings = TrainSettings(
+        data_path=str(folder / "rows.jsonl"), vocab_path=str(folder / "vocab.json")
+    )
+    try:
+        rows, held_out = read_data(settings, str, keep_bad_rows=True)
+    except UserError as error:
+        if "cannot be split" not in str(error):  # said of the rows, not of the file
+            raise
+        return
+    report = report_data(rows, held_out, settings, None)
+    json.dumps(report, allow_nan=False)
+    describe_report(report).encode(errors="backslashreplace")
+    describe_baselines(report)
+
+
+def _prepare_rows(folder: Path) -> None:
+    """`prepare_data.py tokens`."""
+    from prepare_data import _report_lines, prepare_tokens
+
+    settings = TokensSettings(
+        input=(str(folder / "rows.jsonl"),), output_dir=str(folder / "out"), on_bad_row="skip"
+    )
+    try:
+        _report_lines(prepare_tokens(settings), 1.0)
+    except UserError as error:
+        if "rows are left" not in str(error):
+            raise
+
+
+def _read_forged_cache(folder: Path) -> None:
+    """An entry whose digest is right, whatever stands in it."""
+    import row_cache
+
+    rows = folder / "rows.jsonl"
+    entry = folder / row_cache.FOLDER / "rows.jsonl.rows"
+    head = _cache_entry(rows)[:64]
+    body = entry.read_bytes()
+    digest = row_cache._digest_of(head[:32], head[32:], [body])
+    entry.write_bytes(head + digest + body)
+    found = _read_with_cache(rows)
+    assert len(found) >= 1
+    for index in range(len(found)):
+        found.classification_prompt(index)
+    found.gather(np.arange(len(found)))
+    found.group_values()
+
+
+def _read_with_cache(rows: Path) -> TokenLabelDataset:
+    before, dataset_module.SMALLEST_FILE = dataset_module.SMALLEST_FILE, 0
+    try:
+        return TokenLabelDataset.read(rows, VOCABULARY, max_length=8, group_by="meta.source")
+    finally:
+        dataset_module.SMALLEST_FILE = before
+
+
+_entries: dict[Path, bytes] = {}
+
+
+def _cache_entry(rows: Path) -> bytes:
+    """The entry that reading `rows` leaves."""
+    from row_cache import FOLDER
+
+    if rows not in _entries:
+        entry = rows.parent / FOLDER / "rows.jsonl.rows"
+        entry.unlink(missing_ok=True)
+        _read_with_cache(rows)
+        _entries[rows] = entry.read_bytes()
+    return _entries[rows]
+
+
+@cache
+def _sound_cache_body() -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        rows.write_bytes(_rows())
+        return _cache_entry(rows)[96:]
+
+
+# ------------------------------------------------------------------------------- settings
+
+
+def _read_config(folder: Path) -> None:
+    read_settings(
+        TrainSettings,
+        ["--config", str(folder / "config.yaml")],
+        prog="train_gpt.py",
+        description="",
+        default_config=folder / "absent.yaml",
+    )
+
+
+CONFIG_WORDS = (
+    "n_layer: ", "seed: ", "data_path: ", "none", "true", ".inf", ".nan", "5e-5", "2001-01-01",
+    "1:30", "0b11", "0o17", "~", "|\n  x", "'", "# x",
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- models
+
+
+@cache
+def _model_files() -> dict[str, bytes]:
+    """The files of a tiny model folder."""
+    import tempfile
+
+    from model import build_model, save_model_folder
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        model = build_model(SMALL, VOCABULARY)
+        save_model_folder(model, folder, VOCABULARY, to_yaml(SMALL), None, VALIDATION)
+        names = ("config.json", "model.safetensors", "settings.yaml", "vocab.json")
+        return {name: (folder / name).read_bytes() for name in names}
+
+
+@cache
+def _trained() -> Any:
+    import tempfile
+
+    from model import load_trained_model
+
+    with tempfile.TemporaryDirectory() as parent:
+        for name, content in _model_files().items():
+            (Path(parent) / name).write_bytes(content)
+        return load_trained_model(parent, "cpu", "fp32")
+
+
+def _read_model(folder: Path) -> None:
+    """Load a model and use it in each of the ways that inference.py does."""
+    from evaluation_report import _validation_table, describe_confidence
+    from inference import classify, generate, next_tokens
+    from model import load_trained_model
+
+    trained = load_trained_model(folder, "cpu", "fp32")
+    token = trained.vocabulary.tokens[-1]
+    if trained.validation:
+        _validation_table(trained.validation)
+    describe_confidence(trained.validation)
+    next_tokens(trained, token)
+    if trained.max_length > 1:
+        generate(trained, token, max_new_tokens=3, batch_size=2)
+    if trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
+        classify(trained, "<CLS>")
+
+
+def _split_weights() -> tuple[bytes, bytes]:
+    content = _model_files()["model.safetensors"]
+    (length,) = struct.unpack("<Q", content[:8])
+    return content[8 : 8 + length], content[8 + length :]
+
+
+def _with_length(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header + _split_weights()[1]
+
+
+def _validation_text() -> bytes:
+    return json.dumps(VALIDATION).encode()
+
+
+def _with_validation(text: bytes) -> bytes:
+    header = json.loads(_split_weights()[0])
+    header["__metadata__"]["validation"] = text.decode(errors="surrogateescape")
+    return _with_length(json.dumps(header).encode())
+
+
+def _model_reader(name: str, file: str, sound: Callable[[], bytes], **more: Any) -> Reader:
+    def others() -> dict[str, bytes]:
+        return {n: c for n, c in _model_files().items() if n != file}
+
+    return Reader(name, file, sound, _read_model, beside=others, **more)
+
+
+# ------------------------------------------------------------------------------- images
+
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (6, 4, 4), dtype=np.uint8)
+
+
+def _idx(array: np.ndarray) -> bytes:
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def _idx_labels() -> bytes:
+    return _idx(np.arange(6, dtype=np.uint8))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def _npz(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return stream.getvalue()
+
+
+def _images_npz() -> bytes:
+    return _npz(images=_npy(PIXELS), labels=_npy(np.array(["a", "b", "c"] * 2)))
+
+
+def _picture(kind: str, mode: str = "L") -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS[0]).resize((9, 7)).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def _read_pictures(folder: Path) -> None:
+    read_images(folder, image_size=8)
+
+
+def _codebook() -> Codebook:
+    return Codebook.fit(PIXELS[..., None], patch_size=2, size=8, seed=0, max_images=6)
+
+
+@cache
+def _codebook_arrays() -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(_codebook_file())) as archive:
+        return {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+
+
+@cache
+def _codebook_file() -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        _codebook().save(Path(folder) / "codebook.npz")
+        return (Path(folder) / "codebook.npz").read_bytes()
+
+
+def _read_codebook(folder: Path) -> None:
+    codebook = Codebook.load(folder / "codebook.npz")
+    codebook.image_from_tokens(["<IMG>", "<Z_000>", "<Z_001>"])
+    codebook.row_text([0])
+    vectors = codebook.embeddings(4, seed=0)
+    assert np.isfinite(vectors).all()
+
+
+READERS = (
+    Reader("rows", "rows.jsonl", _rows, _read_rows, words=ROW_WORDS),
+    Reader("rows evaluated", "rows.jsonl", _rows, _evaluate_rows, words=ROW_WORDS),
+    Reader("rows reported", "rows.jsonl", _rows, _report_rows, words=ROW_WORDS, slow=True),
+    Reader("rows prepared", "rows.jsonl", _rows, _prepare_rows, words=ROW_WORDS, slow=True),
+    Reader(
+        "forged cache of rows",
+        ".cache/rows.jsonl.rows",
+        _sound_cache_body,
+        _read_forged_cache,
+        beside=lambda: {"rows.jsonl": _rows()},
+        words=("facts", "arrays", "tokens", "<u2", "|O", "<f8"),
+    ),
+    Reader(
+        "vocab.json",
+        "vocab.json",
+        lambda: VOCABULARY.to_json().encode(),
+        lambda folder: Vocabulary.load(folder / "vocab.json"),
+        words=tuple(WORDS),
+    ),
+    Reader(
+        "config.yaml",
+        "config.yaml",
+        lambda: to_yaml(TrainSettings()).encode(),
+        _read_config,
+        words=CONFIG_WORDS,
+        names_file=False,
+    ),
+    _model_reader(
+        "model: config.json",
+        "config.json",
+        lambda: _model_files()["config.json"],
+        words=("attn_implementation", "n_layer", "auto_map", "quantization_config", "n_inner"),
+    ),
+    _model_reader(
+        "model: weights",
+        "model.safetensors",
+        lambda: b"".join((struct.pack("<Q", len(_split_weights()[0])), *_split_weights())),
+    ),
+    _model_reader(
+        "model: header of the weights",
+        "model.safetensors",
+        lambda: _split_weights()[0],
+        wrap=_with_length,
+        words=("F64", "BF16", "I8", "C64", "F8_E4M3", "dtype", "shape", "__metadata__"),
+    ),
+    _model_reader(
+        "model: stored figures",
+        "model.safetensors",
+        _validation_text,
+        wrap=_with_validation,
+        words=("rows", "baselines", "calibration", "temperature", "accuracy"),
+    ),
+    _model_reader(
+        "model: settings.yaml",
+        "settings.yaml",
+        lambda: _model_files()["settings.yaml"],
+        words=CONFIG_WORDS,
+    ),
+    _model_reader(
+        "model: vocab.json",
+        "vocab.json",
+        lambda: _model_files()["vocab.json"],
+        words=tuple(WORDS),
+    ),
+    Reader("codebook.npz", "codebook.npz", _codebook_file, _read_codebook),
+    Reader(
+        "codebook.npz: centers",
+        "codebook.npz",
+        lambda: _codebook_arrays()["centers"],
+        _read_codebook,
+        wrap=lambda content: _npz(**{**_codebook_arrays(), "centers": content}),
+        words=("<f4", "|O", "<U9", "True", "(8, 4)", "(8,4,1)"),
+    ),
+    Reader(
+        "codebook.npz: a number",
+        "codebook.npz",
+        lambda: _codebook_arrays()["height"],
+        _read_codebook,
+        wrap=lambda content: _npz(**{**_codebook_arrays(), "height": content}),
+    ),
+    Reader(
+        "IDX images",
+        "images.idx",
+        lambda: _idx(PIXELS),
+        lambda folder: read_images(folder / "images.idx", folder / "labels.idx"),
+        beside=lambda: {"labels.idx": _idx_labels()},
+    ),
+    Reader(
+        "IDX labels",
+        "labels.idx",
+        _idx_labels,
+        lambda folder: read_images(folder / "images.idx", folder / "labels.idx"),
+        beside=lambda: {"images.idx": _idx(PIXELS)},
+    ),
+    Reader(
+        "IDX in damaged gzip",
+        "images.idx.gz",
+        lambda: gzip.compress(_idx(PIXELS)),
+        lambda folder: read_images(folder / "images.idx.gz"),
+    ),
+    Reader(
+        "damaged IDX in gzip",
+        "images.idx.gz",
+        lambda: _idx(PIXELS),
+        lambda folder: read_images(folder / "images.idx.gz"),
+        wrap=gzip.compress,
+    ),
+    Reader("npz", "images.npz", _images_npz, lambda folder: read_images(folder / "images.npz")),
+    Reader(
+        "npz: images",
+        "images.npz",
+        lambda: _npy(PIXELS),
+        lambda folder: read_images(folder / "images.npz"),
+        wrap=lambda content: _npz(images=content),
+        words=("<f8", "|O", "<i8", "<f2", "|b1", "<c8", "<M8[s]", "(6, 4, 4)", "(96,)"),
+    ),
+    Reader(
+        "npz: labels",
+        "images.npz",
+        lambda: _npy(np.array(["a", "b", "c"] * 2)),
+        lambda folder: read_images(folder / "images.npz"),
+        wrap=lambda content: _npz(images=_npy(PIXELS), labels=content),
+        words=("<U1", "<U0", "|S4", "|O", "<i4", "<M8[s]", "(6,)", "(6, 1)"),
+    ),
+    *(
+        Reader(
+            f"picture: {kind}",
+            f"a/1.{suffix}",
+            lambda kind=kind, mode=mode: _picture(kind, mode),
+            _read_pictures,
+            beside=lambda: {"b/2.png": _picture("PNG")},
+        )
+        for kind, suffix, mode in (
+            ("PNG", "png", "RGBA"),
+            ("JPEG", "jpg", "RGB"),
+            ("GIF", "gif", "P"),
+            ("BMP", "bmp", "RGB"),
+            ("TIFF", "tif", "RGB"),
+            ("WEBP", "webp", "RGB"),
+            ("PPM", "ppm", "RGB"),
+            ("TGA", "tga", "RGB"),
+        )
+    ),
+)

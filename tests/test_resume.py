@@ -1,0 +1,479 @@
+"""Going on with a run: where it ends, what it says, what it refuses, and full disks.
+
+What happens when a process dies is tested in test_crashes.py.
+"""
+
+import errno
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from test_train_gpt import ROOT, change, command, same_weights, weights_of, write_rule_rows
+
+import checkpoint
+import run_folder
+from console import SettingsError, UserError
+from model import load_trained_model, read_validation
+from run_folder import RunFolder, read_metrics
+from settings import TrainSettings
+from train_gpt import EpochTable, TrainingRun, main, train
+
+CLOCK = {"seconds", "tokens_per_second"}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    data, vocab = write_rule_rows(tmp_path)
+    return TrainSettings(
+        data_path=str(data),
+        vocab_path=str(vocab),
+        output_dir=str(tmp_path / "run"),
+        n_layer=1,
+        n_head=2,
+        n_embd=16,
+        n_positions=32,
+        max_length=32,
+        num_epochs=3,
+        batch_size=4,
+        grad_accumulation_steps=2,
+        learning_rate=3e-3,
+        log_steps=2,
+        checkpoint_steps=6,  # the last step of an epoch
+        precision="fp32",
+        device="cpu",
+    )
+
+
+def rows_of(folder: RunFolder) -> list[dict]:
+    rows = read_metrics(folder.metrics)
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+def newest(folder: RunFolder) -> Path:
+    return max(folder.checkpoints.glob("step_*"))
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def ends_alike(tmp_path_factory):
+    """A function: whether a run ended as one with these settings does that was never stopped."""
+    folders: dict[TrainSettings, RunFolder] = {}
+
+    def compare(settings: TrainSettings, folder: RunFolder) -> bool:
+        key = change(settings, data_path="", vocab_path="", output_dir="")
+        if key not in folders:
+            place = tmp_path_factory.mktemp("whole")
+            folders[key] = train(change(settings, output_dir=str(place))).folder
+        whole = folders[key]
+        assert rows_of(whole) == rows_of(folder)
+        return same_weights(whole.final_model, folder.final_model) and same_weights(
+            whole.best_model, folder.best_model
+        )
+
+    return compare
+
+
+# ---- stopped anywhere ------------------------------------------------------------------
+
+
+def call_before(monkeypatch, owner, name: str, at: int, act) -> None:
+    """Let `act` be called before the `at`-th call of a function, from 1."""
+    real, calls = getattr(owner, name), []
+
+    def called(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == at:
+            act()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+PLACES = {
+    "first step": (TrainingRun, "update", 1),
+    "step": (TrainingRun, "update", 8),
+    "last step": (TrainingRun, "update", 18),
+    "validation": (TrainingRun, "validate", 2),
+    "last validation": (TrainingRun, "validate", 3),
+    "after validation": (TrainingRun, "record_evaluation", 2),
+    "first checkpoint": (checkpoint, "write_tensors", 2),
+    "checkpoint of the last step of an epoch": (checkpoint, "write_tensors", 3),
+    "best model": (TrainingRun, "save_model", 2),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_stopped_run_ends_where_the_uninterrupted_one_ends(
+    settings, monkeypatch, place, ends_alike
+):
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES[place], interrupt)
+        stopped = train(settings)
+    assert stopped.exit_code == 130
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert ends_alike(settings, stopped.folder)
+
+
+def test_run_stopped_twice_by_early_stopping_and_muon(settings, monkeypatch, ends_alike):
+    settings = change(settings, num_epochs=30, learning_rate=0.1, optimizer="muon",
+                      early_stopping_patience=2)  # fmt: skip
+    for place, resume in (("step", False), ("validation", True)):
+        with monkeypatch.context() as patch:
+            call_before(patch, *PLACES[place], interrupt)
+            assert train(change(settings, resume=resume)).exit_code == 130
+    result = train(change(settings, resume=True))
+    assert json.loads((newest(result.folder) / "state.json").read_text())["loop"]["finished"] == (
+        "early stopping"
+    )
+    assert ends_alike(settings, result.folder)
+
+
+def test_signal_at_the_very_end_changes_nothing(settings, monkeypatch):
+    call_before(monkeypatch, TrainingRun, "draw_curves", 1, interrupt)
+    assert train(settings).exit_code == 0
+
+
+def test_second_ctrl_c_leaves_at_once_and_loses_only_the_steps_since(
+    settings, monkeypatch, ends_alike
+):
+    with monkeypatch.context() as patch:
+        # The third checkpoint is that of step 12; its first file is being written.
+        call_before(patch, checkpoint, "write_tensors", 5, lambda: (interrupt(), interrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    folder = RunFolder(settings.output_dir)
+    assert newest(folder).name == "step_00000006"
+    assert not list(folder.checkpoints.glob(".*"))
+    train(change(settings, resume=True))
+    assert ends_alike(settings, folder)
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing_in_the_way(settings, monkeypatch):
+    with monkeypatch.context() as patch:
+        call_before(patch, TrainingRun, "say_plan", 1, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    assert not RunFolder(settings.output_dir).holds_run()
+    assert train(settings).exit_code == 0
+
+
+def test_evaluation_written_after_the_checkpoint_of_its_step_is_not_repeated(
+    settings, monkeypatch, ends_alike
+):
+    def die() -> None:
+        raise RuntimeError("died")
+
+    with monkeypatch.context() as patch:
+        call_before(patch, EpochTable, "add", 2, die)
+        with pytest.raises(RuntimeError, match="died"):
+            train(settings)
+    folder = RunFolder(settings.output_dir)
+    assert newest(folder).name == "step_00000012"
+    assert rows_of(folder)[-1]["kind"] == "validation" and rows_of(folder)[-1]["step"] == 12
+    train(change(settings, resume=True))
+    assert ends_alike(settings, folder)
+
+
+def test_resumed_run_visits_only_the_rows_that_are_left(settings, monkeypatch):
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES["step"], interrupt)
+        train(settings)
+    monkeypatch.setattr(TrainingRun, "say_plan", lambda run: None)  # it measures a step
+    seen, real = [], TrainingRun.update
+
+    def update(run, batches):
+        seen.append(run.state.step + 1)
+        real(run, batches)
+
+    monkeypatch.setattr(TrainingRun, "update", update)
+    train(change(settings, resume=True))
+    assert seen == list(range(9, 19))
+
+
+# ---- what may change -------------------------------------------------------------------
+
+
+def test_other_number_of_epochs_is_told_and_nothing_exact_is_claimed(settings, capsys):
+    train(settings)
+    result = train(change(settings, resume=True, num_epochs=4))
+    line = "num_epochs was 3, is 4. The schedule goes on from step 18 of 24"
+    assert line in capsys.readouterr().out and line in result.folder.log.read_text()
+    assert [row["epoch"] for row in rows_of(result.folder) if row["kind"] == "validation"] == [
+        1, 2, 3, 4
+    ]  # fmt: skip
+
+
+def test_fewer_epochs_end_the_run_where_it_stands(settings, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        call_before(patch, TrainingRun, "update", 14, interrupt)
+        train(settings)
+    result = train(change(settings, resume=True, num_epochs=2))
+    assert result.exit_code == 0
+    assert "-" not in capsys.readouterr().out.split("steps to go")[0].rsplit("plan:", 1)[-1]
+    assert result.folder.final_model.exists()
+
+
+def test_other_threads_are_told(settings, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES["step"], interrupt)
+        train(settings)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    train(change(settings, resume=True))
+    out = capsys.readouterr().out
+    assert "threads was 1, is 7. The run no longer ends bit for bit" in out
+
+
+def test_unchanged_run_makes_no_reservation(settings, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES["step"], interrupt)
+        train(settings)
+    train(change(settings, resume=True))
+    out = capsys.readouterr().out
+    assert "going on from step 8" in out
+    assert not {"changed at", "bit for bit", "warning"} & {
+        words for words in ("changed at", "bit for bit", "warning") if words in out
+    }
+
+
+def run_that_lost_its_newest_checkpoint(settings: TrainSettings) -> RunFolder:
+    """A run whose best_model comes from after its only checkpoint."""
+    folder = train(change(settings, keep_checkpoints=9)).folder
+    for path in sorted(folder.checkpoints.iterdir())[2:]:
+        shutil.rmtree(path)
+    assert read_validation(folder.best_model)["step"] == 18
+    assert newest(folder).name == "step_00000006"
+    return folder
+
+
+def test_best_model_of_a_run_that_goes_another_way_is_not_lost(settings):
+    folder = run_that_lost_its_newest_checkpoint(settings)
+    before = read_validation(folder.best_model)
+    # Nothing is learned any more, so that none of the new evaluations can be better.
+    result = train(change(settings, resume=True, num_epochs=2))
+    assert read_validation(folder.best_model) == before
+    assert result.best_step == 18
+    assert "best_model was saved after the checkpoint, at step 18" in folder.log.read_text()
+
+
+def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, ends_alike):
+    folder = run_that_lost_its_newest_checkpoint(settings)
+    train(change(settings, resume=True))
+    assert "was saved after the checkpoint" not in folder.log.read_text()
+    assert ends_alike(settings, folder)
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_lost_best_model_does_not_stop_the_run(settings, monkeypatch, how, capsys):
+    with monkeypatch.context() as patch:
+        call_before(patch, TrainingRun, "update", 14, interrupt)
+        folder = train(settings).folder
+    if how == "gone":
+        shutil.rmtree(folder.best_model)
+    else:
+        (folder.best_model / "model.safetensors").write_bytes(b"damaged")
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert "counts as the best so far" in capsys.readouterr().out
+    assert load_trained_model(folder.best_model, "cpu").validation["step"] == 18
+
+
+def test_settings_of_best_model_are_those_of_its_weights(settings):
+    train(settings)
+    result = train(change(settings, resume=True, num_epochs=9, learning_rate=3e-3))
+    assert result.best_step > 18
+    assert "num_epochs: 9" in (result.folder.best_model / "settings.yaml").read_text()
+
+
+# ---- what is refused -------------------------------------------------------------------
+
+
+def test_run_without_its_checkpoints_is_not_deleted(settings):
+    folder = train(settings).folder
+    before = weights_of(folder.final_model)
+    shutil.rmtree(folder.checkpoints)
+    with pytest.raises(UserError, match=r"none of its checkpoints.*--overwrite"):
+        train(change(settings, resume=True))
+    assert all(torch.equal(t, before[n]) for n, t in weights_of(folder.final_model).items())
+    assert rows_of(folder)
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings):
+    folder = train(settings).folder
+    for path in folder.checkpoints.iterdir():
+        (path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"damaged .*--overwrite"):
+        train(change(settings, resume=True))
+    assert folder.final_model.exists() and rows_of(folder)
+
+
+def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_alike):
+    with monkeypatch.context() as patch:
+        call_before(patch, TrainingRun, "update", 14, interrupt)
+        folder = train(settings).folder
+    (newest(folder) / "model.safetensors").write_bytes(b"damaged")
+    train(change(settings, resume=True))
+    log = folder.log.read_text()
+    assert "step_00000014 is damaged" in log and "going on from step 12" in log
+    assert ends_alike(settings, folder)
+
+
+@pytest.mark.parametrize("name", ["data", "vocabulary", "codebook"])
+def test_other_data_is_refused_and_the_difference_named(settings, name):
+    folder = train(settings).folder
+    before = rows_of(folder)
+    if name == "data":
+        with open(settings.data_path, "a") as handle:
+            handle.write('{"tokens": "a a a a", "label": "up"}\n' * 5)
+        words = r"the training data was 48 rows \(\w+\), is 5\d rows"
+    elif name == "vocabulary":
+        tokens = json.loads(Path(settings.vocab_path).read_text())
+        Path(settings.vocab_path).write_text(json.dumps(tokens | {"z": len(tokens)}))
+        words = r"the vocabulary was 12 tokens \(\w+\), is 13 tokens"
+    else:
+        shutil.copy(ROOT / "README.md", Path(settings.vocab_path).with_name("codebook.npz"))
+        words = "codebook"
+    with pytest.raises(UserError, match=words):
+        train(change(settings, resume=True, num_epochs=5))
+    assert rows_of(folder) == before
+
+
+@pytest.mark.parametrize("text", ["[", "n_layer: x\n", "- 1\n", "n_layer: 1\nn_layer: 2\n", "\0"])
+def test_damaged_settings_are_told(settings, text, capsys):
+    folder = train(settings).folder
+    folder.settings.write_text(text)
+    with pytest.raises(SettingsError, match=r"settings\.yaml"):
+        main(["--resume", "--output_dir", settings.output_dir])
+
+
+def test_rows_that_cannot_be_read_do_not_cost_the_old_run(settings, tmp_path):
+    folder = train(settings).folder
+    with pytest.raises(UserError, match="no such file"):
+        train(change(settings, overwrite=True, data_path=str(tmp_path / "typo.jsonl")))
+    assert folder.final_model.exists() and rows_of(folder)
+
+
+def test_second_run_on_a_folder_is_refused(settings):
+    folder = RunFolder(settings.output_dir)
+    with folder.locked():
+        done = subprocess.run(
+            command(settings), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "another training run uses this folder" in done.stderr
+
+
+# ---- full disks ------------------------------------------------------------------------
+
+
+def no_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_space_for_tensors() -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+
+FULL = {
+    "weights": ("safetensors.torch.save_file", 3, no_space_for_tensors),
+    "optimizer": ("safetensors.torch.save_file", 4, no_space_for_tensors),
+    "best model": ("safetensors.torch.save_file", 5, no_space_for_tensors),
+    "better model": ("safetensors.torch.save_file", 8, no_space_for_tensors),
+    "state": ("pathlib.Path.write_text", 2, no_space),
+    "sync": ("os.fsync", 40, no_space),
+    "rename": ("os.rename", 3, no_space),
+    "metrics": ("run_folder.RunLog.record", 5, no_space),
+    "log": ("run_folder.tell", 8, no_space),
+    "pictures": ("matplotlib.figure.Figure.savefig", 2, no_space),
+}
+
+
+@contextmanager
+def full_disk(monkeypatch, where: str):
+    import importlib
+
+    path, at, act = FULL[where]
+    owner, name = path.rsplit(".", 1)
+    try:
+        owner = importlib.import_module(owner)
+    except ModuleNotFoundError:
+        module, kind = owner.rsplit(".", 1)
+        owner = getattr(importlib.import_module(module), kind)
+    with monkeypatch.context() as patch:
+        call_before(patch, owner, name, at, act)
+        yield
+
+
+@pytest.mark.parametrize("where", FULL)
+def test_full_disk_stops_the_run_and_costs_nothing(settings, monkeypatch, where, ends_alike):
+    with full_disk(monkeypatch, where), pytest.raises(UserError) as full:
+        train(settings)
+    text, folder = str(full.value), RunFolder(settings.output_dir)
+    assert "no space left on the disk of " in text and len(text.splitlines()) == 1
+    step = checkpoint.find_checkpoint(folder.checkpoints, pytest.fail).loop.step
+    assert f"checkpoint of step {step}, which is whole: python train_gpt.py --resume" in text
+    assert not list(folder.root.glob("**/.*.tmp"))
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert ends_alike(settings, folder)
+
+
+def test_other_trouble_with_the_disk_is_told_too(settings, monkeypatch):
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    call_before(monkeypatch, run_folder.os, "fsync", 40, fail)
+    with pytest.raises(UserError, match=r"Input/output error; .* --resume"):
+        train(settings)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount command here")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place
+    gc.collect()  # files stay open as long as tensors lie in them
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("spare", [60_000, 160_000, 260_000, 360_000, 460_000, 560_000])
+def test_really_full_disk_stops_the_run_and_costs_nothing(settings, small_disk, spare, ends_alike):
+    small = change(settings, output_dir=str(small_disk / "run"))
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (2**20 - spare))
+    for _ in range(2):
+        with pytest.raises((UserError, OSError)) as full:
+            train(change(small, resume=True))
+        assert re.search("no space left|No space left", str(full.value))
+    ballast.unlink()
+    assert train(change(small, resume=True)).exit_code == 0
+    assert ends_alike(settings, RunFolder(small.output_dir))
+
+
+def test_really_full_disk_is_told_by_the_command(settings, small_disk):
+    flags = [flag for flag in command(settings) if "output_dir" not in flag]
+    (small_disk / "ballast").write_bytes(b"x" * (2**20 - 300_000))
+    done = subprocess.run(
+        [*flags, f"--output_dir={small_disk / 'run'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no space left on the disk of " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
