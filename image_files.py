@@ -168,7 +168,7 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
     promised = math.prod(shape)
     shape_text = " x ".join(f"{size:,}" for size in shape)
     if not promised:  # beside a 0 the other sizes may be beyond any array
-        raise UserError(f"{path}: nothing in it: its header says {shape_text}")
+        raise UserError(f"{path}: no images or labels in it: its header says {shape_text}")
     if promised > MOST_BYTES:
         raise UserError(f"{path}: its header promises {shape_text} bytes; {_too_much()}")
     _check_image_count(path, shape[0])

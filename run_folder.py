@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class RunFolder:
         import fcntl
 
         make_folder(self.root)
-        with open(self.root / ".lock", "a+") as handle:
+        with _open_own(self.root / ".lock") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -315,12 +316,27 @@ class RunLog:
         self._metrics.close()
 
 
+def _open_own(path: Path) -> IO[bytes]:
+    """Open a file of the run to append to it.
+
+    Raises:
+        UserError: a pipe stands in its place, which would have no end.
+    """
+    how = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    with naming_file(path):
+        number = os.open(path, how, 0o666)
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{path}: a pipe stands where a run keeps a file: remove it")
+    return open(number, "ab", buffering=0)
+
+
 class _AppendedFile:
     """A text file that grows. Nothing is held back, so closing it cannot fail on a full disk."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._handle = open(path, "ab", buffering=0)  # noqa: SIM115
+        self._handle = _open_own(path)
 
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
@@ -339,7 +355,7 @@ class _AppendedFile:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl up to the first that is none: the last may be half-written."""
     rows = []
-    if path.exists():
+    if path.is_file():
         for line in path.read_bytes().split(b"\n"):
             try:
                 row = json.loads(line)

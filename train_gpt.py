@@ -15,7 +15,6 @@ From Python:
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +33,7 @@ from console import (
     run_command,
     tell,
 )
+from input_files import parse_json, read_text
 from run_folder import (
     RunFolder,
     RunLog,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from vocabulary import Vocabulary
 
 MOST_LINES_SHOWN = 8
+_MOST_REPORT_BYTES = 2**26  # of data_report.json, which grows with the kinds of tokens
 
 # Updates without a single finite one after which `on_nonfinite skip` gives up within an epoch.
 HOPELESS_STEPS = 20
@@ -324,8 +325,8 @@ def save_report(folder: RunFolder, report: dict[str, Any]) -> None:
 def stored_baselines(folder: RunFolder) -> dict[str, float]:
     """The baselines of the run's data report, {} where it is missing or damaged."""
     try:
-        return json.loads(folder.data_report.read_text(encoding="utf-8"))["baselines"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return parse_json(read_text(folder.data_report, _MOST_REPORT_BYTES))["baselines"]
+    except (UserError, ValueError, KeyError, TypeError):
         return {}
 
 

@@ -363,7 +363,7 @@ def test_model_larger_than_the_machine_is_refused_before_it_is_built():
 def test_sizes_beside_a_zero_are_refused(tmp_path):
     path = tmp_path / "images.idx"
     path.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1))
-    with pytest.raises(UserError, match=r"images\.idx: nothing in it"):
+    with pytest.raises(UserError, match=r"images\.idx: no images or labels in it"):
         read_images(path)
 
 

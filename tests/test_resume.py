@@ -25,7 +25,7 @@ from console import SettingsError, UserError
 from model import load_trained_model, read_validation
 from run_folder import RunFolder, read_metrics
 from settings import TrainSettings
-from train_gpt import EpochTable, TrainingRun, main, train
+from train_gpt import EpochTable, TrainingRun, main, stored_baselines, train
 
 CLOCK = {"seconds", "tokens_per_second"}
 
@@ -477,3 +477,22 @@ def test_really_full_disk_is_told_by_the_command(settings, small_disk):
     assert done.returncode == 1
     assert "no space left on the disk of " in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [".lock", "train.log", "metrics.jsonl", "settings.yaml"])
+def test_pipe_in_the_place_of_a_file_is_refused(settings, name):
+    train(settings)
+    place = Path(settings.output_dir) / name
+    place.unlink()
+    os.mkfifo(place)
+    argv = ["--resume", "--num_epochs", "9", "--output_dir", settings.output_dir]
+    with pytest.raises((UserError, SettingsError), match="a pipe"):
+        main(argv)
+
+
+def test_damaged_data_report_costs_the_baselines_alone(settings):
+    train(settings)
+    report = RunFolder(settings.output_dir).data_report
+    for content in ("[" * 100_000, "[]", '{"baselines": '):
+        report.write_text(content)
+        assert stored_baselines(RunFolder(settings.output_dir)) == {}
