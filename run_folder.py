@@ -2,6 +2,7 @@
 
 outputs/
   settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
+  events.out.tfevents.*  (--tensorboard)
   plots/  checkpoints/  best_model/  final_model/  evaluation/
 """
 
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, tell
+
+EVENT_FILES = "events.out.tfevents.*"
 
 
 class RunFolder:
@@ -56,6 +59,7 @@ class RunFolder:
             self.best_model,
             self.final_model,
             self.evaluation,
+            *self.root.glob(EVENT_FILES),
         ):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -181,9 +185,14 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class RunLog:
-    """What a run says: on the terminal and in train.log; figures go to metrics.jsonl."""
+    """What a run says: on the terminal and in train.log; figures go to metrics.jsonl.
+
+    Attributes:
+        events: takes the same figures for TensorBoard; None where nobody asked for it.
+    """
 
     def __init__(self, folder: RunFolder):
+        self.events: Any = None
         folder.root.mkdir(parents=True, exist_ok=True)
         self._metrics_path = folder.metrics
         self._log = open(folder.log, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
@@ -203,6 +212,8 @@ class RunLog:
     def record(self, row: dict[str, Any]) -> None:
         """Append one row of figures to metrics.jsonl."""
         self._metrics.write(json_line(row))
+        if self.events is not None:
+            self.events.record(row)
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of metrics.jsonl after `step`, which a resumed run writes again."""
@@ -217,6 +228,8 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._log.close()
         self._metrics.close()
+        if self.events is not None:
+            self.events.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

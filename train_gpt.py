@@ -35,7 +35,9 @@ from console import (
     run_command,
     tell,
 )
+from event_files import EventFiles, check_tensorboard
 from run_folder import (
+    EVENT_FILES,
     RunFolder,
     RunLog,
     StopRequestedError,
@@ -67,6 +69,7 @@ CHANGEABLE_ON_RESUME = {
     "device",
     "precision",
     "output_dir",
+    "tensorboard",
 }
 
 MOST_LINES_SHOWN = 8
@@ -184,6 +187,8 @@ def train(settings: TrainSettings) -> TrainResult:
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
         return check_data(settings, folder)
+    if settings.tensorboard:
+        check_tensorboard()
     with folder.locked():
         found = None
         if settings.overwrite:
@@ -434,6 +439,7 @@ class TrainingRun:
     def begin(self) -> None:
         """Write what describes a new run."""
         write_atomically(self.folder.settings, to_yaml(self.settings))
+        self.write_events()
 
     def go_on_from(self, path: Path, state: dict[str, Any]) -> None:
         """Put a checkpoint back.
@@ -455,7 +461,17 @@ class TrainingRun:
         self.state.finished = ""
         self.log.forget_after(self.state.step)
         write_atomically(self.folder.settings, to_yaml(self.settings))
+        self.write_events(self.state.step)
         self.log.say(f"going on from step {self.state.step:,} ({path})")
+
+    def write_events(self, resumed_at: int | None = None) -> None:
+        """Have the figures written for TensorBoard as well; a file begun late gets them all."""
+        if not self.settings.tensorboard:
+            return
+        is_first = not any(self.folder.root.glob(EVENT_FILES))
+        self.log.events = EventFiles(self.folder.root, resumed_at)
+        for row in read_metrics(self.folder.metrics) if is_first else ():
+            self.log.events.record(row)
 
     def _identity(self) -> dict[str, str]:
         """What a checkpoint belongs to, by name."""
