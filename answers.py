@@ -134,8 +134,11 @@ def _bleu(expected: Sequence[str], given: Sequence[str], tokenizer: str) -> floa
         from sacrebleu import corpus_bleu
     except ImportError:
         return None
-    # force: no advice on standard error where answers end in " .".
-    return corpus_bleu(list(given), [list(expected)], tokenize=tokenizer, force=True).score
+    # Without effective_order a file of answers below four words would get 0 however right it is;
+    # other files get the same with it. force: no advice on standard error about final periods.
+    return corpus_bleu(
+        list(given), [list(expected)], tokenize=tokenizer, force=True, use_effective_order=True
+    ).score
 
 
 def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float | None:

@@ -25,6 +25,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=_DIGEST)
 
 
+# The code that decides which ids a row has.
+READERS = ("dataset.py", "vocabulary.py", "text_tokenizer.py", "instructions.py", "row_cache.py")
+
+
 class RowCache:
     """What reading one file with certain settings gave.
 
@@ -64,9 +69,10 @@ class RowCache:
         self.source = source
         self.path = source.parent / FOLDER / f"{source.name}.rows"
         key = new_digest()
-        key.update(json.dumps([settings, sys.version, sys.byteorder]).encode())
+        how = [settings, sys.version, sys.byteorder, version("tokenizers")]
+        key.update(json.dumps(how).encode())
         # Any change of the code that reads makes all entries stale: no number to forget to raise.
-        for name in ("dataset.py", "vocabulary.py", "row_cache.py"):
+        for name in READERS:
             key.update(Path(__file__).with_name(name).read_bytes())
         self.key = key.digest()
 

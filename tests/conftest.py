@@ -45,7 +45,7 @@ def text_vocabulary() -> Vocabulary:
     """Characters of English and Chinese texts, and two labels."""
     texts = [
         "The quick brown fox jumps over the lazy dog. 0123456789",
-        "你好 世界,房间很好\n###:IR",
+        "你好 世界,房间很好\n###:IRS",
     ]
     special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
     tokenizer = TextTokenizer.learn_characters(texts, special)
