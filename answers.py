@@ -82,9 +82,10 @@ def generate_answers(
                 decoder,
                 [prompts[index] for index in rows],
                 max_new_tokens=room,
-                stop_ids={vocabulary.eos_id} - {None},
+                stop_ids={vocabulary.eos_id, vocabulary.cls_id} - {None},
                 sampling=Sampling(greedy=True),
-                forbidden_ids={vocabulary.pad_id},
+                # An unknown character is no text.
+                forbidden_ids={vocabulary.pad_id, vocabulary.unk_id} - {None},
                 batch_size=batch_size,
                 on_progress=bar.update,
             )

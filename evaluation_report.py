@@ -99,9 +99,11 @@ def _why_not_calibrated(validation: dict[str, Any]) -> str:
 
 def _count_rows(figures: dict[str, Any]) -> str:
     """How many rows of which kind a file has."""
+    answers = figures.get("answers", 0)
     kinds = [
         (figures.get("labelled_records", 0), "labelled"),
-        (figures["unlabelled"], "without a label"),
+        (answers, "with an instruction"),
+        (figures["unlabelled"] - answers, "without a label"),
         (figures["unscored"], "could not be scored"),
     ]
     told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)

@@ -90,9 +90,9 @@ def test_answers_are_those_of_transformers_greedy_generation(trained, tmp_path):
             attention_mask=torch.ones_like(prompt),
             do_sample=False,
             max_new_tokens=room,
-            eos_token_id=vocabulary.eos_id,
+            eos_token_id=[vocabulary.eos_id, vocabulary.cls_id],
             pad_token_id=vocabulary.pad_id,
-            suppress_tokens=[vocabulary.pad_id],
+            suppress_tokens=[vocabulary.pad_id, vocabulary.unk_id],
         )[0, prompt_length:]
         assert found[index] == vocabulary.tokenizer.decode(made.tolist())
         asked += 1
