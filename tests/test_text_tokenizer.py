@@ -257,3 +257,21 @@ def test_a_folder_without_a_tokenizer_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no tokenizer that transformers can load") as caught:
         TextTokenizer.pretrained(str(tmp_path), SPECIAL)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["bert", "byte level"])
+def test_autotokenizer_reads_a_model_of_a_pretrained_tokenizer_with_the_same_ids(
+    kind, bert_folder, tmp_path_factory
+):
+    made = tmp_path_factory.mktemp("made")
+    folder = bert_folder if kind == "bert" else byte_level_folder(made)
+    found = TextTokenizer.pretrained(str(folder), [*SPECIAL, "<CLS_good>"])
+    saved = tmp_path_factory.mktemp("saved")
+    Vocabulary(found.tokens, found).save_tokenizer(saved)
+    theirs = AutoTokenizer.from_pretrained(saved)
+    for text in ("Hello 你好 a. help", "<EOS> [SEP] <|endoftext|>", ""):
+        assert theirs(text)["input_ids"] == found.encode(text)
+        # And the folder is a tokenizer for the next texts.
+        again = TextTokenizer.pretrained(str(saved), [*SPECIAL, "<CLS_good>"])
+        assert again.tokens == found.tokens
+        assert again.encode(text) == found.encode(text)
