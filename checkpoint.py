@@ -47,7 +47,13 @@ _DIGITS = 16  # of a digest that a person compares
 # Options that may differ when a run goes on: what its result depends on, what only its files do,
 # and what is compared as resolved (`way_of_computing`) or belongs to the call.
 _CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
-_CHANGES_ITS_FILES = {"log_steps", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"}
+_CHANGES_ITS_FILES = {
+    "log_steps",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "tensorboard",
+}
 _HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
 _THIS_CALL = {"config", "resume", "overwrite", "check_data"}
 

@@ -705,6 +705,8 @@ def parse_row(
         raise RowError(LABEL_BEFORE_TAIL)
     if of_text and label_class < 0 and not for_label and eos_id is not None:
         ids.append(eos_id)
+    if 0 < prompt_length == len(ids):
+        raise RowError("`output` has no tokens")
     if len(ids) < 2 and not for_label:
         raise RowError("the row has one token: there is nothing to predict")
     if prompt_length and label_class >= 0:
@@ -789,7 +791,8 @@ def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[i
         ids = vocabulary.tokenizer.encode(record[name], marked=not prompt)
     except ValueError as error:
         raise RowError(str(error)) from None
-    return prompt_ids + ids, ids.count(vocabulary.unk_id), len(prompt_ids)
+    ids = prompt_ids + ids
+    return ids, vocabulary.tokenizer.count_unknown(ids), len(prompt_ids)
 
 
 def split_words(tokens: Any) -> list[bytes]:

@@ -9,7 +9,7 @@ Training's validation and `inference.py --test_data` both go through `score_rows
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,7 @@ def predictions_of(
     log_shares_NxL: np.ndarray,
     temperature: float,
     scores: Scores | None = None,
+    answers: Sequence[str | None] = (),
 ) -> list[dict[str, Any]]:
     """The objects of predictions.jsonl in input order, rows that could not be read included.
 
@@ -264,6 +265,7 @@ def predictions_of(
         log_shares_NxL: logarithms of the label shares; NaN where a row was not asked.
         temperature: of the calibration.
         scores: what the rows' tokens cost, None where they were only classified.
+        answers: what was generated for each row, None for a row that is no instruction.
     """
     labels = dataset.vocabulary.labels
     asked_N = np.isfinite(log_shares_NxL).all(axis=1) & (len(labels) > 0)
@@ -294,6 +296,8 @@ def predictions_of(
             row["body_token_count"] = int(scores.body_token_count_N[index])
             if known >= 0:
                 row["label_nll"] = float(scores.label_nll_N[index])
+        if answers and answers[index] is not None:
+            row["answer"] = answers[index]
         row["row"] = _user_keys(dataset.records[index] if dataset.records else {})
         predictions.append(row)
     for bad in dataset.bad_rows:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from answers import describe_answers
 from console import format_table, plural, share_bar
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
     if "accuracy" in figures:
         parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures)]
-    else:
+    elif "answers" not in figures:
         parts.append("label figures need rows with labels; this file has none")
+    if "answers" in figures:
+        parts.append(describe_answers(figures))
     parts.append(_token_table(figures))
     if figures["validation"]:
         parts.append(_validation_table(figures["validation"]))
@@ -96,9 +99,11 @@ def _why_not_calibrated(validation: dict[str, Any]) -> str:
 
 def _count_rows(figures: dict[str, Any]) -> str:
     """How many rows of which kind a file has."""
+    answers = figures.get("answers", 0)
     kinds = [
         (figures.get("labelled_records", 0), "labelled"),
-        (figures["unlabelled"], "without a label"),
+        (answers, "with an instruction"),
+        (figures["unlabelled"] - answers, "without a label"),
         (figures["unscored"], "could not be scored"),
     ]
     told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)

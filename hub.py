@@ -23,7 +23,7 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
 
     Args:
         name: a folder, or OWNER/NAME on the hub.
-        what: that is loaded, for the message: "model", "tokenizer".
+        what: that is loaded, for the message: "model", "tokenizer", "data set".
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.
@@ -50,9 +50,10 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
         }
         seen: BaseException | None = error
         while seen is not None:
-            reason = reasons.get(type(seen).__name__)
-            if reason:
-                raise UserError(f"{where}: {reason}") from None
+            for name_of_error, reason in reasons.items():
+                # Some libraries wrap an error so that only its name is left, in the text.
+                if type(seen).__name__ == name_of_error or name_of_error in str(seen):
+                    raise UserError(f"{where}: {reason}") from None
             seen = seen.__cause__ or seen.__context__
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where} ({first})") from None

@@ -113,7 +113,7 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
         if tokenizer is not None:
             # The text goes on: it gets the mark of a beginning and not that of an end.
             ids = tokenizer.encode(prompt, marked=False)
-            return [*tokenizer.encode("")[:1], *ids] if prompt.strip() else _refuse_empty()
+            return [*tokenizer.first_ids, *ids] if prompt.strip() else _refuse_empty()
         ids = trained.vocabulary.encode(prompt)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -411,9 +411,13 @@ def classify_file(
 
 
 def evaluate_file(
-    trained: TrainedModel, path: str | Path, output_dir: str | Path, batch_size: int = 64
+    trained: TrainedModel,
+    path: str | Path,
+    output_dir: str | Path,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Score a JSONL file and write the evaluation folder.
+    """Score a JSONL file, answer its instructions and write the evaluation folder.
 
     Every row of the file stands in `predictions.jsonl`, one that could not be scored with its
     reason; every figure of `metrics.json` can be computed again from it.
@@ -424,6 +428,7 @@ def evaluate_file(
     Raises:
         UserError: no such file, or not one row that can be scored.
     """
+    from answers import answer_figures, generate_answers
     from evaluation import leave_out_failures, predictions_of, score_rows, write_predictions
     from evaluation_report import draw_evaluation
 
@@ -441,6 +446,9 @@ def evaluate_file(
         scores.log_shares_NxL[unlabelled] = classify_dataset(
             trained, dataset.subset(unlabelled), batch_size
         )
+    answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
+    answered = [index for index, answer in enumerate(answers) if answer is not None]
+    expected = [dataset.records[index]["output"] for index in answered]
     figures = {
         "model": str(trained.folder),
         "data": str(path),
@@ -451,9 +459,12 @@ def evaluate_file(
         "unlabelled": len(unlabelled),
         "tokens": int(scores.token_count_N.sum()),
         **scores.figures(dataset, trained.temperature),
+        **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
         "validation": trained.validation or None,
     }
-    predictions = predictions_of(dataset, scores.log_shares_NxL, trained.temperature, scores)
+    predictions = predictions_of(
+        dataset, scores.log_shares_NxL, trained.temperature, scores, answers
+    )
     folder = Path(output_dir)
     # Figures of an earlier evaluation never stand beside the predictions of this one.
     (folder / "metrics.json").unlink(missing_ok=True)
@@ -666,17 +677,23 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
 
 def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
     """Score a file, write the evaluation folder and tell the figures."""
+    from answers import describe_examples
     from evaluation_report import PICTURES, describe_figures
 
     folder = Path(settings.output_dir or trained.folder.parent / "evaluation")
-    figures = evaluate_file(trained, settings.test_data, folder, settings.batch_size)
+    figures = evaluate_file(
+        trained, settings.test_data, folder, settings.batch_size, settings.max_new_tokens
+    )
     if settings.json:
         print(json.dumps(figures, ensure_ascii=False))
         return
     print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
-    if figures["unscored"]:
+    if figures["unscored"] or "answers" in figures:
         with open(folder / "predictions.jsonl", encoding="utf-8") as handle:
-            tell_bad_rows([json.loads(line) for line in handle])
+            predictions = [json.loads(line) for line in handle]
+        if "answers" in figures:
+            print(describe_examples(predictions), end="\n\n")
+        tell_bad_rows(predictions)
     drawn = [name for name in PICTURES if (folder / name).exists()]
     print(f"written to {folder}: {', '.join(['metrics.json', 'predictions.jsonl', *drawn])}")
 

@@ -12,6 +12,8 @@ rows alone.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 SIDES = (TRAIN, VALIDATION, TEST)
 _SPECIAL = (PAD, UNK, CLS, EOS)
+_LEARNED = ("chars", "bpe")
 _DEFAULT_BPE_SIZE = 4096
 _MOST_BAD_SHOWN = 20
 # Fewer documents than this are cut where a share ends; more are held out whole, at random.
@@ -64,6 +67,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     paths, test_paths = _paths(settings.input), _paths(settings.test_input)
     check_output(settings.output_dir, [*paths, *test_paths])
     column, label = settings.text_column, settings.label_column
+    pretrained = _pretrained(settings.tokenizer)
     notes: list[str] = []
     texts: list[Text] = _good_of(
         (found for path in paths for found in read_texts(path, column, label)),
@@ -75,6 +79,8 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         settings.on_bad_row,
         notes,
     )
+    if label is not None and label.isdecimal():
+        _check_first_lines(texts)
     if label is None:
         sides = _split_documents(texts, own_test, settings, notes)
         labels: list[str] = []
@@ -83,12 +89,21 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         labels = sorted_labels(t.label for side in sides.values() for t in side)
         by_side = [[text.label for text in sides[name]] for name in (TRAIN, TEST)]
         notes += label_notes(*by_side)
-    tokenizer = _tokenizer(settings, [text.text for text in sides[TRAIN]], labels)
+    learned_from = [text.text for text in sides[TRAIN]]
+    tokenizer = _tokenizer(settings, pretrained, learned_from, labels)
     vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
 
     if label is None:
         rows = {
-            name: list(_document_rows(side, vocabulary, settings)) for name, side in sides.items()
+            name: list(
+                _document_rows(
+                    side,
+                    vocabulary,
+                    settings.max_length,
+                    settings.stride if name == TRAIN else None,
+                )
+            )
+            for name, side in sides.items()
         }
     else:
         rows = {
@@ -114,6 +129,7 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
 
     paths, test_paths = _paths(settings.input), _paths(settings.test_input)
     check_output(settings.output_dir, [*paths, *test_paths])
+    pretrained = _pretrained(settings.tokenizer)
     notes: list[str] = []
     items, own_test = (
         _good_of(
@@ -126,7 +142,7 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
 
     sides = _split_records(items, own_test, settings, notes)
     learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _answered(item))]
-    tokenizer = _tokenizer(settings, learned_from, [])
+    tokenizer = _tokenizer(settings, pretrained, learned_from, [])
     rows = {
         name: [
             {
@@ -152,7 +168,8 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
     """The records that can be used.
 
     Raises:
-        UserError: the first 20 that cannot, unless they are to be skipped.
+        UserError: the first 20 that cannot, unless they are to be skipped; only the first where
+            no record can.
     """
     from text_files import BadRecordError
 
@@ -160,6 +177,9 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
     bad: list[BadRecordError] = []
     for each in found:
         (bad if isinstance(each, BadRecordError) else good).append(each)
+    if bad and not good:
+        counted = f"not one of {plural(len(bad), 'record')} can be used, the first: "
+        raise UserError((counted if len(bad) > 1 else "") + str(bad[0]))
     if bad and on_bad_row == "error":
         shown = [str(error) for error in bad[:_MOST_BAD_SHOWN]]
         if len(bad) > len(shown):
@@ -169,6 +189,25 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
     if bad:
         notes.append(f"{plural(len(bad), 'bad record')} skipped, the first: {bad[0]}")
     return good
+
+
+def _check_first_lines(texts: Sequence[Text]) -> None:
+    """Where columns are counted, refuse a heading that was read as a record.
+
+    Raises:
+        UserError: the labels of first lines stand on no other line, all others on several.
+    """
+    counts = Counter(text.label for text in texts)
+    firsts = [text for text in texts if text.place.endswith(":1")]
+    in_firsts = Counter(text.label for text in firsts)
+    others = [count for label, count in counts.items() if label not in in_firsts]
+    if not others or min(others) < 2 or counts.items() & in_firsts.items() != in_firsts.items():
+        return
+    if firsts:
+        raise UserError(
+            f"{firsts[0].place}: no other line has the label {firsts[0].label}: if this line is a "
+            f"heading, name the columns as it does (--text_column, --label_column)"
+        )
 
 
 # ------------------------------------------------------------------------------- splitting
@@ -292,6 +331,8 @@ def _check_sides(
         VALIDATION: settings.validation_fraction > 0,
         TEST: settings.test_fraction > 0 or bool(settings.test_input),
     }
+    if not any(sides.values()):
+        raise UserError(f"{', '.join(settings.input)}: nothing in it")
     for name, is_wanted in wanted.items():
         if is_wanted and not sides.get(name):
             raise UserError(
@@ -303,38 +344,56 @@ def _check_sides(
 # ------------------------------------------------------------------------------- tokens
 
 
+def _pretrained(name: str) -> TextTokenizer | None:
+    """The tokenizer of --tokenizer, None where one is to be learned; before any file is read.
+
+    Raises:
+        UserError: as `TextTokenizer.pretrained`.
+    """
+    if name in _LEARNED:
+        return None
+    try:
+        return TextTokenizer.pretrained(name, _SPECIAL)
+    except UserError as error:
+        near = difflib.get_close_matches(name, _LEARNED, n=1)
+        raise UserError(f"{error}{f'; did you mean {near[0]}?' if near else ''}") from None
+
+
 def _tokenizer(
-    settings: TextSettings | InstructionsSettings, texts: Sequence[str], labels: Sequence[str]
+    settings: TextSettings | InstructionsSettings,
+    pretrained: TextTokenizer | None,
+    texts: Sequence[str],
+    labels: Sequence[str],
 ) -> TextTokenizer:
-    """The tokenizer asked for, learned from training texts where it is not a pretrained one."""
+    """The pretrained tokenizer with the labels, or one learned from the training texts."""
     label_tokens = [label_token(label) for label in labels]
+    if pretrained is not None:
+        return pretrained.with_special(label_tokens)
     if settings.tokenizer == "chars":
         size = None
         if settings.vocab_size is not None:
             size = max(len(_SPECIAL) + 1, settings.vocab_size - len(labels))
         return TextTokenizer.learn_characters(texts, _SPECIAL, size).with_special(label_tokens)
-    if settings.tokenizer == "bpe":
-        size = (settings.vocab_size or _DEFAULT_BPE_SIZE) - len(labels)
-        least = SMALLEST_BPE + len(_SPECIAL)
-        if size < least:
-            raise UserError(
-                f"--vocab_size {settings.vocab_size} is too small: {SMALLEST_BPE} bytes, "
-                f"{len(_SPECIAL)} special tokens and {plural(len(labels), 'label')} need "
-                f"{least + len(labels)}"
-            )
-        return TextTokenizer.learn_bpe(texts, _SPECIAL, size).with_special(label_tokens)
-    return TextTokenizer.pretrained(settings.tokenizer, [*_SPECIAL, *label_tokens])
+    size = (settings.vocab_size or _DEFAULT_BPE_SIZE) - len(labels)
+    least = SMALLEST_BPE + len(_SPECIAL)
+    if size < least:
+        raise UserError(
+            f"--vocab_size {settings.vocab_size} is too small: {SMALLEST_BPE} bytes, "
+            f"{len(_SPECIAL)} special tokens and {plural(len(labels), 'label')} need "
+            f"{least + len(labels)}"
+        )
+    return TextTokenizer.learn_bpe(texts, _SPECIAL, size).with_special(label_tokens)
 
 
 def _document_rows(
-    texts: Sequence[Text], vocabulary: Vocabulary, settings: TextSettings
+    texts: Sequence[Text], vocabulary: Vocabulary, length: int, stride: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of at most `max_length` ids, `stride` ids from one to the next; none spans two texts.
+    """Rows of at most `length` ids, `stride` ids from one to the next; none spans two texts.
 
-    With the default stride each row begins with the last token of the one before, so that every
-    token but a text's first is predicted once.
+    Without a stride each row begins with the last token of the one before, so that every token
+    but a text's first is predicted once.
     """
-    length, stride = settings.max_length, settings.stride or settings.max_length - 1
+    stride = stride or length - 1
     with progress_bar("cutting", len(texts), "text") as bar:
         for text in texts:
             ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
@@ -402,6 +461,6 @@ def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[li
         for row in rows:
             parsed = parse_row(row, vocabulary)
             lengths.append(len(parsed.ids))
-            unknown += parsed.ids.count(vocabulary.unk_id)
+            unknown += vocabulary.tokenizer.count_unknown(parsed.ids)
             bar.update()
     return lengths, unknown

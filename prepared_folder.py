@@ -106,7 +106,7 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: give a folder as --output_dir")
-    own = [name for name in (TRAIN, TEST, VOCABULARY) if (folder / name).exists()]
+    own = [name for name in FILES if (folder / name).exists()]
     if own and not (folder / SUMMARY).exists():
         raise UserError(
             f"{folder / own[0]} is there already and was not made by this command: give another "

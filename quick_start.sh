@@ -49,7 +49,7 @@ make_venv() {
 # install FILE: pip install -r FILE into .venv, unless exactly this was installed before.
 install() {
     local stamp=".venv/.installed-$1" state
-    state=$(cat requirements.txt "$1")
+    state=$(cat requirements*.txt) # the files name one another
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then
         echo "$1: already installed"
         return 0

@@ -25,6 +25,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ FOLDER = ".cache"
 # A smaller file is read in less time than a person notices.
 SMALLEST_FILE = 1_000_000
 # The program: what reads a file.
-PROGRAM = ("dataset.py", "vocabulary.py", "input_files.py", "row_cache.py")
+PROGRAM = (
+    "dataset.py",
+    "vocabulary.py",
+    "text_tokenizer.py",
+    "instructions.py",
+    "input_files.py",
+    "row_cache.py",
+)
 # An entry takes at most five times its file: 53 bytes and the tokens of a row whose line has 20.
 _MOST_TIMES_LARGER = 16
 _DIGEST = 32
@@ -69,7 +77,8 @@ class RowCache:
         self.source = source
         self.path = source.parent / FOLDER / f"{source.name}.rows"
         key = new_digest()
-        key.update(json.dumps([settings, sys.version, sys.byteorder]).encode())
+        how = [settings, sys.version, sys.byteorder, version("tokenizers")]
+        key.update(json.dumps(how).encode())
         # Any change of the code that reads makes all entries stale: no number to forget to raise.
         for name in PROGRAM:
             key.update(Path(__file__).with_name(name).read_bytes())

@@ -2,6 +2,7 @@
 
 outputs/
   settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
+  events.out.tfevents.*  (--tensorboard)
   plots/  checkpoints/  best_model/  final_model/  evaluation/
 """
 
@@ -25,6 +26,8 @@ from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, plural, tell
 
 if TYPE_CHECKING:
     import torch
+
+EVENT_FILES = "events.out.tfevents.*"
 
 
 class RunFolder:
@@ -65,6 +68,7 @@ class RunFolder:
             self.log,
             self.plots,
             self.evaluation,
+            *self.root.glob(EVENT_FILES),
         ):
             remove(path)
 
@@ -273,9 +277,14 @@ def _name_beside(path: Path) -> Path:
 
 
 class RunLog:
-    """What a run says: on the terminal and in train.log; figures go to metrics.jsonl."""
+    """What a run says: on the terminal and in train.log; figures go to metrics.jsonl.
+
+    Attributes:
+        events: takes the same figures for TensorBoard; None where nobody asked for it.
+    """
 
     def __init__(self, folder: RunFolder):
+        self.events: Any = None
         make_folder(folder.root)
         self._metrics_path = folder.metrics
         self._log, self._metrics = _AppendedFile(folder.log), _AppendedFile(folder.metrics)
@@ -290,6 +299,8 @@ class RunLog:
     def record(self, row: dict[str, Any]) -> None:
         """Append one row of figures to metrics.jsonl."""
         self._metrics.write(json_line(row))
+        if self.events is not None:
+            self.events.record(row)
 
     def sync(self) -> None:
         """Make durable what was written so far."""
@@ -314,6 +325,8 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._log.close()
         self._metrics.close()
+        if self.events is not None:
+            self.events.close()
 
 
 def _open_own(path: Path) -> IO[bytes]:

@@ -220,6 +220,12 @@ class TrainSettings:
     log_steps: int = option(
         10, "Write a training row to metrics.jsonl every so many steps.", group="Run", minimum=1
     )
+    tensorboard: bool = option(
+        False,
+        "Write the figures of metrics.jsonl as TensorBoard event files beside it as well; needs "
+        "requirements-tensorboard.txt.",
+        group="Run",
+    )
     checkpoint_steps: int = option(
         0, "Save a checkpoint every so many steps; 0 = by the clock only.", group="Run", minimum=0
     )
@@ -554,7 +560,10 @@ class TokensSettings:
 
 def _texts_input():
     return option(
-        (), "Text files: plain text, or records as JSONL, JSON, CSV or TSV.", group="Files"
+        (),
+        "Text files: plain text, or records as JSONL, JSON, CSV or TSV. With the datasets library "
+        "also Parquet, a folder of save_to_disk, hub:OWNER/NAME or hub:OWNER/NAME/SPLIT.",
+        group="Files",
     )
 
 
@@ -574,6 +583,7 @@ def _vocab_size():
         "4,096 byte pairs.",
         group="Tokens",
         minimum=8,
+        maximum=1_000_000,
     )
 
 
@@ -654,7 +664,9 @@ class InstructionsSettings:
 
     input: tuple[str, ...] = option(
         (),
-        "Records of `instruction`, `input` (may be empty) and `output`: JSON, JSONL, CSV or TSV.",
+        "Records of `instruction`, `input` (may be empty) and `output`: JSON, JSONL, CSV or TSV. "
+        "With the datasets library also Parquet, a folder of save_to_disk, hub:OWNER/NAME or "
+        "hub:OWNER/NAME/SPLIT.",
         group="Files",
     )
     test_input: tuple[str, ...] = option(

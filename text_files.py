@@ -1,26 +1,28 @@
-"""Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV.
+"""Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV, `datasets`.
 
     for item in read_texts([Path("reviews.tsv")], text_column="1", label_column="2"):
         item.text, item.label, item.place        # place: "reviews.tsv:17"
     for item in read_instructions([Path("alpaca.json")]):
         item.record                              # {"instruction": ..., "input": ..., "output": ...}
 
-A file whose name ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several
-with lines `<|endoftext|>` between them.
+What the `datasets` library reads (`datasets_reader.py`) is read by it. Any other file whose name
+ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several with lines
+`<|endoftext|>` between them.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from console import UserError
 from dataset import read_json_lines
-from input_files import parse_json, read_text, shown
+from datasets_reader import is_library_data, open_records
+from input_files import parse_json, read_bytes, shown
 
 # Of a file that is held in memory as a whole: all but JSONL.
 MOST_BYTES = 2**32
@@ -82,9 +84,9 @@ def read_texts(
     if not is_table(path):
         if label_column is not None:
             raise UserError(
-                f"{path}: plain text has no --label_column; give JSONL, JSON, CSV or TSV"
+                f"{path}: plain text has no --label_column; give JSONL, JSON, CSV, TSV or Parquet"
             )
-        for number, document in enumerate(_documents(read_text(path, MOST_BYTES)), 1):
+        for number, document in enumerate(_documents(_read(path)), 1):
             place = f"{path.name}#{number}"
             yield Text(document, None, place, place)
         return
@@ -106,8 +108,8 @@ def read_instructions(path: Path) -> Iterator[Item | BadRecordError]:
         UserError: the file cannot be read, or is of another form.
     """
     if not is_table(path):
-        raise UserError(f"{path}: instructions come as JSON, JSONL, CSV or TSV")
-    for item in read_records(path, ["instruction", "output"]):
+        raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
+    for item in read_records(path, ["instruction", "output"], ["input"]):
         try:
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
@@ -120,7 +122,7 @@ def read_instructions(path: Path) -> Iterator[Item | BadRecordError]:
 
 def is_table(path: Path) -> bool:
     """Whether a file holds records rather than plain text."""
-    return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv")
+    return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv") or is_library_data(path)
 
 
 def label_name(item: Item, column: str) -> str:
@@ -159,6 +161,25 @@ def _text(item: Item, column: str, may_be_empty: bool = False) -> str:
     return value
 
 
+def _read(path: Path) -> str:
+    """The content of a file, which must be UTF-8.
+
+    Raises:
+        UserError: it is not, or cannot be read.
+    """
+    try:
+        return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start + 1}); {utf8_remedy(path)}"
+        ) from None
+
+
+def utf8_remedy(path: Path | str) -> str:
+    """What to do about a file in another encoding."""
+    return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{Path(path).suffix}"
+
+
 def _documents(text: str) -> list[str]:
     """The documents of a plain text, without those of whitespace alone."""
     text = text.replace("\r\n", "\n")
@@ -176,23 +197,34 @@ def _documents(text: str) -> list[str]:
 # ------------------------------------------------------------------------------- records
 
 
-def read_records(path: Path, columns: list[str]) -> Iterator[Item]:
-    """The records of a JSONL, JSON, CSV or TSV file.
+def read_records(path: Path, columns: list[str], optional: Sequence[str] = ()) -> Iterator[Item]:
+    """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
     Args:
         path: the file.
         columns: that must be there; numbers name those of a CSV or TSV file without a heading.
+        optional: other columns to read from a data set of the library.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
     """
+    if is_library_data(path):
+        names, records = open_records(path)
+        _check_columns(path, columns, names)
+        for number, record in enumerate(records([*columns, *optional]), 1):
+            yield Item(f"{path}: record {number}", f"{path.name}:{number}", record)
+        return
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         yield from _table_rows(path, columns)
         return
     values = _json_values(path) if kind == ".json" else read_json_lines(path)
-    first = True
+    first, told = True, False
     for line, record, problem in values:
+        if first and kind == ".jsonl" and _starts_an_array(path):
+            raise UserError(f"{path}: one JSON array, not one object a line: rename it to .json")
+        if problem is not None and problem.startswith("not UTF-8") and not told:
+            problem, told = f"{problem}; {utf8_remedy(path)}", True
         if problem is None and not isinstance(record, dict):
             record, problem = {}, f"expected an object, got {shown(record)}"
         if problem is None and first:
@@ -202,12 +234,21 @@ def read_records(path: Path, columns: list[str]) -> Iterator[Item]:
         yield Item(place, f"{path.name}:{line}", record if problem is None else {}, problem)
 
 
+def _starts_an_array(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        return handle.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
 def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
     """The elements of a JSON array, numbered from 1."""
+    text = _read(path)
     try:
-        values = parse_json(read_text(path, MOST_BYTES))
+        values = parse_json(text)
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+        hint = ""
+        if text.lstrip().startswith("{"):
+            hint = "; if each line is an object of its own, rename it to .jsonl"
+        raise UserError(f"{path}: {error}{hint}") from None
     if not isinstance(values, list):
         raise UserError(f"{path}: expected one JSON array of records; one object a line is .jsonl")
     for number, value in enumerate(values, 1):
@@ -217,7 +258,7 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
 def _table_rows(path: Path, columns: list[str]) -> Iterator[Item]:
     """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
     csv.field_size_limit(2**31 - 1)
-    text = io.StringIO(read_text(path, MOST_BYTES), newline="")
+    text = io.StringIO(_read(path), newline="")
     if path.suffix.lower() == ".tsv":
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:

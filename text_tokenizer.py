@@ -14,7 +14,6 @@ holds the letters `<CLS_1>` is a review with these letters.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,12 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import UserError
+from input_files import parse_json, read_text, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer.json"
+MOST_BYTES = 2**26  # the largest public ones have 35 MB
 SMALLEST_BPE = 256  # bytes, each a token
+# Ids reach no further than this; the largest vocabularies in use have some 300,000 entries.
+_MOST_IDS = 4_000_000
 # A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
 # purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
 WHITESPACE_MARKS = {
@@ -48,21 +51,36 @@ class TextTokenizer:
 
     Attributes:
         backend: the `tokenizers.Tokenizer`.
-        tokens: the token of each id, 0..n-1; an id that the tokenizer leaves out is
-            `<unused_ID>`, whitespace in a token is written as in `WHITESPACE_MARKS`.
+        tokens: the token of each id, 0..n-1, each once; whitespace in a token is written as in
+            `WHITESPACE_MARKS`, an id that the tokenizer leaves out, or whose token stands
+            before in this spelling, is `<unused_ID>`.
+        first_ids: what the tokenizer puts before each text: `[CLS]`, `<s>`; empty for most.
     """
 
     def __init__(self, backend: Tokenizer):
+        """Take over a `tokenizers.Tokenizer`, which is changed.
+
+        Raises:
+            UserError: its ids reach further than those of any vocabulary.
+        """
         self.backend = backend
         backend.encode_special_tokens = True  # as text: they have no meaning within one
         backend.no_padding()
         backend.no_truncation()
         by_id = {index: token for token, index in backend.get_vocab(True).items()}
+        size = max(by_id, default=-1) + 1
+        if size > _MOST_IDS:
+            raise UserError(f"the tokenizer has an id of {size - 1:,}: no vocabulary is so large")
         marks = str.maketrans(WHITESPACE_MARKS)
-        self.tokens = [
-            by_id.get(index, f"<unused_{index}>").translate(marks)
-            for index in range(max(by_id) + 1)
-        ]
+        written: dict[str, None] = {}
+        for index in range(size):
+            token, more = by_id.get(index, "").translate(marks), ""
+            while not token or token in written:
+                token, more = f"<unused_{index}{more}>", more + "_"
+            written[token] = None
+        self.tokens = list(written)
+        marked, plain = self.encode("a"), self.encode("a", marked=False)
+        self.first_ids = set(marked[:1]) if marked[:1] != plain[:1] else set()
 
     # ---------------------------------------------------------------------------- making
 
@@ -135,11 +153,14 @@ class TextTokenizer:
             special: tokens that get ids after its own where it lacks them.
 
         Raises:
-            UserError: none there, no network, or one that the `tokenizers` library cannot run.
+            UserError: none there, no network, one of token rows, or one that the `tokenizers`
+                library cannot run.
         """
-        folder = Path(name)
-        if (folder / TOKENIZER).is_file():
-            return cls.load(folder / TOKENIZER).with_special(special)
+        path = Path(name) / TOKENIZER
+        if path.is_file():
+            if _is_of_token_rows(path):
+                raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
+            return cls.load(path).with_special(special)
         from hub import hub_errors
 
         with hub_errors(name, "tokenizer"):
@@ -174,10 +195,11 @@ class TextTokenizer:
         """
         from tokenizers import Tokenizer
 
+        text = read_text(path, MOST_BYTES)
         try:
-            return cls(Tokenizer.from_str(path.read_bytes().decode("utf-8")))
+            return cls(Tokenizer.from_str(text))
         except Exception as error:  # the library raises bare Exceptions
-            reason = " ".join(str(error).split())
+            reason = shown(" ".join(str(error).split()))
             raise UserError(f"{path}: not a tokenizer ({reason})") from None
 
     @classmethod
@@ -227,20 +249,27 @@ class TextTokenizer:
         except (TypeError, UnicodeEncodeError):
             raise ValueError("the text has half of a surrogate pair: not valid Unicode") from None
 
+    def count_unknown(self, ids: Sequence[int]) -> int:
+        """How many of `ids` stand for something that the tokenizer does not know."""
+        unknown = getattr(self.backend.model, "unk_token", None)
+        return list(ids).count(self.backend.token_to_id(unknown)) if unknown else 0
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
         text = self.backend.decode(list(ids), skip_special_tokens=True)
-        return _SPACE_IN_CJK.sub("", text)
+        if type(self.backend.decoder).__name__ == "WordPiece":
+            text = _SPACE_IN_CJK.sub("", text)
+        return text
 
 
 def _is_of_token_rows(path: Path) -> bool:
     """Whether a tokenizer.json is the one that `Vocabulary.save_tokenizer` writes for rows."""
     try:
-        written = json.loads(path.read_bytes())
+        written = parse_json(read_text(path, MOST_BYTES))
         return (
             written["model"]["type"] == "WordLevel"
             and written["pre_tokenizer"] == {"type": "WhitespaceSplit"}
             and len(written["added_tokens"]) == len(written["model"]["vocab"])
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return False

@@ -33,8 +33,10 @@ from console import (
     run_command,
     tell,
 )
+from event_files import EventFiles, check_tensorboard
 from input_files import parse_json, read_text
 from run_folder import (
+    EVENT_FILES,
     RunFolder,
     RunLog,
     StopRequestedError,
@@ -153,6 +155,8 @@ def train(settings: TrainSettings) -> TrainResult:
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
         return check_data(settings, folder)
+    if settings.tensorboard:
+        check_tensorboard()
     with folder.locked():
         found, passed_over = None, []
         if settings.resume:
@@ -190,6 +194,7 @@ def train(settings: TrainSettings) -> TrainResult:
                         log.say(f"nothing to go on with in {folder.root}: starting a new run")
                     run.say_plan()
                 write_atomically(folder.settings, to_yaml(settings))
+                run.write_events(found.loop.step if found else None)
                 return run.fit()
             except OSError as error:
                 saved = run.saved_position
@@ -430,6 +435,15 @@ class TrainingRun:
         for line in lines:
             self.log.say(line)
         self.look_at_best_model(exact)
+
+    def write_events(self, resumed_at: int | None = None) -> None:
+        """Have the figures written for TensorBoard as well; a file begun late gets them all."""
+        if not self.settings.tensorboard:
+            return
+        is_first = not any(self.folder.root.glob(EVENT_FILES))
+        self.log.events = EventFiles(self.folder.root, resumed_at)
+        for row in read_metrics(self.folder.metrics) if is_first else ():
+            self.log.events.record(row)
 
     def look_at_best_model(self, exact: bool) -> None:
         """Take account of a best_model that is not the one the checkpoint knows of.

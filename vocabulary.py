@@ -80,7 +80,7 @@ class Vocabulary:
         special = (PAD, UNK, IMG, END_IMG, CLS, EOS)
         self.first_ids = {self.img_id} - {None}
         if tokenizer is not None:
-            self.first_ids.update(tokenizer.encode("")[:1])
+            self.first_ids |= tokenizer.first_ids
         self.special_ids = [self.ids[token] for token in special if token in self.ids]
         matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
         self.labels = [match[1] for _, match in matches if match]
@@ -193,6 +193,7 @@ class Vocabulary:
                 bos_token=end,
                 eos_token=end,
                 clean_up_tokenization_spaces=False,
+                split_special_tokens=True,  # `<EOS>` within a text is five letters
             ).save_pretrained(folder)
             (folder / TOKENIZER).write_text(self.tokenizer.to_json(), encoding="utf-8")
             (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 # Tiny models are faster on one thread, and never wait for a busy core; for subprocesses too.
@@ -37,3 +38,16 @@ def write_rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def text_vocabulary() -> Vocabulary:
+    """Characters of English and Chinese texts, and two labels."""
+    texts = [
+        "The quick brown fox jumps over the lazy dog. 0123456789",
+        "你好 世界,房间很好\n###:IRS",
+    ]
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
+    tokenizer = TextTokenizer.learn_characters(texts, special)
+    tokenizer = tokenizer.with_special(["<CLS_bad>", "<CLS_good>"])
+    return Vocabulary(tokenizer.tokens, tokenizer)

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"console", "instructions"},
     {"input_files"},
-    {"hub"},
+    {"hub", "event_files"},
+    {"datasets_reader"},
     {"text_tokenizer"},
     {"command_line", "run_folder"},
     {
@@ -37,6 +38,7 @@ FLOORS = [
         "training_step",
         "benchmark_peers",
     },
+    {"answers"},
     {"data_report", "evaluation_report", "prepare_text"},
     {"prepare_data", "train_gpt", "inference"},
     {"benchmark"},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from console import UserError
 from dataset import (
@@ -20,6 +21,8 @@ from dataset import (
     parse_row,
     split_rows,
 )
+from instructions import instruction_prompt
+from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 
@@ -836,3 +839,150 @@ def test_batches_for_scoring_hold_every_row_once_longest_first(ragged):
 def test_unknown_label_token_is_never_read_as_unk(vocabulary):
     with pytest.raises(RowError, match="label token '<CLS_dog>' is not in the vocabulary"):
         parse_row({"tokens": "A B <CLS> <CLS_dog> <EOS>"}, vocabulary, "unk")
+
+
+# ---- rows of text --------------------------------------------------------------------
+
+
+def ids_of(vocabulary, text):
+    return vocabulary.tokenizer.encode(text)
+
+
+def test_labelled_text_gets_the_tail(text_vocabulary):
+    row = parse_row({"text": "the fox", "label": "good"}, text_vocabulary)
+    tail = [text_vocabulary.ids[token] for token in ("<CLS>", "<CLS_good>", "<EOS>")]
+    assert row.ids == ids_of(text_vocabulary, "the fox") + tail
+    assert (row.body_length, row.change, row.prompt_length) == (7, "completed", 0)
+    assert text_vocabulary.labels[row.label_class] == "good"
+
+
+def test_text_without_a_label_ends_with_eos_unless_a_label_is_asked(text_vocabulary):
+    ids = ids_of(text_vocabulary, "the fox")
+    row = parse_row({"text": "the fox"}, text_vocabulary)
+    assert row.ids == [*ids, text_vocabulary.eos_id]
+    assert row.body_length == len(ids)
+    assert parse_row({"text": "the fox"}, text_vocabulary, for_label=True).ids == ids
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip))
+def test_no_text_can_pretend_to_be_special_tokens(text_vocabulary, text):
+    for disguise in (text, f"{text} <CLS> <CLS_good> <EOS>", f"<PAD>{text}<PAD>"):
+        row = parse_row({"text": disguise, "label": "bad"}, text_vocabulary)
+        assert row.ids[:-3] == ids_of(text_vocabulary, disguise)
+        assert text_vocabulary.labels[row.label_class] == "bad"
+        assert row.unknown_tokens == row.ids.count(text_vocabulary.unk_id)
+
+
+def test_instruction_reads_as_prompt_answer_and_end(text_vocabulary):
+    record = {"instruction": "Say it.", "input": "fox", "output": "the fox"}
+    row = parse_row(record, text_vocabulary)
+    prompt = ids_of(text_vocabulary, instruction_prompt("Say it.", "fox"))
+    answer = ids_of(text_vocabulary, "the fox")
+    assert row.ids == [*prompt, *answer, text_vocabulary.eos_id]
+    assert (row.prompt_length, row.label_class) == (len(prompt), -1)
+    assert row.body_length == len(prompt) + len(answer)
+
+
+def test_only_the_answer_of_an_instruction_counts(text_vocabulary):
+    rows = dataset_of(
+        text_vocabulary,
+        {"instruction": "Say it.", "output": "fox"},
+        {"text": "the dog"},
+        max_length=100,
+    )
+    assert rows.scored_counts.tolist() == [4, 7]  # f o x <EOS>; all but the first of 8
+    assert rows.target_count == 11
+    indices = np.array([1, 0])
+    _, targets_M, counts_B = rows.shifted(indices)
+    scored_M = rows.scored(indices)
+    assert scored_M[: counts_B[0]].all()
+    found = targets_M[counts_B[0] :][scored_M[counts_B[0] :]].tolist()
+    assert found == [*ids_of(text_vocabulary, "fox"), text_vocabulary.eos_id]
+
+
+@given(st.integers(8, 60), st.sampled_from(["fox", "the quick brown fox jumps"]))
+def test_a_long_instruction_loses_its_beginning_never_its_answer(text_vocabulary, length, output):
+    record = {"instruction": "Say it again.", "output": output}
+    whole = parse_row(record, text_vocabulary)
+    rows = dataset_of(text_vocabulary, record, max_length=length)
+    kept = rows.row(0).tolist()
+    assert kept == whole.ids[-length:]
+    answer = len(whole.ids) - whole.prompt_length
+    assert rows.prompt_lengths_N[0] == max(0, len(kept) - answer)
+    assert rows.scored_counts[0] == min(answer, len(kept) - 1)
+    assert rows.scored(np.array([0])).sum() == rows.scored_counts[0]
+
+
+def test_a_mark_that_a_tokenizer_puts_first_stays_in_a_cut_row():
+    backend = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2, "?": 3}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", "<CLS_x>"]
+    tokenizer = TextTokenizer(backend).with_special(special)
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    rows = dataset_of(vocabulary, {"text": "a " * 20, "label": "x"}, max_length=8)
+    tokens = [vocabulary.tokens[index] for index in rows.row(0)]
+    assert tokens == ["[CLS]", "a", "a", "a", "[SEP]", "<CLS>", "<CLS_x>", "<EOS>"]
+
+
+def test_two_answers_to_one_prompt_stay_together(text_vocabulary):
+    records = [
+        {"instruction": f"Say {number}.", "output": answer}
+        for number in range(8)
+        for answer in ("fox", "dog")
+    ]
+    rows = dataset_of(text_vocabulary, *records, max_length=100)
+    keys = rows.body_keys()
+    assert len(set(keys)) == 8
+    train, held_out = rows.split(0.25, seed=1)
+    assert set(train.body_keys()).isdisjoint(held_out.body_keys())
+    assert len(held_out) == 4
+    assert held_out.has_prompts
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"text": " \n"}, "`text` is empty"),
+        ({"text": 3}, "`text` must be a text, got 3"),
+        ({"text": None}, "no `text`, no `instruction`"),
+        ({}, "no `text`, no `instruction`, no `tokens` and no `input_ids`"),
+        ({"text": "a\ud83d"}, "half of a surrogate pair"),
+        ({"text": "a", "label": "none"}, "the vocabulary has no token"),
+        ({"text": "a", "tokens": "a", "input_ids": [1]}, "both `tokens` and `input_ids`"),
+        ({"instruction": "Say."}, "an instruction without its answer `output`"),
+        ({"instruction": "Say.", "output": ""}, "`output` is empty"),
+        ({"instruction": " ", "output": "a"}, "`instruction` is empty"),
+        ({"instruction": 3, "output": "a"}, "`instruction` must be a text"),
+        ({"instruction": "Say.", "input": [], "output": "a"}, "`input` must be a text"),
+        ({"instruction": "Say.", "output": "a", "label": "bad"}, "takes no `label`"),
+    ],
+)
+def test_a_row_of_text_that_breaks_the_format_is_told(text_vocabulary, record, words):
+    with pytest.raises(RowError) as caught:
+        parse_row(record, text_vocabulary)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("record", [{"text": "a"}, {"instruction": "Say.", "output": "a"}])
+def test_rows_of_text_need_a_tokenizer_beside_the_vocabulary(vocabulary, record):
+    with pytest.raises(RowError, match=r"need the tokenizer.json of `prepare_data.py text`"):
+        parse_row(record, vocabulary)
+
+
+def test_keys_of_a_row_of_tokens_may_be_called_text_and_instruction(text_vocabulary):
+    row = parse_row({"tokens": "f o x", "text": 3, "instruction": "Say."}, text_vocabulary)
+    assert row.ids == ids_of(text_vocabulary, "fox")
+    assert row.prompt_length == 0
+
+
+def test_unknown_characters_are_counted_in_prompt_and_answer(text_vocabulary, write_rows):
+    path = write_rows(
+        {"instruction": "Say \N{GREEK CAPITAL LETTER OMEGA}.", "output": "\u03a9\u03a9 fox"},
+        {"text": "fox \u03a9"},
+    )
+    rows = read(path, text_vocabulary, max_length=100)
+    assert rows.counts.unknown_tokens == 4
+    assert "4 unknown tokens read as <UNK>" in rows.counts.lines()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from sklearn import metrics as sklearn_metrics
 
 from command_line import to_yaml
 from console import UserError
+from dataset import TokenLabelDataset
+from evaluation import score_rows
 from inference import classify, classify_file, evaluate_file, load_trained_model, main
-from model import build_model, read_validation, save_model_folder
+from model import Precision, build_model, read_validation, save_model_folder
 from settings import TrainSettings
 from train_gpt import train
 from vocabulary import Vocabulary
@@ -459,3 +462,37 @@ def test_training_stores_what_it_measured_with_the_weights(random_labels):
             == stored["calibration"]["rows"]
             == report["splits"]["validation"]["rows"]
         )
+
+
+# ------------------------------------------------------------------------------- rows of text
+
+
+def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_vocabulary):
+    records = [
+        {"instruction": "Say fox.", "output": "fox"},
+        {"text": "the quick brown fox"},
+        {"instruction": "Say it.", "input": "the lazy dog", "output": "the dog is lazy"},
+        {"text": "房间很好", "label": "good"},
+    ]
+    dataset = TokenLabelDataset.from_records(records, text_vocabulary, max_length=100)
+    settings = replace(SETTINGS, n_positions=100, max_length=100)
+    model = build_model(settings, text_vocabulary).eval()
+    scores = score_rows(model, dataset, Precision("fp32", "tests"), batch_size=3)
+    total = 0.0
+    for index in range(len(dataset)):
+        prompt = int(dataset.prompt_lengths_N[index])
+        ids = torch.from_numpy(dataset.row(index).astype(np.int64))[None]
+        labels = ids.clone()
+        labels[:, :prompt] = -100
+        count = ids.shape[1] - max(prompt, 1)
+        with torch.no_grad():
+            output = model(ids, labels=labels)
+        assert scores.token_count_N[index] == count
+        assert scores.nll_sum_N[index] == pytest.approx(output.loss.item() * count, rel=1e-5)
+        right = output.logits[0, :-1].argmax(-1) == ids[0, 1:]
+        assert scores.correct_N[index] == int(right[max(prompt, 1) - 1 :].sum())
+        total += output.loss.item() * count
+    tail = np.where(dataset.classes_N >= 0, 3, 1)
+    assert (scores.token_count_N - scores.body_token_count_N).tolist() == tail.tolist()
+    figures = scores.figures(dataset)
+    assert figures["loss"] == pytest.approx(total / dataset.target_count, rel=1e-5)

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from tokenizers import Tokenizer
 
 import dataset
 from console import UserError
 from dataset import TokenLabelDataset
 from row_cache import FOLDER, PROGRAM, RowCache, new_digest
+from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -401,3 +403,31 @@ def test_small_file_is_not_kept_and_a_large_one_is(write_rows, vocabulary, monke
     large = write_rows(*[line] * (SMALLEST_FILE // len(line) + 1), name="large.jsonl")
     read(large, vocabulary)
     assert is_cached(large, vocabulary)
+
+
+def test_rows_of_text_and_their_prompts_are_kept(write_rows, text_vocabulary):
+    rows = write_rows(
+        {"instruction": "Say fox.", "output": "fox"},
+        {"text": "the dog", "label": "good"},
+        {"instruction": "Say a word that is long.", "input": "fox", "output": "the fox"},
+    )
+    first = read(rows, text_vocabulary, max_length=60)
+    again = read_without_parsing(rows, text_vocabulary, max_length=60)
+    assert again.prompt_lengths_N.tolist() == first.prompt_lengths_N.tolist()
+    assert first.prompt_lengths_N[0] > 0 == first.prompt_lengths_N[1]
+    assert again.fingerprint() == first.fingerprint()
+    assert again.has_prompts
+
+
+def test_another_tokenizer_of_the_same_tokens_reads_anew(write_rows, text_vocabulary):
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    rows = write_rows({"text": "The fox"})
+    before = read(rows, text_vocabulary)
+    other = TextTokenizer(Tokenizer.from_str(text_vocabulary.tokenizer.backend.to_str()))
+    other.backend.normalizer = Sequence([Lowercase(), other.backend.normalizer])
+    lower = Vocabulary(other.tokens, other)
+    assert lower == text_vocabulary
+    after = read(rows, lower)
+    assert after.row(0).tolist() != before.row(0).tolist()
+    assert after.row(0).tolist() == [*other.encode("the fox"), lower.eos_id]

@@ -642,3 +642,89 @@ def test_rows_of_another_vocabulary_are_told_as_such(settings, tmp_path):
 def test_settings_made_in_python_are_checked_too(settings):
     with pytest.raises(SettingsError, match="batch_size"):
         train(change(settings, batch_size=0))
+
+
+# ---- TensorBoard ---------------------------------------------------------------------
+
+
+def points_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The scalars of the event files of a folder, as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(point.step, point.value) for point in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def points_of_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The same from metrics.jsonl."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in read_metrics(folder / "metrics.jsonl"):
+        for name, value in row.items():
+            if name not in ("kind", "step") and value is not None:
+                tag = f"{row['kind']}/{name}"
+                found.setdefault(tag, []).append((row["step"], pytest.approx(value, rel=1e-6)))
+    return found
+
+
+@pytest.fixture
+def with_tensorboard():
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+
+
+def test_event_files_hold_the_figures_of_metrics(with_tensorboard, settings):
+    train(change(settings, tensorboard=True))
+    found = points_of(Path(settings.output_dir))
+    assert found == points_of_metrics(Path(settings.output_dir))
+    assert {"train/loss", "train/learning_rate", "validation/label_accuracy"} <= set(found)
+
+
+def test_a_resumed_run_leaves_no_doubled_points(with_tensorboard, settings, monkeypatch):
+    settings = change(settings, tensorboard=True, checkpoint_steps=5, log_steps=1, num_epochs=4)
+    update = TrainingRun.update
+    crash_at = iter((8, 13))
+
+    def crash(self, batches, limit):
+        if self.state.step == limit:
+            raise RuntimeError("killed")
+        update(self, batches)
+
+    for limit in crash_at:
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingRun, "update", lambda *args, at=limit: crash(*args, at))
+            with pytest.raises(RuntimeError, match="killed"):
+                train(change(settings, resume=True))
+        found = points_of(Path(settings.output_dir))["train/loss"]
+        assert [step for step, _ in found] == list(range(1, limit + 1))
+        time.sleep(1.1)  # TensorBoard reads files in the order of their names: by the second
+    train(change(settings, resume=True))
+    found = points_of(Path(settings.output_dir))
+    assert found == points_of_metrics(Path(settings.output_dir))
+    steps = [step for step, _ in found["train/loss"]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > 13
+
+
+def test_event_files_that_begin_late_have_the_earlier_points(with_tensorboard, settings):
+    train(settings)
+    assert not list(Path(settings.output_dir).glob("events.*"))
+    train(change(settings, resume=True, tensorboard=True, num_epochs=3))
+    folder = Path(settings.output_dir)
+    assert points_of(folder) == points_of_metrics(folder)
+
+
+def test_overwrite_deletes_the_event_files(with_tensorboard, settings):
+    train(change(settings, tensorboard=True))
+    train(change(settings, overwrite=True))
+    assert not list(Path(settings.output_dir).glob("events.*"))
+
+
+def test_missing_tensorboard_is_told_before_anything_is_touched(settings, monkeypatch):
+    train(settings)
+    before = sorted(Path(settings.output_dir).rglob("*"))
+    monkeypatch.setattr("event_files.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-tensorboard.txt$"):
+        train(change(settings, tensorboard=True, overwrite=True))
+    assert sorted(Path(settings.output_dir).rglob("*")) == before

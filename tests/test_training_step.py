@@ -274,3 +274,54 @@ def test_only_a_long_run_on_a_gpu_is_compiled(rows):
     assert not compiles(long, cpu, model, rows)
     assert not compiles(SETTINGS, gpu, model, rows)
     assert not compiles(replace(long, compile="off"), gpu, model, rows)
+
+
+# ---- rows of text --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_rows(text_vocabulary) -> TokenLabelDataset:
+    """Instructions, long texts and labelled texts beside one another."""
+    records = [
+        {"instruction": "Say fox.", "output": "fox"},
+        {"text": "the quick brown fox jumps over the lazy dog"},
+        {"instruction": "Say it.", "input": "the dog is lazy", "output": "the lazy dog is it"},
+        {"text": "房间很好", "label": "good"},
+        {"instruction": "好世界", "output": "你好 世界"},
+    ]
+    return TokenLabelDataset.from_records(records, text_vocabulary, max_length=100)
+
+
+def transformers_loss(model, rows: TokenLabelDataset, indices: list[int]) -> torch.Tensor:
+    """The loss of transformers for a padded batch, prompts and padding marked by -100."""
+    longest = max(int(rows.lengths_N[index]) for index in indices)
+    ids = torch.full((len(indices), longest), rows.vocabulary.pad_id)
+    labels = torch.full_like(ids, -100)
+    for place, index in enumerate(indices):
+        row = torch.from_numpy(rows.row(index).astype(np.int64))
+        ids[place, : len(row)] = row
+        labels[place, rows.prompt_lengths_N[index] : len(row)] = row[rows.prompt_lengths_N[index] :]
+    return model(ids, attention_mask=(ids != rows.vocabulary.pad_id).long(), labels=labels).loss
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("indices", [[0], [0, 2, 4], [0, 1, 2, 3, 4]])
+def test_prompts_are_read_but_not_learned(kind, text_rows, indices):
+    settings = replace(SETTINGS, label_loss_weight=1.0)
+    model = build_model(settings, text_rows.vocabulary).train()
+    expected = transformers_loss(model, text_rows, indices)
+    expected.backward()
+    nll, found = gradients(make(kind, text_rows, settings), [np.array(indices)])
+    assert nll / text_rows.scored_counts[indices].sum() == pytest.approx(expected.item(), rel=1e-5)
+    assert_close(found, [parameter.grad for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_prompts_do_not_count_in_accumulated_gradients(kind, text_rows):
+    settings = replace(SETTINGS, label_loss_weight=3.0)
+    indices = np.arange(5)
+    step = make(kind, text_rows, settings)
+    nll, whole = gradients(step, [indices])
+    parts_nll, parts = gradients(step, [indices[:1], indices[1:3], indices[3:]])
+    assert parts_nll == pytest.approx(nll, rel=1e-5)
+    assert_close(parts, whole)

@@ -1,0 +1,396 @@
+"""Texts and instructions to rows: splits without repeats, windows, tokenizers, mistakes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console import SettingsError, UserError
+from dataset import TokenLabelDataset
+from instructions import instruction_prompt
+from prepare_data import main
+from prepare_text import _document_rows, prepare_instructions, prepare_text
+from prepared_folder import FILES
+from settings import InstructionsSettings, TextSettings
+from text_files import Text
+from text_tokenizer import TextTokenizer
+from vocabulary import Vocabulary
+
+SIDES = ("train.jsonl", "val.jsonl", "test.jsonl")
+
+
+def lines_of(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_jsonl(path: Path, records: list[dict]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def rows_of(folder: Path, name: str, max_length: int = 1024) -> TokenLabelDataset:
+    vocabulary = Vocabulary.load(folder / "vocab.json")
+    return TokenLabelDataset.read(folder / name, vocabulary, max_length=max_length)
+
+
+@pytest.fixture
+def reviews(tmp_path) -> TextSettings:
+    """60 texts of two labels; ten texts stand twice."""
+    records = [
+        {"text": f"room {number} was {'fine' if number % 2 else 'bad'}", "label": number % 2}
+        for number in [*range(50), *range(10)]
+    ]
+    path = write_jsonl(tmp_path / "reviews.jsonl", records)
+    return TextSettings(
+        input=(path,), label_column="label", tokenizer="chars", output_dir=str(tmp_path / "out")
+    )
+
+
+@pytest.fixture
+def orders(tmp_path) -> InstructionsSettings:
+    """40 instructions; five stand twice, with another answer each time."""
+    records = [
+        {"instruction": f"Count to {number}.", "input": "", "output": f"{number}{'!' * (i > 39)}"}
+        for i, number in enumerate([*range(40), *range(5)])
+    ]
+    path = write_jsonl(tmp_path / "orders.jsonl", records)
+    return InstructionsSettings(
+        input=(path,), tokenizer="chars", output_dir=str(tmp_path / "out"), validation_fraction=0.1
+    )
+
+
+# ---- windows of long texts -----------------------------------------------------------
+
+
+CHARACTERS = TextTokenizer.learn_characters(["abc"], ("<PAD>", "<UNK>", "<CLS>", "<EOS>"))
+LETTERS = Vocabulary(CHARACTERS.tokens, CHARACTERS)
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=5), st.integers(8, 12))
+def test_every_token_but_the_first_of_a_text_is_predicted_once(texts, length):
+    documents = [Text(text, None, f"{i}", f"{i}") for i, text in enumerate(texts)]
+    rows = list(_document_rows(documents, LETTERS, length, None))
+    predicted = {f"{i}": [] for i in range(len(texts))}
+    for row in rows:
+        assert 2 <= len(row["input_ids"]) <= length
+        predicted[row["meta"]["source"]] += row["input_ids"][1:]
+    for number, text in enumerate(texts):
+        whole = [*CHARACTERS.encode(text), LETTERS.eos_id]
+        assert predicted[f"{number}"] == whole[1:]
+        first = next(row for row in rows if row["meta"]["source"] == f"{number}")
+        assert first["input_ids"][0] == whole[0]
+
+
+@given(st.text("abc", min_size=1, max_size=60), st.integers(8, 12), st.integers(1, 7))
+def test_with_a_stride_every_window_is_a_part_of_the_text_and_none_is_left_out(
+    text, length, stride
+):
+    whole = [*CHARACTERS.encode(text), LETTERS.eos_id]
+    seen = np.zeros(len(whole), int)
+    for row in _document_rows([Text(text, None, "", "a")], LETTERS, length, stride):
+        start = row["meta"]["start"]
+        assert start % stride == 0
+        assert row["input_ids"] == whole[start : start + length]
+        seen[start : start + len(row["input_ids"])] += 1
+    assert seen.all()
+
+
+def test_a_stride_shows_more_of_the_training_text_alone(tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("abcdefgh " * 200)
+    settings = TextSettings(
+        input=(str(path),), tokenizer="chars", max_length=33, output_dir=str(tmp_path / "out")
+    )
+    plain = prepare_text(settings)
+    dense = prepare_text(replace(settings, stride=8))
+    assert dense["train"]["rows"] > 3 * plain["train"]["rows"]
+    for side in ("validation", "test"):
+        assert dense[side] == plain[side]
+    for side in ("train", "validation", "test"):
+        characters = {"train": 1440, "validation": 180, "test": 180}[side]
+        name = SIDES[("train", "validation", "test").index(side)]
+        if side != "train":
+            # All characters and the end are predicted, the first character is not.
+            assert rows_of(tmp_path / "out", name).target_count == characters
+
+
+def test_the_last_part_of_a_long_text_is_held_out_in_order(tmp_path):
+    path = tmp_path / "long.txt"
+    text = "".join(chr(ord("a") + number % 26) for number in range(1000))
+    path.write_text(text)
+    settings = TextSettings(
+        input=(str(path),), tokenizer="chars", max_length=1025, output_dir=str(tmp_path / "out")
+    )
+    prepare_text(settings)
+    vocabulary = Vocabulary.load(tmp_path / "out" / "vocab.json")
+    parts = []
+    for name in SIDES:
+        (row,) = lines_of(tmp_path / "out" / name)
+        assert row["input_ids"][-1] == vocabulary.eos_id
+        parts.append(vocabulary.tokenizer.decode(row["input_ids"]))
+    assert "".join(parts) == text
+    assert [len(part) for part in parts] == [800, 100, 100]
+
+
+def test_many_documents_are_held_out_whole(tmp_path):
+    path = tmp_path / "many.txt"
+    path.write_text("\n<|endoftext|>\n".join(f"document {number}" for number in range(40)))
+    settings = TextSettings(input=(str(path),), tokenizer="chars", output_dir=str(tmp_path / "out"))
+    prepare_text(settings)
+    vocabulary = Vocabulary.load(tmp_path / "out" / "vocab.json")
+    found = [
+        vocabulary.tokenizer.decode(row["input_ids"]).strip()
+        for name in SIDES
+        for row in lines_of(tmp_path / "out" / name)
+    ]
+    assert sorted(found) == sorted(f"document {number}" for number in range(40))
+    assert len(lines_of(tmp_path / "out" / "test.jsonl")) == 4
+
+
+# ---- texts with labels ---------------------------------------------------------------
+
+
+def test_no_text_stands_on_two_sides_and_repeats_leave(reviews):
+    summary = prepare_text(reviews)
+    folder = Path(reviews.output_dir)
+    sides = [{row["text"] for row in lines_of(folder / name)} for name in SIDES]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 50
+    assert summary["train"]["rows"] + summary["validation"]["rows"] == len(sides[0] | sides[1])
+    assert summary["labels"] == ["0", "1"]
+    for name in SIDES:
+        labels = [row["label"] for row in lines_of(folder / name)]
+        assert set(labels) == {"0", "1"}
+
+
+def test_summary_counts_what_training_reads(reviews):
+    summary = prepare_text(reviews)
+    for name, side in zip(SIDES, ("train", "validation", "test"), strict=True):
+        rows = rows_of(Path(reviews.output_dir), name)
+        assert summary[side]["tokens"] == rows.lengths_N.sum()
+        assert summary[side]["rows"] == summary[side]["labelled"] == len(rows)
+    assert summary["train"]["unknown_tokens"] == 0
+
+
+def test_the_tokenizer_is_learned_from_training_rows_alone(reviews, tmp_path):
+    own = write_jsonl(tmp_path / "own.jsonl", [{"text": "Ω room", "label": 1}])
+    summary = prepare_text(replace(reviews, test_input=(own,)))
+    assert "Ω" not in Vocabulary.load(Path(reviews.output_dir) / "vocab.json").ids
+    assert summary["test"] == {"rows": 1, "labelled": 1, "tokens": 9, "unknown_tokens": 1}
+
+
+def test_training_texts_that_stand_in_own_test_files_are_left_out(reviews, tmp_path):
+    repeated = [{"text": f" room {number} was bad\n", "label": 0} for number in (20, 22)]
+    own = write_jsonl(tmp_path / "own.jsonl", repeated)
+    summary = prepare_text(replace(reviews, test_input=(own,)))
+    folder = Path(reviews.output_dir)
+    learned = {row["text"] for name in SIDES[:2] for row in lines_of(folder / name)}
+    assert learned.isdisjoint({"room 20 was bad", "room 22 was bad"})
+    assert len(learned) == 48
+    assert any("left out" in note for note in summary["notes"])
+
+
+def test_same_seed_same_files_another_seed_another_split(reviews):
+    def texts() -> list[str]:
+        return [row["text"] for row in lines_of(Path(reviews.output_dir) / "test.jsonl")]
+
+    prepare_text(reviews)
+    first = texts()
+    prepare_text(reviews)
+    assert texts() == first
+    prepare_text(replace(reviews, seed=7))
+    assert texts() != first
+
+
+@pytest.mark.parametrize("name", ["chars", "bpe"])
+def test_size_of_the_vocabulary_is_kept(reviews, name):
+    size = 20 if name == "chars" else 300
+    summary = prepare_text(replace(reviews, tokenizer=name, vocab_size=size))
+    assert summary["vocabulary_size"] <= size
+    if name == "chars":
+        assert summary["vocabulary_size"] == 20
+        assert summary["train"]["unknown_tokens"] > 0
+
+
+def test_a_folder_that_was_prepared_is_a_tokenizer_for_other_texts(reviews, tmp_path):
+    prepare_text(reviews)
+    before = Vocabulary.load(Path(reviews.output_dir) / "vocab.json")
+    other = replace(reviews, tokenizer=reviews.output_dir, output_dir=str(tmp_path / "other"))
+    prepare_text(other)
+    assert Vocabulary.load(tmp_path / "other" / "vocab.json").tokens == before.tokens
+    assert rows_of(tmp_path / "other", "test.jsonl").counts.unknown_tokens == 0
+
+
+def test_bad_records_are_skipped_where_asked_for_and_told(reviews, tmp_path):
+    path = Path(reviews.input[0])
+    path.write_text(path.read_text() + '{"text": "", "label": 1}\n{"text": "a"}\n')
+    with pytest.raises(UserError, match=r":61: `text` is empty\n.*:62: no label") as caught:
+        prepare_text(reviews)
+    assert str(caught.value).splitlines()[-1].endswith("--on_bad_row skip")
+    summary = prepare_text(replace(reviews, on_bad_row="skip"))
+    assert any("2 bad records skipped" in note for note in summary["notes"])
+
+
+# ---- instructions --------------------------------------------------------------------
+
+
+def test_no_prompt_stands_on_two_sides(orders):
+    prepare_instructions(orders)
+    folder = Path(orders.output_dir)
+    sides = [{row["instruction"] for row in lines_of(folder / name)} for name in SIDES]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 40
+
+
+def test_rows_of_instructions_read_as_prompt_and_answer(orders):
+    summary = prepare_instructions(orders)
+    folder = Path(orders.output_dir)
+    for name, side in zip(SIDES, ("train", "validation", "test"), strict=True):
+        rows, written = rows_of(folder, name), lines_of(folder / name)
+        tokenizer = rows.vocabulary.tokenizer
+        assert summary[side]["tokens"] == rows.lengths_N.sum()
+        for index, record in enumerate(written):
+            ids = rows.row(index).tolist()
+            prompt = ids[: rows.prompt_lengths_N[index]]
+            assert tokenizer.decode(prompt) == instruction_prompt(record["instruction"])
+            assert tokenizer.decode(ids[len(prompt) :]) == record["output"]
+            assert ids[-1] == rows.vocabulary.eos_id
+
+
+def test_shares_in_order(orders):
+    prepare_instructions(replace(orders, in_order=True, validation_fraction=0.05))
+    folder = Path(orders.output_dir)
+    sources = [
+        [int(row["meta"]["source"].split(":")[1]) for row in lines_of(folder / name)]
+        for name in SIDES
+    ]
+    flat = [line for side in sources for line in side]
+    assert flat == sorted(flat)
+    assert sources[2] == [41, 42, 43, 44, 45][-len(sources[2]) :]
+
+
+# ---- mistakes ------------------------------------------------------------------------
+
+
+def told(*words: str) -> str:
+    with pytest.raises((UserError, SettingsError)) as caught:
+        main([str(word) for word in words])
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "prepared.json"])
+def test_a_folder_of_other_data_is_left_alone(reviews, tmp_path, name):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is there already and was not made by this"):
+        prepare_text(replace(reviews, output_dir=str(foreign)))
+    assert [path.name for path in foreign.iterdir()] == [name]
+    assert (foreign / name).read_text() == "mine"
+
+
+def test_an_input_is_never_overwritten(reviews, tmp_path):
+    prepare_text(reviews)
+    path = Path(reviews.output_dir) / "train.jsonl"
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match="would be overwritten"):
+        prepare_text(replace(reviews, input=(str(path),)))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "<|endoftext|>\n"])
+def test_a_file_without_text_is_told(tmp_path, content):
+    path = tmp_path / "a.txt"
+    path.write_text(content)
+    assert (
+        told("text", "--input", path, "--output_dir", tmp_path / "out") == f"{path}: nothing in it"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_record_is_too_few(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "one", "label": "a"}])
+    text = told("text", "--input", path, "--label_column", "label", "--output_dir", tmp_path / "o")
+    assert "nothing is left for" in text
+    assert "\n" not in text
+
+
+def test_a_heading_read_as_a_record_is_told(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
+    by_number = ("--text_column", "1", "--label_column", "2", "--output_dir", tmp_path / "out")
+    text = told("text", "--input", path, *by_number)
+    assert text.startswith(
+        f"{path}:1: no other line has the label label: if this line is a heading"
+    )
+    path.write_text("text 40,1\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
+    assert main(["text", "--input", str(path), *map(str, by_number)]) == 0
+
+
+def test_a_mistyped_tokenizer_names_the_near_one(reviews, monkeypatch):
+    import hub
+
+    def no_network(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(hub.urllib.request, "urlopen", no_network)
+    for name, near in (("char", "chars"), ("bpee", "bpe")):
+        with pytest.raises(UserError, match=rf"^{name}: .*no network.*did you mean {near}\?$"):
+            prepare_text(replace(reviews, tokenizer=name))
+
+
+def test_the_tokenizer_is_looked_for_before_any_file_is_read(reviews, tmp_path):
+    missing = replace(reviews, tokenizer=str(tmp_path / "none"), input=(str(tmp_path / "no.txt"),))
+    with pytest.raises(UserError, match=r"none: no such folder"):
+        prepare_text(missing)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--vocab_size", "10000000000"), "out of range"),
+        (("--vocab_size", "100"), "--vocab_size 100 is too small: 256 bytes"),
+        (("--text_column", "txt"), "no column 'txt'; there is text, label"),
+        (("--stride", "300"), "--stride must be below --max_length"),
+        (("--test_fraction", "0.6", "--validation_fraction", "0.5"), "nothing to learn from"),
+    ],
+)
+def test_a_wrong_value_is_told(reviews, flags, words):
+    text = told("text", "--input", *reviews.input, "--output_dir", reviews.output_dir, *flags)
+    assert words in text
+    assert "\n" not in text
+    assert not Path(reviews.output_dir).exists()
+
+
+def test_a_file_of_bad_records_alone_is_told_in_one_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"text": "你好", "label": "a"}\n'.encode("gbk") * 30)
+    text = told("text", "--input", path, "--label_column", "label", "--output_dir", tmp_path / "o")
+    assert text.startswith(f"not one of 30 records can be used, the first: {path}:1: not UTF-8")
+    assert "iconv" in text
+    assert "\n" not in text
+
+
+def test_an_error_leaves_an_earlier_preparation_as_it_was(reviews, tmp_path):
+    prepare_text(reviews)
+    folder = Path(reviews.output_dir)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    Path(reviews.input[0]).write_text('{"text": "a"}\n')
+    with pytest.raises(UserError):
+        prepare_text(reviews)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_files_of_another_kind_of_preparation_leave(reviews, orders):
+    prepare_text(reviews)
+    prepare_instructions(replace(orders, validation_fraction=0.0))
+    folder = Path(orders.output_dir)
+    assert not (folder / "val.jsonl").exists()
+    assert "instruction" in lines_of(folder / "train.jsonl")[0]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["train.jsonl", "test.jsonl", "vocab.json", "tokenizer.json", "prepared.json"]
+    )
