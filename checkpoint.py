@@ -39,7 +39,7 @@ def save_checkpoint(
     Args:
         folder: the run's `checkpoints` folder.
         step: updates done so far; names the checkpoint.
-        model: its parameters are stored.
+        model: its parameters are stored; of one with adapters, those that are trained.
         optimizers: each parameter belongs to exactly one of them.
         scaler: the loss scaler of fp16 (a disabled one stores nothing).
         state: JSON values that the training loop wants back.
@@ -52,7 +52,7 @@ def save_checkpoint(
     if target.exists():
         shutil.rmtree(target)
     with atomic_folder(target) as new:
-        weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
+        weights = {n: p.detach().cpu().contiguous() for n, p in _stored(model).items()}
         save_file(weights, new / _MODEL)
         save_file(_training_tensors(model, optimizers), new / _TRAINING)
         document = {
@@ -98,7 +98,7 @@ def load_checkpoint(
     from safetensors.torch import load_file
 
     weights, training = load_file(path / _MODEL), load_file(path / _TRAINING)
-    parameters = dict(model.named_parameters())
+    parameters = _stored(model)
     if {n: t.shape for n, t in weights.items()} != {n: p.shape for n, p in parameters.items()}:
         raise UserError(f"{path}: the checkpoint belongs to a model of another shape")
     with torch.no_grad():
@@ -116,6 +116,14 @@ def load_checkpoint(
     scaler_state = json.loads((path / _STATE).read_text(encoding="utf-8"))["scaler"]
     if scaler_state:
         scaler.load_state_dict(scaler_state)
+
+
+def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a checkpoint holds, by name: the base of an adapter is read again."""
+    parameters = dict(model.named_parameters())
+    if any(".lora_A." in name for name in parameters):
+        return {name: p for name, p in parameters.items() if p.requires_grad}
+    return parameters
 
 
 def _owners(
@@ -138,6 +146,8 @@ def _training_tensors(
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     owner = _owners(optimizers)
     for name, parameter in model.named_parameters():
+        if parameter not in owner:
+            continue
         for key, value in owner[parameter].state[parameter].items():
             tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
     return tensors

@@ -91,7 +91,8 @@ def read_settings(
 
     Args:
         settings_class: dataclass whose fields were made by `option`; its method
-            `contradictions()` names values that do not fit together.
+            `contradictions()` names values that do not fit together, and
+            `flag_contradictions(flags, values)`, if it has one, flags that the others forbid.
         argv: the command line without the program's name.
         prog, description, epilog: for `--help`, which prints and leaves with 0.
         default_config: the YAML file read where `--config` names no other; the class then
@@ -109,6 +110,8 @@ def read_settings(
             values = read_config_file(settings_class, config, mistakes)
         elif given.get("config"):
             mistakes.append(("config", f"--config {config}: no such file"))
+    if hasattr(settings_class, "flag_contradictions"):
+        mistakes += settings_class.flag_contradictions(given.keys(), {**values, **given})
     return build_settings(settings_class, {**values, **given}, mistakes)
 
 

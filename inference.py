@@ -189,7 +189,7 @@ def generate(
     """
     import torch
 
-    from generation import Decoder, Sampling, generate_tokens
+    from generation import Sampling, generate_tokens, make_decoder
 
     vocabulary = trained.vocabulary
     if prompt is None:
@@ -211,7 +211,7 @@ def generate(
             f"of at most {trained.max_length} tokens"
         )
     sampling = Sampling(greedy, temperature, top_k, top_p)
-    decoder = Decoder(trained.model, trained.precision.dtype)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
     generator = torch.Generator().manual_seed(seed)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}

@@ -10,9 +10,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ from torch.nn.functional import scaled_dot_product_attention
 import blocks
 from blocks import PackedRows
 from console import UserError
+from lora import ADAPTER_WEIGHTS, Adapter, add_adapter, is_adapter_folder, load_adapter
+from pretrained import (
+    build_from_config,
+    config_of,
+    load_checkpoint_model,
+    model_class_of,
+    positions_of,
+    quiet,
+    refuse_pickles,
+)
 from run_folder import atomic_folder, remove_leftovers
 from settings import TrainSettings, load_train_settings
 from vocabulary import Vocabulary
@@ -36,7 +47,6 @@ WEIGHTS, CONFIG, SETTINGS, CODEBOOK = (
     "codebook.npz",
 )
 _VALIDATION = "validation"  # key in the header of WEIGHTS
-_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 # ------------------------------------------------------------------------------- hardware
@@ -163,6 +173,83 @@ def build_model(
     return model
 
 
+@dataclass(frozen=True)
+class StartingModel:
+    """What a run begins with.
+
+    Attributes:
+        model: the model, its weights fresh or pretrained.
+        adapter: what of it is trained; None where all of it is.
+        belongs_to: facts by name that a checkpoint of the run depends on.
+    """
+
+    model: torch.nn.Module
+    adapter: Adapter | None
+    belongs_to: dict[str, str]
+
+
+def starting_model(
+    settings: TrainSettings,
+    vocabulary: Vocabulary,
+    embeddings: Callable[[], Mapping[str, np.ndarray]],
+    stored_config: Mapping[str, Any] | None,
+    say: Callable[[str], None],
+) -> StartingModel:
+    """The model of a run, as its settings say: from scratch, pretrained, or with adapters.
+
+    Args:
+        settings: of the run; where `init_from` is given its shape is the checkpoint's already.
+        vocabulary: its tokens.
+        embeddings: gives what `build_model` takes; asked only for a model from scratch.
+        stored_config: the configuration in a checkpoint of the run whose weights will be put
+            back, so that what it began from is needed no more; None for a new run.
+        say: called with each line for a person.
+
+    Raises:
+        UserError: a pretrained model cannot be loaded.
+    """
+    adapter, belongs_to = None, {}
+    if settings.init_from is None:
+        model = build_model(settings, vocabulary, embeddings())
+    elif stored_config is not None and not settings.lora_rank:
+        model = build_from_config(stored_config, settings, vocabulary)
+    else:
+        start = load_checkpoint_model(settings, vocabulary, say)
+        model = start.model
+        if settings.lora_rank:
+            adapter = add_adapter(start, settings, say)
+            belongs_to["the base model (init_from)"] = start.fingerprint
+    if settings.gradient_checkpointing:
+        recompute_blocks(model)
+    return StartingModel(model, adapter, belongs_to)
+
+
+def recompute_blocks(model: torch.nn.Module) -> None:
+    """Have a block keep only its input in training and compute its inside again for the gradient.
+
+    Raises:
+        UserError: the model has no blocks that transformers could do that with.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    # As transformers' own method does, without its hooks on the embeddings, which the
+    # non-reentrant kind does not need.
+    recomputing = [
+        module for module in model.modules() if hasattr(module, "gradient_checkpointing")
+    ]
+    if not recomputing:
+        raise UserError(f"gradient_checkpointing: a {model.config.model_type} model cannot do that")
+    for module in recomputing:
+        module.gradient_checkpointing = True
+        module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def linear_head(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight V x n_embd and bias of the map from last hidden states to logits."""
+    head = model.get_output_embeddings()
+    return head.weight, getattr(head, "bias", None)
+
+
 def count_parameters(model: torch.nn.Module) -> int:
     """Parameters of a model, tied ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -200,30 +287,39 @@ def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch
     """Last hidden states of rows that begin at the first column, B x T x n_embd.
 
     transformers' own modules, called without its masks and cache: those take the time of many
-    small kernels, and differ while a CUDA graph is recorded.
+    small kernels, and differ while a CUDA graph is recorded. Other models than GPT-2 go through
+    transformers altogether.
     """
-    B, T = ids_BxT.shape
+    if not blocks.is_gpt2(model):
+        return model.base_model(ids_BxT, use_cache=False).last_hidden_state
+    T = ids_BxT.shape[1]
     transformer = model.transformer
     positions_T = torch.arange(T, device=ids_BxT.device)
     x_BxTxE = transformer.drop(transformer.wte(ids_BxT) + transformer.wpe(positions_T))
     for block in transformer.h:
-        attention = block.attn
-        qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
-        q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
-            B, T, 3, attention.num_heads, attention.head_dim
-        ).permute(2, 0, 3, 1, 4)
-        attended_BxHxTxD = scaled_dot_product_attention(
-            q_BxHxTxD,
-            k_BxHxTxD,
-            v_BxHxTxD,
-            is_causal=True,
-            dropout_p=attention.attn_dropout.p if model.training else 0.0,
-            scale=attention.scaling,
-        )
-        attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
-        x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
-        x_BxTxE = x_BxTxE + block.mlp(block.ln_2(x_BxTxE))
+        x_BxTxE = blocks.maybe_recomputed(model, _through_modules, block, x_BxTxE)
     return transformer.ln_f(x_BxTxE)
+
+
+def _through_modules(block: torch.nn.Module, x_BxTxE: torch.Tensor) -> torch.Tensor:
+    """A GPT-2 block by its own modules."""
+    B, T, _ = x_BxTxE.shape
+    attention = block.attn
+    qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
+    q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
+        B, T, 3, attention.num_heads, attention.head_dim
+    ).permute(2, 0, 3, 1, 4)
+    attended_BxHxTxD = scaled_dot_product_attention(
+        q_BxHxTxD,
+        k_BxHxTxD,
+        v_BxHxTxD,
+        is_causal=True,
+        dropout_p=attention.attn_dropout.p if block.training else 0.0,
+        scale=attention.scaling,
+    )
+    attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
+    x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
+    return x_BxTxE + block.mlp(block.ln_2(x_BxTxE))
 
 
 # ------------------------------------------------------------------------------- saving
@@ -236,6 +332,7 @@ def save_model_folder(
     settings_yaml: str,
     codebook: Path | None,
     validation: dict[str, Any] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Write a model folder that transformers loads, or bring an existing one up to date.
 
@@ -243,7 +340,7 @@ def save_model_folder(
     they are replaced by one rename, so that a reader never meets a half-written model.
 
     Args:
-        model: the GPT2LMHeadModel; its fp32 weights are written.
+        model: its fp32 weights are written.
         folder: where to.
         vocabulary: its tokenizer goes along.
         settings_yaml: the resolved settings; max_length is read from them again.
@@ -251,37 +348,59 @@ def save_model_folder(
         validation: what was measured with these weights on the validation rows, the calibration
             of their confidence included. It is written into the header of the weights' own
             file, so that it can never belong to other weights.
+        adapter: written in place of the model, whose base stays where it is.
     """
     remove_leftovers(folder.parent)
+    weights = WEIGHTS if adapter is None else ADAPTER_WEIGHTS
     if not folder.exists():
         with atomic_folder(folder) as new:
-            model.config.architectures = [type(model).__name__]
-            model.config.dtype = torch.float32
-            model.config.save_pretrained(new)
-            model.generation_config.save_pretrained(new)
-            _save_weights(model, new / WEIGHTS, validation)
+            if adapter is None:
+                model.config.architectures = [type(model).__name__]
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(new)
+                model.generation_config.save_pretrained(new)
+            else:
+                adapter.save_config(new)
+            _save_weights(model, new / weights, validation, adapter)
             vocabulary.save_tokenizer(new)
             (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
         return
-    temporary = folder / f".{WEIGHTS}.tmp"
-    _save_weights(model, temporary, validation)
+    temporary = folder / f".{weights}.tmp"
+    _save_weights(model, temporary, validation, adapter)
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
-    os.replace(temporary, folder / WEIGHTS)
+    os.replace(temporary, folder / weights)
 
 
-def _save_weights(model: torch.nn.Module, path: Path, validation: dict[str, Any] | None) -> None:
-    """Write the weights as save_pretrained would: fp32, the tied head left out."""
+def _save_weights(
+    model: torch.nn.Module,
+    path: Path,
+    validation: dict[str, Any] | None,
+    adapter: Adapter | None,
+) -> None:
+    """Write the weights as save_pretrained would: fp32, a tied head left out."""
     from safetensors.torch import save_file
 
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    del state["lm_head.weight"]  # tied to transformer.wte.weight
-    metadata = {"format": "pt"}
+    if adapter is not None:
+        state, metadata = adapter.state(), adapter.header()
+    else:
+        state, metadata = _state_of(model), {"format": "pt"}
     if validation is not None:
         metadata[_VALIDATION] = json.dumps(validation)
     save_file(state, path, metadata=metadata)
+
+
+def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model by name; those that are tied once, under their first name."""
+    state: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach().contiguous()
+    return state
 
 
 # ------------------------------------------------------------------------------- loading
@@ -292,7 +411,7 @@ class TrainedModel:
     """A model folder in memory, ready to use.
 
     Attributes:
-        model: GPT2LMHeadModel in evaluation mode on `device`.
+        model: in evaluation mode on `device`; an adapter is merged into its base.
         vocabulary: its vocabulary.
         settings: what it was trained with.
         device, precision: where and how it computes.
@@ -336,20 +455,22 @@ def load_trained_model(
             f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
             f"folder with --model_path"
         )
-    if not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
+    is_adapter = is_adapter_folder(folder)
+    if not is_adapter and not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
     settings = load_train_settings(_existing(folder / SETTINGS))
-    model = _load_model(folder)
+    model = load_adapter(folder, settings, vocabulary) if is_adapter else _load_model(folder)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
             f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
             f"{model.config.vocab_size}: the files belong to different models"
         )
-    if settings.max_length > model.config.n_positions:
+    positions = positions_of(model.config)
+    if positions is not None and settings.max_length > positions:
         raise UserError(
             f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
-            f"{model.config.n_positions} positions: the files belong to different models"
+            f"{positions} positions: the files belong to different models"
         )
     codebook_path = folder / CODEBOOK
     target = choose_device(device)
@@ -373,7 +494,7 @@ def read_validation(folder: Path) -> dict[str, Any]:
     """
     from safetensors import safe_open
 
-    path = _existing(folder / WEIGHTS)
+    path = _existing(folder / (ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS))
     with safe_open(path, framework="pt") as handle:
         text = (handle.metadata() or {}).get(_VALIDATION, "{}")
     try:
@@ -388,33 +509,30 @@ def read_validation(folder: Path) -> dict[str, Any]:
 
 
 def _load_model(folder: Path) -> torch.nn.Module:
-    """The GPT2LMHeadModel of a folder, from config.json and safetensors alone."""
+    """The causal model of a folder, from config.json and safetensors alone."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from transformers import GPT2Config, GPT2LMHeadModel
 
     try:
         values = json.loads(_existing(folder / CONFIG).read_text(encoding="utf-8"))
-        config = GPT2Config(**values)
+        config = config_of(values)
+        model_class = model_class_of(config)
         with torch.device("meta"):
-            model = GPT2LMHeadModel(config)
+            model = model_class(config)
     except UserError:
         raise
     except Exception as error:  # transformers raises many kinds for a wrong configuration
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder / CONFIG}: not a GPT-2 configuration ({reason})") from None
-    weights = folder / WEIGHTS
-    if not weights.exists() and any(any(folder.glob(name)) for name in _PICKLED_WEIGHTS):
         raise UserError(
-            f"{folder}: weights as a pickle are never loaded, since they can run any code; "
-            f"convert them to {WEIGHTS}"
-        )
+            f"{folder / CONFIG}: not the configuration of a causal model ({reason})"
+        ) from None
+    weights = folder / WEIGHTS
+    refuse_pickles(folder)
     try:
         state = load_file(_existing(weights))
     except SafetensorError as error:
         raise UserError(f"{weights}: damaged or not a safetensors file ({error})") from None
-    state["lm_head.weight"] = state.get("transformer.wte.weight", torch.empty(0))
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    expected = {name: tensor.shape for name, tensor in _state_of(model).items()}
     for name in sorted(expected.keys() | state.keys()):
         if name not in state or name not in expected or state[name].shape != expected[name]:
             raise UserError(
@@ -422,8 +540,15 @@ def _load_model(folder: Path) -> torch.nn.Module:
                 f"{tuple(state[name].shape) if name in state else 'missing'}, expected "
                 f"{tuple(expected[name]) if name in expected else 'no such tensor'}"
             )
-    model.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
-    model.tie_weights()
+    if any(buffer.is_meta for buffer in model.buffers()):  # computed, and stored nowhere
+        with quiet():
+            model = model_class.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True
+            )
+    else:
+        state = {name: tensor.float() for name, tensor in state.items()}
+        model.load_state_dict(state, strict=False, assign=True)
+        model.tie_weights()
     return model
 
 

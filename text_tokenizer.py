@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError
 
@@ -140,12 +140,7 @@ class TextTokenizer:
         folder = Path(name)
         if (folder / TOKENIZER).is_file():
             return cls.load(folder / TOKENIZER).with_special(special)
-        from hub import hub_errors
-
-        with hub_errors(name, "tokenizer"):
-            from transformers import AutoTokenizer
-
-            found = AutoTokenizer.from_pretrained(name)
+        found = load_pretrained_tokenizer(name)
         backend = getattr(found, "backend_tokenizer", None)
         if backend is None:
             raise UserError(
@@ -231,6 +226,28 @@ class TextTokenizer:
         """The text of ids, special tokens left out."""
         text = self.backend.decode(list(ids), skip_special_tokens=True)
         return _SPACE_IN_CJK.sub("", text)
+
+
+def load_pretrained_tokenizer(name: str) -> Any:
+    """The tokenizer of transformers that belongs to a model.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: none there, or no network.
+    """
+    from hub import hub_errors
+
+    with hub_errors(name, "tokenizer"):
+        from transformers import AutoTokenizer, BertTokenizer
+
+        folder = Path(name)
+        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which
+            # finds no tokens and does not complain.
+            return BertTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
 
 
 def _is_of_token_rows(path: Path) -> bool:

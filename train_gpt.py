@@ -1,10 +1,11 @@
-"""Train a small GPT from scratch on rows of tokens.
+"""Train a small GPT on rows of tokens, from scratch or from a pretrained model.
 
     python prepare_data.py digits                 # once: data/digits
     python train_gpt.py                           # options from config.yaml
     python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/my
     python train_gpt.py --resume                  # go on after Ctrl-C or a crash
     python train_gpt.py --check_data              # look at the data only
+    python train_gpt.py --init_from DIR_OR_NAME --lora_rank 8 ...
 
 From Python:
 
@@ -45,7 +46,7 @@ from run_folder import (
     write_atomically,
     write_json,
 )
-from settings import DEFAULT_CONFIG, TrainSettings, load_train_settings
+from settings import DEFAULT_CONFIG, SHAPE, TrainSettings, load_train_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ CHANGEABLE_ON_RESUME = {
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "gradient_checkpointing",
     "on_nonfinite",
     "device",
     "precision",
@@ -105,7 +107,7 @@ def read_command_line(argv: list[str]) -> TrainSettings:
     """Settings of config.yaml and flags; with --resume those stored in the run come first."""
     words = {
         "prog": "train_gpt.py",
-        "description": "Train a small GPT from scratch on rows of tokens.",
+        "description": "Train a small GPT on rows of tokens, from scratch or pretrained.",
         "epilog": "Without flags: the settings of config.yaml. See README.md for a tour.",
     }
     settings = read_settings(TrainSettings, argv, default_config=DEFAULT_CONFIG, **words)
@@ -186,11 +188,13 @@ def train(settings: TrainSettings) -> TrainResult:
         return check_data(settings, folder)
     with folder.locked():
         found = None
+        if settings.resume:
+            settings, found = find_run_to_resume(settings, folder)
+        if settings.init_from is not None and found is None:
+            settings = checked_start(settings)  # before anything is deleted
         if settings.overwrite:
             folder.clear()
-        elif settings.resume:
-            found = find_run_to_resume(settings, folder)
-        elif folder.holds_run():
+        elif not settings.resume and folder.holds_run():
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
@@ -206,7 +210,8 @@ def train(settings: TrainSettings) -> TrainResult:
         with RunLog(folder) as log:
             if found is None:
                 save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
-            run = TrainingRun(settings, folder, log, train_rows, validation_rows)
+            stored_config = found[1].get("config") if found else None
+            run = TrainingRun(settings, folder, log, train_rows, validation_rows, stored_config)
             if found:
                 run.go_on_from(*found)
             else:
@@ -214,6 +219,20 @@ def train(settings: TrainSettings) -> TrainResult:
                     log.say(f"nothing to go on with in {folder.root}: starting a new run")
                 run.begin()
             return run.fit()
+
+
+def checked_start(settings: TrainSettings) -> TrainSettings:
+    """The settings with the shape of the checkpoint to start from.
+
+    Raises:
+        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
+    """
+    from lora import require_peft
+    from pretrained import with_checkpoint_shape
+
+    if settings.lora_rank:
+        require_peft()
+    return with_checkpoint_shape(settings)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
@@ -240,8 +259,8 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
 
 def find_run_to_resume(
     settings: TrainSettings, folder: RunFolder
-) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of the run in `folder` and its loop state.
+) -> tuple[TrainSettings, tuple[Path, dict[str, Any]] | None]:
+    """The settings, and the newest whole checkpoint of the run in `folder` with its loop state.
 
     Raises:
         SettingsError: an option differs that may not change within a run.
@@ -251,8 +270,11 @@ def find_run_to_resume(
     found = find_checkpoint(folder.checkpoints, tell)
     if found is None:
         folder.clear()
-        return None
+        return settings, None
     stored, mistakes = load_train_settings(folder.settings), []
+    if settings.init_from is not None and settings.init_from == stored.init_from:
+        shape = {name: getattr(stored, name) for name in SHAPE}
+        settings = replace(settings, preset="none", **shape)  # as the checkpoint had it
     for name, value in asdict(settings).items():
         fixed = name not in CHANGEABLE_ON_RESUME | {"resume", "overwrite", "check_data", "config"}
         if fixed and value != getattr(stored, name):
@@ -262,7 +284,7 @@ def find_run_to_resume(
             )
     if mistakes:
         raise SettingsError(mistakes)
-    return found
+    return settings, found
 
 
 def is_finished(settings: TrainSettings, state: dict[str, Any]) -> bool:
@@ -375,10 +397,20 @@ class TrainingRun:
         log: RunLog,
         train_rows: TokenLabelDataset,
         validation_rows: TokenLabelDataset,
+        stored_config: dict[str, Any] | None = None,
     ):
+        """
+        Args:
+            settings: of the run.
+            folder: where its files lie.
+            log: what it says goes there.
+            train_rows, validation_rows: what it learns from and is measured on.
+            stored_config: the model's configuration from the checkpoint that the run will go on
+                from, None for a new run.
+        """
         import torch
 
-        from model import build_model, choose_device, choose_precision, count_parameters
+        from model import choose_device, choose_precision, count_parameters, starting_model
         from training_step import make_step
 
         self.settings, self.folder, self.log = settings, folder, log
@@ -390,7 +422,11 @@ class TrainingRun:
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)
         self.codebook = codebook_beside(settings.vocab_path)
-        self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
+        start = starting_model(
+            settings, self.vocabulary, self.code_embeddings, stored_config, log.say
+        )
+        self.model, self.adapter = start.model.to(self.device), start.adapter
+        self.model_belongs_to = start.belongs_to
         self.optimizers = make_optimizers(self.model, settings, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         log.say(
@@ -444,8 +480,9 @@ class TrainingRun:
         from checkpoint import load_checkpoint
 
         belongs_to = state.pop("belongs_to")
+        state.pop("config", None)  # the model was built from it
         for name, value in self._identity().items():
-            if belongs_to[name] != value:
+            if belongs_to.get(name) != value:
                 raise UserError(
                     f"--resume: {name} changed since {path} was saved; put the old back, or "
                     f"start a new run in another --output_dir"
@@ -463,6 +500,7 @@ class TrainingRun:
             "the training data": self.rows.fingerprint(),
             "the validation data": self.validation_rows.fingerprint(),
             "the vocabulary": self.vocabulary.fingerprint(),
+            **self.model_belongs_to,
         }
 
     def save_checkpoint(self) -> None:
@@ -476,7 +514,11 @@ class TrainingRun:
             self.model,
             self.optimizers,
             self.scaler,
-            {**asdict(self.state), "belongs_to": self._identity()},
+            {
+                **asdict(self.state),
+                "belongs_to": self._identity(),
+                "config": json.loads(self.model.config.to_json_string()),
+            },
             keep=self.settings.keep_checkpoints,
         )
 
@@ -484,8 +526,11 @@ class TrainingRun:
         """Write the current weights as a model folder, their validation figures inside."""
         from model import save_model_folder
 
+        model, adapter = self.model, self.adapter
+        if adapter is not None and self.settings.merge_lora:
+            model, adapter = adapter.merged(), None
         save_model_folder(
-            self.model,
+            model,
             folder,
             self.vocabulary,
             to_yaml(self.settings),
@@ -497,6 +542,7 @@ class TrainingRun:
                 **{name: validation[name] for name in STORED_FIGURES if name in validation},
                 "baselines": self.baselines,
             },
+            adapter,
         )
 
     # ---------------------------------------------------------------------- the loop
@@ -870,11 +916,15 @@ def make_optimizers(
 
     from muon import Muon
 
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() >= 2]
+    others = [p for p in trained if p.dim() < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
-        in_blocks = [p for p in model.transformer.h.parameters() if p.dim() == 2]
+        outside = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        outside += [model.get_input_embeddings(), model.get_output_embeddings()]
+        of_tokens = {id(p) for module in outside for p in module.parameters()}
+        in_blocks = [p for p in matrices if p.dim() == 2 and id(p) not in of_tokens]
         optimizers.append(Muon(in_blocks, weight_decay=settings.weight_decay))
         taken = set(map(id, in_blocks))
         matrices = [p for p in matrices if id(p) not in taken]

@@ -26,6 +26,8 @@ FLOORS = [
         "row_cache",
         "benchmark_report",
     },
+    {"pretrained"},
+    {"lora"},
     {
         "dataset",
         "prepared_folder",
