@@ -322,7 +322,7 @@ def _join_values(argv: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -424,7 +424,10 @@ def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
             text = field.metadata["help"]
             if _range_text(field):
                 text += f" [{_range_text(field)}]"
-            lines += ["", *(f"# {line}" for line in textwrap.wrap(text, 86))]
+            lines += [
+                "",
+                *(f"# {line}" for line in textwrap.wrap(text, 86, break_on_hyphens=False)),
+            ]
         value = getattr(settings, field.name)
         value = list(value) if isinstance(value, tuple) else value
         # allow_unicode keeps Chinese paths readable; width stops long paths being folded.

@@ -82,7 +82,7 @@ def with_checkpoint_shape(settings: TrainSettings) -> TrainSettings:
         settings,
         preset="none",
         n_layer=config.num_hidden_layers,
-        n_head=config.num_attention_heads,
+        n_head=getattr(config, "num_attention_heads", 1),  # some have no attention
         n_embd=config.hidden_size,
         n_positions=positions or settings.max_length,
     )
@@ -126,6 +126,10 @@ def _read_config(name: str) -> Any:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{name}: {config.model_type} is no causal language model")
+    if not hasattr(config, "vocab_size"):
+        raise UserError(f"{name}: {config.model_type} is made of several models, not of text alone")
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(f"{name}: its weights are quantized; start from the unquantized model")
     return config
 
 
@@ -177,7 +181,8 @@ def load_checkpoint_model(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    _check_computation(model.eval(), name)
+    with quiet():
+        _check_computation(model.eval(), name)
     if info["missing_keys"]:
         first, *rest = sorted(info["missing_keys"])
         more = f" and {plural(len(rest), 'more tensor')}" if rest else ""

@@ -142,8 +142,8 @@ class TrainSettings:
     )
     gradient_checkpointing: bool = option(
         False,
-        "Keep only what goes into each block and compute its inside again for the gradient: far "
-        "less memory, each step about a third longer.",
+        "Keep only what goes into each block and compute its inside again for the gradient: less "
+        "memory for long rows and deep models, the same result, each step up to 1.4 times as long.",
         group="Training",
     )
     lora_rank: int = option(

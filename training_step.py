@@ -59,8 +59,10 @@ def make_step(
     """
     objective = Objective(model, rows, settings, precision)
     compiled = compiles(settings, objective.device, model, rows)
-    # A graph records no random numbers that are to be drawn a second time.
-    records = objective.device.type == "cuda" and is_gpt2(model)
+    # Graphs are for models whose every operation is known here: no adapters, and no random numbers
+    # that are to be drawn a second time.
+    known = is_gpt2(model) and all(p.requires_grad for p in model.parameters())
+    records = objective.device.type == "cuda" and known
     if scaler.is_enabled() or settings.gradient_checkpointing or not (records or compiled):
         return PackedStep(objective, scaler)
     if compiled:

@@ -477,6 +477,16 @@ def test_encoder_is_refused(tmp_path, checkpoints):
     assert "encoder" in mistake_of(settings)
 
 
+def test_quantized_checkpoint_is_refused(tmp_path, checkpoints):
+    folder = tmp_path / "small"
+    shutil.copytree(checkpoints / "llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = train_settings(tmp_path, checkpoints / "gpt2", init_from=str(folder))
+    assert "quantized" in mistake_of(settings)
+
+
 def test_missing_weights_are_named(tmp_path, checkpoints):
     folder = tmp_path / "hole"
     shutil.copytree(checkpoints / "llama", folder)
