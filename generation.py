@@ -39,6 +39,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from blocks import GELU_FORMULA, is_gpt2
+from console import UserError
 
 Map = Callable[[Tensor], Tensor]
 
@@ -324,7 +325,10 @@ class PlainDecoder:
             )
         self._cache = getattr(output, "past_key_values", None)
         if not hasattr(self._cache, "batch_select_indices"):
-            raise ValueError(f"cannot decode a {self.model.config.model_type} model: no such cache")
+            kind = self.model.config.model_type
+            raise UserError(
+                f"a {kind} model cannot generate rows here: its cache is of another kind"
+            )
         return output.logits[:, -1].float()
 
 

@@ -136,6 +136,32 @@ def test_gradients_are_those_of_transformers_loss(tmp_path, checkpoints, kind, s
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
+def test_fp16_with_a_scaled_loss_learns_what_fp32_learns(tmp_path, checkpoints, kind):
+    """What a GPU does with --precision fp16, here on the CPU."""
+    settings = lora_settings(
+        tmp_path, checkpoints / kind, dropout=0.0, token_dropout=0.0, grad_accumulation_steps=2,
+        batch_size=4,
+    )  # fmt: skip
+    moved = []
+    for half in (False, True):
+        run = start_run(dataclasses.replace(settings, output_dir=str(tmp_path / f"run{half}")))
+        if half:
+            run.precision = Precision("fp16", "tests")
+            run.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+            run.gradients = PackedStep(
+                Objective(run.model, run.rows, settings, run.precision), run.scaler
+            )
+        before = {n: p.detach().clone() for n, p in run.model.named_parameters() if p.requires_grad}
+        run.clock_zero = 0.0
+        run.model.train()
+        for batches in run.epoch_steps(0)[:2]:
+            run.update(batches)
+        now = dict(run.model.named_parameters())
+        moved.append(torch.cat([(now[name] - old).flatten() for name, old in before.items()]))
+    assert moved[0].norm() > 0
+    assert torch.cosine_similarity(*moved, dim=0) > 0.9
+
+
 def test_recomputed_blocks_give_the_same_gradients(tmp_path, checkpoints, kind):
     settings = lora_settings(tmp_path, checkpoints / kind, attention_dropout=0.2)
     found = []

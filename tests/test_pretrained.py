@@ -418,6 +418,13 @@ def test_decoding_step_by_step_equals_the_plain_forward(kind):
         decoder.step(ids_B)
 
 
+def test_model_without_such_a_cache_says_so():
+    config = transformers.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1)
+    decoder = make_decoder(transformers.MambaForCausalLM(config).eval(), torch.float32)
+    with pytest.raises(UserError, match="mamba model cannot generate"):
+        decoder.prefill(torch.tensor([[1, 2]]), torch.tensor([2]), 4)
+
+
 # ------------------------------------------------------------------------------- mistakes
 
 
