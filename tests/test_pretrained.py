@@ -33,7 +33,7 @@ from blocks import PackedRows
 from command_line import read_settings, to_yaml
 from console import SettingsError, UserError
 from evaluation import score_rows
-from generation import Sampling, generate_tokens, make_decoder
+from generation import PlainDecoder, Sampling, generate_tokens, make_decoder
 from image_tokens import Codebook
 from inference import load_trained_model
 from model import Precision, build_model, count_parameters, hidden_states, last_states, linear_head
@@ -394,9 +394,10 @@ def test_greedy_decoding_equals_transformers_generate(kind, lengths):
         assert tokens == expected
 
 
-def test_decoding_step_by_step_equals_the_plain_forward(kind):
+@pytest.mark.parametrize("make", [make_decoder, PlainDecoder])  # a GPT-2 numbers its positions
+def test_decoding_step_by_step_equals_the_plain_forward(kind, make):
     model = build(kind, 40)
-    decoder = make_decoder(model, torch.float32)
+    decoder = make(model, torch.float32)
     rows = [[5, 9, 12, 8, 30, 11, 6], [7, 3, 22, 17, 9, 10, 4], [21, 2, 33, 5, 6, 8, 8]]
     lengths = [4, 1, 2]
     ids_BxT = torch.zeros(3, 4, dtype=torch.long)
