@@ -54,7 +54,7 @@ def generate_answers(
         A text for each row: empty where the expected answer alone fills the trained length, so
         that no prompt is left; None for a row that is no instruction.
     """
-    from generation import Decoder, Sampling, generate_tokens
+    from generation import Sampling, generate_tokens, make_decoder
 
     vocabulary = trained.vocabulary
     answers = ["" if is_instruction(record) else None for record in dataset.records]
@@ -72,7 +72,7 @@ def generate_answers(
         index: min(max_new_tokens, trained.max_length - len(prompt))
         for index, prompt in prompts.items()
     }
-    decoder = Decoder(trained.model, trained.precision.dtype)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
     with progress_bar("answering", len(prompts), "row") as bar:
         # Most rows have room for the longest answer; the others go by themselves, so that an
         # answer does not depend on the rows beside it.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
+from torch.utils.checkpoint import checkpoint
 
 # config.activation_function -> torch's name of the formula. transformers computes gelu_new in
 # several operations, torch in one.
@@ -131,7 +132,7 @@ def packed_hidden_states(
     """
     x_NxE = _embed(model, ids_N, rows)
     for block in model.transformer.h:
-        x_NxE = _through_block(block, x_NxE, rows, dtype, model.config)
+        x_NxE = maybe_recomputed(model, _through_block, block, x_NxE, rows, dtype, model.config)
     return _norm(model.transformer.ln_f, x_NxE)
 
 
@@ -201,10 +202,26 @@ def _through_block(
     return _Block.apply(x_NxE, plan, *parameters)
 
 
+def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *args: Any) -> Tensor:
+    """`through(*args)`; its inside is computed again for the gradient where the model says so."""
+    if model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled():
+        return checkpoint(through, *args, use_reentrant=False)
+    return through(*args)
+
+
+def is_gpt2(model: torch.nn.Module) -> bool:
+    """Whether a model has the modules of GPT2LMHeadModel."""
+    from transformers import GPT2LMHeadModel
+
+    return isinstance(model, GPT2LMHeadModel)
+
+
 def supports(model: torch.nn.Module) -> bool:
     """Whether `packed_hidden_states` computes what this model computes."""
     from transformers.pytorch_utils import Conv1D
 
+    if not is_gpt2(model):
+        return False
     config = model.config
     maps = [
         linear

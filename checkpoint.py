@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from run_folder import (
     remove_leftovers,
     write_tensors,
 )
-from settings import TrainSettings
+from settings import SHAPE, TrainSettings
 
 if TYPE_CHECKING:
     from dataset import TokenLabelDataset
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
-_FORMAT = 2  # of state.json
+_FORMAT = 3  # of state.json
 _LARGEST_STATE = 2**20  # bytes
 _DIGITS = 16  # of a digest that a person compares
 
@@ -48,6 +48,7 @@ _DIGITS = 16  # of a digest that a person compares
 # and what is compared as resolved (`way_of_computing`) or belongs to the call.
 _CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
 _CHANGES_ITS_FILES = {
+    "gradient_checkpointing",  # the same bits from less memory
     "log_steps",
     "checkpoint_steps",
     "checkpoint_minutes",
@@ -123,6 +124,7 @@ class Checkpoint:
         settings: every option of the run, by name.
         belongs_to: fingerprints of the data, by name.
         computed_by: device, threads, precision and so on.
+        config: configuration of the model.
     """
 
     path: Path
@@ -130,6 +132,7 @@ class Checkpoint:
     settings: dict[str, Any]
     belongs_to: dict[str, Any]
     computed_by: dict[str, Any]
+    config: dict[str, Any]
 
 
 def save_checkpoint(
@@ -145,11 +148,11 @@ def save_checkpoint(
 
     Args:
         folder: the run's `checkpoints` folder.
-        model: its parameters are stored.
+        model: its parameters are stored; of one with adapters, those that are trained.
         optimizers: each parameter belongs to exactly one of them.
         scaler: the loss scaler of fp16 (a disabled one stores nothing).
         loop: where the run stands; names the checkpoint.
-        about: `settings`, `belongs_to` and `computed_by` of `Checkpoint`.
+        about: `settings`, `belongs_to`, `computed_by` and `config` of `Checkpoint`.
         keep: how many checkpoints stay, at least 1.
 
     Raises:
@@ -160,7 +163,7 @@ def save_checkpoint(
     # One that is here already did not verify when the run went on, or it would have been used.
     remove(target)
     with atomic_folder(target) as new:
-        weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}
+        weights = {n: p.detach().cpu().contiguous() for n, p in _stored(model).items()}
         write_tensors(new / _MODEL, weights)
         write_tensors(new / _TRAINING, _training_tensors(model, optimizers))
         document = {"format": _FORMAT, "loop": asdict(loop), "scaler": scaler.state_dict(), **about}
@@ -222,7 +225,7 @@ def _read(path: Path) -> Checkpoint:
     for name in (_MODEL, _TRAINING):
         if _sha256(path / name) != expected[name]:
             raise ValueError(f"{name} does not match its checksum")
-    about = {name: document[name] for name in ("settings", "belongs_to", "computed_by")}
+    about = {name: document[name] for name in ("settings", "belongs_to", "computed_by", "config")}
     if not all(isinstance(values, dict) for values in about.values()):
         raise ValueError(f"{_STATE} has other things than expected")
     return Checkpoint(path, LoopState.from_json(document["loop"]), **about)
@@ -252,7 +255,7 @@ def load_checkpoint(
         )
     try:
         weights, training = load_file(path / _MODEL), load_file(path / _TRAINING)
-        parameters = dict(model.named_parameters())
+        parameters = _stored(model)
         if {n: t.shape for n, t in weights.items()} != {n: p.shape for n, p in parameters.items()}:
             raise UserError(f"{path}: the checkpoint belongs to a model of another shape")
         with torch.no_grad():
@@ -286,8 +289,10 @@ def load_checkpoint(
 
 def find_run_to_resume(
     settings: TrainSettings, folder: RunFolder, say: Callable[[str], None]
-) -> Checkpoint | None:
-    """The newest whole checkpoint of the run in `folder`, None where no run is there.
+) -> tuple[TrainSettings, Checkpoint | None]:
+    """The settings, and the newest whole checkpoint of the run in `folder`, None without a run.
+
+    A shape that a pretrained model gave is part of the settings from then on.
 
     Raises:
         SettingsError: an option differs that may not change within a run.
@@ -301,7 +306,10 @@ def find_run_to_resume(
                 f"{folder.root}: a run is here, but none of its checkpoints; start again with "
                 f"--overwrite, which deletes it, or choose another --output_dir"
             )
-        return None
+        return settings, None
+    if settings.init_from is not None and settings.init_from == found.settings.get("init_from"):
+        shape = {name: found.settings[name] for name in SHAPE}
+        settings = replace(settings, preset="none", **shape)  # as the pretrained model had it
     may_change = _CHANGES_THE_RESULT | _CHANGES_ITS_FILES | _HOW_AND_WHERE | _THIS_CALL
     mistakes = [
         f"--resume: {name} is {value} but the run has {found.settings.get(name)}; it cannot "
@@ -313,7 +321,7 @@ def find_run_to_resume(
     ]
     if mistakes:
         raise SettingsError(mistakes)
-    return found
+    return settings, found
 
 
 def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
@@ -402,6 +410,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 # ------------------------------------------------------------------------------- tensors, files
 
 
+def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a checkpoint holds, by name: the base of an adapter is read again."""
+    parameters = dict(model.named_parameters())
+    if any(".lora_A." in name for name in parameters):
+        return {name: p for name, p in parameters.items() if p.requires_grad}
+    return parameters
+
+
 def _owners(
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> dict[torch.Tensor, torch.optim.Optimizer]:
@@ -422,6 +438,8 @@ def _training_tensors(
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     owner = _owners(optimizers)
     for name, parameter in model.named_parameters():
+        if parameter not in owner:
+            continue
         for key, value in owner[parameter].state[parameter].items():
             tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
     return tensors

@@ -98,7 +98,8 @@ def read_settings(
 
     Args:
         settings_class: dataclass whose fields were made by `option`; its method
-            `contradictions()` names values that do not fit together.
+            `contradictions()` names values that do not fit together, and
+            `flag_contradictions(flags, values)`, if it has one, flags that the others forbid.
         argv: the command line without the program's name.
         prog, description, epilog: for `--help`, which prints and leaves with 0.
         default_config: the YAML file read where `--config` names no other; the class then
@@ -116,6 +117,8 @@ def read_settings(
             values = read_config_file(settings_class, config, mistakes)
         elif given.get("config"):
             mistakes.append(("config", f"--config {config}: no such file"))
+    if hasattr(settings_class, "flag_contradictions"):
+        mistakes += settings_class.flag_contradictions(given.keys(), {**values, **given})
     return build_settings(settings_class, {**values, **given}, mistakes)
 
 
@@ -349,7 +352,7 @@ def _join_values(argv: Sequence[str], kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -451,7 +454,10 @@ def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
             text = field.metadata["help"]
             if _range_text(field):
                 text += f" [{_range_text(field)}]"
-            lines += ["", *(f"# {line}" for line in textwrap.wrap(text, 86))]
+            lines += [
+                "",
+                *(f"# {line}" for line in textwrap.wrap(text, 86, break_on_hyphens=False)),
+            ]
         value = getattr(settings, field.name)
         value = list(value) if isinstance(value, tuple) else value
         # allow_unicode keeps Chinese paths readable; width stops long paths being folded.

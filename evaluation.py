@@ -29,7 +29,7 @@ from metrics import (
     mean_perplexity,
     perplexity,
 )
-from model import Precision, hidden_states, last_states
+from model import Precision, hidden_states, last_states, linear_head
 from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
@@ -94,6 +94,26 @@ class Scores:
         return fit_calibration(self.log_shares_NxL[labelled], dataset.classes_N[labelled])
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The map from last hidden states to logits, in fp32."""
+
+    weight_VxD: torch.Tensor
+    bias_V: torch.Tensor | None
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> _Head:
+        weight, bias = linear_head(model)
+        return cls(weight.detach().float(), None if bias is None else bias.detach().float())
+
+    def only(self, ids: torch.Tensor) -> _Head:
+        """The same for some tokens alone."""
+        return _Head(self.weight_VxD[ids], None if self.bias_V is None else self.bias_V[ids])
+
+    def __call__(self, hidden_MxD: torch.Tensor) -> torch.Tensor:
+        return functional.linear(hidden_MxD, self.weight_VxD, self.bias_V)
+
+
 @torch.inference_mode()
 def score_rows(
     model: torch.nn.Module,
@@ -107,7 +127,7 @@ def score_rows(
     """Score every row in one forward pass: its tokens, and its label at the last <CLS>.
 
     Args:
-        model: GPT2LMHeadModel; put into evaluation mode and left in the mode it had.
+        model: put into evaluation mode and left in the mode it had.
         dataset: the rows.
         precision: of the blocks; the head and the sums are computed in fp32.
         batch_size: rows in one forward pass.
@@ -115,7 +135,7 @@ def score_rows(
         description: words on the progress bar.
     """
     device = next(model.parameters()).device
-    head = model.lm_head.weight.float()
+    head = _Head.of(model)
     label_ids = torch.tensor(dataset.vocabulary.label_ids, device=device)
     n, classes = len(dataset), len(label_ids)
     nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
@@ -151,7 +171,7 @@ def score_rows(
                     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
                     places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
                     at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
-                    label_logits = functional.linear(at_cls_RxD, head[label_ids])
+                    label_logits = head.only(label_ids)(at_cls_RxD)
                     log_shares_NxL[indices[labelled]] = _log_shares(label_logits)
                     label_nll_N[indices[labelled]] = nll_M[places]
                 bar.update(len(indices))
@@ -169,13 +189,13 @@ def score_rows(
 
 
 def _token_scores(
-    hidden_MxD: torch.Tensor, targets_M: torch.Tensor, head_VxD: torch.Tensor
+    hidden_MxD: torch.Tensor, targets_M: torch.Tensor, head: _Head
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negative log likelihood (float64) and correctness (0 or 1) of M predicted tokens."""
     nll, correct = [], []
-    chunk = max(1, _MOST_LOGITS // len(head_VxD))
+    chunk = max(1, _MOST_LOGITS // len(head.weight_VxD))
     for hidden, targets in zip(hidden_MxD.split(chunk), targets_M.split(chunk), strict=True):
-        logits = functional.linear(hidden.float(), head_VxD)
+        logits = head(hidden.float())
         nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
         correct.append((logits.argmax(-1) == targets).long().cpu())
     return torch.cat(nll).numpy(), torch.cat(correct).numpy()
@@ -199,7 +219,7 @@ def label_log_shares(
     """Logarithms of the label shares of rows that end at their last <CLS>.
 
     Args:
-        model: GPT2LMHeadModel in evaluation mode.
+        model: a causal model in evaluation mode.
         prompts: N arrays of ids, each ending in <CLS>.
         label_ids: token id of each label.
         precision: of the blocks.
@@ -210,7 +230,7 @@ def label_log_shares(
         log_shares_NxL: log softmax of the next-token logits over the label tokens alone.
     """
     device = next(model.parameters()).device
-    head = model.lm_head.weight[torch.tensor(label_ids, device=device)].float()
+    head = _Head.of(model).only(torch.tensor(label_ids, device=device))
     result_NxL = np.zeros((len(prompts), len(label_ids)))
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with progress_bar(description, len(prompts), "row") as bar:
@@ -219,7 +239,7 @@ def label_log_shares(
             rows = PackedRows([len(prompts[i]) for i in indices])
             ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
             last_BxD = last_states(model, ids_M.to(device), rows, precision)
-            result_NxL[indices] = _log_shares(functional.linear(last_BxD.float(), head))
+            result_NxL[indices] = _log_shares(head(last_BxD.float()))
             bar.update(len(indices))
     return result_NxL
 

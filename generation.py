@@ -1,6 +1,6 @@
-"""Fast decoding of a GPT-2 with a key/value cache: greedy, temperature, top-k, top-p.
+"""Fast decoding with a key/value cache: greedy, temperature, top-k, top-p.
 
-    decoder = Decoder(model, dtype=torch.bfloat16)     # once; it keeps its own packed weights
+    decoder = make_decoder(model, dtype=torch.bfloat16)    # once; that of a GPT-2 packs its weights
     new_tokens = generate_tokens(
         decoder,
         prompts=[[2, 17, 40], [2, 9]],                 # unequal lengths are welcome
@@ -11,7 +11,8 @@
         forbidden_ids=[vocabulary.pad_id],
     )
 
-The computation is that of transformers' `GPT2LMHeadModel` (models/gpt2/modeling_gpt2.py).
+The computation is that of transformers' `GPT2LMHeadModel` (models/gpt2/modeling_gpt2.py); models of
+other architectures decode through transformers itself.
 Sizes in names: B rows, T prompt positions, R = B x T (R = B in a step), C cache columns, E
 embedding width, H heads, D width of a head, G groups of g heads, V vocabulary, N prompts, M new
 tokens, I and O inputs and outputs of a linear map.
@@ -19,12 +20,14 @@ tokens, I and O inputs and outputs of a linear map.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 from torch.nn.functional import (
     gelu,
     layer_norm,
@@ -32,10 +35,11 @@ from torch.nn.functional import (
     one_hot,
     scaled_dot_product_attention,
 )
-from transformers import GPT2LMHeadModel
+from transformers import GPT2LMHeadModel, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from blocks import GELU_FORMULA
+from blocks import GELU_FORMULA, is_gpt2
+from console import UserError
 
 Map = Callable[[Tensor], Tensor]
 
@@ -66,8 +70,16 @@ class _Layer(NamedTuple):
     mlp_output: Map
 
 
+def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainDecoder:
+    """The decoder that suits a model."""
+    config = model.config
+    if is_gpt2(model) and not config.scale_attn_by_inverse_layer_idx | config.add_cross_attention:
+        return Decoder(model, dtype)
+    return PlainDecoder(model, dtype)
+
+
 class Decoder:
-    """A model made ready for decoding, with the cache of the batch at hand.
+    """A GPT-2 made ready for decoding, with the cache of the batch at hand.
 
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity=T + 100)
         logits_BxV = decoder.step(ids_B)               # ids chosen from the logits before
@@ -255,6 +267,71 @@ class Decoder:
             self._caches[index][..., :allocated, :] = old[:, :B]
 
 
+class PlainDecoder:
+    """Decoding by transformers' own modules and cache, for other architectures than GPT-2.
+
+    Methods and rules are those of `Decoder`, but that it uses the model's own weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32):
+        """
+        Args:
+            model: in evaluation mode.
+            dtype: of its matrix products (autocast).
+        """
+        self.model, self.dtype, self.device = model, dtype, model.device
+        positions = getattr(model.config, "max_position_embeddings", None)
+        self.n_positions: int = positions or sys.maxsize
+        self.vocab_size: int = model.config.vocab_size
+        self._takes = inspect.signature(model.forward).parameters
+
+    @torch.inference_mode()
+    def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
+        """As `Decoder.prefill`."""
+        T = ids_BxT.shape[1]
+        # Padding goes to the left, so that each row's next token has the same column.
+        place_BxT = torch.arange(T) - (T - lengths_B[:, None])
+        ids_BxT = ids_BxT.cpu().gather(1, place_BxT.clamp(min=0))
+        self._mask_BxC = (place_BxT >= 0).long().to(self.device)
+        self._cache, self._capacity = None, capacity
+        return self._forward(ids_BxT.to(self.device))
+
+    @torch.inference_mode()
+    def step(self, ids_B: Tensor) -> Tensor:
+        """As `Decoder.step`."""
+        if self._mask_BxC.shape[1] == self._capacity:
+            raise ValueError(f"the cache is full: it was made for {self._capacity} columns")
+        one_Bx1 = self._mask_BxC.new_ones(len(ids_B), 1)
+        self._mask_BxC = torch.cat([self._mask_BxC, one_Bx1], dim=1)
+        return self._forward(ids_B[:, None])
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """As `Decoder.keep`."""
+        rows_B = torch.tensor(rows, device=self.device)
+        self._mask_BxC = self._mask_BxC[rows_B]
+        self._cache.batch_select_indices(rows_B)
+
+    def _forward(self, ids_BxT: Tensor) -> Tensor:
+        position_BxT = (self._mask_BxC.cumsum(1) - 1).clamp(min=0)[:, -ids_BxT.shape[1] :]
+        offered = {"position_ids": position_BxT, "logits_to_keep": 1}
+        with autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.model(
+                ids_BxT,
+                attention_mask=self._mask_BxC,
+                past_key_values=self._cache,
+                use_cache=True,
+                **{name: value for name, value in offered.items() if name in self._takes},
+            )
+        self._cache = getattr(output, "past_key_values", None)
+        if not hasattr(self._cache, "batch_select_indices"):
+            kind = self.model.config.model_type
+            raise UserError(
+                f"a {kind} model cannot generate rows here: its cache is of another kind"
+            )
+        return output.logits[:, -1].float()
+
+
 def _own_heads(x_BxGxgxE: Tensor) -> Tensor:
     """A view of the part of each of g rows that belongs to its own of g heads, B x G x g x D."""
     g = x_BxGxgxE.shape[2]
@@ -362,7 +439,7 @@ def _choose(logits_BxV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tensor
 
 @torch.inference_mode()
 def generate_tokens(
-    decoder: Decoder,
+    decoder: Decoder | PlainDecoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,

@@ -224,7 +224,7 @@ def generate(
     """
     import torch
 
-    from generation import Decoder, Sampling, generate_tokens
+    from generation import Sampling, generate_tokens, make_decoder
 
     vocabulary = trained.vocabulary
     is_instruction = trained.settings.task == "instruct" and vocabulary.tokenizer is not None
@@ -251,7 +251,7 @@ def generate(
             f"of at most {trained.max_length} tokens"
         )
     sampling = Sampling(greedy, temperature, top_k, top_p)
-    decoder = Decoder(trained.model, trained.precision.dtype)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
     generator = torch.Generator().manual_seed(seed)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}

@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ import blocks
 from blocks import PackedRows
 from console import SettingsError, UserError
 from input_files import open_input, parse_json, read_text, shown
+from lora import ADAPTER_WEIGHTS, Adapter, add_adapter, is_adapter_folder, load_adapter
+from pretrained import (
+    build_from_config,
+    config_of,
+    load_checkpoint_model,
+    model_class_of,
+    positions_of,
+    refuse_pickles,
+)
 from run_folder import atomic_folder, folder_beside, sync, write_tensors
 from settings import (
     MOST_LAYERS,
@@ -68,10 +78,11 @@ _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
     "eos_token_id": (int, 0, 2**31),
     "pad_token_id": (int, 0, 2**31),
 }
+# Keys by which a configuration could name code, its own or of another repository.
+_NEVER_FOLLOWED = ("auto_map", "attn_implementation", "_attn_implementation", "quantization_config")
 _TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 # ------------------------------------------------------------------------------- hardware
@@ -214,6 +225,83 @@ def _check_memory(values: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class StartingModel:
+    """What a run begins with.
+
+    Attributes:
+        model: the model, its weights fresh or pretrained.
+        adapter: what of it is trained; None where all of it is.
+        belongs_to: facts by name that a checkpoint of the run depends on.
+    """
+
+    model: torch.nn.Module
+    adapter: Adapter | None
+    belongs_to: dict[str, str]
+
+
+def starting_model(
+    settings: TrainSettings,
+    vocabulary: Vocabulary,
+    embeddings: Callable[[], Mapping[str, np.ndarray]],
+    stored_config: Mapping[str, Any] | None,
+    say: Callable[[str], None],
+) -> StartingModel:
+    """The model of a run, as its settings say: from scratch, pretrained, or with adapters.
+
+    Args:
+        settings: of the run; where `init_from` is given its shape is the checkpoint's already.
+        vocabulary: its tokens.
+        embeddings: gives what `build_model` takes; asked only for a model from scratch.
+        stored_config: the configuration in a checkpoint of the run whose weights will be put
+            back, so that what it began from is needed no more; None for a new run.
+        say: called with each line for a person.
+
+    Raises:
+        UserError: a pretrained model cannot be loaded.
+    """
+    adapter, belongs_to = None, {}
+    if settings.init_from is None:
+        model = build_model(settings, vocabulary, embeddings())
+    elif stored_config is not None and not settings.lora_rank:
+        model = build_from_config(stored_config, settings, vocabulary)
+    else:
+        start = load_checkpoint_model(settings, vocabulary, say)
+        model = start.model
+        if settings.lora_rank:
+            adapter = add_adapter(start, settings, say)
+            belongs_to["the base model (init_from)"] = start.fingerprint[:16]
+    if settings.gradient_checkpointing:
+        recompute_blocks(model)
+    return StartingModel(model, adapter, belongs_to)
+
+
+def recompute_blocks(model: torch.nn.Module) -> None:
+    """Have a block keep only its input in training and compute its inside again for the gradient.
+
+    Raises:
+        UserError: the model has no blocks that transformers could do that with.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    # As transformers' own method does, without its hooks on the embeddings, which the
+    # non-reentrant kind does not need.
+    recomputing = [
+        module for module in model.modules() if hasattr(module, "gradient_checkpointing")
+    ]
+    if not recomputing:
+        raise UserError(f"gradient_checkpointing: a {model.config.model_type} model cannot do that")
+    for module in recomputing:
+        module.gradient_checkpointing = True
+        module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def linear_head(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight V x n_embd and bias of the map from last hidden states to logits."""
+    head = model.get_output_embeddings()
+    return head.weight, getattr(head, "bias", None)
+
+
 def count_parameters(model: torch.nn.Module) -> int:
     """Parameters of a model, tied ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -251,30 +339,39 @@ def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch
     """Last hidden states of rows that begin at the first column, B x T x n_embd.
 
     transformers' own modules, called without its masks and cache: those take the time of many
-    small kernels, and differ while a CUDA graph is recorded.
+    small kernels, and differ while a CUDA graph is recorded. Other models than GPT-2 go through
+    transformers altogether.
     """
-    B, T = ids_BxT.shape
+    if not blocks.is_gpt2(model):
+        return model.base_model(ids_BxT, use_cache=False).last_hidden_state
+    T = ids_BxT.shape[1]
     transformer = model.transformer
     positions_T = torch.arange(T, device=ids_BxT.device)
     x_BxTxE = transformer.drop(transformer.wte(ids_BxT) + transformer.wpe(positions_T))
     for block in transformer.h:
-        attention = block.attn
-        qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
-        q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
-            B, T, 3, attention.num_heads, attention.head_dim
-        ).permute(2, 0, 3, 1, 4)
-        attended_BxHxTxD = scaled_dot_product_attention(
-            q_BxHxTxD,
-            k_BxHxTxD,
-            v_BxHxTxD,
-            is_causal=True,
-            dropout_p=attention.attn_dropout.p if model.training else 0.0,
-            scale=attention.scaling,
-        )
-        attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
-        x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
-        x_BxTxE = x_BxTxE + block.mlp(block.ln_2(x_BxTxE))
+        x_BxTxE = blocks.maybe_recomputed(model, _through_modules, block, x_BxTxE)
     return transformer.ln_f(x_BxTxE)
+
+
+def _through_modules(block: torch.nn.Module, x_BxTxE: torch.Tensor) -> torch.Tensor:
+    """A GPT-2 block by its own modules."""
+    B, T, _ = x_BxTxE.shape
+    attention = block.attn
+    qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
+    q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
+        B, T, 3, attention.num_heads, attention.head_dim
+    ).permute(2, 0, 3, 1, 4)
+    attended_BxHxTxD = scaled_dot_product_attention(
+        q_BxHxTxD,
+        k_BxHxTxD,
+        v_BxHxTxD,
+        is_causal=True,
+        dropout_p=attention.attn_dropout.p if block.training else 0.0,
+        scale=attention.scaling,
+    )
+    attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
+    x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
+    return x_BxTxE + block.mlp(block.ln_2(x_BxTxE))
 
 
 # ------------------------------------------------------------------------------- saving
@@ -287,6 +384,7 @@ def save_model_folder(
     settings_yaml: str,
     codebook: Path | None,
     validation: dict[str, Any] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Write a model folder that transformers loads, or bring an existing one up to date.
 
@@ -295,7 +393,7 @@ def save_model_folder(
     settings of a resumed run options may differ that do not describe the model.)
 
     Args:
-        model: the GPT2LMHeadModel; its fp32 weights are written.
+        model: its fp32 weights are written.
         folder: where to.
         vocabulary: its tokenizer goes along.
         settings_yaml: the resolved settings; max_length is read from them again.
@@ -303,14 +401,19 @@ def save_model_folder(
         validation: what was measured with these weights on the validation rows, the calibration
             of their confidence included. It is written into the header of the weights' own
             file, so that it can never belong to other weights.
+        adapter: written in place of the model, whose base stays where it is.
     """
+    weights = WEIGHTS if adapter is None else ADAPTER_WEIGHTS
     if not folder.exists():
         with atomic_folder(folder) as new:
-            model.config.architectures = [type(model).__name__]
-            model.config.dtype = torch.float32
-            model.config.save_pretrained(new)
-            model.generation_config.save_pretrained(new)
-            _save_weights(model, new / WEIGHTS, validation)
+            if adapter is None:
+                model.config.architectures = [type(model).__name__]
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(new)
+                model.generation_config.save_pretrained(new)
+            else:
+                adapter.save_config(new)
+            _save_weights(model, new / weights, validation, adapter)
             vocabulary.save_tokenizer(new)
             (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
             if codebook is not None:
@@ -318,21 +421,38 @@ def save_model_folder(
         return
     with folder_beside(folder) as new:
         (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
-        _save_weights(model, new / WEIGHTS, validation)
-        for name in (SETTINGS, WEIGHTS):
+        _save_weights(model, new / weights, validation, adapter)
+        for name in (SETTINGS, weights):
             sync(new / name)
             os.replace(new / name, folder / name)
         sync(folder)
 
 
-def _save_weights(model: torch.nn.Module, path: Path, validation: dict[str, Any] | None) -> None:
-    """Write the weights as save_pretrained would: fp32, the tied head left out."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    del state["lm_head.weight"]  # tied to transformer.wte.weight
-    metadata = {"format": "pt"}
+def _save_weights(
+    model: torch.nn.Module,
+    path: Path,
+    validation: dict[str, Any] | None,
+    adapter: Adapter | None,
+) -> None:
+    """Write the weights as save_pretrained would: fp32, a tied head left out."""
+    if adapter is not None:
+        state, metadata = adapter.state(), adapter.header()
+    else:
+        state, metadata = _state_of(model), {"format": "pt"}
     if validation is not None:
         metadata[_VALIDATION] = json.dumps(validation)
     write_tensors(path, state, metadata)
+
+
+def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model by name; those that are tied once, under their first name."""
+    state: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach().contiguous()
+    return state
 
 
 # ------------------------------------------------------------------------------- loading
@@ -343,7 +463,7 @@ class TrainedModel:
     """A model folder in memory, ready to use.
 
     Attributes:
-        model: GPT2LMHeadModel in evaluation mode on `device`.
+        model: in evaluation mode on `device`; an adapter is merged into its base.
         vocabulary: its vocabulary.
         settings: what it was trained with.
         device, precision: where and how it computes.
@@ -387,7 +507,8 @@ def load_trained_model(
             f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
             f"folder with --model_path"
         )
-    if not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
+    is_adapter = is_adapter_folder(folder)
+    if not is_adapter and not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
     try:
@@ -396,16 +517,21 @@ def load_trained_model(
         raise UserError(
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
         ) from None
-    model, validation = _load_model(folder)
+    if is_adapter:
+        model, metadata = load_adapter(folder, settings, vocabulary)
+        validation = _parse_validation(folder / ADAPTER_WEIGHTS, metadata)
+    else:
+        model, validation = _load_model(folder)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
             f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
             f"{model.config.vocab_size}: the files belong to different models"
         )
-    if settings.max_length > model.config.n_positions:
+    positions = positions_of(model.config)
+    if positions is not None and settings.max_length > positions:
         raise UserError(
             f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
-            f"{model.config.n_positions} positions: the files belong to different models"
+            f"{positions} positions: the files belong to different models"
         )
     codebook_path = folder / CODEBOOK
     target = choose_device(device)
@@ -427,7 +553,7 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
     """
-    path = _existing(folder / WEIGHTS)
+    path = _existing(folder / (ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS))
     header, _, _ = _read_header(path)
     return _parse_validation(path, header.get("__metadata__"))
 
@@ -480,38 +606,34 @@ def _is_count(value: Any) -> bool:
 
 
 def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The GPT2LMHeadModel of a folder and the figures stored with its weights.
+    """The causal model of a folder and the figures stored with its weights.
 
     From config.json and safetensors alone. What the header of the weights says is compared with
     the configuration before memory is given to either. Weights and figures are of one file even
     where training replaces it meanwhile.
     """
     from safetensors import SafetensorError, safe_open
-    from transformers import GPT2Config, GPT2LMHeadModel
 
     path, weights = _existing(folder / CONFIG), folder / WEIGHTS
     values = _read_config(path)
-    if not weights.exists() and any(any(folder.glob(name)) for name in _PICKLED_WEIGHTS):
-        raise UserError(
-            f"{folder}: weights as a pickle are never loaded, since they can run any code; "
-            f"convert them to {WEIGHTS}"
-        )
+    refuse_pickles(folder)
     header, start, size = _read_header(_existing(weights))
     # Each weight takes a byte at least, so no promise of a small file can fill the memory.
-    if _parameters_of(values) > size:
+    if values["model_type"] == "gpt2" and _parameters_of(values) > size:
         raise UserError(
             f"{folder}: {CONFIG} asks for {_parameters_of(values):,} parameters, {WEIGHTS} has "
             f"{size:,} bytes: they do not belong together"
         )
     try:
-        config = GPT2Config(**values)
+        config = config_of(values)
+        _check_size(config)
+        model_class = model_class_of(config)
         with torch.device("meta"):
-            model = GPT2LMHeadModel(config)
+            model = model_class(config)
     except Exception as error:  # transformers raises many kinds for a wrong configuration
         reason = shown(" ".join(str(error).split()))
-        raise UserError(f"{path}: not a GPT-2 configuration ({reason})") from None
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    del expected["lm_head.weight"]  # tied to transformer.wte.weight
+        raise UserError(f"{path}: not the configuration of a causal model ({reason})") from None
+    expected = {name: list(tensor.shape) for name, tensor in _state_of(model).items()}
     found = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name in sorted(expected.keys() | found.keys()):
         shape = found[name].get("shape") if isinstance(found.get(name), dict) else None
@@ -546,27 +668,48 @@ def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         state[name] = tensor = tensor.float()
         if not tensor.isfinite().all():
             raise UserError(f"{weights}: {name} holds numbers that are not finite: damaged weights")
-    state["lm_head.weight"] = state["transformer.wte.weight"]
-    model.load_state_dict(state, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # computed, and stored nowhere
+        model = model_class(config)
+    model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model, _parse_validation(weights, metadata)
+
+
+def _check_size(config: Any) -> None:
+    """Refuse a configuration whose mere modules would take all memory or time.
+
+    Raises:
+        ValueError: it is far beyond any small model.
+    """
+    limits = {
+        "num_hidden_layers": MOST_LAYERS,
+        "hidden_size": MOST_WIDTH,
+        "max_position_embeddings": MOST_POSITIONS,
+    }
+    for name, most in limits.items():
+        value = getattr(config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= most):
+            raise ValueError(f"{name} is {shown(value)}, expected 1 to {most:,}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """The part of a config.json that shapes a GPT-2; all else in it is passed over.
 
     transformers would follow some other keys (`attn_implementation` can name code to download).
+    Of other architectures the values are taken as they are, without those keys.
 
     Raises:
-        UserError: not JSON, not a GPT-2, or a value of a wrong kind or out of range.
+        UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
     """
     try:
         values = parse_json(read_text(path, _MOST_CONFIG_BYTES))
     except ValueError as error:
         raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
-    if not isinstance(values, dict) or values.get("model_type", "gpt2") != "gpt2":
+    if not isinstance(values, dict):
         raise UserError(f"{path}: not a GPT-2 configuration")
-    taken: dict[str, Any] = {}
+    if values.get("model_type", "gpt2") != "gpt2":
+        return {name: value for name, value in values.items() if name not in _NEVER_FOLLOWED}
+    taken: dict[str, Any] = {"model_type": "gpt2"}
     for name, (kind, low, high) in _CONFIG_KEYS.items():
         if name not in values:
             continue

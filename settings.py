@@ -9,8 +9,10 @@ A flag beats the file and the file beats the default (`command_line.py` does the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from command_line import Mistakes, build_settings, option, read_config_file, to_yaml
 
@@ -23,6 +25,17 @@ OPTIMIZERS = ("adamw", "muon")
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 # Far above any small GPT; a config file beyond them is a mistake, not a wish.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
+# What makes the shape of a model, and the shapes that have a name: OpenAI's GPT-2 in its four sizes
+# (Radford et al., 2019), the default, and one to try things with.
+SHAPE = ("n_layer", "n_head", "n_embd", "n_positions")
+PRESETS = {
+    "tiny": (2, 4, 128, 1024),
+    "small-token": (6, 8, 384, 1024),
+    "gpt2": (12, 12, 768, 1024),
+    "gpt2-medium": (24, 16, 1024, 1024),
+    "gpt2-large": (36, 20, 1280, 1024),
+    "gpt2-xl": (48, 25, 1600, 1024),
+}
 LARGEST_SEED = 2**32 - 1  # scikit-learn takes no larger one
 
 
@@ -83,6 +96,19 @@ class TrainSettings:
         choices=("error", "unk"),
     )
 
+    preset: str = option(
+        "none",
+        "A shape by name: sets n_layer, n_head, n_embd and n_positions. small-token = the default "
+        "shape; gpt2 to gpt2-xl = those of OpenAI.",
+        group="Model",
+        choices=("none", *PRESETS),
+    )
+    init_from: str | None = option(
+        None,
+        "Start from a pretrained causal model: a folder (one of ours too), or a name on the "
+        "Hugging Face hub (HF_TOKEN opens private ones). It sets the shape. none = from scratch.",
+        group="Model",
+    )
     n_layer: int = option(6, "Transformer blocks.", group="Model", minimum=1, maximum=MOST_LAYERS)
     n_head: int = option(
         8, "Attention heads in a block; must divide n_embd.", group="Model", minimum=1
@@ -128,6 +154,31 @@ class TrainSettings:
         "many rows at once.",
         group="Training",
         minimum=1,
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "Keep only what goes into each block and compute its inside again for the gradient: less "
+        "memory for long rows and deep models, the same result, each step up to 1.4 times as long.",
+        group="Training",
+    )
+    lora_rank: int = option(
+        0,
+        "Fine-tune init_from through low-rank additions of this rank to the linear maps of its "
+        "blocks (LoRA); the rest stays as it is, but for the embeddings of new tokens. 0 = all "
+        "weights.",
+        group="Training",
+        minimum=0,
+    )
+    lora_alpha: float | None = option(
+        None,
+        "The additions are scaled by lora_alpha / lora_rank. none = twice lora_rank.",
+        group="Training",
+        above=0,
+    )
+    merge_lora: bool = option(
+        False,
+        "Save models with the additions merged in, as plain checkpoints, instead of as an adapter.",
+        group="Training",
     )
     optimizer: str = option(
         "adamw",
@@ -262,8 +313,66 @@ class TrainSettings:
         flag_only=True,
     )
 
+    def __post_init__(self):
+        shape = PRESETS.get(self.preset, ()) if isinstance(self.preset, str) else ()
+        for name, value in zip(SHAPE, shape, strict=False):
+            object.__setattr__(self, name, value)  # frozen
+
+    @staticmethod
+    def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
+        """What the command line asks for that a preset or a checkpoint has decided.
+
+        Args:
+            flags: options given on the command line.
+            values: all options given, there or in the file.
+        """
+        preset, init_from = values.get("preset", "none"), values.get("init_from")
+        shaping = [name for name in SHAPE if name in flags]
+        if init_from is not None and "preset" in flags and preset != "none":
+            shaping.append("preset")
+        if not shaping or (preset == "none" and init_from is None):
+            return []
+        given = " ".join(f"--{name}" for name in shaping)
+        if init_from is not None:
+            text = f"{given}: the shape is that of init_from {init_from}; drop the one or the other"
+        else:
+            text = f"{given}: preset {preset} sets the shape; drop it or give --preset none"
+        return [(shaping[0], text)]
+
     def contradictions(self) -> list[str]:
         """Values that do not fit together, one line each."""
+        found = []
+        if self.init_from is None:
+            found += self._shape_contradictions()
+            if self.lora_rank:
+                found.append("lora_rank adapts a pretrained model: name one with --init_from")
+        if not self.lora_rank:
+            for name, is_set in (
+                ("lora_alpha", self.lora_alpha is not None),
+                ("merge_lora", self.merge_lora),
+            ):
+                if is_set:
+                    found.append(f"{name} has no effect without --lora_rank")
+        if self.check_data and (self.resume or self.overwrite):
+            found.append("--check_data trains nothing: drop --resume and --overwrite")
+        if self.resume and self.overwrite:
+            found.append("--resume keeps a run and --overwrite deletes it: give one of them")
+        if self.compile == "on" and self.precision == "fp16":
+            found.append("compile on has no effect with precision fp16: use bf16, or compile off")
+        if self.compile == "on" and self.gradient_checkpointing:
+            found.append("compile on has no effect with gradient_checkpointing: drop one of them")
+        if self.val_data_path is not None and self.val_data_path == self.data_path:
+            found.append(
+                "val_data_path is data_path: validation on the training rows means nothing "
+                "(leave val_data_path out to hold out a share)"
+            )
+        if self.task in ("lm", "instruct") and self.best_metric.startswith("label_"):
+            found.append(f"best_metric {self.best_metric} needs task classify")
+        if self.device == "cpu" and self.precision == "fp16":
+            found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
+        return found
+
+    def _shape_contradictions(self) -> list[str]:
         found = []
         if self.n_embd % self.n_head:
             found.append(
@@ -275,21 +384,6 @@ class TrainSettings:
                 f"max_length ({self.max_length}) is above n_positions ({self.n_positions}): "
                 f"lower the first or raise the second"
             )
-        if self.check_data and (self.resume or self.overwrite):
-            found.append("--check_data trains nothing: drop --resume and --overwrite")
-        if self.resume and self.overwrite:
-            found.append("--resume keeps a run and --overwrite deletes it: give one of them")
-        if self.compile == "on" and self.precision == "fp16":
-            found.append("compile on has no effect with precision fp16: use bf16, or compile off")
-        if self.val_data_path is not None and self.val_data_path == self.data_path:
-            found.append(
-                "val_data_path is data_path: validation on the training rows means nothing "
-                "(leave val_data_path out to hold out a share)"
-            )
-        if self.task in ("lm", "instruct") and self.best_metric.startswith("label_"):
-            found.append(f"best_metric {self.best_metric} needs task classify")
-        if self.device == "cpu" and self.precision == "fp16":
-            found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
         return found
 
 

@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError
 from input_files import parse_json, read_text, shown
@@ -161,12 +161,7 @@ class TextTokenizer:
             if _is_of_token_rows(path):
                 raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
             return cls.load(path).with_special(special)
-        from hub import hub_errors
-
-        with hub_errors(name, "tokenizer"):
-            from transformers import AutoTokenizer
-
-            found = AutoTokenizer.from_pretrained(name)
+        found = load_pretrained_tokenizer(name)
         backend = getattr(found, "backend_tokenizer", None)
         if backend is None:
             raise UserError(
@@ -260,6 +255,28 @@ class TextTokenizer:
         if type(self.backend.decoder).__name__ == "WordPiece":
             text = _SPACE_IN_CJK.sub("", text)
         return text
+
+
+def load_pretrained_tokenizer(name: str) -> Any:
+    """The tokenizer of transformers that belongs to a model.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: none there, or no network.
+    """
+    from hub import hub_errors
+
+    with hub_errors(name, "tokenizer"):
+        from transformers import AutoTokenizer, BertTokenizer
+
+        folder = Path(name)
+        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which
+            # finds no tokens and does not complain.
+            return BertTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
 
 
 def _is_of_token_rows(path: Path) -> bool:

@@ -1,10 +1,11 @@
-"""Train a small GPT from scratch on rows of tokens.
+"""Train a small GPT on rows of tokens, from scratch or from a pretrained model.
 
     python prepare_data.py digits                 # once: data/digits
     python train_gpt.py                           # options from config.yaml
     python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/my
     python train_gpt.py --resume                  # go on after Ctrl-C or a crash
     python train_gpt.py --check_data              # look at the data only
+    python train_gpt.py --init_from DIR_OR_NAME --lora_rank 8 ...
 
 From Python:
 
@@ -15,6 +16,7 @@ From Python:
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -95,7 +97,7 @@ def read_command_line(argv: list[str]) -> TrainSettings:
     """Settings of config.yaml and flags; with --resume those stored in the run come first."""
     words = {
         "prog": "train_gpt.py",
-        "description": "Train a small GPT from scratch on rows of tokens.",
+        "description": "Train a small GPT on rows of tokens, from scratch or pretrained.",
         "epilog": "Without flags: the settings of config.yaml. See README.md for a tour.",
     }
     settings = read_settings(TrainSettings, argv, default_config=DEFAULT_CONFIG, **words)
@@ -162,12 +164,14 @@ def train(settings: TrainSettings) -> TrainResult:
         if settings.resume:
             from checkpoint import find_run_to_resume, is_finished
 
-            found = find_run_to_resume(settings, folder, passed_over.append)
+            settings, found = find_run_to_resume(settings, folder, passed_over.append)
         elif folder.holds_run() and not settings.overwrite:
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
+        if settings.init_from is not None and found is None:
+            settings = checked_start(settings)
         if found and is_finished(settings, found.loop):
             tell(
                 f"the run in {folder.root} is finished ({found.loop.finished}); "
@@ -185,7 +189,8 @@ def train(settings: TrainSettings) -> TrainResult:
                 log.say(line)
             if found is None:
                 save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
-            run = TrainingRun(settings, folder, log, train_rows, validation_rows)
+            config = found.config if found else None
+            run = TrainingRun(settings, folder, log, train_rows, validation_rows, config)
             try:
                 if found:
                     run.go_on_from(found)
@@ -199,6 +204,20 @@ def train(settings: TrainSettings) -> TrainResult:
             except OSError as error:
                 saved = run.saved_position
                 raise disk_error(error, folder, saved and saved[0]) from None
+
+
+def checked_start(settings: TrainSettings) -> TrainSettings:
+    """The settings with the shape of the checkpoint to start from.
+
+    Raises:
+        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
+    """
+    from lora import require_peft
+    from pretrained import with_checkpoint_shape
+
+    if settings.lora_rank:
+        require_peft()
+    return with_checkpoint_shape(settings)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
@@ -345,11 +364,21 @@ class TrainingRun:
         log: RunLog,
         train_rows: TokenLabelDataset,
         validation_rows: TokenLabelDataset,
+        stored_config: dict[str, Any] | None = None,
     ):
+        """
+        Args:
+            settings: of the run.
+            folder: where its files lie.
+            log: what it says goes there.
+            train_rows, validation_rows: what it learns from and is measured on.
+            stored_config: the model's configuration from the checkpoint that the run will go on
+                from, None for a new run.
+        """
         import torch
 
         from checkpoint import LoopState, fingerprints
-        from model import build_model, choose_device, choose_precision, count_parameters
+        from model import choose_device, choose_precision, count_parameters, starting_model
         from training_step import make_step
 
         self.settings, self.folder, self.log = settings, folder, log
@@ -362,7 +391,10 @@ class TrainingRun:
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)
         self.codebook = codebook_beside(settings.vocab_path)
-        self.model = build_model(settings, self.vocabulary, self.code_embeddings()).to(self.device)
+        start = starting_model(
+            settings, self.vocabulary, self.code_embeddings, stored_config, log.say
+        )
+        self.model, self.adapter = start.model.to(self.device), start.adapter
         self.optimizers = make_optimizers(self.model, settings, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         log.say(
@@ -389,10 +421,13 @@ class TrainingRun:
             raise UserError(f"--best_metric {self.best_metric} needs labelled validation rows")
         label_accuracy = self.best_metric == "label_accuracy"
         self.best_figure = "accuracy" if label_accuracy else self.best_metric  # its stored name
-        self.belongs_to = fingerprints(
-            {"the training data": self.rows, "the validation data": self.validation_rows},
-            self.vocabulary,
-            self.codebook,
+        self.belongs_to = (
+            fingerprints(
+                {"the training data": self.rows, "the validation data": self.validation_rows},
+                self.vocabulary,
+                self.codebook,
+            )
+            | start.belongs_to
         )
 
     def code_embeddings(self) -> dict[str, np.ndarray]:
@@ -488,6 +523,7 @@ class TrainingRun:
                 "settings": asdict(self.settings),
                 "belongs_to": self.belongs_to,
                 "computed_by": self.computed_by(),
+                "config": json.loads(self.model.config.to_json_string()),
             },
             keep=self.settings.keep_checkpoints,
         )
@@ -497,8 +533,11 @@ class TrainingRun:
         """Write the current weights as a model folder, their validation figures inside."""
         from model import save_model_folder
 
+        model, adapter = self.model, self.adapter
+        if adapter is not None and self.settings.merge_lora:
+            model, adapter = adapter.merged(), None
         save_model_folder(
-            self.model,
+            model,
             folder,
             self.vocabulary,
             to_yaml(self.settings),
@@ -510,6 +549,7 @@ class TrainingRun:
                 **{name: validation[name] for name in STORED_FIGURES if name in validation},
                 "baselines": self.baselines,
             },
+            adapter,
         )
 
     # ---------------------------------------------------------------------- the loop
@@ -892,11 +932,15 @@ def make_optimizers(
 
     from muon import Muon
 
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() >= 2]
+    others = [p for p in trained if p.dim() < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
-        in_blocks = [p for p in model.transformer.h.parameters() if p.dim() == 2]
+        outside = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        outside += [model.get_input_embeddings(), model.get_output_embeddings()]
+        of_tokens = {id(p) for module in outside for p in module.parameters()}
+        in_blocks = [p for p in matrices if p.dim() == 2 and id(p) not in of_tokens]
         optimizers.append(Muon(in_blocks, weight_decay=settings.weight_decay))
         taken = set(map(id, in_blocks))
         matrices = [p for p in matrices if id(p) not in taken]

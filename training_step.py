@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from blocks import PackedRows
+from blocks import PackedRows, is_gpt2
 from dataset import TAIL_LENGTH, TokenLabelDataset
 from model import Precision, count_parameters, hidden_states, padded_hidden_states
 from settings import TrainSettings
@@ -50,7 +50,7 @@ def make_step(
     """The way to compute gradients that suits the model's device.
 
     Args:
-        model: a GPT2LMHeadModel; its dropout is on.
+        model: its dropout is on.
         rows: all rows to learn from.
         settings: weights of the objective, batch size, whether to compile.
         precision: of the matrix products.
@@ -59,7 +59,11 @@ def make_step(
     """
     objective = Objective(model, rows, settings, precision)
     compiled = compiles(settings, objective.device, model, rows)
-    if scaler.is_enabled() or (objective.device.type != "cuda" and not compiled):
+    # Graphs are for models whose every operation is known here: no adapters, and no random numbers
+    # that are to be drawn a second time.
+    known = is_gpt2(model) and all(p.requires_grad for p in model.parameters())
+    records = objective.device.type == "cuda" and known
+    if scaler.is_enabled() or settings.gradient_checkpointing or not (records or compiled):
         return PackedStep(objective, scaler)
     if compiled:
         say("torch.compile: the first steps of each row length take a minute or so longer")
@@ -129,7 +133,7 @@ class Objective:
     def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
         """Negative log likelihood nll_M of the targets (nats), from last hidden states."""
         with self.precision.autocast(self.device):
-            logits_MxV = self.model.lm_head(hidden_MxE)
+            logits_MxV = self.model.get_output_embeddings()(hidden_MxE)
             return functional.cross_entropy(logits_MxV, targets_M, reduction="none")
 
 
@@ -263,7 +267,7 @@ class StaticStep:
         self._rows_B = torch.full((batch_size,), -1, device=device)
         self._total_weight = torch.ones((), device=device)
         self._nll = torch.zeros((), device=device)
-        self._parameters = list(objective.model.parameters())
+        self._parameters = [p for p in objective.model.parameters() if p.requires_grad]
         # Graphs write into the same gradients for ever.
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)

@@ -27,6 +27,8 @@ FLOORS = [
         "row_cache",
         "benchmark_report",
     },
+    {"pretrained"},
+    {"lora"},
     {"dataset", "prepared_folder", "image_tokens", "model", "calibration", "benchmark_work"},
     {
         "checkpoint",

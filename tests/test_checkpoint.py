@@ -22,7 +22,12 @@ from checkpoint import (
 from console import UserError
 from settings import TrainSettings
 
-ABOUT = {"settings": {"seed": 1}, "belongs_to": {"rows": "3"}, "computed_by": {"threads": 1}}
+ABOUT = {
+    "settings": {"seed": 1},
+    "belongs_to": {"rows": "3"},
+    "computed_by": {"threads": 1},
+    "config": {"model_type": "gpt2"},
+}
 FILES = ("model.safetensors", "training.safetensors", "state.json")
 
 
@@ -210,7 +215,7 @@ def test_impossible_position_is_damage_even_with_a_fitting_checksum(tmp_path, lo
     assert find_checkpoint(tmp_path, print).loop.step == 2
 
 
-@pytest.mark.parametrize("about", ["settings", "belongs_to", "computed_by"])
+@pytest.mark.parametrize("about", ["settings", "belongs_to", "computed_by", "config"])
 def test_other_kinds_of_values_are_damage(tmp_path, about):
     forge(Small(1, steps=1).save(tmp_path, 2), **{about: [1]})
     with pytest.raises(UserError, match="is damaged"):
@@ -287,7 +292,7 @@ def test_other_data_is_named(tmp_path):
 def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by, words, exact):
     computed = {"device": "cpu", "threads": 1, "precision": "fp32", "compile": "off"}
     run, settings = Small(1, steps=1), TrainSettings()
-    about = {"settings": asdict(settings), "belongs_to": {}, "computed_by": computed}
+    about = {"settings": asdict(settings), "belongs_to": {}, "computed_by": computed, "config": {}}
     parts = (run.model, run.optimizers, run.scaler, LoopState(step=7, epoch_step=7), about)
     save_checkpoint(tmp_path, *parts, keep=1)
     found = find_checkpoint(tmp_path, print)

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks import PackedRows
 from dataset import TAIL_LENGTH, TokenLabelDataset
-from model import Precision, build_model
+from model import Precision, build_model, hidden_states, recompute_blocks
 from settings import TrainSettings
 from training_step import (
     Objective,
@@ -325,3 +326,75 @@ def test_prompts_do_not_count_in_accumulated_gradients(kind, text_rows):
     parts_nll, parts = gradients(step, [indices[:1], indices[1:3], indices[3:]])
     assert parts_nll == pytest.approx(nll, rel=1e-5)
     assert_close(parts, whole)
+
+
+# ------------------------------------------------------------------------------- recomputing
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("path", ["packed blocks", "modules"])
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_recomputed_blocks_give_the_same_gradients(rows, path, dropout, name):
+    """Bit for bit: dropout draws the same random numbers the second time."""
+    settings = replace(SETTINGS, dropout=dropout, attention_dropout=dropout)
+    found = []
+    for recomputed in (False, True):
+        model = build_model(settings, rows.vocabulary).train()
+        if path == "modules":  # a map that blocks.py does not know
+            for block in model.transformer.h:
+                block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
+        if recomputed:
+            recompute_blocks(model)
+        objective = Objective(model, rows, settings, Precision(name, "tests"))
+        step = PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+        torch.manual_seed(0)
+        found.append(gradients(step, [np.arange(8), np.arange(8, 12)]))
+        found[-1] += (torch.get_rng_state(),)
+    assert found[0][0] == found[1][0]
+    for plain, again in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(plain, again)
+    assert torch.equal(found[0][2], found[1][2])
+
+
+class Saved:
+    """Bytes that autograd keeps for the backward pass."""
+
+    def __init__(self):
+        self.storages: dict[int, int] = {}
+
+    def __enter__(self):
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self.note, lambda tensor: tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *_):
+        self.hooks.__exit__()
+
+    def note(self, tensor):
+        self.storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    @property
+    def total(self) -> int:
+        return sum(self.storages.values())
+
+
+def test_recomputed_blocks_keep_little(rows):
+    kept = []
+    for recomputed in (False, True):
+        model = build_model(replace(SETTINGS, n_layer=6), rows.vocabulary).train()
+        if recomputed:
+            recompute_blocks(model)
+        inputs_M, _, counts_B = rows.shifted(np.arange(16))
+        with Saved() as saved:
+            hidden = hidden_states(model, torch.from_numpy(inputs_M), PackedRows(counts_B), FP32)
+        kept.append(saved.total)
+        del hidden
+    assert kept[1] < kept[0] / 5
+
+
+def test_recomputing_is_for_steps_that_are_not_recorded(rows):
+    settings = replace(SETTINGS, gradient_checkpointing=True)
+    model = build_model(settings, rows.vocabulary)
+    step = make_step(model, rows, settings, FP32, torch.amp.GradScaler("cpu", enabled=False), print)
+    assert isinstance(step, PackedStep)
