@@ -308,7 +308,7 @@ def save_step(folder: Path, step: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(step)
-    about = {"settings": {}, "belongs_to": {}, "computed_by": {}}
+    about = {"settings": {}, "belongs_to": {}, "computed_by": {}, "config": {}}
     loop = LoopState(step=step, epoch_step=step)
     save_checkpoint(folder, model, optimizers, scaler, loop, about, keep=1)
 
