@@ -502,6 +502,8 @@ def load_trained_model(
         UserError: the folder or a file of it is missing, damaged, or contradicts another.
     """
     folder = Path(folder)
+    if os.path.isfile(folder):
+        refuse_pickles(folder)
     if not os.path.isdir(folder):
         raise UserError(
             f"{folder}: no model there; train one with `python train_gpt.py`, or name another "

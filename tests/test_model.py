@@ -205,3 +205,11 @@ def test_precision_tells_its_reason():
     assert choose_precision("bf16", torch.device("cpu")).dtype == torch.bfloat16
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         choose_precision("fp16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["model.pth", "pytorch_model.bin"])
+def test_a_pickled_file_as_a_model_is_refused_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(UserError, match=r"a pickle can run any code .* model\.safetensors") as no:
+        load_trained_model(tmp_path / name)
+    assert "\n" not in str(no.value)
