@@ -125,7 +125,7 @@ def packed_hidden_states(
     """Last hidden states of packed rows, N x E in fp32; the head comes after.
 
     Args:
-        model: a GPT2LMHeadModel on a CPU that `supports` approves; dropout as its mode says.
+        model: a GPT-2 (see `is_gpt2`) on a CPU that `supports` approves; dropout as its mode says.
         ids_N: tokens of all rows.
         rows: where the rows begin and end.
         dtype: of the linear maps and attention, float32 or bfloat16.
@@ -210,10 +210,10 @@ def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *ar
 
 
 def is_gpt2(model: torch.nn.Module) -> bool:
-    """Whether a model has the modules of GPT2LMHeadModel."""
-    from transformers import GPT2LMHeadModel
+    """Whether a model has the modules of GPT2LMHeadModel, or of the one with a head for labels."""
+    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-    return isinstance(model, GPT2LMHeadModel)
+    return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
 
 
 def supports(model: torch.nn.Module) -> bool:
