@@ -67,7 +67,7 @@ class PackedRows:
         self._holds_token_Px1[self._place_N] = True
 
     def to_matrix(self, ids_N: Tensor) -> Tensor:
-        """Ids as B x T, each row padded on the right with id 0."""
+        """Ids as B x T, each row padded on the right with id 0; the longest row is the first."""
         if self._place_N is None:
             return ids_N.view(self.B, self.T)
         place_N = self._place_N.to(ids_N.device, non_blocking=True)
@@ -79,6 +79,10 @@ class PackedRows:
         if self._place_N is None:
             return x
         return x.index_select(0, self._place_N.to(x.device, non_blocking=True))
+
+    def in_order(self, x_BxL: Tensor) -> Tensor:
+        """What belongs to the rows of `to_matrix`, in the order in which the rows were given."""
+        return x_BxL[self._rank_B.to(x_BxL.device, non_blocking=True)]
 
     def rows_longer_than(self, place: int) -> int:
         """Rows with a token at `place`; `heads` puts these first."""

@@ -362,7 +362,8 @@ def class_logits(
     mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
     ids_BxT = rows.to_matrix(ids_N).masked_fill(mask_BxT == 0, model.config.pad_token_id)
     with precision.autocast(ids_N.device):
-        return model(ids_BxT, attention_mask=mask_BxT).logits.float()
+        logits_BxL = model(ids_BxT, attention_mask=mask_BxT).logits
+    return rows.in_order(logits_BxL.float())
 
 
 def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:

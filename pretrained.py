@@ -222,7 +222,7 @@ def load_checkpoint_model(
     new_ids = carry_over(model, tokens, roles, vocabulary, settings.seed, name, say)
     adopt_vocabulary(model, vocabulary)
     if by_head:
-        check_padding(model, name)
+        check_padding(model.eval(), name)
         if fresh:
             say(f"fresh, since {name} does not have it: {', '.join(sorted(fresh))}")
     torch.manual_seed(settings.seed)
