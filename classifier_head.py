@@ -67,6 +67,15 @@ def head_name(model: nn.Module) -> str:
     raise UserError(f"a {model.config.model_type} model has a head of a kind unknown here")
 
 
+def is_plain(model: nn.Module) -> bool:
+    """Whether the head is a linear map, or ours with a hidden layer, and all that is trained."""
+    head = getattr(model, head_name(model))
+    in_head = {id(parameter) for parameter in head.parameters()}
+    return isinstance(head, (nn.Linear, nn.Sequential)) and all(
+        id(parameter) in in_head for parameter in model.parameters() if parameter.requires_grad
+    )
+
+
 def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
     """Put Linear, GELU, Dropout, Linear in the place of a head that is one linear map.
 

@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import blocks
 from blocks import PackedRows
-from classifier_head import add_hidden_layer, freeze_backbone, name_labels
+from classifier_head import add_hidden_layer, freeze_backbone, head_name, name_labels
 from console import SettingsError, UserError
 from input_files import open_input, parse_json, read_text, shown
 from lora import ADAPTER_WEIGHTS, Adapter, add_adapter, is_adapter_folder, load_adapter
@@ -364,6 +364,30 @@ def class_logits(
     with precision.autocast(ids_N.device):
         logits_BxL = model(ids_BxT, attention_mask=mask_BxT).logits
     return rows.in_order(logits_BxL.float())
+
+
+@torch.no_grad()
+def head_inputs(
+    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
+) -> torch.Tensor:
+    """What the head of a model in evaluation mode reads of packed rows, B x width in fp32.
+
+    The model's head must be one of those that `classifier_head.is_plain` approves.
+    """
+    if blocks.is_gpt2(model):
+        # Not last_states: its inference tensors could take no part in a gradient.
+        return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)].float()
+    seen = []
+    head = getattr(model, head_name(model))
+    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        class_logits(model, ids_N, rows, precision)
+    finally:
+        hook.remove()
+    (inputs,) = seen
+    if inputs.dim() == 3:  # causal models map all places and choose the last
+        return rows.from_matrix(inputs)[rows.last_B.to(ids_N.device)].float()
+    return rows.in_order(inputs.float())
 
 
 def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:

@@ -219,6 +219,7 @@ def load_checkpoint_model(
     fingerprint = _fingerprint(model, tokens, fresh)
     if by_head:
         fresh |= _prepare_head(model, settings, fresh, same_labels)
+        fresh &= {key for key, _ in model.named_parameters()}  # a hidden layer replaces some
     new_ids = carry_over(model, tokens, roles, vocabulary, settings.seed, name, say)
     adopt_vocabulary(model, vocabulary)
     if by_head:

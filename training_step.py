@@ -24,11 +24,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from blocks import PackedRows, is_gpt2
+from classifier_head import head_name, is_plain
+from console import progress_bar
 from dataset import TAIL_LENGTH, TokenLabelDataset
 from model import (
     Precision,
     class_logits,
     count_parameters,
+    head_inputs,
     hidden_states,
     padded_hidden_states,
 )
@@ -43,6 +46,8 @@ _RUNS_BEFORE_GRAPH = 2
 # Operations from which a run is compiled on a GPU: five minutes at 100 TFLOP/s. Not measured: an
 # estimate from a minute of compiling.
 _COMPILED_FROM = 3e16
+# Of a frozen backbone: rows that go through it at once, and numbers (fp32) that are kept at most.
+_ROWS_AT_ONCE, _MOST_KEPT = 32, 2**29
 
 
 def make_step(
@@ -65,7 +70,10 @@ def make_step(
     """
     objective = Objective(model, rows, settings, precision)
     if settings.classifier == "head":
-        return HeadStep(objective, scaler, settings.freeze_backbone)
+        step = HeadStep(objective, scaler, settings.freeze_backbone)
+        if step.keep_inputs():
+            say("the backbone is frozen: what the head reads of each training row is computed once")
+        return step
     compiled = compiles(settings, objective.device, model, rows)
     # Graphs are for models whose every operation is known here: no adapters, and no random numbers
     # that are to be drawn a second time.
@@ -237,6 +245,51 @@ class HeadStep:
                 tokens too, as it will when the model is used.
         """
         self.objective, self.scaler, self._frozen = objective, scaler, frozen
+        self._inputs_NxE: Tensor | None = None
+
+    def keep_inputs(self) -> bool:
+        """Compute what the head reads of all rows, where that never changes; returns whether.
+
+        In batches that follow from the rows alone, so that a resumed run finds the same bits.
+        """
+        objective, rows = self.objective, self.objective.rows
+        model = objective.model
+        if not (self._frozen and is_plain(model)) or rows.has_variants:
+            return False
+        if len(rows) * model.config.hidden_size > _MOST_KEPT:
+            return False
+        model.eval()
+        with progress_bar("through the backbone", len(rows), "row") as bar:
+            for indices in rows.batches_by_length(_ROWS_AT_ONCE):
+                ids_N, lengths_B = rows.gather(indices)
+                inputs_BxE = head_inputs(
+                    model,
+                    torch.from_numpy(ids_N).to(objective.device),
+                    PackedRows(lengths_B),
+                    objective.precision,
+                )
+                if self._inputs_NxE is None:
+                    self._inputs_NxE = inputs_BxE.new_empty(len(rows), inputs_BxE.shape[1])
+                self._inputs_NxE[torch.from_numpy(indices).to(objective.device)] = inputs_BxE
+                bar.update(len(indices))
+        model.train()
+        return True
+
+    def _logits(self, indices: np.ndarray) -> Tensor:
+        """What the head says of rows, B x labels."""
+        objective, model = self.objective, self.objective.model
+        if self._inputs_NxE is not None:
+            inputs_BxE = self._inputs_NxE[torch.from_numpy(indices).to(objective.device)]
+            # Encoders drop out what goes into the head.
+            dropout = getattr(model, "dropout", None)
+            if isinstance(dropout, torch.nn.Module):
+                inputs_BxE = dropout(inputs_BxE)
+            return getattr(model, head_name(model))(inputs_BxE)
+        ids_N, lengths_B = objective.rows.gather(indices)
+        ids_N = torch.from_numpy(ids_N).to(objective.device)
+        if not self._frozen:
+            ids_N = objective.drop_tokens(ids_N)
+        return class_logits(model, ids_N, PackedRows(lengths_B), objective.precision)
 
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
         """Add the gradients of the mean label loss over all rows of `batches`, by class weights.
@@ -254,13 +307,7 @@ class HeadStep:
             objective.model.base_model.eval()
         nll = torch.zeros((), device=device)
         for indices in batches:
-            ids_N, lengths_B = rows.gather(indices)
-            ids_N = torch.from_numpy(ids_N).to(device)
-            if not self._frozen:
-                ids_N = objective.drop_tokens(ids_N)
-            logits_BxL = class_logits(
-                objective.model, ids_N, PackedRows(lengths_B), objective.precision
-            )
+            logits_BxL = self._logits(indices)
             classes_B = rows.classes_N[indices].astype(np.int64)
             weights_B = torch.from_numpy(weights_L[classes_B].astype(np.float32)).to(device)
             nll_B = functional.cross_entropy(

@@ -33,7 +33,7 @@ from classifier_head import is_classifier
 from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from inference import classify, classify_file, evaluate_file, generate, main, next_tokens
-from model import Precision, build_model, class_logits, load_trained_model
+from model import Precision, build_model, class_logits, load_trained_model, starting_model
 from pretrained import load_checkpoint_model
 from run_folder import StopRequestedError, read_metrics
 from settings import TrainSettings
@@ -498,6 +498,7 @@ def test_frozen_backbone_is_bit_identical_after_training(tmp_path, hidden):
     settings = bert_settings(tmp_path, freeze_backbone=True, classifier_hidden=hidden, dropout=0.3)
     vocabulary = Vocabulary.load(settings.vocab_path)
     start = load_checkpoint_model(settings, vocabulary, lambda line: None)
+    assert start.fresh == {n for n, _ in start.model.named_parameters() if "classifier" in n}
     before = {f"bert.{n}": t.clone() for n, t in start.model.bert.state_dict().items()}
     result = train(settings)
     after = load_file(result.folder.final_model / "model.safetensors")
@@ -508,6 +509,41 @@ def test_frozen_backbone_is_bit_identical_after_training(tmp_path, hidden):
     heads = [name for name in after if name.startswith("classifier.")]
     start_head = start.model.state_dict()
     assert heads and any(not torch.equal(after[name], start_head[name]) for name in heads)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("hidden", [None, 8])
+def test_kept_inputs_of_a_frozen_backbone_give_the_same_gradient(
+    tmp_path, kind, hidden, monkeypatch
+):
+    settings = dataclasses.replace(
+        bert_settings(tmp_path), freeze_backbone=True, classifier_hidden=hidden, dropout=0.0
+    )
+    if kind != "bert":
+        save_byte_level(tmp_path / kind, kind)
+        rows, vocab = write_data(tmp_path / "other", tmp_path / kind)
+        settings = dataclasses.replace(
+            settings, init_from=str(tmp_path / kind), data_path=str(rows), vocab_path=str(vocab)
+        )
+    vocabulary = Vocabulary.load(settings.vocab_path)
+    model = starting_model(settings, vocabulary, dict, None, lambda line: None).model
+    rows = TokenLabelDataset.read(settings.data_path, vocabulary, max_length=POSITIONS)
+    objective = Objective(model, rows.without_tails(), settings, FP32)
+    indices = np.array([3, 0, 11, 7, 20])
+    found = []
+    for keeps in (False, True):
+        step = HeadStep(objective, NO_SCALER, frozen=True)
+        assert not keeps or step.keep_inputs()
+        step.clear_gradients()
+        if keeps:  # the backbone is asked no more
+            monkeypatch.setattr("training_step.class_logits", None)
+        nll = float(step.add_gradients([indices]))
+        found.append((nll, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    (nll, gradients), (kept_nll, kept_gradients) = found
+    assert kept_nll == pytest.approx(nll, rel=1e-5)
+    assert gradients.keys() == kept_gradients.keys() and gradients
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, kept_gradients[name], atol=1e-5), name
 
 
 def test_what_a_frozen_checkpoint_lacks_is_trained(tmp_path):
