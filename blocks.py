@@ -67,7 +67,7 @@ class PackedRows:
         self._holds_token_Px1[self._place_N] = True
 
     def to_matrix(self, ids_N: Tensor) -> Tensor:
-        """Ids as B x T, each row padded on the right with id 0."""
+        """Ids as B x T, each row padded on the right with id 0; the longest row is the first."""
         if self._place_N is None:
             return ids_N.view(self.B, self.T)
         place_N = self._place_N.to(ids_N.device, non_blocking=True)
@@ -79,6 +79,10 @@ class PackedRows:
         if self._place_N is None:
             return x
         return x.index_select(0, self._place_N.to(x.device, non_blocking=True))
+
+    def in_order(self, x_BxL: Tensor) -> Tensor:
+        """What belongs to the rows of `to_matrix`, in the order in which the rows were given."""
+        return x_BxL[self._rank_B.to(x_BxL.device, non_blocking=True)]
 
     def rows_longer_than(self, place: int) -> int:
         """Rows with a token at `place`; `heads` puts these first."""
@@ -125,7 +129,7 @@ def packed_hidden_states(
     """Last hidden states of packed rows, N x E in fp32; the head comes after.
 
     Args:
-        model: a GPT2LMHeadModel on a CPU that `supports` approves; dropout as its mode says.
+        model: a GPT-2 (see `is_gpt2`) on a CPU that `supports` approves; dropout as its mode says.
         ids_N: tokens of all rows.
         rows: where the rows begin and end.
         dtype: of the linear maps and attention, float32 or bfloat16.
@@ -210,10 +214,10 @@ def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *ar
 
 
 def is_gpt2(model: torch.nn.Module) -> bool:
-    """Whether a model has the modules of GPT2LMHeadModel."""
-    from transformers import GPT2LMHeadModel
+    """Whether a model has the modules of GPT2LMHeadModel, or of the one with a head for labels."""
+    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-    return isinstance(model, GPT2LMHeadModel)
+    return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
 
 
 def supports(model: torch.nn.Module) -> bool:

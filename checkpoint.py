@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
-_FORMAT = 3  # of state.json
+_FORMAT = 4  # of state.json
 _LARGEST_STATE = 2**20  # bytes
 _DIGITS = 16  # of a digest that a person compares
 
@@ -72,7 +72,8 @@ class LoopState:
     evaluations_without_progress: int = 0
     metrics_rows: int = 0  # written to metrics.jsonl
     window_nll: float = 0.0  # summed since the last row of metrics.jsonl
-    window_tokens: int = 0
+    window_tokens: int = 0  # the losses are means over; of a head that names labels, rows
+    window_read: int = 0  # tokens, what the speed is told by
     window_began: float = 0.0  # value of `seconds` then
     epoch_nll: float = 0.0  # summed since the epoch began
     epoch_tokens: int = 0
@@ -148,7 +149,7 @@ def save_checkpoint(
 
     Args:
         folder: the run's `checkpoints` folder.
-        model: its parameters are stored; of one with adapters, those that are trained.
+        model: its parameters are stored, those that are trained.
         optimizers: each parameter belongs to exactly one of them.
         scaler: the loss scaler of fp16 (a disabled one stores nothing).
         loop: where the run stands; names the checkpoint.
@@ -411,11 +412,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that a checkpoint holds, by name: the base of an adapter is read again."""
-    parameters = dict(model.named_parameters())
-    if any(".lora_A." in name for name in parameters):
-        return {name: p for name, p in parameters.items() if p.requires_grad}
-    return parameters
+    """The parameters that a checkpoint holds, by name: those that are trained.
+
+    What is not, the base of an adapter or a frozen backbone, is read again.
+    """
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _owners(

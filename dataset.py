@@ -383,6 +383,13 @@ class TokenLabelDataset:
             records=[self.records[i] for i in indices] if self.records is not None else None,
         )
 
+    def without_tails(self) -> TokenLabelDataset:
+        """The rows as a model with a head for labels reads them: bodies, their classes kept.
+
+        Of a row that has no body its first token stays.
+        """
+        return replace(self, lengths_N=np.maximum(self.body_lengths_N, 1))
+
     def sample(self, most_rows: int, most_tokens: int, seed: int) -> TokenLabelDataset:
         """At most so many rows with about so many tokens in all, drawn at random; in file order."""
         if len(self):

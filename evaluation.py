@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from blocks import PackedRows
 from calibration import Calibration, fit_calibration
+from classifier_head import is_classifier
 from console import progress_bar
 from dataset import ROW_KEYS, TAIL_LENGTH, BadRow, TokenLabelDataset
 from metrics import (
@@ -29,7 +30,7 @@ from metrics import (
     mean_perplexity,
     perplexity,
 )
-from model import Precision, hidden_states, last_states, linear_head
+from model import Precision, class_logits, hidden_states, last_states, linear_head
 from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
@@ -38,7 +39,7 @@ _MOST_LOGITS = 32_000_000
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N rows.
+    """What a model says of N rows; one that only names labels says nothing of their tokens.
 
     Attributes:
         nll_sum_N: summed negative log likelihood of a row's tokens after the first (of an
@@ -47,35 +48,52 @@ class Scores:
         correct_N: of these, how often the likeliest token was right.
         body_nll_sum_N, body_token_count_N: the same sums over the body alone: the predicted
             tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
-        label_nll_N: negative log likelihood of the label token among all tokens; NaN for an
-            unlabelled row.
+        label_nll_N: negative log likelihood of the label token among all tokens, by a head of
+            the label among the labels; NaN for an unlabelled row.
         log_shares_NxL: log softmax over the label tokens alone at the last <CLS>; NaN where
-            the row has no label position.
+            the row has no label position. By a head, log softmax of its logits.
     """
 
-    nll_sum_N: np.ndarray
-    token_count_N: np.ndarray
-    correct_N: np.ndarray
-    body_nll_sum_N: np.ndarray
-    body_token_count_N: np.ndarray
+    nll_sum_N: np.ndarray | None
+    token_count_N: np.ndarray | None
+    correct_N: np.ndarray | None
+    body_nll_sum_N: np.ndarray | None
+    body_token_count_N: np.ndarray | None
     label_nll_N: np.ndarray
     log_shares_NxL: np.ndarray
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether they tell of tokens as well as of labels."""
+        return self.nll_sum_N is not None
+
+    @property
+    def is_finite(self) -> np.ndarray:
+        """Whether the model gave finite numbers for each row."""
+        if self.of_tokens:
+            return np.isfinite(self.nll_sum_N)
+        return np.isfinite(self.log_shares_NxL).all(axis=1)
+
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All figures of the rows; label figures where any row is labelled.
+
+        Of a model that only names labels there is no figure of tokens, perplexities among them.
 
         Args:
             dataset: the rows that were scored.
             temperature: of the calibrated confidence.
         """
-        figures: dict[str, Any] = language_figures(
-            self.nll_sum_N, self.token_count_N, self.correct_N
-        )
-        figures["body_perplexity"] = mean_perplexity(self.body_nll_sum_N, self.body_token_count_N)
+        figures: dict[str, Any] = {}
+        if self.of_tokens:
+            figures = language_figures(self.nll_sum_N, self.token_count_N, self.correct_N)
+            figures["body_perplexity"] = mean_perplexity(
+                self.body_nll_sum_N, self.body_token_count_N
+            )
         labelled = np.flatnonzero(dataset.classes_N >= 0)
         if len(labelled):
             figures["label_loss"] = float(self.label_nll_N[labelled].mean())
-            figures["label_perplexity"] = perplexity(figures["label_loss"])
+            if self.of_tokens:
+                figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
                 dataset.classes_N[labelled],
                 self.log_shares_NxL[labelled],
@@ -86,7 +104,8 @@ class Scores:
 
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
-        return Scores(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Scores(**{name: v if v is None else v[indices] for name, v in values.items()})
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
         """The temperature that the labelled rows ask for; there must be one at least."""
@@ -126,6 +145,8 @@ def score_rows(
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at the last <CLS>.
 
+    Of a model with a head for labels: the labels of all rows.
+
     Args:
         model: put into evaluation mode and left in the mode it had.
         dataset: the rows.
@@ -134,6 +155,9 @@ def score_rows(
         each_batch: called before each batch; may raise to leave.
         description: words on the progress bar.
     """
+    if is_classifier(model):
+        how = {"batch_size": batch_size, "each_batch": each_batch, "description": description}
+        return _score_labels(dataset, head_log_shares(model, dataset, precision, **how))
     device = next(model.parameters()).device
     head = _Head.of(model)
     label_ids = torch.tensor(dataset.vocabulary.label_ids, device=device)
@@ -186,6 +210,56 @@ def score_rows(
         label_nll_N,
         log_shares_NxL,
     )
+
+
+def _score_labels(dataset: TokenLabelDataset, log_shares_NxL: np.ndarray) -> Scores:
+    """The scores of rows of which only the labels were asked."""
+    labelled = np.flatnonzero(dataset.classes_N >= 0)
+    label_nll_N = np.full(len(dataset), np.nan)
+    label_nll_N[labelled] = -log_shares_NxL[labelled, dataset.classes_N[labelled]]
+    return Scores(None, None, None, None, None, label_nll_N, log_shares_NxL)
+
+
+@torch.inference_mode()
+def head_log_shares(
+    model: torch.nn.Module,
+    dataset: TokenLabelDataset,
+    precision: Precision,
+    *,
+    batch_size: int = 64,
+    each_batch: Callable[[], None] = lambda: None,
+    description: str = "classifying",
+) -> np.ndarray:
+    """Logarithms of the label shares that a head gives the rows, which it reads without tails.
+
+    Args:
+        model: with a head for labels; put into evaluation mode and left in the mode it had.
+        dataset: the rows.
+        precision: of the blocks.
+        batch_size: rows in one forward pass.
+        each_batch: called before each batch; may raise to leave.
+        description: words on the progress bar.
+
+    Returns:
+        log_shares_NxL: log softmax of the head's logits.
+    """
+    device = next(model.parameters()).device
+    bodies = dataset.without_tails()
+    result_NxL = np.zeros((len(dataset), len(dataset.vocabulary.labels)))
+    was_training = model.training
+    model.eval()
+    try:
+        with progress_bar(description, len(dataset), "row") as bar:
+            for indices in bodies.batches_by_length(batch_size):
+                each_batch()
+                ids_M, lengths_B = bodies.gather(indices)
+                ids_M = torch.from_numpy(ids_M).to(device)
+                logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
+                result_NxL[indices] = _log_shares(logits_BxL)
+                bar.update(len(indices))
+    finally:
+        model.train(was_training)
+    return result_NxL
 
 
 def _token_scores(
@@ -253,7 +327,7 @@ def leave_out_failures(
         dataset: rows read with keep_records.
         scores: theirs.
     """
-    finite_N = np.isfinite(scores.nll_sum_N)
+    finite_N = scores.is_finite
     if finite_N.all():
         return dataset, scores
     reason = "the model gives no finite number for this row; try --precision fp32"
@@ -308,14 +382,14 @@ def predictions_of(
             row["confidence"] = float(shares_NxL[index].max())
             row["raw_confidence"] = float(raw_confidence_N[index])
             row["probabilities"] = dict(zip(labels, shares_NxL[index].tolist(), strict=True))
-        if scores is not None:
+        if scores is not None and scores.of_tokens:
             row["nll_sum"] = float(scores.nll_sum_N[index])
             row["token_count"] = int(scores.token_count_N[index])
             row["correct_tokens"] = int(scores.correct_N[index])
             row["body_nll_sum"] = float(scores.body_nll_sum_N[index])
             row["body_token_count"] = int(scores.body_token_count_N[index])
-            if known >= 0:
-                row["label_nll"] = float(scores.label_nll_N[index])
+        if scores is not None and known >= 0:
+            row["label_nll"] = float(scores.label_nll_N[index])
         if answers and answers[index] is not None:
             row["answer"] = answers[index]
         row["row"] = _user_keys(dataset.records[index] if dataset.records else {})

@@ -45,7 +45,8 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
         parts.append("label figures need rows with labels; this file has none")
     if "answers" in figures:
         parts.append(describe_answers(figures))
-    parts.append(_token_table(figures))
+    if "perplexity" in figures:
+        parts.append(_token_table(figures))
     if figures["validation"]:
         parts.append(_validation_table(figures["validation"]))
     return "\n\n".join(part for part in parts if part)
@@ -107,10 +108,8 @@ def _count_rows(figures: dict[str, Any]) -> str:
         (figures["unscored"], "could not be scored"),
     ]
     told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
-    return (
-        f"{plural(figures['records'], 'row')} ({told}), "
-        f"{plural(figures['tokens'], 'predicted token')}"
-    )
+    tokens = f", {plural(figures['tokens'], 'predicted token')}" if "tokens" in figures else ""
+    return f"{plural(figures['records'], 'row')} ({told}){tokens}"
 
 
 def _chance_lines(figures: dict[str, Any]) -> list[str]:
@@ -119,12 +118,16 @@ def _chance_lines(figures: dict[str, Any]) -> list[str]:
         return []
     if figures["above_chance"] is None:
         return ["these rows have one label only: whether it is told from others cannot be seen"]
-    return [
+    warning = (
         f"!!! THE LABELS ARE NOT TOLD FROM CHANCE: accuracy {_with_interval(figures)}, "
-        f"guessing gets {_percent(figures['chance_accuracy'])}\n"
-        f"!!! perplexity {figures['perplexity']:.2f} says nothing of the labels, which are one "
-        f"token of each row"
-    ]
+        f"guessing gets {_percent(figures['chance_accuracy'])}"
+    )
+    if "perplexity" in figures:
+        warning += (
+            f"\n!!! perplexity {figures['perplexity']:.2f} says nothing of the labels, which are "
+            f"one token of each row"
+        )
+    return [warning]
 
 
 def _label_summary(figures: dict[str, Any]) -> str:
@@ -223,17 +226,18 @@ def _token_table(figures: dict[str, Any]) -> str:
 def _validation_table(validation: dict[str, Any]) -> str:
     """The model beside the baselines, on the rows where both were measured."""
     accuracy = _with_interval(validation) if "accuracy" in validation else ""
-    rows = [["this model", accuracy, f"{validation['perplexity']:.2f}"]]
+    of_tokens = "perplexity" in validation
+    rows = [["this model", accuracy, f"{validation['perplexity']:.2f}" if of_tokens else ""]]
     for name, value in validation["baselines"].items():
         words = name.replace("_", " ")
         if name.endswith("_accuracy"):
             rows.append([words.removesuffix(" accuracy"), _percent(value), ""])
-        elif name.endswith("_perplexity"):
+        elif name.endswith("_perplexity") and of_tokens:
             rows.append([words.removesuffix(" perplexity"), "", f"{value:.2f}"])
     lines = [
         f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
         f"not on this file",
-        format_table(["", "label accuracy", "perplexity"], rows, left=(0, 1)),
+        format_table(["", "label accuracy", "perplexity" if of_tokens else ""], rows, left=(0, 1)),
         *_not_better(validation),
     ]
     return "\n".join(lines)
@@ -261,7 +265,7 @@ def _not_better(validation: dict[str, Any]) -> list[str]:
             f"no clearly better labels than the baseline {best[0]}, which needs no training"
         )
     best = _best_baseline(validation, "perplexity")
-    if best and validation["perplexity"] >= best[1]:
+    if "perplexity" in validation and best and validation["perplexity"] >= best[1]:
         lines.append(f"no better perplexity than the baseline {best[0]}")
     return lines
 

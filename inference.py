@@ -149,16 +149,36 @@ def shown_row(trained: TrainedModel, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids) if tokenizer is not None else trained.vocabulary.decode(ids)
 
 
+def refuse_labels_only(trained: TrainedModel) -> None:
+    """Raise where a model has no next token.
+
+    Raises:
+        UserError: it only names labels.
+    """
+    if is_labels_only(trained):
+        raise UserError(
+            f"{trained.folder}: this model only names labels (--classifier head): ask it with "
+            f"--mode classify or evaluate"
+        )
+
+
+def is_labels_only(trained: TrainedModel) -> bool:
+    """Whether a model tells labels by a head, and predicts no tokens."""
+    return trained.settings.classifier == "head"
+
+
 def next_tokens(
     trained: TrainedModel, prompt: str, count: int = NEXT_TOKENS_SHOWN
 ) -> list[tuple[str, float]]:
     """The likeliest next tokens of a prompt and their probabilities, falling.
 
     Raises:
-        UserError: unknown tokens, or a prompt beyond the trained length.
+        UserError: unknown tokens, a prompt beyond the trained length, or a model that only names
+            labels.
     """
     import torch
 
+    refuse_labels_only(trained)
     ids = prompt_ids(trained, prompt)
     if len(ids) > trained.max_length:
         raise UserError(
@@ -220,12 +240,13 @@ def generate(
 
     Raises:
         UserError: unknown tokens or label, a prompt as long as the trained length, or too few
-            samples that the model reads as `label`.
+            samples that the model reads as `label`, or a model that only names labels.
     """
     import torch
 
     from generation import Sampling, generate_tokens, make_decoder
 
+    refuse_labels_only(trained)
     vocabulary = trained.vocabulary
     is_instruction = trained.settings.task == "instruct" and vocabulary.tokenizer is not None
     if prompt is None:
@@ -340,11 +361,15 @@ def classify_dataset(
 ) -> np.ndarray:
     """Logarithms of the label shares of a dataset's rows, each asked at its last <CLS>.
 
+    A head is asked at the end of the body.
+
     Raises:
         UserError: the vocabulary has no labels.
     """
-    from evaluation import label_log_shares
+    from evaluation import head_log_shares, label_log_shares
 
+    if is_labels_only(trained):
+        return head_log_shares(trained.model, dataset, trained.precision, batch_size=batch_size)
     if not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
     return label_log_shares(
@@ -442,11 +467,18 @@ def evaluate_file(
             f"not one of {plural(len(dataset.bad_rows), 'row')} can be scored"
         )
     unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
-    if unlabelled and trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
+    if (
+        unlabelled
+        and scores.of_tokens
+        and trained.vocabulary.labels
+        and trained.vocabulary.cls_id is not None
+    ):
         scores.log_shares_NxL[unlabelled] = classify_dataset(
             trained, dataset.subset(unlabelled), batch_size
         )
-    answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
+    answers = []
+    if scores.of_tokens:
+        answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
     answered = [index for index, answer in enumerate(answers) if answer is not None]
     expected = [dataset.records[index]["output"] for index in answered]
     figures = {
@@ -457,7 +489,7 @@ def evaluate_file(
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
         "unlabelled": len(unlabelled),
-        "tokens": int(scores.token_count_N.sum()),
+        **({"tokens": int(scores.token_count_N.sum())} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
         "validation": trained.validation or None,
@@ -495,9 +527,13 @@ def read_rows(
 
 
 def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Answer prompts with the likeliest next tokens until `quit`, Ctrl-D or Ctrl-C."""
+    """Answer prompts with the likeliest next tokens until `quit`, Ctrl-D or Ctrl-C.
+
+    A model that only names labels answers with those.
+    """
+    show = show_label if is_labels_only(trained) else show_next
     if settings.prompt is not None:
-        show_next(trained, settings.prompt, settings.json)
+        show(trained, settings.prompt, settings.json)
         return 0
     at_terminal = sys.stdin.isatty() and not settings.json
     if at_terminal:
@@ -505,9 +541,12 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
 
         vocabulary = trained.vocabulary
         what = "a text"
+        if is_labels_only(trained):
+            what += " to be told its label"
         if vocabulary.tokenizer is None:
             example = vocabulary.tokens[vocabulary.img_id or len(vocabulary) // 2]
-            what = f"the first tokens of a row, for example {example}"
+            which = "tokens" if is_labels_only(trained) else "first tokens"
+            what = f"the {which} of a row, for example {example}"
         print(
             f"{trained.folder}: {len(vocabulary)} tokens in the vocabulary. Type {what}; quit or "
             f"Ctrl-D leaves."
@@ -519,7 +558,7 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
             if line is None or line in ("quit", "exit"):
                 return 0
             if line:
-                show_next(trained, line, settings.json)
+                show(trained, line, settings.json)
         except KeyboardInterrupt:
             print()
             return EXIT_INTERRUPTED
@@ -564,6 +603,18 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
         quote = trained.vocabulary.tokenizer is not None
         rows = [[repr(t) if quote else t, f"{p:.4f}"] for t, p in found]
         print(format_table(["next token", "probability"], rows))
+
+
+def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+    """Print the labels of a prompt and their probabilities."""
+    answer = classify_prompt(trained, prompt)
+    if as_json:
+        names = ("confidence", "raw_confidence", "probabilities")
+        answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    rows = [[name, f"{share:.4f}"] for name, share in answer["probabilities"].items()]
+    print(format_table(["label", "probability"], rows))
 
 
 def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
@@ -645,14 +696,9 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
     from evaluation_report import describe_confidence
 
     if settings.prompt is not None:
-        answer = classify_prompt(trained, settings.prompt)
+        show_label(trained, settings.prompt, settings.json)
         if settings.json:
-            names = ("confidence", "raw_confidence", "probabilities")
-            answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
-            print(json.dumps(answer, ensure_ascii=False))
             return
-        rows = [[name, f"{share:.4f}"] for name, share in answer["probabilities"].items()]
-        print(format_table(["label", "probability"], rows))
         print(describe_confidence(trained.validation), file=sys.stderr)
         return
     folder = settings.output_dir or trained.folder.parent / "classification"

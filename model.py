@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import blocks
 from blocks import PackedRows
+from classifier_head import add_hidden_layer, freeze_backbone, head_name, name_labels
 from console import SettingsError, UserError
 from input_files import open_input, parse_json, read_text, shown
 from lora import ADAPTER_WEIGHTS, Adapter, add_adapter, is_adapter_folder, load_adapter
@@ -172,7 +173,7 @@ def build_model(
     vocabulary: Vocabulary,
     embeddings: Mapping[str, np.ndarray] | None = None,
 ) -> torch.nn.Module:
-    """A GPT2LMHeadModel with fresh weights drawn from `settings.seed`.
+    """A GPT-2 with fresh weights drawn from `settings.seed`: its head predicts tokens or labels.
 
     Args:
         settings: its shape.
@@ -180,7 +181,7 @@ def build_model(
         embeddings: token -> vector of n_embd numbers of standard deviation 1, for tokens of
             which something is known before training (the codes of a codebook).
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config
 
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config = GPT2Config(
@@ -199,9 +200,14 @@ def build_model(
         eos_token_id=end_id,
         pad_token_id=vocabulary.pad_id,
     )
+    if settings.classifier == "head":
+        name_labels(config, vocabulary)
+        config.use_cache = False  # nothing is continued
     _check_memory(config.to_dict())
     torch.manual_seed(settings.seed)
-    model = GPT2LMHeadModel(config)
+    model = model_class_of(config, settings.classifier)(config)
+    if settings.classifier_hidden is not None:
+        add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
     known = {vocabulary.ids[t]: vector for t, vector in (embeddings or {}).items()}
     if known:
         vectors = torch.from_numpy(np.stack(list(known.values())))
@@ -263,13 +269,16 @@ def starting_model(
     adapter, belongs_to = None, {}
     if settings.init_from is None:
         model = build_model(settings, vocabulary, embeddings())
-    elif stored_config is not None and not settings.lora_rank:
+    elif stored_config is not None and not (settings.lora_rank or settings.freeze_backbone):
         model = build_from_config(stored_config, settings, vocabulary)
     else:
         start = load_checkpoint_model(settings, vocabulary, say)
         model = start.model
         if settings.lora_rank:
             adapter = add_adapter(start, settings, say)
+        elif settings.freeze_backbone:
+            freeze_backbone(model, start.fresh)
+        if settings.lora_rank or settings.freeze_backbone:
             belongs_to["the base model (init_from)"] = start.fingerprint[:16]
     if settings.gradient_checkpointing:
         recompute_blocks(model)
@@ -333,6 +342,52 @@ def last_states(
         return blocks.packed_last_states(model, ids_N, rows, precision.dtype)
     with torch.inference_mode():
         return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)]
+
+
+def class_logits(
+    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
+) -> torch.Tensor:
+    """What a model with a head for labels says of packed rows, B x labels in fp32.
+
+    A GPT-2's head reads the state of each row's last token, and computes in fp32. Other models
+    go through their own forward pass, padding behind the rows and masked.
+    """
+    if blocks.is_gpt2(model):
+        if torch.is_grad_enabled():
+            hidden_NxE = hidden_states(model, ids_N, rows, precision)
+            last_BxE = hidden_NxE[rows.last_B.to(ids_N.device)]
+        else:
+            last_BxE = last_states(model, ids_N, rows, precision)
+        return model.score(last_BxE.float())
+    mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
+    ids_BxT = rows.to_matrix(ids_N).masked_fill(mask_BxT == 0, model.config.pad_token_id)
+    with precision.autocast(ids_N.device):
+        logits_BxL = model(ids_BxT, attention_mask=mask_BxT).logits
+    return rows.in_order(logits_BxL.float())
+
+
+@torch.no_grad()
+def head_inputs(
+    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
+) -> torch.Tensor:
+    """What the head of a model in evaluation mode reads of packed rows, B x width in fp32.
+
+    The model's head must be one of those that `classifier_head.is_plain` approves.
+    """
+    if blocks.is_gpt2(model):
+        # Not last_states: its inference tensors could take no part in a gradient.
+        return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)].float()
+    seen = []
+    head = getattr(model, head_name(model))
+    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        class_logits(model, ids_N, rows, precision)
+    finally:
+        hook.remove()
+    (inputs,) = seen
+    if inputs.dim() == 3:  # causal models map all places and choose the last
+        return rows.from_matrix(inputs)[rows.last_B.to(ids_N.device)].float()
+    return rows.in_order(inputs.float())
 
 
 def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:
@@ -410,7 +465,8 @@ def save_model_folder(
                 model.config.architectures = [type(model).__name__]
                 model.config.dtype = torch.float32
                 model.config.save_pretrained(new)
-                model.generation_config.save_pretrained(new)
+                if model.can_generate():
+                    model.generation_config.save_pretrained(new)
             else:
                 adapter.save_config(new)
             _save_weights(model, new / weights, validation, adapter)
@@ -523,7 +579,7 @@ def load_trained_model(
         model, metadata = load_adapter(folder, settings, vocabulary)
         validation = _parse_validation(folder / ADAPTER_WEIGHTS, metadata)
     else:
-        model, validation = _load_model(folder)
+        model, validation = _load_model(folder, settings, vocabulary)
     if model.config.vocab_size != len(vocabulary):
         raise UserError(
             f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
@@ -580,7 +636,9 @@ def _is_validation(value: Any) -> bool:
     def are_names(names: Any) -> bool:
         return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
-    whole = _is_count(value["rows"]) and _is_number(value["perplexity"], 0, sys.float_info.max)
+    whole = _is_count(value["rows"])
+    if "perplexity" in value or "accuracy" not in value:  # a model may name labels only
+        whole &= _is_number(value["perplexity"], 0, sys.float_info.max)
     whole &= all(
         len(name) <= 100 and name.isprintable() and _is_number(figure, 0, sys.float_info.max)
         for name, figure in value["baselines"].items()
@@ -607,8 +665,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The causal model of a folder and the figures stored with its weights.
+def _load_model(
+    folder: Path, settings: TrainSettings, vocabulary: Vocabulary
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model of a folder and the figures stored with its weights.
 
     From config.json and safetensors alone. What the header of the weights says is compared with
     the configuration before memory is given to either. Weights and figures are of one file even
@@ -629,12 +689,21 @@ def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     try:
         config = config_of(values)
         _check_size(config)
-        model_class = model_class_of(config)
+        if settings.classifier == "head":
+            name_labels(config, vocabulary)
+
+        def make() -> torch.nn.Module:
+            model = model_class_of(config, settings.classifier)(config)
+            if settings.classifier_hidden is not None:
+                add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
+            return model
+
         with torch.device("meta"):
-            model = model_class(config)
+            model = make()
     except Exception as error:  # transformers raises many kinds for a wrong configuration
         reason = shown(" ".join(str(error).split()))
-        raise UserError(f"{path}: not the configuration of a causal model ({reason})") from None
+        kind = "a classifier" if settings.classifier == "head" else "a causal model"
+        raise UserError(f"{path}: not the configuration of {kind} ({reason})") from None
     expected = {name: list(tensor.shape) for name, tensor in _state_of(model).items()}
     found = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name in sorted(expected.keys() | found.keys()):
@@ -671,7 +740,7 @@ def _load_model(folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         if not tensor.isfinite().all():
             raise UserError(f"{weights}: {name} holds numbers that are not finite: damaged weights")
     if any(buffer.is_meta for buffer in model.buffers()):  # computed, and stored nowhere
-        model = model_class(config)
+        model = make()
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model, _parse_validation(weights, metadata)

@@ -204,23 +204,32 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
 
 
 def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw loss.png, perplexity.png and accuracy.png from the rows of metrics.jsonl."""
+    """Draw loss.png, perplexity.png and accuracy.png from the rows of metrics.jsonl.
+
+    A model that only names labels has no perplexity.
+    """
     training = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     if not validation:
         return
-    loss = [("training", training, "loss"), ("validation", validation, "loss")]
-    accuracy = [("next token", validation, "next_token_accuracy")]
+    loss = [("training", training, "loss")]
+    accuracy = []
+    of_tokens = "loss" in validation[0]  # else of a model that only names labels
+    if of_tokens:
+        loss.append(("validation", validation, "loss"))
+        accuracy.append(("next token", validation, "next_token_accuracy"))
     if "label_loss" in validation[0]:
         loss.append(("validation, label only", validation, "label_loss"))
         accuracy.append(("label", validation, "label_accuracy"))
-    _draw_curves(folder / "loss.png", "Loss", "nats per token", loss)
-    _draw_curves(
-        folder / "perplexity.png",
-        "Validation perplexity",
-        "perplexity",
-        [("validation", validation, "perplexity")],
-    )
+    unit = "nats per token" if of_tokens else "nats per label"
+    _draw_curves(folder / "loss.png", "Loss", unit, loss)
+    if of_tokens:
+        _draw_curves(
+            folder / "perplexity.png",
+            "Validation perplexity",
+            "perplexity",
+            [("validation", validation, "perplexity")],
+        )
     _draw_curves(folder / "accuracy.png", "Validation accuracy", "share right", accuracy)
 
 

@@ -1,4 +1,4 @@
-"""Start from a pretrained causal model: its shape, its weights, its embeddings by token name.
+"""Start from a pretrained model: its shape, its weights, its embeddings by token name.
 
     settings = with_checkpoint_shape(settings)                  # what --init_from decides
     start = load_checkpoint_model(settings, vocabulary, print)  # start.model knows the vocabulary
@@ -10,7 +10,7 @@ weights are read from safetensors alone, and no code of its own is run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,13 @@ from typing import Any
 
 import torch
 
+from classifier_head import (
+    add_hidden_layer,
+    check_padding,
+    classifier_class_of,
+    draw_head,
+    name_labels,
+)
 from console import UserError, plural
 from hub import hub_errors
 from settings import TrainSettings
@@ -54,11 +61,13 @@ class Start:
         model: fp32, with one embedding for each token of the vocabulary.
         new_ids: tokens that the checkpoint does not have under their name.
         fingerprint: SHA-256 of the checkpoint's weights and tokens, before anything was changed.
+        fresh: names of the parameters that the checkpoint did not have: a head that names labels.
     """
 
     model: torch.nn.Module
     new_ids: list[int]
     fingerprint: str
+    fresh: frozenset[str] = frozenset()
 
 
 # ------------------------------------------------------------------------------- the shape
@@ -71,7 +80,7 @@ def with_checkpoint_shape(settings: TrainSettings) -> TrainSettings:
         UserError: no such checkpoint, weights that are not safetensors, no causal model, or
             too few positions for max_length.
     """
-    config = _read_config(settings.init_from)
+    config = _read_config(settings.init_from, settings.classifier)
     positions = positions_of(config)
     if positions is not None and settings.max_length > positions:
         raise UserError(
@@ -109,8 +118,13 @@ def refuse_pickles(path: Path) -> None:
             raise UserError(f"{pickled}: {_NEVER_LOADED} model.safetensors")
 
 
-def _read_config(name: str) -> Any:
-    """The configuration of a checkpoint, once all that can be told without its weights is fine."""
+def _read_config(name: str, classifier: str) -> Any:
+    """The configuration of a checkpoint, once all that can be told without its weights is fine.
+
+    Args:
+        name: of the checkpoint.
+        classifier: "head" takes encoders as well.
+    """
     folder = Path(name)
     refuse_pickles(folder)
     if (folder / "best_model").is_dir() and not (folder / "config.json").exists():
@@ -121,11 +135,12 @@ def _read_config(name: str) -> Any:
         )
     with hub_errors(name, "model"), quiet():
         from transformers import AutoConfig
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"{name}: {config.model_type} is no causal language model")
+    try:
+        model_class_of(config, classifier)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
     if not hasattr(config, "vocab_size"):
         raise UserError(f"{name}: {config.model_type} is made of several models, not of text alone")
     if getattr(config, "quantization_config", None) is not None:
@@ -158,6 +173,8 @@ def load_checkpoint_model(
 ) -> Start:
     """The model that `settings.init_from` names, with the embeddings of `vocabulary`.
 
+    With `classifier head` it names labels; a head that it has for the very same ones is kept.
+
     Args:
         settings: where from, dropout, and the seed of new embeddings.
         vocabulary: its tokens become the model's.
@@ -167,32 +184,71 @@ def load_checkpoint_model(
         UserError: the model or its tokenizer cannot be loaded, weights are missing, or it
             computes something else than a causal model with a linear head.
     """
-    name = settings.init_from
-    config = _read_config(name)
+    name, by_head = settings.init_from, settings.classifier == "head"
+    config = _read_config(name, settings.classifier)
     set_dropout(config, settings)
+    same_labels = by_head and name_labels(config, vocabulary)
+    torch.manual_seed(settings.seed)  # of what the checkpoint lacks
     with hub_errors(name, "model"), quiet():
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-        model, info = AutoModelForCausalLM.from_pretrained(
+        kind = AutoModelForSequenceClassification if by_head else AutoModelForCausalLM
+        model, info = kind.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=by_head,  # a head for other labels
         )
-    with quiet():
-        _check_computation(model.eval(), name)
-    if info["missing_keys"]:
-        first, *rest = sorted(info["missing_keys"])
+    model.eval()
+    missing = set(info["missing_keys"])
+    if by_head:
+        missing |= {entry[0] for entry in info["mismatched_keys"]}
+        fresh = {key for key in missing if _is_of_head(model, key)}
+    else:
+        fresh = set()
+        with quiet():
+            _check_computation(model, name)
+    if missing - fresh:
+        first, *rest = sorted(missing - fresh)
         more = f" and {plural(len(rest), 'more tensor')}" if rest else ""
         raise UserError(f"{name}: its weights lack {first}{more}")
     tokens, roles = _tokens_of(name)
-    fingerprint = _fingerprint(model, tokens)
+    fingerprint = _fingerprint(model, tokens, fresh)
+    if by_head:
+        fresh |= _prepare_head(model, settings, fresh, same_labels)
+        fresh &= {key for key, _ in model.named_parameters()}  # a hidden layer replaces some
     new_ids = carry_over(model, tokens, roles, vocabulary, settings.seed, name, say)
     adopt_vocabulary(model, vocabulary)
+    if by_head:
+        check_padding(model.eval(), name)
+        if fresh:
+            say(f"fresh, since {name} does not have it: {', '.join(sorted(fresh))}")
     torch.manual_seed(settings.seed)
-    return Start(model.train(), new_ids, fingerprint)
+    return Start(model.train(), new_ids, fingerprint, frozenset(fresh))
+
+
+def _is_of_head(model: torch.nn.Module, name: str) -> bool:
+    """Whether a parameter may be missing: the head's, or what an encoder pools its states with."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
+def _prepare_head(
+    model: torch.nn.Module, settings: TrainSettings, fresh: set[str], same_labels: bool
+) -> set[str]:
+    """Give a loaded model the head that the settings ask for; returns what of it is fresh."""
+    before = {id(parameter) for parameter in model.parameters()}
+    of_head = {name for name, _ in model.named_parameters() if _is_of_head(model, name)}
+    of_head = {name for name in of_head if ".pooler." not in name}
+    if settings.classifier_hidden is not None:
+        add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
+        return {name for name, p in model.named_parameters() if id(p) not in before}
+    if not same_labels and not of_head <= fresh:
+        draw_head(model)
+        return of_head
+    return set()
 
 
 def build_from_config(
@@ -207,7 +263,9 @@ def build_from_config(
     """
     config = config_of(values)
     set_dropout(config, settings)
-    model = model_class_of(config)(config)
+    model = model_class_of(config, settings.classifier)(config)
+    if settings.classifier_hidden is not None:
+        add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
     adopt_vocabulary(model, vocabulary)
     torch.manual_seed(settings.seed)
     return model
@@ -228,12 +286,14 @@ def config_of(values: Mapping[str, Any]) -> Any:
     return CONFIG_MAPPING[kind](**values)
 
 
-def model_class_of(config: Any) -> type[torch.nn.Module]:
-    """The class of the causal model of a configuration.
+def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.nn.Module]:
+    """The class of the causal model of a configuration, or of the one with a head for labels.
 
     Raises:
         ValueError: there is none.
     """
+    if classifier == "head":
+        return classifier_class_of(config)
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -263,7 +323,10 @@ def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
     for name in ("tokenizer_class", "task_specific_params"):
         if getattr(config, name, None) is not None:
             setattr(config, name, None)
-    model.generation_config = GenerationConfig.from_model_config(config)
+    if model.can_generate():
+        model.generation_config = GenerationConfig.from_model_config(config)
+    elif getattr(config, "use_cache", False):
+        config.use_cache = False  # nothing is continued
     # The old padding token may be any token now, and torch gives its row no gradient.
     model.get_input_embeddings().padding_idx = None
 
@@ -282,7 +345,7 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
     if not torch.allclose(all_1xTxE[:, :3], first_1xTxE, rtol=1e-3, atol=1e-4):
         raise UserError(
             f"{name}: {model.config.model_type} reads a text from both sides (an encoder); only "
-            f"causal models continue rows"
+            f"causal models continue rows (for labels: --classifier head)"
         )
     logits_1xTxV = model(ids_1xT, use_cache=False).logits
     if head is None or not torch.allclose(head(all_1xTxE), logits_1xTxV, rtol=1e-3, atol=1e-4):
@@ -292,9 +355,11 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
         )
 
 
-def _fingerprint(model: torch.nn.Module, tokens: Sequence[str]) -> str:
+def _fingerprint(model: torch.nn.Module, tokens: Sequence[str], fresh: Collection[str]) -> str:
     digest = hashlib.sha256("\n".join(tokens).encode())
     for name, tensor in model.state_dict().items():
+        if name in fresh:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -363,7 +428,8 @@ def carry_over(
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor(source_V)
     old = [input_map.weight.clone()]
-    tied = head.weight is input_map.weight
+    # A model that only names labels has no head of tokens.
+    tied = head is None or head.weight is input_map.weight
     bias = getattr(head, "bias", None)
     if not tied:
         old.append(head.weight.clone())

@@ -22,6 +22,8 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
 TASKS = ("auto", "lm", "classify", "instruct")
 OPTIMIZERS = ("adamw", "muon")
+CLASSIFIERS = ("label_token", "head")
+CLASS_WEIGHTS = ("none", "balanced")
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 # Far above any small GPT; a config file beyond them is a mistake, not a wish.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
@@ -109,6 +111,23 @@ class TrainSettings:
         "Hugging Face hub (HF_TOKEN opens private ones). It sets the shape. none = from scratch.",
         group="Model",
     )
+    classifier: str = option(
+        "label_token",
+        "How labels are told: as the next token at the end of a row, or by a head, a linear map "
+        "of the last token's state (of an encoder such as BERT, of its first). A model with a "
+        "head reads rows without their label tail and only names labels.",
+        group="Model",
+        choices=CLASSIFIERS,
+    )
+    classifier_hidden: int | None = option(
+        None,
+        "Width of a hidden layer in the head (Linear, GELU, Dropout, Linear). none = one linear "
+        "map, which plain transformers loads as well; of a head with a hidden layer it loads the "
+        "backbone only.",
+        group="Model",
+        minimum=1,
+        maximum=MOST_WIDTH,
+    )
     n_layer: int = option(6, "Transformer blocks.", group="Model", minimum=1, maximum=MOST_LAYERS)
     n_head: int = option(
         8, "Attention heads in a block; must divide n_embd.", group="Model", minimum=1
@@ -159,6 +178,11 @@ class TrainSettings:
         False,
         "Keep only what goes into each block and compute its inside again for the gradient: less "
         "memory for long rows and deep models, the same result, each step up to 1.4 times as long.",
+        group="Training",
+    )
+    freeze_backbone: bool = option(
+        False,
+        "Train the head alone; the pretrained model under it stays as it is, to the bit.",
         group="Training",
     )
     lora_rank: int = option(
@@ -220,6 +244,13 @@ class TrainSettings:
         "Reported losses are unweighted.",
         group="Training",
         minimum=0,
+    )
+    class_weights: str = option(
+        "none",
+        "balanced: in the training objective a label weighs rows / (labels x its rows), so that "
+        "rare ones count as much as frequent ones.",
+        group="Training",
+        choices=CLASS_WEIGHTS,
     )
     best_metric: str = option(
         "auto",
@@ -353,6 +384,7 @@ class TrainSettings:
             ):
                 if is_set:
                     found.append(f"{name} has no effect without --lora_rank")
+        found += self._head_contradictions()
         if self.check_data and (self.resume or self.overwrite):
             found.append("--check_data trains nothing: drop --resume and --overwrite")
         if self.resume and self.overwrite:
@@ -370,6 +402,30 @@ class TrainSettings:
             found.append(f"best_metric {self.best_metric} needs task classify")
         if self.device == "cpu" and self.precision == "fp16":
             found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
+        return found
+
+    def _head_contradictions(self) -> list[str]:
+        found = []
+        if self.class_weights != "none" and self.task in ("lm", "instruct"):
+            found.append(f"class_weights {self.class_weights} needs task classify")
+        if self.classifier != "head":
+            for name, is_set in (
+                ("classifier_hidden", self.classifier_hidden is not None),
+                ("freeze_backbone", self.freeze_backbone),
+            ):
+                if is_set:
+                    found.append(f"{name} needs --classifier head")
+            return found
+        if self.task in ("lm", "instruct"):
+            found.append(f"classifier head only names labels: task {self.task} needs label_token")
+        if self.lora_rank:
+            found.append("lora_rank does not go with classifier head: drop one of them")
+        if self.compile == "on":
+            found.append("compile on has no effect with classifier head: use compile auto or off")
+        if self.freeze_backbone and self.init_from is None:
+            found.append("freeze_backbone keeps a pretrained model: name one with --init_from")
+        if self.freeze_backbone and self.optimizer == "muon":
+            found.append("freeze_backbone leaves no block to optimizer muon: use adamw")
         return found
 
     def _shape_contradictions(self) -> list[str]:

@@ -301,6 +301,14 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
     Raises:
         UserError: the rows are not made for the task asked for.
     """
+    unlabelled = int((rows.classes_N < 0).sum())
+    if settings.classifier == "head" and unlabelled:
+        raise UserError(
+            f"{settings.data_path}: --classifier head needs a label in every training row, and "
+            f"{unlabelled:,} of {plural(len(rows), 'row')} have none"
+        )
+    if settings.class_weights != "none" and not rows.has_labels:
+        raise UserError(f"{settings.data_path}: --class_weights needs labels, and no row has one")
     if settings.task == "classify" and not rows.has_labels:
         raise UserError(f"{settings.data_path}: --task classify needs labels, and no row has one")
     if settings.task == "instruct" and not rows.has_prompts:
@@ -375,6 +383,7 @@ class TrainingRun:
             stored_config: the model's configuration from the checkpoint that the run will go on
                 from, None for a new run.
         """
+        import numpy as np
         import torch
 
         from checkpoint import LoopState, fingerprints
@@ -382,6 +391,16 @@ class TrainingRun:
         from training_step import make_step
 
         self.settings, self.folder, self.log = settings, folder, log
+        self.by_head = settings.classifier == "head"
+        if self.by_head:
+            if not validation_rows.has_labels:
+                raise UserError("--classifier head needs labelled validation rows")
+            train_rows, validation_rows = (
+                rows.without_tails() for rows in (train_rows, validation_rows)
+            )
+        # Of each row: what the losses are means over, and the tokens that the speed is told by.
+        self.counts_N = np.ones(len(train_rows), int) if self.by_head else train_rows.scored_counts
+        self.read_N = train_rows.lengths_N if self.by_head else train_rows.scored_counts
         self.rows, self.validation_rows = train_rows, validation_rows
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
@@ -397,9 +416,17 @@ class TrainingRun:
         self.model, self.adapter = start.model.to(self.device), start.adapter
         self.optimizers = make_optimizers(self.model, settings, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         log.say(
             f"model: {settings.n_layer} layers, {settings.n_head} heads, {settings.n_embd} wide, "
             f"{settings.n_positions} positions, {count_parameters(self.model):,} parameters"
+            + (f", {trained:,} of them trained" if settings.freeze_backbone else "")
+            + (
+                f"; its head names {plural(len(self.vocabulary.labels), 'label')} and it predicts "
+                f"no tokens"
+                if self.by_head
+                else ""
+            )
         )
         log.say(
             f"device: {self.device} ({torch.get_num_threads()} threads); "
@@ -414,6 +441,8 @@ class TrainingRun:
         self.steps_per_epoch = math.ceil(micro_batches / settings.grad_accumulation_steps)
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         self.best_metric = settings.best_metric
+        if self.by_head and self.best_metric == "loss":
+            self.best_metric = "label_loss"  # the one loss that there is
         if self.best_metric == "auto":
             by_label = validation_rows.has_labels and settings.task != "lm"
             self.best_metric = "label_loss" if by_label else "loss"
@@ -691,11 +720,12 @@ class TrainingRun:
             # In fp16 a gradient that overflows is ordinary: the scaler passes over it.
             if math.isfinite(nll) and (math.isfinite(norm) or self.scaler.is_enabled()):
                 rows = np.concatenate(each.batches)
-                tokens = int(self.rows.scored_counts[rows].sum())
+                count = int(self.counts_N[rows].sum())
                 state.window_nll += nll
-                state.window_tokens += tokens
+                state.window_tokens += count
+                state.window_read += int(self.read_N[rows].sum())
                 state.epoch_nll += nll
-                state.epoch_tokens += tokens
+                state.epoch_tokens += count
                 continue
             all_finite = False
             self.note_nonfinite(each, nll)
@@ -774,7 +804,7 @@ class TrainingRun:
     def say_plan(self) -> None:
         """Say what is ahead, and how long it will take by the time of real batches."""
         left = self.total_steps - self.state.step
-        tokens = round(self.rows.target_count * self.rows.epoch_share)
+        tokens = round(int(self.read_N.sum()) * self.rows.epoch_share)
         rows = self.settings.batch_size * self.settings.grad_accumulation_steps
         if left > 0:
             self.log.say(
@@ -808,8 +838,10 @@ class TrainingRun:
                 times.append(time.perf_counter() - began)
                 self.gradients.clear_gradients()
         # A forward pass is a third of a step's arithmetic.
-        an_epoch = self.rows.target_count * self.rows.epoch_share
-        evaluation = self.validation_rows.target_count / (3 * an_epoch)
+        an_epoch = int(self.read_N.sum()) * self.rows.epoch_share
+        measured = self.validation_rows
+        read = int(measured.lengths_N.sum()) if self.by_head else measured.target_count
+        evaluation = read / (3 * an_epoch)
         return min(times[settling:]) * (1.1 + evaluation)
 
     def record_training(self, learning_rate: float, norm: float) -> None:
@@ -825,10 +857,10 @@ class TrainingRun:
                 "loss": mean_or_none(state.window_nll, state.window_tokens),
                 "learning_rate": learning_rate,
                 "grad_norm": norm if math.isfinite(norm) else None,
-                "tokens_per_second": round(state.window_tokens / max(elapsed, 1e-9), 1),
+                "tokens_per_second": round(state.window_read / max(elapsed, 1e-9), 1),
             }
         )
-        state.window_nll, state.window_tokens = 0.0, 0
+        state.window_nll, state.window_tokens, state.window_read = 0.0, 0, 0
         state.window_began = state.seconds
 
     def record_evaluation(self, validation: dict[str, Any]) -> None:
@@ -840,15 +872,13 @@ class TrainingRun:
             "epoch": state.epoch + 1,
             "seconds": round(state.seconds, 3),
             "train_loss": mean_or_none(state.epoch_nll, state.epoch_tokens),
-            "loss": validation["loss"],
-            "perplexity": validation["perplexity"],
-            "body_perplexity": validation["body_perplexity"],
-            "next_token_accuracy": validation["next_token_accuracy"],
         }
+        # A model that only names labels has no figures of tokens.
+        of_tokens = ("loss", "perplexity", "body_perplexity", "next_token_accuracy")
+        labels = ("label_loss", "label_perplexity")
+        row |= {name: validation[name] for name in of_tokens + labels if name in validation}
         if "label_loss" in validation:
             row |= {
-                "label_loss": validation["label_loss"],
-                "label_perplexity": validation["label_perplexity"],
                 "label_accuracy": validation["accuracy"],
                 "raw_ece": validation["calibration"]["raw_ece"],
                 "ece": validation["calibration"]["ece"],
@@ -902,10 +932,11 @@ class EpochTable:
             "epoch": f"{state.epoch + 1}",
             "step": f"{state.step:,}",
             "train loss": f"{state.epoch_nll / state.epoch_tokens:.4f}",
-            "val loss": f"{validation['loss']:.4f}",
-            "perplexity": f"{validation['perplexity']:.2f}",
-            "token acc": f"{validation['next_token_accuracy']:.4f}",
         }
+        if "loss" in validation:  # else a model that only names labels
+            cells["val loss"] = f"{validation['loss']:.4f}"
+            cells["perplexity"] = f"{validation['perplexity']:.2f}"
+            cells["token acc"] = f"{validation['next_token_accuracy']:.4f}"
         if self.labelled:
             cells["label loss"] = f"{validation['label_loss']:.4f}"
             cells["label acc"] = f"{validation['accuracy']:.4f}"
@@ -930,6 +961,7 @@ def make_optimizers(
     """
     import torch
 
+    from classifier_head import head_name, is_classifier
     from muon import Muon
 
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -938,7 +970,9 @@ def make_optimizers(
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
         outside = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-        outside += [model.get_input_embeddings(), model.get_output_embeddings()]
+        by_head = is_classifier(model)
+        head = getattr(model, head_name(model)) if by_head else model.get_output_embeddings()
+        outside += [model.get_input_embeddings(), head]
         of_tokens = {id(p) for module in outside for p in module.parameters()}
         in_blocks = [p for p in matrices if p.dim() == 2 and id(p) not in of_tokens]
         optimizers.append(Muon(in_blocks, weight_decay=settings.weight_decay))

@@ -24,8 +24,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from blocks import PackedRows, is_gpt2
+from classifier_head import head_name, is_plain
+from console import progress_bar
 from dataset import TAIL_LENGTH, TokenLabelDataset
-from model import Precision, count_parameters, hidden_states, padded_hidden_states
+from model import (
+    Precision,
+    class_logits,
+    count_parameters,
+    head_inputs,
+    hidden_states,
+    padded_hidden_states,
+)
 from settings import TrainSettings
 
 # Widths that batches are padded to; each has a graph of its own, and is compiled by itself.
@@ -37,6 +46,8 @@ _RUNS_BEFORE_GRAPH = 2
 # Operations from which a run is compiled on a GPU: five minutes at 100 TFLOP/s. Not measured: an
 # estimate from a minute of compiling.
 _COMPILED_FROM = 3e16
+# Of a frozen backbone: rows that go through it at once, and numbers (fp32) that are kept at most.
+_ROWS_AT_ONCE, _MOST_KEPT = 32, 2**29
 
 
 def make_step(
@@ -46,18 +57,23 @@ def make_step(
     precision: Precision,
     scaler: torch.amp.GradScaler,
     say: Callable[[str], None],
-) -> PackedStep | StaticStep:
+) -> PackedStep | StaticStep | HeadStep:
     """The way to compute gradients that suits the model's device.
 
     Args:
         model: its dropout is on.
-        rows: all rows to learn from.
+        rows: all rows to learn from; for a head that names labels without their tails.
         settings: weights of the objective, batch size, whether to compile.
         precision: of the matrix products.
         scaler: of the loss, enabled for fp16 alone.
         say: called with a line for a person.
     """
     objective = Objective(model, rows, settings, precision)
+    if settings.classifier == "head":
+        step = HeadStep(objective, scaler, settings.freeze_backbone)
+        if step.keep_inputs():
+            say("the backbone is frozen: what the head reads of each training row is computed once")
+        return step
     compiled = compiles(settings, objective.device, model, rows)
     # Graphs are for models whose every operation is known here: no adapters, and no random numbers
     # that are to be drawn a second time.
@@ -87,7 +103,9 @@ class Objective:
     """The weighted mean loss of rows; reported losses are unweighted.
 
     Attributes:
-        weight: of the label position; other tokens weigh 1.
+        class_weights_L: of each label, 1 on average over the rows.
+        label_weights_N: of the label position of each row; other tokens weigh 1, and so does
+            all of an unlabelled row.
     """
 
     def __init__(
@@ -100,7 +118,12 @@ class Objective:
         self.model, self.rows, self.precision = model, rows, precision
         self._scored_counts = rows.scored_counts
         self.device: torch.device = next(model.parameters()).device
-        self.weight = 1.0 if settings.task == "lm" else settings.label_loss_weight
+        self.class_weights_L = class_weights(rows, settings)
+        self.label_weights_N = np.ones(len(rows))
+        if settings.task != "lm":
+            labelled_N = rows.classes_N >= 0
+            by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
+            self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
         rate = settings.token_dropout
         self.token_dropout = settings.dropout / 2 if rate is None else rate
         vocabulary = rows.vocabulary
@@ -113,8 +136,7 @@ class Objective:
         """Summed weights of all predicted tokens of `batches`."""
         return float(
             sum(
-                self._scored_counts[rows].sum()
-                + (self.weight - 1) * (self.rows.classes_N[rows] >= 0).sum()
+                self._scored_counts[rows].sum() + (self.label_weights_N[rows] - 1).sum()
                 for rows in batches
             )
         )
@@ -135,6 +157,19 @@ class Objective:
         with self.precision.autocast(self.device):
             logits_MxV = self.model.get_output_embeddings()(hidden_MxE)
             return functional.cross_entropy(logits_MxV, targets_M, reduction="none")
+
+
+def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:
+    """The weight of each label, weights_L: 1, or balanced: rows / (labels x rows of the label).
+
+    Labels that no row has are not counted, and weigh 1.
+    """
+    weights_L = np.ones(len(rows.vocabulary.labels))
+    if settings.class_weights == "balanced":
+        counts_L = np.bincount(rows.classes_N[rows.classes_N >= 0], minlength=len(weights_L))
+        seen_L = counts_L > 0
+        weights_L[seen_L] = counts_L.sum() / (seen_L.sum() * counts_L[seen_L])
+    return weights_L
 
 
 # ------------------------------------------------------------------------------- packed
@@ -170,7 +205,8 @@ class PackedStep:
             weights_M = np.ones(len(targets_M), np.float32)
             # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
             at_cls_B = np.cumsum(counts_B) + 1 - TAIL_LENGTH
-            weights_M[at_cls_B[rows.classes_N[indices] >= 0]] = objective.weight
+            labelled_B = rows.classes_N[indices] >= 0
+            weights_M[at_cls_B[labelled_B]] = objective.label_weights_N[indices][labelled_B]
             inputs_M, targets_M, weights_M = (
                 torch.from_numpy(array_M).to(device) for array_M in (inputs_M, targets_M, weights_M)
             )
@@ -194,6 +230,98 @@ class PackedStep:
         self.objective.model.zero_grad(set_to_none=True)
 
 
+class HeadStep:
+    """Each row, read without its tail, predicts its label by the model's head."""
+
+    compiled = False
+    settling_runs = 1
+
+    def __init__(self, objective: Objective, scaler: torch.amp.GradScaler, frozen: bool):
+        """
+        Args:
+            objective: its rows are without their tails, and all labelled.
+            scaler: of the loss.
+            frozen: whether the backbone stays as it is: then it computes without dropout, of
+                tokens too, as it will when the model is used.
+        """
+        self.objective, self.scaler, self._frozen = objective, scaler, frozen
+        self._inputs_NxE: Tensor | None = None
+
+    def keep_inputs(self) -> bool:
+        """Compute what the head reads of all rows, where that never changes; returns whether.
+
+        In batches that follow from the rows alone, so that a resumed run finds the same bits.
+        """
+        objective, rows = self.objective, self.objective.rows
+        model = objective.model
+        if not (self._frozen and is_plain(model)) or rows.has_variants:
+            return False
+        if len(rows) * model.config.hidden_size > _MOST_KEPT:
+            return False
+        model.eval()
+        with progress_bar("through the backbone", len(rows), "row") as bar:
+            for indices in rows.batches_by_length(_ROWS_AT_ONCE):
+                ids_N, lengths_B = rows.gather(indices)
+                inputs_BxE = head_inputs(
+                    model,
+                    torch.from_numpy(ids_N).to(objective.device),
+                    PackedRows(lengths_B),
+                    objective.precision,
+                )
+                if self._inputs_NxE is None:
+                    self._inputs_NxE = inputs_BxE.new_empty(len(rows), inputs_BxE.shape[1])
+                self._inputs_NxE[torch.from_numpy(indices).to(objective.device)] = inputs_BxE
+                bar.update(len(indices))
+        model.train()
+        return True
+
+    def _logits(self, indices: np.ndarray) -> Tensor:
+        """What the head says of rows, B x labels."""
+        objective, model = self.objective, self.objective.model
+        if self._inputs_NxE is not None:
+            inputs_BxE = self._inputs_NxE[torch.from_numpy(indices).to(objective.device)]
+            # Encoders drop out what goes into the head.
+            dropout = getattr(model, "dropout", None)
+            if isinstance(dropout, torch.nn.Module):
+                inputs_BxE = dropout(inputs_BxE)
+            return getattr(model, head_name(model))(inputs_BxE)
+        ids_N, lengths_B = objective.rows.gather(indices)
+        ids_N = torch.from_numpy(ids_N).to(objective.device)
+        if not self._frozen:
+            ids_N = objective.drop_tokens(ids_N)
+        return class_logits(model, ids_N, PackedRows(lengths_B), objective.precision)
+
+    def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
+        """Add the gradients of the mean label loss over all rows of `batches`, by class weights.
+
+        Args:
+            batches: row numbers.
+
+        Returns:
+            Summed unweighted negative log likelihood of the labels (nats), on the device.
+        """
+        objective, device = self.objective, self.objective.device
+        rows, weights_L = objective.rows, objective.class_weights_L
+        total_weight = sum(float(weights_L[rows.classes_N[indices]].sum()) for indices in batches)
+        if self._frozen:
+            objective.model.base_model.eval()
+        nll = torch.zeros((), device=device)
+        for indices in batches:
+            logits_BxL = self._logits(indices)
+            classes_B = rows.classes_N[indices].astype(np.int64)
+            weights_B = torch.from_numpy(weights_L[classes_B].astype(np.float32)).to(device)
+            nll_B = functional.cross_entropy(
+                logits_BxL, torch.from_numpy(classes_B).to(device), reduction="none"
+            )
+            self.scaler.scale((nll_B * weights_B).sum() / total_weight).backward()
+            nll += nll_B.detach().sum()
+        return nll
+
+    def clear_gradients(self) -> None:
+        """Forget what was added."""
+        self.objective.model.zero_grad(set_to_none=True)
+
+
 # ------------------------------------------------------------------------------- static
 
 
@@ -210,13 +338,13 @@ class RowsOnDevice:
         self._labelled = put(rows.classes_N >= 0, np.bool_)
         self._pad_id = rows.vocabulary.pad_id
 
-    def batch(self, rows_B: Tensor, width: int, label_weight: float) -> tuple[Tensor, ...]:
+    def batch(self, rows_B: Tensor, width: int, label_weights_N: Tensor) -> tuple[Tensor, ...]:
         """What `TokenLabelDataset.shifted` gives, as B x T matrices padded on the right.
 
         Args:
             rows_B: row numbers; -1 for a row that is padding altogether.
             width: T, at least the inputs of the longest row.
-            label_weight: of the place that predicts the label.
+            label_weights_N: of the place that predicts the label, of all rows.
 
         Returns:
             inputs_BxT, targets_BxT, weights_BxT and whether a target counts_BxT: padding and
@@ -233,7 +361,7 @@ class RowsOnDevice:
         at_label = (place_T[:-1] == lengths_Bx1 - TAIL_LENGTH) & self._labelled[known_B][:, None]
         prompt_Bx1 = self._prompt_lengths[known_B][:, None]
         counts_BxT = inside[:, 1:] & (place_T[1:] >= prompt_Bx1)
-        weights_BxT = (1 + at_label * (label_weight - 1)) * counts_BxT
+        weights_BxT = (1 + at_label * (label_weights_N[known_B][:, None] - 1)) * counts_BxT
         return ids[:, :-1], ids[:, 1:], weights_BxT, counts_BxT
 
 
@@ -263,6 +391,8 @@ class StaticStep:
         device = objective.device
         self.objective, self.compiled, self._say = objective, compiled, say
         self._rows = RowsOnDevice(objective.rows, device)
+        weights_N = torch.from_numpy(objective.label_weights_N.astype(np.float32))
+        self._label_weights_N = weights_N.to(device)
         self._longest = int(objective.rows.lengths_N.max()) - 1
         self._rows_B = torch.full((batch_size,), -1, device=device)
         self._total_weight = torch.ones((), device=device)
@@ -337,7 +467,7 @@ class StaticStep:
     def _forward_and_backward(self, width: int) -> None:
         objective = self.objective
         inputs_BxT, targets_BxT, weights_BxT, counts_BxT = self._rows.batch(
-            self._rows_B, width, objective.weight
+            self._rows_B, width, self._label_weights_N
         )
         nll_BxT = self._losses(objective.drop_tokens(inputs_BxT), targets_BxT)
         ((nll_BxT * weights_BxT).sum() / self._total_weight).backward()

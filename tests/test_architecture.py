@@ -27,6 +27,7 @@ FLOORS = [
         "row_cache",
         "benchmark_report",
     },
+    {"classifier_head"},
     {"pretrained"},
     {"lora"},
     {"dataset", "prepared_folder", "image_tokens", "model", "calibration", "benchmark_work"},

@@ -116,7 +116,7 @@ def test_dropout_of_static_shapes_is_that_of_transformers(rows, attention_dropou
     step = make("static", rows, settings)
     indices = rows.lengths_N.argsort()[-8:]
     ids, targets, _, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
-        torch.from_numpy(indices), step.width_of(indices), 1.0
+        torch.from_numpy(indices), step.width_of(indices), torch.ones(len(rows))
     )
     torch.manual_seed(5)
     logits = step.objective.model(ids).logits
@@ -210,7 +210,7 @@ def test_static_batches_hold_what_the_rows_hold(rows, numbers, spare):
     width = int(rows.lengths_N[numbers].max()) - 1 + spare
     padded = torch.tensor([*numbers, *[-1] * (8 - len(numbers))])
     inputs, targets, weights, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
-        padded, width, 7.0
+        padded, width, torch.full((len(rows),), 7.0)
     )
     assert inputs.shape == targets.shape == weights.shape == counts.shape == (8, width)
     inputs_M, targets_M, counts_B = rows.shifted(np.array(numbers))
