@@ -132,6 +132,15 @@ def _refuse_empty() -> NoReturn:
     raise UserError("the prompt has no tokens")
 
 
+def tell_unknown(trained: TrainedModel, prompt: str) -> None:
+    """Say on standard error how much of a text the model cannot read."""
+    tokenizer = trained.vocabulary.tokenizer
+    if tokenizer is not None:
+        count = tokenizer.count_unknown(tokenizer.encode(prompt))
+        if count:
+            print(f"{plural(count, 'unknown token')} read as <UNK>", file=sys.stderr)
+
+
 def shown_token(trained: TrainedModel, index: int) -> str:
     """A token for a person: of a model of texts, the piece of text that it stands for."""
     vocabulary = trained.vocabulary
@@ -595,6 +604,7 @@ def _next_line(prompt_sign: str | None) -> str | None:
 def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest next tokens of a prompt."""
     found = next_tokens(trained, prompt)
+    tell_unknown(trained, prompt)
     if as_json:
         answer = [{"token": token, "probability": share} for token, share in found]
         print(json.dumps({"prompt": prompt, "next_tokens": answer}, ensure_ascii=False))
@@ -608,6 +618,7 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the labels of a prompt and their probabilities."""
     answer = classify_prompt(trained, prompt)
+    tell_unknown(trained, prompt)
     if as_json:
         names = ("confidence", "raw_confidence", "probabilities")
         answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
@@ -638,6 +649,8 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
         label=settings.label,
         batch_size=settings.batch_size,
     )
+    if settings.prompt is not None:
+        tell_unknown(trained, settings.prompt)
     rows = [shown_row(trained, sequence) for sequence in result.sequences]
     if settings.image is not None:
         draw_rows(trained, rows, Path(settings.image))

@@ -35,7 +35,7 @@ from prepared_folder import (
 )
 from run_folder import write_json
 from settings import InstructionsSettings, TextSettings
-from text_tokenizer import SMALLEST_BPE, TOKENIZER, TextTokenizer
+from text_tokenizer import SMALLEST_BPE, TOKENIZER, WHITESPACE_MARKS, TextTokenizer
 from vocabulary import CLS, EOS, PAD, UNK, Vocabulary, label_token, sorted_labels
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     )
     if label is not None and label.isdecimal():
         _check_first_lines(texts)
+    texts, own_test = _with_label_names(texts, own_test, notes)
     if label is None:
         sides = _split_documents(texts, own_test, settings, notes)
         labels: list[str] = []
@@ -90,6 +91,10 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         by_side = [[text.label for text in sides[name]] for name in (TRAIN, TEST)]
         notes += label_notes(*by_side)
     learned_from = [text.text for text in sides[TRAIN]]
+    marked = sum(any(map(text.__contains__, WHITESPACE_MARKS.values())) for text in learned_from)
+    if settings.tokenizer == "chars" and marked:
+        pictures = " ".join(WHITESPACE_MARKS.values())
+        notes.append(f"{plural(marked, 'text')} with {pictures} in it: read as whitespace")
     tokenizer = _tokenizer(settings, pretrained, learned_from, labels)
     vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
 
@@ -210,6 +215,33 @@ def _check_first_lines(texts: Sequence[Text]) -> None:
         )
 
 
+def _with_label_names(
+    texts: Sequence[Text], own_test: Sequence[Text], notes: list[str]
+) -> tuple[list[Text], list[Text]]:
+    """The texts with labels that can stand in a token: spaces become underscores, and are told.
+
+    Raises:
+        UserError: two labels would become one.
+    """
+    labels = {text.label for text in [*texts, *own_test]} - {None}
+    names = {label: "_".join(label.split()) for label in labels}
+    changed = sorted(label for label in labels if names[label] != label)
+    first_of: dict[str, str] = {}
+    for label in sorted(labels):
+        other = first_of.setdefault(names[label], label)
+        if other != label:
+            raise UserError(
+                f"the labels {other!r} and {label!r} would become one, {names[label]}: rename one"
+            )
+    if changed:
+        first = f"{changed[0]!r} is {names[changed[0]]}"
+        notes.append(f"spaces in {plural(len(changed), 'label')} written as underscores: {first}")
+    return tuple(
+        [dataclasses.replace(text, label=names.get(text.label)) for text in some]
+        for some in (texts, own_test)
+    )
+
+
 # ------------------------------------------------------------------------------- splitting
 
 
@@ -299,6 +331,16 @@ def _split_documents(
     """Texts without labels of each side: whole ones at random, or the last part of a few."""
     if len(texts) >= _FEW_DOCUMENTS and not settings.in_order:
         return _split_records(texts, own_test, settings, notes)
+    seen = {text.text.strip() for text in own_test}
+    kept = []
+    for text in texts:
+        if text.text.strip() not in seen:
+            seen.add(text.text.strip())
+            kept.append(text)
+    if len(kept) < len(texts):
+        left_out = plural(len(texts) - len(kept), "text")
+        notes.append(f"{left_out} left out that stand elsewhere as well")
+    texts = kept
     total = sum(len(text.text) for text in texts)
     test = 0 if own_test else round(settings.test_fraction * total)
     validation = round(settings.validation_fraction * total)

@@ -126,7 +126,7 @@ def is_table(path: Path) -> bool:
 
 
 def label_name(item: Item, column: str) -> str:
-    """A record's label as it stands in a `<CLS_...>` token: spaces become underscores.
+    """A record's label as text, each run of whitespace in it one space.
 
     Raises:
         BadRecordError: there is none, or it is neither a text nor a whole number.
@@ -141,7 +141,7 @@ def label_name(item: Item, column: str) -> str:
     words = (value or "").split()
     if not words:
         raise BadRecordError(f"{item.place}: no label in `{column}`")
-    return "_".join(words)
+    return " ".join(words)
 
 
 def _text(item: Item, column: str, may_be_empty: bool = False) -> str:

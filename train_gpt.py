@@ -400,7 +400,7 @@ class TrainingRun:
             )
         # Of each row: what the losses are means over, and the tokens that the speed is told by.
         self.counts_N = np.ones(len(train_rows), int) if self.by_head else train_rows.scored_counts
-        self.read_N = train_rows.lengths_N if self.by_head else train_rows.scored_counts
+        self.read_N = train_rows.lengths_N - (0 if self.by_head else 1)
         self.rows, self.validation_rows = train_rows, validation_rows
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
@@ -839,9 +839,7 @@ class TrainingRun:
                 self.gradients.clear_gradients()
         # A forward pass is a third of a step's arithmetic.
         an_epoch = int(self.read_N.sum()) * self.rows.epoch_share
-        measured = self.validation_rows
-        read = int(measured.lengths_N.sum()) if self.by_head else measured.target_count
-        evaluation = read / (3 * an_epoch)
+        evaluation = int(self.validation_rows.lengths_N.sum()) / (3 * an_epoch)
         return min(times[settling:]) * (1.1 + evaluation)
 
     def record_training(self, learning_rate: float, norm: float) -> None:

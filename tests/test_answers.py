@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from answers import RougeTokenizer, answer_figures, describe_answers, generate_answers
 from command_line import to_yaml
 from inference import evaluate_file, load_trained_model, main, read_rows
+from instructions import instruction_prompt
 from model import build_model, save_model_folder
 from settings import TrainSettings
 from train_gpt import train
@@ -63,6 +64,17 @@ def evaluation(trained, tmp_path_factory):
     figures = evaluate_file(trained, path, folder / "out")
     predictions = lines_of(folder / "out" / "predictions.jsonl")
     return figures, {row["row"]["id"]: row for row in predictions}, folder / "out"
+
+
+def test_unknown_characters_of_a_prompt_are_told(trained, capsys):
+    folder = str(trained.folder)
+    for flags in (["--json"], ["--json", "--mode", "generate", "--max_new_tokens", "2"]):
+        assert main(["--model_path", folder, "--prompt", "the €uro €", *flags]) == 0
+        said = capsys.readouterr()
+        assert "2 unknown tokens read as <UNK>" in said.err
+        json.loads(said.out)
+    assert main(["--model_path", folder, "--prompt", "the fox", "--json"]) == 0
+    assert "<UNK>" not in capsys.readouterr().err
 
 
 # ---- generating ----------------------------------------------------------------------
@@ -125,7 +137,7 @@ def test_a_file_without_instructions_has_no_answers(trained, tmp_path):
     assert all("answer" not in row for row in lines_of(tmp_path / "out" / "predictions.jsonl"))
 
 
-def test_a_model_that_learned_its_answers_gives_them(text_vocabulary, tmp_path):
+def test_a_model_that_learned_its_answers_gives_them(text_vocabulary, tmp_path, capsys):
     rows = [
         {"instruction": f"Say {word}.", "output": f"the {word}"} for word in ("fox", "dog", "brown")
     ]
@@ -147,6 +159,12 @@ def test_a_model_that_learned_its_answers_gives_them(text_vocabulary, tmp_path):
         device="cpu",
     )
     train(settings)
+    lengths = [
+        len(text_vocabulary.tokenizer.encode(instruction_prompt(row["instruction"])))
+        + len(text_vocabulary.tokenizer.encode(row["output"]))
+        for row in rows
+    ]  # and <EOS>; every token but the last is read, though the answers alone are scored
+    assert f" {sum(lengths):,} tokens an epoch" in capsys.readouterr().out
     trained = load_trained_model(tmp_path / "run" / "best_model", "cpu", "fp32")
     figures = evaluate_file(trained, path, tmp_path / "out")
     assert (figures["exact_match"], figures["answers"]) == (1.0, 3)

@@ -17,7 +17,7 @@ from prepare_text import _document_rows, prepare_instructions, prepare_text
 from prepared_folder import FILES
 from settings import InstructionsSettings, TextSettings
 from text_files import Text
-from text_tokenizer import TextTokenizer
+from text_tokenizer import WHITESPACE_MARKS, TextTokenizer
 from vocabulary import Vocabulary
 
 SIDES = ("train.jsonl", "val.jsonl", "test.jsonl")
@@ -153,6 +153,32 @@ def test_many_documents_are_held_out_whole(tmp_path):
     assert len(lines_of(tmp_path / "out" / "test.jsonl")) == 4
 
 
+def test_repeated_documents_leave_and_so_do_those_of_own_test_files(tmp_path):
+    path, own = tmp_path / "few.txt", tmp_path / "own.txt"
+    pieces = ["stone " * 9, "notes " * 9, "stone " * 9, "onset " * 9, "tones " * 9]
+    path.write_text("\n<|endoftext|>\n".join(pieces))
+    own.write_text("onset " * 9)
+    summary = prepare_text(
+        TextSettings(
+            input=(str(path),),
+            test_input=(str(own),),
+            tokenizer="chars",
+            validation_fraction=0.3,
+            output_dir=str(tmp_path / "out"),
+        )
+    )
+    vocabulary = Vocabulary.load(tmp_path / "out" / "vocab.json")
+    decode = vocabulary.tokenizer.decode
+    sides = {
+        name: "".join(decode(row["input_ids"]) for row in lines_of(tmp_path / "out" / name))
+        for name in SIDES
+    }
+    learned = sides["train.jsonl"] + sides["val.jsonl"]
+    assert "onset" in sides["test.jsonl"] and "onset" not in learned
+    assert learned.count("stone") == 9
+    assert any("2 texts left out" in note for note in summary["notes"])
+
+
 # ---- texts with labels ---------------------------------------------------------------
 
 
@@ -193,6 +219,36 @@ def test_training_texts_that_stand_in_own_test_files_are_left_out(reviews, tmp_p
     assert learned.isdisjoint({"room 20 was bad", "room 22 was bad"})
     assert len(learned) == 48
     assert any("left out" in note for note in summary["notes"])
+
+
+def test_labels_of_several_words_become_tokens_and_are_told(reviews, tmp_path):
+    records = [
+        {"text": f"room {number}", "label": "very good" if number % 2 else "bad"}
+        for number in range(40)
+    ]
+    settings = replace(reviews, input=(write_jsonl(tmp_path / "words.jsonl", records),))
+    summary = prepare_text(settings)
+    assert summary["labels"] == ["bad", "very_good"]
+    assert any("'very good' is very_good" in note for note in summary["notes"])
+
+
+@pytest.mark.parametrize("labels", [("very good", "very_good"), ("a b_c", "a_b c")])
+def test_two_labels_that_would_become_one_token_are_refused(reviews, tmp_path, labels):
+    records = [{"text": f"room {number}", "label": labels[number % 2]} for number in range(40)]
+    settings = replace(reviews, input=(write_jsonl(tmp_path / "words.jsonl", records),))
+    with pytest.raises(UserError, match=f"{labels[0]!r} and {labels[1]!r} would become one"):
+        prepare_text(settings)
+
+
+def test_characters_that_will_be_read_as_whitespace_are_told(reviews, tmp_path):
+    mark = WHITESPACE_MARKS[" "]
+    records = [{"text": f"{number} {mark}", "label": number % 2} for number in range(30)]
+    settings = replace(reviews, input=(write_jsonl(tmp_path / "marks.jsonl", records),))
+    assert any("read as whitespace" in note for note in prepare_text(settings)["notes"])
+    assert not any(
+        "read as whitespace" in note
+        for note in prepare_text(replace(settings, tokenizer="bpe"))["notes"]
+    )
 
 
 def test_same_seed_same_files_another_seed_another_split(reviews):

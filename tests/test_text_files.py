@@ -134,7 +134,7 @@ def test_saved_folder_and_parquet_read_alike_and_labels_have_their_names(reviews
     for name in ("saved", "a.parquet"):
         found = texts_of(tmp_path / name)
         assert [item.text for item in found] == [record["text"] for record in RECORDS]
-        assert [item.label for item in found] == ["very_good", "bad", "very_good"]
+        assert [item.label for item in found] == ["very good", "bad", "very good"]
         assert found[2].source == f"{name}:3"
         assert found[2].place == f"{tmp_path / name}: record 3"
 
@@ -279,10 +279,10 @@ def test_a_line_of_other_columns_is_named(tmp_path):
     ]
 
 
-def test_labels_of_several_words_become_one(tmp_path):
+def test_whitespace_in_a_label_is_one_space(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": " very  good "}\n{"text": "a", "label": 7}\n')
-    assert [item.label for item in texts_of(path)] == ["very_good", "7"]
+    assert [item.label for item in texts_of(path)] == ["very good", "7"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.json"])
