@@ -1,11 +1,15 @@
-"""More training images from few: shifted, turned, scaled and stretched variants.
+"""More training rows from few: changed images, and texts with their clauses in another order.
 
     variants_NxHxWxC = vary_images(images_NxHxWxC, seed=42, variant=1)
+    variant = vary_text("The room was small, the staff friendly.", random.Random(1))
 
-`prepare_data.py --augment N` writes N variants of each training image beside it.
+`prepare_data.py --augment N` writes N variants of each training image or labelled text beside it.
 """
 
 from __future__ import annotations
+
+import random
+import re
 
 import numpy as np
 
@@ -16,6 +20,18 @@ _MOST_DEGREES = 10.0
 _MOST_SHIFT = 0.08  # share of a side
 _MOST_SCALE = 0.10  # natural logarithm of the factor
 _MOST_STRETCH = 0.05  # the same, height against width
+
+_CLAUSE_LEFT_OUT = 0.2  # chance
+_EAST_ASIAN = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"  # written without spaces
+_STOP = "[，。！？；：、…～]"
+# A clause ends after punctuation, the western kind only before a space or an East Asian character,
+# since it also stands within numbers and names; at a line's end; at a space between characters
+# that need none.
+_CLAUSE_END = re.compile(
+    rf"(?<={_STOP})(?!{_STOP})|(?<=[.,!?;:])(?=\s|{_EAST_ASIAN})|(?<=\n)"
+    rf"|(?<={_EAST_ASIAN})(?=\s{_EAST_ASIAN})"
+)
+_JOINED_PLAINLY = re.compile(rf"\s|{_EAST_ASIAN}")
 
 
 def vary_images(images_NxHxWxC: np.ndarray, seed: int, variant: int) -> np.ndarray:
@@ -62,6 +78,31 @@ def vary_images(images_NxHxWxC: np.ndarray, seed: int, variant: int) -> np.ndarr
                 varied[index, :, :, channel] = np.rint(plane) if whole else plane
             bar.update()
     return varied
+
+
+def vary_text(text: str, source: random.Random) -> str:
+    """A random variant of a text: its clauses in another order, about a fifth of them left out.
+
+    What a review says of its subject hardly hangs on the order of its clauses; sentence
+    permutation as in BART (Lewis et al., 2020) and random deletion as in EDA (Wei and Zou, 2019),
+    by clauses, so that phrases stay whole.
+
+    Args:
+        text: with at least one character that is no whitespace.
+        source: of randomness; the same state gives the same variant again.
+
+    Returns:
+        At least one clause of the text, which itself may come out again.
+    """
+    clauses = [clause for clause in _CLAUSE_END.split(text) if clause.strip()]
+    kept = [clause for clause in clauses if source.random() >= _CLAUSE_LEFT_OUT]
+    kept = kept or [source.choice(clauses)]
+    source.shuffle(kept)
+    variant = kept[0].lstrip()
+    for clause in kept[1:]:
+        plainly = _JOINED_PLAINLY.match(variant[-1]) or _JOINED_PLAINLY.match(clause)
+        variant += clause if plainly else " " + clause
+    return variant.rstrip()
 
 
 def _border_median(images_NxHxWxC: np.ndarray) -> np.ndarray:

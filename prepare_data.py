@@ -761,9 +761,10 @@ def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
             f"in training rows"
         )
     if summary["train"].get("variants"):
+        kind = "image" if of_images else "text"
         facts.append(
-            f"{plural(summary['train']['variants'], 'variant')} of the training images beside them "
-            f"in {TRAIN}; an epoch visits each image once, in a variant drawn anew"
+            f"{plural(summary['train']['variants'], 'variant')} of the training {kind}s beside "
+            f"them in {TRAIN}; an epoch visits each {kind} once, in a variant drawn anew"
         )
     facts.append(
         f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "

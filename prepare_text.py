@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -118,6 +119,9 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
             ]
             for name, side in sides.items()
         }
+        if settings.augment:
+            held_out = {_asked(text) for name in (VALIDATION, TEST) for text in sides[name]}
+            rows[TRAIN] = _with_variants(rows[TRAIN], held_out, settings)
     return _publish("text", settings, rows, vocabulary, notes)
 
 
@@ -194,6 +198,28 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
     if bad:
         notes.append(f"{plural(len(bad), 'bad record')} skipped, the first: {bad[0]}")
     return good
+
+
+def _with_variants(
+    rows: Sequence[dict[str, Any]], held_out: set[str], settings: TextSettings
+) -> list[dict[str, Any]]:
+    """Rows of labelled texts, each followed by its variants: none twice, none of another side."""
+    from augmentation import vary_text
+
+    source = random.Random(settings.seed)
+    found = []
+    with progress_bar("varying the texts", len(rows), "text") as bar:
+        for row in rows:
+            texts = {row["text"].strip(): 0}
+            for variant in range(1, settings.augment + 1):
+                text = vary_text(row["text"], source)
+                if text not in held_out:
+                    texts.setdefault(text, variant)
+            for text, variant in texts.items():
+                meta = {**row["meta"], "variant": variant}
+                found.append({**row, "text": text if variant else row["text"], "meta": meta})
+            bar.update()
+    return found
 
 
 def _check_first_lines(texts: Sequence[Text]) -> None:
@@ -464,14 +490,18 @@ def _publish(
     """Write all files; returns the summary."""
     figures, longest = {}, 0
     for name in SIDES:
-        lengths, unknown = _lengths(rows.get(name, []), vocabulary)
+        originals = [row for row in rows.get(name, []) if not row["meta"].get("variant")]
+        varied = len(rows.get(name, [])) - len(originals)
+        lengths, unknown = _lengths(originals, vocabulary)
         longest = max([longest, *lengths])
         figures[name] = {
             "rows": len(lengths),
-            "labelled": sum("label" in row for row in rows.get(name, [])),
+            "labelled": sum("label" in row for row in originals),
             "tokens": sum(lengths),
             "unknown_tokens": unknown,
         }
+        if varied:
+            figures[name]["variants"] = varied
     summary = {
         "command": command,
         "settings": dataclasses.asdict(settings),

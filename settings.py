@@ -589,11 +589,11 @@ def _codebook_size():
     )
 
 
-def _augment():
+def _augment(of: str = "image", how: str = "shifted, turned and scaled"):
     return option(
         0,
-        "Write so many shifted, turned and scaled variants of each training image beside it. An "
-        "epoch of training visits each image once, in a variant drawn anew.",
+        f"Write so many variants of each training {of} beside it, {how}. An epoch of training "
+        f"visits each {of} once, in a variant drawn anew.",
         group="Variants",
         minimum=0,
     )
@@ -795,6 +795,9 @@ class TextSettings:
         group="Tokens",
         minimum=1,
     )
+    augment: int = _augment(
+        "text with a label", "its clauses in another order and a fifth of them left out"
+    )
     validation_fraction: float = _held_out("validation", 0.1)
     test_fraction: float = _held_out("the test file", 0.1)
     in_order: bool = _in_order()
@@ -803,6 +806,8 @@ class TextSettings:
     def contradictions(self) -> list[str]:
         """Values that do not fit together, one line each."""
         found = _text_contradictions(self)
+        if self.augment and self.label_column is None:
+            found.append("--augment needs --label_column; running text has --stride")
         if self.stride is not None and self.stride >= self.max_length:
             found.append("--stride must be below --max_length, or tokens are left out")
         return found

@@ -1,10 +1,15 @@
-"""augmentation: variants are small, repeatable changes of their image."""
+"""augmentation: variants are small, repeatable changes of their image or text."""
+
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from augmentation import vary_images
+from augmentation import vary_images, vary_text
 
 DIGITS = load_digits().images.astype(np.uint8)[:300, :, :, None]
 
@@ -60,3 +65,48 @@ def test_colours_move_together():
     varied = vary_images(grey, 0, 1)
     assert np.array_equal(varied[..., 0], varied[..., 1])
     assert np.array_equal(varied[..., 0], varied[..., 2])
+
+
+# ---- texts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        (
+            "The room, at 2.5 m, was small. We'd come again!\nBye",
+            ["The room,", "at 2.5 m,", "was small.", "We'd come again!", "Bye"],
+        ),
+        ("房间很好，不错。 下次！！再来", ["房间很好，", "不错。", "下次！！", "再来"]),
+        ("有点 吵 CPU 2.5GHz,很快", ["有点", "吵 CPU 2.5GHz,", "很快"]),
+    ],
+)
+def test_a_variant_of_a_text_is_made_of_its_whole_clauses(text, clauses):
+    source = random.Random(1)
+    variants = {vary_text(text, source) for _ in range(500)}
+    assert len(variants) > 10
+    for variant in variants:
+        rest = variant
+        for clause in clauses:
+            rest = rest.replace(clause, "", 1)
+        assert not rest.strip(), f"{variant!r} has {rest!r} that is no clause"
+    kept = sum(clause in variant for variant in variants for clause in clauses)
+    assert 0.7 < kept / len(clauses) / len(variants) < 0.9
+    first = Counter(next(c for c in clauses if variant.startswith(c)) for variant in variants)
+    assert set(first) == set(clauses)
+
+
+def test_clauses_that_need_a_space_between_them_get_one():
+    source = random.Random(1)
+    variants = {vary_text("It was small. We left", source) for _ in range(50)}
+    assert "We left It was small." in variants
+    assert not any("leftIt" in variant for variant in variants)
+
+
+@given(st.text(min_size=1).filter(str.strip), st.integers(0, 100))
+def test_a_variant_is_never_empty_and_adds_nothing_but_spaces(text, seed):
+    variant = vary_text(text, random.Random(seed))
+    assert variant.strip() == variant != ""
+    assert variant == vary_text(text, random.Random(seed))
+    added = Counter(variant) - Counter(text)
+    assert set(added) <= {" "}

@@ -292,6 +292,49 @@ def test_bad_records_are_skipped_where_asked_for_and_told(reviews, tmp_path):
     assert any("2 bad records skipped" in note for note in summary["notes"])
 
 
+# ---- variants of texts with labels ---------------------------------------------------
+
+
+@pytest.fixture
+def long_reviews(tmp_path) -> TextSettings:
+    """40 reviews of four clauses, and two of which one is a variant of the other."""
+    records = [
+        {"text": f"Room {n}, bed {n}, bath {n}, all {n}.", "label": n % 2} for n in range(40)
+    ]
+    records += [{"text": "One, two.", "label": 1}, {"text": "two. One,", "label": 1}]
+    path = write_jsonl(tmp_path / "long.jsonl", records)
+    return TextSettings(
+        input=(path,), label_column="label", augment=5, output_dir=str(tmp_path / "out")
+    )
+
+
+def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):
+    summary = prepare_text(long_reviews)
+    folder = Path(long_reviews.output_dir)
+    train, validation, test = (lines_of(folder / name) for name in SIDES)
+    assert not any("variant" in row["meta"] for row in validation + test)
+    sources = {}
+    for row in train:
+        sources.setdefault(row["meta"]["source"], []).append(row)
+    for rows in sources.values():
+        assert rows[0]["meta"]["variant"] == 0
+        assert len({row["text"] for row in rows}) == len(rows) <= 6
+        assert len({row["label"] for row in rows}) == 1
+        assert all(set(row["text"].split()) <= set(rows[0]["text"].split()) for row in rows)
+    assert len(sources) == summary["train"]["rows"] == 42 - len(validation) - len(test)
+    assert len(train) - len(sources) == summary["train"]["variants"] > 4.5 * 30
+    rows = rows_of(folder, "train.jsonl")
+    assert rows.epoch_share == pytest.approx(len(sources) / len(train))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_variant_is_a_text_of_another_side(long_reviews, seed):
+    prepare_text(replace(long_reviews, seed=seed, test_fraction=0.3, validation_fraction=0.3))
+    folder = Path(long_reviews.output_dir)
+    train, validation, test = ({r["text"] for r in lines_of(folder / name)} for name in SIDES)
+    assert train.isdisjoint(validation | test)
+
+
 # ---- instructions --------------------------------------------------------------------
 
 
@@ -412,6 +455,7 @@ def test_the_tokenizer_is_looked_for_before_any_file_is_read(reviews, tmp_path):
         (("--vocab_size", "100"), "--vocab_size 100 is too small: 256 bytes"),
         (("--text_column", "txt"), "no column 'txt'; there is text, label"),
         (("--stride", "300"), "--stride must be below --max_length"),
+        (("--augment", "3"), "--augment needs --label_column; running text has --stride"),
         (("--test_fraction", "0.6", "--validation_fraction", "0.5"), "nothing to learn from"),
     ],
 )
