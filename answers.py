@@ -18,7 +18,7 @@ from console import format_table, plural, progress_bar
 
 if TYPE_CHECKING:
     from dataset import TokenLabelDataset
-    from model import TrainedModel
+    from model_folder import TrainedModel
 
 MOST_EXAMPLES = 3
 _LONGEST_SHOWN = 200

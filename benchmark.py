@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     import torch
 
     from generation import Decoder
-    from model import Precision, TrainedModel
+    from model import Precision
+    from model_folder import TrainedModel
     from train_gpt import TrainingRun
 
 ROOT = Path(__file__).parent
@@ -389,7 +390,8 @@ def measure_training(bench: Bench) -> Findings:
 def saved_model(bench: Bench) -> TrainedModel:
     """A model folder with fresh weights as training writes it, loaded as inference.py does."""
     from inference import load_trained_model
-    from model import build_model, save_model_folder
+    from model import build_model
+    from model_folder import save_model_folder
 
     shape, folder = bench.sizes.shape, bench.folder / "model"
     if not folder.exists():

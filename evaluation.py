@@ -30,7 +30,13 @@ from metrics import (
     mean_perplexity,
     perplexity,
 )
-from model import Precision, class_logits, hidden_states, last_states, linear_head
+from model import (
+    Precision,
+    class_logits,
+    hidden_states,
+    last_states,
+    linear_head,
+)
 from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.

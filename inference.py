@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dataset import TokenLabelDataset
-    from model import TrainedModel
+    from model_folder import TrainedModel
 
 NEXT_TOKENS_SHOWN = 5
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
@@ -88,7 +88,7 @@ def load_trained_model(
     Raises:
         UserError: a missing or damaged file, or another vocabulary.
     """
-    from model import load_trained_model as load
+    from model_folder import load_trained_model as load
     from vocabulary import Vocabulary
 
     trained = load(model_path, device, precision)

@@ -387,7 +387,12 @@ class TrainingRun:
         import torch
 
         from checkpoint import LoopState, fingerprints
-        from model import choose_device, choose_precision, count_parameters, starting_model
+        from model import (
+            choose_device,
+            choose_precision,
+            count_parameters,
+            starting_model,
+        )
         from training_step import make_step
 
         self.settings, self.folder, self.log = settings, folder, log
@@ -515,7 +520,7 @@ class TrainingRun:
         Args:
             exact: this run repeats what came after the checkpoint, its best model included.
         """
-        from model import read_validation
+        from model_folder import read_validation
 
         state, folder = self.state, self.folder.best_model
         if state.best_value is None and not folder.exists():
@@ -560,7 +565,7 @@ class TrainingRun:
 
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
         """Write the current weights as a model folder, their validation figures inside."""
-        from model import save_model_folder
+        from model_folder import save_model_folder
 
         model, adapter = self.model, self.adapter
         if adapter is not None and self.settings.merge_lora:
@@ -897,7 +902,7 @@ class TrainingRun:
     def say_result(self) -> None:
         """Say how the run ended, what its best model is worth and what to type next."""
         from evaluation_report import describe_validation
-        from model import read_validation
+        from model_folder import read_validation
 
         state, folder = self.state, self.folder
         self.log.say(

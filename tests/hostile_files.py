@@ -389,7 +389,8 @@ def _model_files() -> dict[str, bytes]:
     """The files of a tiny model folder."""
     import tempfile
 
-    from model import build_model, save_model_folder
+    from model import build_model
+    from model_folder import save_model_folder
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
@@ -403,7 +404,7 @@ def _model_files() -> dict[str, bytes]:
 def _trained() -> Any:
     import tempfile
 
-    from model import load_trained_model
+    from model_folder import load_trained_model
 
     with tempfile.TemporaryDirectory() as parent:
         for name, content in _model_files().items():
@@ -415,7 +416,7 @@ def _read_model(folder: Path) -> None:
     """Load a model and use it in each of the ways that inference.py does."""
     from evaluation_report import _validation_table, describe_confidence
     from inference import classify, generate, next_tokens
-    from model import load_trained_model
+    from model_folder import load_trained_model
 
     trained = load_trained_model(folder, "cpu", "fp32")
     token = trained.vocabulary.tokens[-1]

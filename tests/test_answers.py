@@ -16,7 +16,8 @@ from answers import RougeTokenizer, answer_figures, describe_answers, generate_a
 from command_line import to_yaml
 from inference import evaluate_file, load_trained_model, main, read_rows
 from instructions import instruction_prompt
-from model import build_model, save_model_folder
+from model import build_model
+from model_folder import save_model_folder
 from settings import TrainSettings
 from train_gpt import train
 

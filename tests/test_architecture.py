@@ -39,6 +39,7 @@ FLOORS = [
         "generation",
         "evaluation",
         "training_step",
+        "model_folder",
         "benchmark_peers",
     },
     {"answers"},

@@ -57,7 +57,8 @@ from benchmark_work import (
 from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from generation import Decoder, Sampling, generate_tokens
-from model import Precision, build_model, save_model_folder
+from model import Precision, build_model
+from model_folder import save_model_folder
 from settings import BENCHMARK_SECTIONS, BenchmarkSettings, TrainSettings
 
 SHAPE = Shape(n_layer=1, n_head=2, n_embd=16, n_positions=64, codes=120)

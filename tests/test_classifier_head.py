@@ -33,7 +33,13 @@ from classifier_head import is_classifier
 from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from inference import classify, classify_file, evaluate_file, generate, main, next_tokens
-from model import Precision, build_model, class_logits, load_trained_model, starting_model
+from model import (
+    Precision,
+    build_model,
+    class_logits,
+    starting_model,
+)
+from model_folder import load_trained_model
 from pretrained import load_checkpoint_model
 from run_folder import StopRequestedError, read_metrics
 from settings import TrainSettings

@@ -29,7 +29,8 @@ from checkpoint import LoopState, find_checkpoint, load_checkpoint, save_checkpo
 from console import progress_bar, run_command
 from dataset import TokenLabelDataset
 from evaluation import score_rows
-from model import build_model, load_trained_model, save_model_folder
+from model import build_model
+from model_folder import load_trained_model, save_model_folder
 from run_folder import RunFolder, read_metrics
 from settings import TrainSettings
 from train_gpt import main as train_main

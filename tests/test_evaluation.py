@@ -18,7 +18,8 @@ from console import UserError
 from dataset import TokenLabelDataset
 from evaluation import score_rows
 from inference import classify, classify_file, evaluate_file, load_trained_model, main
-from model import Precision, build_model, read_validation, save_model_folder
+from model import Precision, build_model
+from model_folder import read_validation, save_model_folder
 from settings import TrainSettings
 from train_gpt import train
 from vocabulary import Vocabulary

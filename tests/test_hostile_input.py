@@ -22,7 +22,8 @@ from dataset import MOST_LINE_BYTES, TokenLabelDataset
 from image_files import read_images
 from image_tokens import Codebook
 from input_files import MOST_JSON_LEVELS, open_input, parse_json, read_bytes, shown
-from model import build_model, load_trained_model, save_model_folder
+from model import build_model
+from model_folder import load_trained_model, save_model_folder
 from settings import TrainSettings, load_train_settings
 from vocabulary import Vocabulary
 
@@ -398,7 +399,7 @@ from dataset import TokenLabelDataset
 from hostile_files import READERS, VOCABULARY
 from image_files import read_images
 from image_tokens import Codebook
-from model import load_trained_model
+from model_folder import load_trained_model
 from settings import load_train_settings
 from vocabulary import Vocabulary
 

@@ -1,4 +1,4 @@
-"""The model folder: what transformers reads from it, and what is refused on loading."""
+"""The model and its folder: what transformers reads from it, and what is refused on loading."""
 
 import json
 import pickle
@@ -21,9 +21,8 @@ from model import (
     count_parameters,
     hidden_states,
     last_states,
-    load_trained_model,
-    save_model_folder,
 )
+from model_folder import load_trained_model, save_model_folder
 from settings import TrainSettings
 from vocabulary import Vocabulary
 

@@ -36,7 +36,14 @@ from evaluation import score_rows
 from generation import PlainDecoder, Sampling, generate_tokens, make_decoder
 from image_tokens import Codebook
 from inference import load_trained_model
-from model import Precision, build_model, count_parameters, hidden_states, last_states, linear_head
+from model import (
+    Precision,
+    build_model,
+    count_parameters,
+    hidden_states,
+    last_states,
+    linear_head,
+)
 from pretrained import carry_over, load_checkpoint_model, with_checkpoint_shape
 from run_folder import RunFolder, RunLog, StopRequestedError
 from settings import PRESETS, TrainSettings, load_train_settings

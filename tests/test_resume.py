@@ -22,7 +22,7 @@ from test_train_gpt import ROOT, change, command, same_weights, weights_of, writ
 import checkpoint
 import run_folder
 from console import SettingsError, UserError
-from model import load_trained_model, read_validation
+from model_folder import load_trained_model, read_validation
 from run_folder import RunFolder, read_metrics
 from settings import TrainSettings
 from train_gpt import EpochTable, TrainingRun, main, stored_baselines, train

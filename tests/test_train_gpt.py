@@ -196,7 +196,7 @@ def test_best_model_is_the_one_of_the_best_evaluation(settings):
     assert result.best_step == best["step"]
     from dataset import TokenLabelDataset
     from evaluation import score_rows
-    from model import load_trained_model
+    from model_folder import load_trained_model
 
     trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
     _, validation = read_data(settings, print)

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from blocks import PackedRows
 from dataset import TAIL_LENGTH, TokenLabelDataset
-from model import Precision, build_model, hidden_states, recompute_blocks
+from model import (
+    Precision,
+    build_model,
+    hidden_states,
+    recompute_blocks,
+)
 from settings import TrainSettings
 from training_step import (
     Objective,
