@@ -95,7 +95,7 @@ def generate_answers(
 
 
 def is_instruction(record: dict[str, Any]) -> bool:
-    """Whether a readable record is an instruction and its answer, as `dataset.parse_row` has it."""
+    """Whether a readable record is an instruction and its answer, as `rows.parse_row` has it."""
     given = record.get("tokens") is not None or record.get("input_ids") is not None
     return not given and "instruction" in record
 

@@ -22,7 +22,7 @@ from blocks import PackedRows
 from calibration import Calibration, fit_calibration
 from classifier_head import is_classifier
 from console import progress_bar
-from dataset import ROW_KEYS, TAIL_LENGTH, BadRow, TokenLabelDataset
+from dataset import BadRow, TokenLabelDataset
 from metrics import (
     label_figures,
     label_shares,
@@ -37,6 +37,7 @@ from model import (
     last_states,
     linear_head,
 )
+from rows import ROW_KEYS, TAIL_LENGTH
 from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.

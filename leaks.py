@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 
 from console import plural
-from dataset import LABEL_BEFORE_TAIL, TokenLabelDataset
+from dataset import TokenLabelDataset
+from rows import LABEL_BEFORE_TAIL
 
 MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # looked at; more are sampled
 MOST_FINDINGS = 10  # told of each kind

@@ -517,14 +517,8 @@ def _read_token_rows(
     Raises:
         UserError: the first 20 bad rows, or no rows at all.
     """
-    from dataset import (
-        MOST_ERRORS_SHOWN,
-        RowError,
-        RowsBuilder,
-        group_value,
-        parse_row,
-        read_json_lines,
-    )
+    from dataset import MOST_ERRORS_SHOWN, RowsBuilder
+    from rows import RowError, group_value, parse_row, read_json_lines
 
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
     bad_lines = [array("q") for _ in paths]
@@ -564,7 +558,7 @@ def _read_token_rows(
 
 def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
     """A provisional vocabulary of all tokens and labels in the files."""
-    from dataset import RowError, label_text, read_json_lines, split_words
+    from rows import RowError, label_text, read_json_lines, split_words
 
     found: set[bytes] = set()
     for path in paths:
@@ -588,7 +582,7 @@ def _check_new_tokens(record: Any) -> None:
     Raises:
         RowError: such a token.
     """
-    from dataset import RowError
+    from rows import RowError
 
     tokens = record.get("tokens") if isinstance(record, dict) else None
     if isinstance(tokens, str) and len(tokens) > MOST_TOKEN_LETTERS:
@@ -640,7 +634,7 @@ def _write_token_rows(
     Raises:
         UserError: a file has changed since it was read.
     """
-    from dataset import read_json_lines
+    from rows import read_json_lines
 
     index = 0
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:

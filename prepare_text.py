@@ -526,7 +526,7 @@ def _publish(
 
 def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
     """Tokens of each row as training will read it, and how many of all are unknown."""
-    from dataset import parse_row
+    from rows import parse_row
 
     lengths, unknown = [], 0
     with progress_bar("counting tokens", len(rows), "row") as bar:

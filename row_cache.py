@@ -41,6 +41,7 @@ SMALLEST_FILE = 1_000_000
 # The program: what reads a file.
 PROGRAM = (
     "dataset.py",
+    "rows.py",
     "vocabulary.py",
     "text_tokenizer.py",
     "instructions.py",

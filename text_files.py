@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from console import UserError
-from dataset import read_json_lines
 from datasets_reader import is_library_data, open_records
 from input_files import parse_json, read_bytes, shown
+from rows import read_json_lines
 
 # Of a file that is held in memory as a whole: all but JSONL.
 MOST_BYTES = 2**32

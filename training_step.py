@@ -26,7 +26,7 @@ from torch.nn import functional
 from blocks import PackedRows, is_gpt2
 from classifier_head import head_name, is_plain
 from console import progress_bar
-from dataset import TAIL_LENGTH, TokenLabelDataset
+from dataset import TokenLabelDataset
 from model import (
     Precision,
     class_logits,
@@ -35,6 +35,7 @@ from model import (
     hidden_states,
     padded_hidden_states,
 )
+from rows import TAIL_LENGTH
 from settings import TrainSettings
 
 # Widths that batches are padded to; each has a graph of its own, and is compiled by itself.

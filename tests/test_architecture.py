@@ -30,6 +30,7 @@ FLOORS = [
     {"classifier_head"},
     {"pretrained"},
     {"lora"},
+    {"rows"},
     {"dataset", "prepared_folder", "image_tokens", "model", "calibration", "benchmark_work"},
     {
         "checkpoint",

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from console import UserError
-from dataset import (
-    RowError,
-    TokenLabelDataset,
-    cut_row,
-    label_text,
-    number_keys,
-    parse_row,
-    split_rows,
-)
+from dataset import TokenLabelDataset, number_keys, split_rows
 from instructions import instruction_prompt
+from rows import RowError, cut_row, label_text, parse_row
 from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 

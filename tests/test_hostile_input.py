@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from command_line import to_yaml
 from console import SettingsError, UserError
-from dataset import MOST_LINE_BYTES, TokenLabelDataset
+from dataset import TokenLabelDataset
 from image_files import read_images
 from image_tokens import Codebook
 from input_files import MOST_JSON_LEVELS, open_input, parse_json, read_bytes, shown
 from model import build_model
 from model_folder import load_trained_model, save_model_folder
+from rows import MOST_LINE_BYTES
 from settings import TrainSettings, load_train_settings
 from vocabulary import Vocabulary
 

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks import PackedRows
-from dataset import TAIL_LENGTH, TokenLabelDataset
+from dataset import TokenLabelDataset
 from model import (
     Precision,
     build_model,
     hidden_states,
     recompute_blocks,
 )
+from rows import TAIL_LENGTH
 from settings import TrainSettings
 from training_step import (
     Objective,
