@@ -226,6 +226,10 @@ def write_tensors(
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    # safetensors makes a file that its owner alone may read; others are made as the umask says.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 def make_folder(path: str | Path) -> None:

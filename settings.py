@@ -27,6 +27,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 # Far above any small GPT; a config file beyond them is a mistake, not a wish.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
+LEAST_LENGTH = 8  # of the longest row: below it there is no room for a body and its label
 # What makes the shape of a model, and the shapes that have a name: OpenAI's GPT-2 in its four sizes
 # (Radford et al., 2019), the default, and one to try things with.
 SHAPE = ("n_layer", "n_head", "n_embd", "n_positions")
@@ -68,7 +69,7 @@ class TrainSettings:
         "Longest row in tokens. Longer rows lose tokens from the left of their body; a leading "
         "<IMG> and the label tail stay.",
         group="Data",
-        minimum=8,
+        minimum=LEAST_LENGTH,
         maximum=MOST_POSITIONS,
     )
     validation_fraction: float = option(
@@ -137,7 +138,7 @@ class TrainSettings:
         1024,
         "Positions the model has; at least max_length.",
         group="Model",
-        minimum=8,
+        minimum=LEAST_LENGTH,
         maximum=MOST_POSITIONS,
     )
     dropout: float = option(
@@ -786,7 +787,7 @@ class TextSettings:
         257,
         "Tokens of a row of texts without labels, the first of which is only read.",
         group="Tokens",
-        minimum=8,
+        minimum=LEAST_LENGTH,
     )
     stride: int | None = option(
         None,

@@ -49,7 +49,7 @@ from run_folder import (
     write_atomically,
     write_json,
 )
-from settings import DEFAULT_CONFIG, TrainSettings
+from settings import DEFAULT_CONFIG, LEAST_LENGTH, TrainSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -323,6 +323,17 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
     return "classify" if rows.has_labels else "lm"
 
 
+def trained_length(settings: TrainSettings, *parts: TokenLabelDataset) -> int:
+    """What a model is good for, in tokens: beyond its longest row it has never seen a position.
+
+    A pretrained model knows more positions than the rows at hand show.
+    """
+    if settings.init_from is not None:
+        return settings.max_length
+    longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
+    return min(settings.max_length, max(longest, LEAST_LENGTH))
+
+
 def codebook_beside(vocab_path: str) -> Path | None:
     """codebook.npz beside the vocabulary, None where there is none."""
     codebook = Path(vocab_path).with_name("codebook.npz")
@@ -397,6 +408,7 @@ class TrainingRun:
 
         self.settings, self.folder, self.log = settings, folder, log
         self.by_head = settings.classifier == "head"
+        self.trained_length = trained_length(settings, train_rows, validation_rows)
         if self.by_head:
             if not validation_rows.has_labels:
                 raise UserError("--classifier head needs labelled validation rows")
@@ -574,7 +586,7 @@ class TrainingRun:
             model,
             folder,
             self.vocabulary,
-            to_yaml(self.settings),
+            to_yaml(replace(self.settings, max_length=self.trained_length)),
             self.codebook,
             {
                 "measured_on": "the validation rows of the training run",

@@ -164,8 +164,8 @@ def test_seed_repeats_the_sample(trained):
 
 def test_too_many_new_tokens_are_cut_and_told(trained):
     result = generate(trained, "<IMG>", max_new_tokens=500)
-    assert "cut from 500 to 31" in result.note
-    assert len(result.sequences[0]) <= 32
+    assert "cut from 500 to 20" in result.note
+    assert len(result.sequences[0]) <= 21
 
 
 def test_prompt_that_fills_the_model_is_refused(trained):

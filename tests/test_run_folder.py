@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from run_folder import (
@@ -27,6 +28,7 @@ from run_folder import (
     remove,
     remove_leftovers,
     write_atomically,
+    write_tensors,
     write_json,
 )
 
@@ -52,6 +54,17 @@ def test_bytes_can_be_written(tmp_path):
     with atomic_write(tmp_path / "x.bin", "wb") as handle:
         handle.write(b"\xff\x00\r\n")
     assert (tmp_path / "x.bin").read_bytes() == b"\xff\x00\r\n"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_weights_may_be_read_by_whom_the_umask_allows(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "x.safetensors", {"weight": torch.zeros(2)})
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_old_file_is_there_until_the_new_one_is_complete(tmp_path):

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from console import SettingsError, UserError
 from image_tokens import Codebook
+from inference import generate
+from model_folder import load_trained_model
 from run_folder import RunFolder, RunLog, read_metrics
 from settings import TrainSettings
 from train_gpt import TrainingRun, learning_rate_at, main, read_data, train
@@ -103,6 +105,20 @@ def test_label_of_rule_rows_is_learned(settings, tmp_path):
         settings, num_epochs=25, learning_rate=1e-2, dropout=0.0, early_stopping_patience=0
     )
     assert train(longer).validation["accuracy"] == 1.0
+
+
+def test_a_model_is_used_up_to_its_longest_row_only(settings):
+    folder = train(change(settings, max_length=32)).folder
+    trained = load_trained_model(folder.best_model, "cpu", "fp32")
+    rows = [json.loads(line) for line in Path(settings.data_path).read_text().splitlines()]
+    longest = max(len(row["tokens"].split()) for row in rows) + 3  # and the label tail
+    assert trained.max_length == longest < 32
+    result = generate(trained, "a b", count=50, max_new_tokens=30, temperature=9.0, top_k=0)
+    assert max(len(sequence) for sequence in result.sequences) == longest
+    assert f"rows of at most {longest} tokens" in result.note
+    again = train(change(settings, init_from=str(folder.best_model), output_dir=f"{folder.root}2"))
+    known = load_trained_model(again.folder.best_model, "cpu", "fp32")
+    assert known.max_length == settings.max_length
 
 
 # ------------------------------------------------------------------------------- schedule
@@ -196,7 +212,6 @@ def test_best_model_is_the_one_of_the_best_evaluation(settings):
     assert result.best_step == best["step"]
     from dataset import TokenLabelDataset
     from evaluation import score_rows
-    from model_folder import load_trained_model
 
     trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
     _, validation = read_data(settings, print)
