@@ -28,8 +28,8 @@ from run_folder import (
     remove,
     remove_leftovers,
     write_atomically,
-    write_tensors,
     write_json,
+    write_tensors,
 )
 
 ROOT = Path(__file__).parent.parent
