@@ -37,7 +37,7 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
         figures: as in metrics.json.
         blocks: whether block characters can be shown (`console.can_show_blocks`).
     """
-    parts = [f"{figures['data']}: {_count_rows(figures)}"]
+    parts = ["\n".join([f"{figures['data']}: {_count_rows(figures)}", *_reading_lines(figures)])]
     if "accuracy" in figures:
         parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures)]
@@ -110,6 +110,19 @@ def _count_rows(figures: dict[str, Any]) -> str:
     told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
     tokens = f", {plural(figures['tokens'], 'predicted token')}" if "tokens" in figures else ""
     return f"{plural(figures['records'], 'row')} ({told}){tokens}"
+
+
+def _reading_lines(figures: dict[str, Any]) -> list[str]:
+    """What of the rows the model did not see as it stands there."""
+    found = []
+    if figures["rows_cut"]:
+        found.append(
+            f"{plural(figures['rows_cut'], 'row')} cut to the trained length, "
+            f"{plural(figures['tokens_left_out'], 'token')} left out"
+        )
+    if figures["unknown_tokens"]:
+        found.append(f"{plural(figures['unknown_tokens'], 'unknown token')} read as <UNK>")
+    return found
 
 
 def _chance_lines(figures: dict[str, Any]) -> list[str]:

@@ -101,7 +101,7 @@ def load_trained_model(
 
 
 def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
-    """Ids of a prompt: tokens separated by spaces, or a text for a model of texts.
+    """Ids of a prompt: tokens separated by spaces, or a text or instruction for such a model.
 
     Raises:
         UserError: no tokens, or tokens that the vocabulary lacks (named, with the nearest).
@@ -111,6 +111,8 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
     tokenizer = trained.vocabulary.tokenizer
     try:
         if tokenizer is not None:
+            if is_instructed(trained) and prompt.strip():
+                return tokenizer.encode(instruction_prompt(prompt))
             # The text goes on: it gets the mark of a beginning and not that of an end.
             ids = tokenizer.encode(prompt, marked=False)
             return [*tokenizer.first_ids, *ids] if prompt.strip() else _refuse_empty()
@@ -133,12 +135,23 @@ def _refuse_empty() -> NoReturn:
 
 
 def tell_unknown(trained: TrainedModel, prompt: str) -> None:
-    """Say on standard error how much of a text the model cannot read."""
+    """Say on standard error what of a text the model cannot read."""
     tokenizer = trained.vocabulary.tokenizer
     if tokenizer is not None:
+        unknown = [c for c in dict.fromkeys(prompt) if tokenizer.count_unknown(tokenizer.encode(c))]
         count = tokenizer.count_unknown(tokenizer.encode(prompt))
         if count:
-            print(f"{plural(count, 'unknown token')} read as <UNK>", file=sys.stderr)
+            named = " ".join(shown(letter) for letter in unknown[:5])
+            print(
+                f"{plural(count, 'unknown token')} read as <UNK>{': ' if named else ''}{named}"
+                + (" ..." if len(unknown) > 5 else ""),
+                file=sys.stderr,
+            )
+
+
+def is_instructed(trained: TrainedModel) -> bool:
+    """Whether a model answers instructions, each in its prompt's template."""
+    return trained.settings.task == "instruct" and trained.vocabulary.tokenizer is not None
 
 
 def shown_token(trained: TrainedModel, index: int) -> str:
@@ -257,15 +270,10 @@ def generate(
 
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
-    is_instruction = trained.settings.task == "instruct" and vocabulary.tokenizer is not None
     if prompt is None:
         if vocabulary.img_id is None:
             raise UserError("--mode generate needs --prompt: the first tokens of a row")
         ids = [vocabulary.img_id]
-    elif is_instruction:
-        if not prompt.strip():
-            _refuse_empty()
-        ids = vocabulary.tokenizer.encode(instruction_prompt(prompt))
     else:
         ids = prompt_ids(trained, prompt)
     room = trained.max_length - len(ids)
@@ -308,7 +316,7 @@ def generate(
             )
         except ValueError as error:  # what this call asks for fits: it is the model
             raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
-        return [tokens if is_instruction else ids + tokens for tokens in new]
+        return [tokens if is_instructed(trained) else ids + tokens for tokens in new]
 
     if label is None:
         return Generated(sample(count), count, note)
@@ -401,7 +409,8 @@ def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]
 
 
 def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """What predictions.jsonl would say of a row's label, the largest probability first.
+    """What predictions.jsonl would say of a row's label, the largest probability first, and
+    how many tokens did not fit.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
@@ -421,7 +430,8 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
     if answer["prediction"] is None:
         raise UserError(_NOT_FINITE.format(trained.folder))
     by_share = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-    return {**answer, "probabilities": dict(by_share)}
+    left_out = dataset.counts.cut_tokens
+    return {**answer, "probabilities": dict(by_share), "tokens_left_out": left_out}
 
 
 def classify_file(
@@ -433,11 +443,13 @@ def classify_file(
         The written objects, one a row in input order.
 
     Raises:
-        UserError: no such file, no rows, or a model without labels.
+        UserError: no such file, not one row that can be classified, or a model without labels.
     """
     from evaluation import predictions_of, write_predictions
 
     dataset = read_rows(trained, path, for_label=True)
+    if not len(dataset):
+        _refuse_unusable(dataset, path, "classified")
     log_shares_NxL = classify_dataset(trained, dataset, batch_size)
     predictions = predictions_of(dataset, log_shares_NxL, trained.temperature)
     write_predictions(Path(output_dir) / "predictions.jsonl", predictions)
@@ -470,11 +482,7 @@ def evaluate_file(
     scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
-        bad = dataset.bad_rows[0]
-        raise UserError(
-            f"{path}:{bad.line}: {bad.reason}\n"
-            f"not one of {plural(len(dataset.bad_rows), 'row')} can be scored"
-        )
+        _refuse_unusable(dataset, path, "scored")
     unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
     if (
         unlabelled
@@ -498,6 +506,9 @@ def evaluate_file(
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
         "unlabelled": len(unlabelled),
+        "rows_cut": dataset.counts.cut,
+        "tokens_left_out": dataset.counts.cut_tokens,
+        "unknown_tokens": dataset.counts.unknown_tokens,
         **({"tokens": int(scores.token_count_N.sum())} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
@@ -513,6 +524,14 @@ def evaluate_file(
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     write_json(folder / "metrics.json", figures)
     return figures
+
+
+def _refuse_unusable(dataset: TokenLabelDataset, path: str | Path, what: str) -> NoReturn:
+    bad = dataset.bad_rows[0]
+    raise UserError(
+        f"{path}:{bad.line}: {bad.reason}\n"
+        f"not one of {plural(len(dataset.bad_rows), 'row')} can be {what}"
+    )
 
 
 def read_rows(
@@ -538,9 +557,13 @@ def read_rows(
 def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Answer prompts with the likeliest next tokens until `quit`, Ctrl-D or Ctrl-C.
 
-    A model that only names labels answers with those.
+    A model that only names labels answers with those, one of instructions with its answer.
     """
-    show = show_label if is_labels_only(trained) else show_next
+    show = show_next
+    if is_labels_only(trained):
+        show = show_label
+    elif is_instructed(trained):
+        show = show_answer
     if settings.prompt is not None:
         show(trained, settings.prompt, settings.json)
         return 0
@@ -549,7 +572,7 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
         import readline  # noqa: F401  (gives input() a history and line editing)
 
         vocabulary = trained.vocabulary
-        what = "a text"
+        what = "an instruction" if is_instructed(trained) else "a text"
         if is_labels_only(trained):
             what += " to be told its label"
         if vocabulary.tokenizer is None:
@@ -615,10 +638,27 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
         print(format_table(["next token", "probability"], rows))
 
 
+def show_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+    """Print the likeliest answer to an instruction."""
+    result = generate(trained, prompt, greedy=True)
+    tell_unknown(trained, prompt)
+    answer = shown_row(trained, result.sequences[0])
+    if as_json:
+        print(json.dumps({"prompt": prompt, "answer": answer}, ensure_ascii=False))
+    else:
+        print(answer)
+
+
 def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the labels of a prompt and their probabilities."""
     answer = classify_prompt(trained, prompt)
     tell_unknown(trained, prompt)
+    if answer["tokens_left_out"]:
+        print(
+            f"{plural(answer['tokens_left_out'], 'token')} left out of the body: the model reads "
+            f"rows of at most {trained.max_length}",
+            file=sys.stderr,
+        )
     if as_json:
         names = ("confidence", "raw_confidence", "probabilities")
         answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}

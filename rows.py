@@ -94,7 +94,7 @@ def parse_row(
     if vocabulary.pad_id in ids:
         raise RowError("<PAD> stands inside the row; it may only fill up its end")
 
-    given = _label_class(record.get("label"), vocabulary)
+    given = _label_class(record.get("label"), vocabulary, for_label)
     cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
     in_tail, body_length, broken = _read_tail(ids, vocabulary)
     if in_tail >= 0 and given >= 0 and in_tail != given:
@@ -225,29 +225,33 @@ def split_words(tokens: Any) -> list[bytes]:
     raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
 
 
-def _label_class(label: Any, vocabulary: Vocabulary) -> int:
-    """Index of a record's label, -1 where it has none (absent or null)."""
+def _label_class(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
+    """Index of a record's label, -1 where it has none (absent or null), or one unknown here."""
     if label is None:
         return -1
     token = label_token(label_text(label))
     index = vocabulary.class_of_id.get(vocabulary.ids.get(token, -1))
+    if index is None and may_be_unknown:
+        return -1
     if index is None:
         raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")
     return index
 
 
 def label_text(label: Any) -> str:
-    """A record's label as text: an integer or a string without whitespace.
+    """A record's label as it stands in its token: an integer, or a text with `_` for whitespace.
+
+    `prepare_data.py` names labels so, and rows of the user's own have them as they are.
 
     Raises:
         RowError: it is neither.
     """
     if type(label) is int:
         text = str(label)
-    elif isinstance(label, str) and label and label.split() == [label]:
-        text = label
+    elif isinstance(label, str) and label.split():
+        text = "_".join(label.split())
     else:
-        raise RowError(f"label must be a whole number or a text without spaces, got {shown(label)}")
+        raise RowError(f"label must be a whole number or a text, got {shown(label)}")
     if too_long(label_token(text)):
         raise RowError(f"label {too_long(label_token(text))}")
     return text

@@ -602,6 +602,8 @@ class TrainingRun:
 
     def fit(self) -> TrainResult:
         """Train to the end, to early stopping, or until a signal asks to stop."""
+        from weight_average import averaged
+
         settings, state = self.settings, self.state
         self.model.train()
         validation: dict[str, Any] = {}
@@ -634,9 +636,10 @@ class TrainingRun:
                             f"no step of epoch {state.epoch + 1} had a finite loss and gradient: "
                             f"lower --learning_rate"
                         )
-                    validation = self.validate(stop)
-                    state.seconds = time.monotonic() - self.clock_zero
-                    is_best = self.note_progress(validation)
+                    with averaged(self.optimizers):
+                        validation = self.validate(stop)
+                        state.seconds = time.monotonic() - self.clock_zero
+                        is_best = self.note_progress(validation)
                     self.record_evaluation(validation)
                     table.add(state, validation, is_best)
                     state.epoch, state.epoch_step = state.epoch + 1, 0
@@ -650,9 +653,10 @@ class TrainingRun:
                         )
                         break
                 if not validation:  # resumed with nothing left to do
-                    validation = self.validate(stop)
-                    if state.best_value is None:
-                        self.note_progress(validation)
+                    with averaged(self.optimizers):
+                        validation = self.validate(stop)
+                        if state.best_value is None:
+                            self.note_progress(validation)
             except StopRequestedError:
                 self.save_checkpoint()
                 self.log.say(
@@ -662,7 +666,8 @@ class TrainingRun:
                 return TrainResult(
                     stop.exit_code or EXIT_OK, self.folder, state.best_step, validation
                 )
-            self.save_model(self.folder.final_model, validation)
+            with averaged(self.optimizers):
+                self.save_model(self.folder.final_model, validation)
             self.draw_curves()
             # Last: whatever is missing after a crash, --resume makes.
             state.finished = finished
@@ -678,7 +683,7 @@ class TrainingRun:
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
     def update(self, batches: list[np.ndarray]) -> None:
-        """One optimizer step on the rows of `batches`, and its share of the figures.
+        """One optimizer step on the rows of `batches`, and its share of figures and averages.
 
         Where loss or gradient is not a finite number, weights and optimizers stay what they are.
 
@@ -713,6 +718,10 @@ class TrainingRun:
 
         state.step += 1
         state.epoch_step += 1
+        if settings.ema_decay and is_finite:
+            from weight_average import update_average
+
+            update_average(self.optimizers, settings.ema_decay, state.step)
         if state.step % settings.log_steps == 0:
             self.collect_figures()
             state.seconds = time.monotonic() - self.clock_zero

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from answers import RougeTokenizer, answer_figures, describe_answers, generate_answers
 from command_line import to_yaml
-from inference import evaluate_file, load_trained_model, main, read_rows
+from inference import evaluate_file, load_trained_model, main, next_tokens, read_rows
 from instructions import instruction_prompt
 from model import build_model
 from model_folder import save_model_folder
@@ -167,6 +167,11 @@ def test_a_model_that_learned_its_answers_gives_them(text_vocabulary, tmp_path, 
     ]  # and <EOS>; every token but the last is read, though the answers alone are scored
     assert f" {sum(lengths):,} tokens an epoch" in capsys.readouterr().out
     trained = load_trained_model(tmp_path / "run" / "best_model", "cpu", "fp32")
+    # Asked without a mode, too, it reads the instruction in its template, and answers.
+    likeliest, share = next_tokens(trained, "Say dog.")[0]
+    assert likeliest == "t" and share > 0.9
+    assert main(["--model_path", str(trained.folder), "--prompt", "Say dog.", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"prompt": "Say dog.", "answer": "the dog"}
     figures = evaluate_file(trained, path, tmp_path / "out")
     assert (figures["exact_match"], figures["answers"]) == (1.0, 3)
     assert figures["loss"] < 0.1

@@ -24,6 +24,7 @@ FLOORS = [
         "blocks",
         "augmentation",
         "muon",
+        "weight_average",
         "row_cache",
         "benchmark_report",
     },

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from console import SettingsError, UserError
+from evaluation_report import describe_figures
 from image_tokens import Codebook
 from inference import (
     classify,
@@ -246,6 +247,29 @@ def test_classify_file_answers_every_row_in_order(trained, world, tmp_path):
         assert row["probabilities"][row["prediction"]] == row["confidence"]
 
 
+def test_a_label_that_the_model_never_learned_is_no_hindrance_to_naming_one(trained, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"tokens": body_of(0), "label": "never learned"}) + "\n")
+    (found,) = classify_file(trained, data, tmp_path / "out")
+    assert found["prediction"] in ("0", "1") and found["label"] is None
+
+
+def test_a_file_without_one_row_to_classify_is_refused(trained, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"tokens": "nonsense"}\nnot json\n')
+    with pytest.raises(UserError, match="not one of 2 rows can be classified"):
+        classify_file(trained, data, tmp_path / "out")
+
+
+def test_a_prompt_too_long_to_be_read_whole_is_classified_and_told(trained, capsys):
+    argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "classify"]
+    assert main([*argv, "--prompt", "<IMG> " + "<Z_000> " * 40]) == 0
+    left_out = 41 - trained.max_length
+    assert f"{left_out} tokens left out of the body" in capsys.readouterr().err
+    assert main([*argv, "--prompt", body_of(0)]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_file_and_prompt_agree(trained, world, tmp_path):
     first = lines_of(world[0] / "test.jsonl")[0]
     from_file = classify_file(trained, world[0] / "test.jsonl", tmp_path)[0]
@@ -350,9 +374,13 @@ def test_own_key_that_utf8_cannot_hold_comes_back(trained, tmp_path):
 def test_trained_length_cuts_rows_again(trained, tmp_path):
     data = tmp_path / "long.jsonl"
     data.write_text(json.dumps({"tokens": "<IMG> " + "<Z_000> " * 100, "label": 0}) + "\n")
-    evaluate_file(trained, data, tmp_path / "out")
+    figures = evaluate_file(trained, data, tmp_path / "out")
     row = lines_of(tmp_path / "out" / "predictions.jsonl")[0]
     assert row["token_count"] == trained.max_length - 1
+    left_out = 104 - trained.max_length  # with the label tail
+    assert (figures["rows_cut"], figures["tokens_left_out"]) == (1, left_out)
+    told = describe_figures(figures, False)
+    assert f"1 row cut to the trained length, {left_out} tokens left out" in told
 
 
 # ------------------------------------------------------------------------------- mistakes

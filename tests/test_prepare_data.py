@@ -618,7 +618,7 @@ def test_tokens_bad_rows_are_listed_with_file_and_line(tmp_path, write_rows):
         ({"tokens": ["a", ""]}, "'' is empty or has whitespace"),
         ({"tokens": ""}, "no tokens"),
         ({"tokens": "a b", "label": 1.5}, "label must be"),
-        ({"tokens": "a b", "label": "x y"}, "label must be"),
+        ({"tokens": "a b", "label": " "}, "label must be"),
         ({"tokens": "a b", "label": "\ud800"}, "label"),
         ({"tokens": "a <CLS> <CLS_x> <EOS>", "label": "y"}, "the tail says"),
         ({"tokens": "a <CLS_x> b", "label": "y"}, "gives the label away"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from test_train_gpt import ROOT, change, command, same_weights, weights_of, write_rule_rows
 
 import checkpoint
@@ -138,6 +139,19 @@ def test_run_stopped_twice_by_early_stopping_and_muon(settings, monkeypatch, end
         "early stopping"
     )
     assert ends_alike(settings, result.folder)
+
+
+@pytest.mark.parametrize("place", ["step", "validation", "best model"])
+def test_the_mean_of_the_weights_goes_on_as_well(settings, monkeypatch, place, ends_alike):
+    settings = change(settings, ema_decay=0.9, optimizer="muon", batch_size=8)
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES[place], interrupt)
+        assert train(settings).exit_code == 130
+    result = train(change(settings, resume=True))
+    assert ends_alike(settings, result.folder)
+    weights = load_file(newest(result.folder) / "model.safetensors")
+    saved = load_file(result.folder.final_model / "model.safetensors")
+    assert not torch.equal(weights["transformer.wte.weight"], saved["transformer.wte.weight"])
 
 
 def test_signal_at_the_very_end_changes_nothing(settings, monkeypatch):

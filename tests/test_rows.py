@@ -147,9 +147,14 @@ def test_label_is_a_whole_number_or_a_word(label):
     assert label_text(label) == str(label)
 
 
-@pytest.mark.parametrize("label", [True, False, 1.0, "", " ", "a b", "1 ", "a\u3000b", [1], {}])
+@pytest.mark.parametrize("label", ["very good", " very  good\n", "very\u3000good", "very_good"])
+def test_whitespace_in_a_label_is_an_underscore(label):
+    assert label_text(label) == "very_good"
+
+
+@pytest.mark.parametrize("label", [True, False, 1.0, "", " ", [1], {}])
 def test_other_labels_are_refused(vocabulary, label):
-    with pytest.raises(RowError, match="label must be a whole number or a text without spaces"):
+    with pytest.raises(RowError, match="label must be a whole number or a text, got"):
         row_of(vocabulary, "A B", label)
 
 

@@ -1,0 +1,74 @@
+"""A running mean of the weights, which generalizes better than the last of them.
+
+    update_average(optimizers, decay=0.998, updates=120)  # after each update
+    with averaged(optimizers):
+        ...                                               # the model has the mean for a while
+
+Averages of the weights along a run lie in the middle of a flat valley whose walls single steps
+climb (Polyak and Juditsky, 1992; Izmailov et al., 2018, https://arxiv.org/abs/1803.05407). The
+mean is kept in the optimizer's state, so that checkpoints hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+_KEY = "average"  # in the optimizer's state of a parameter
+# The mean of the first updates is over fewer: with the full decay it would be of starting weights.
+_EARLY = 10
+
+
+@torch.no_grad()
+def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, updates: int) -> None:
+    """Move the mean of each parameter towards it by 1 - decay, at first by more.
+
+    Args:
+        optimizers: whose parameters are averaged, after their step.
+        decay: of the mean, below 1; its memory is some 1 / (1 - decay) updates.
+        updates: done so far, at least 1.
+    """
+    decay = min(decay, updates / (updates + _EARLY))
+    means, weights = [], []
+    for optimizer, parameter in _parameters(optimizers):
+        state = optimizer.state[parameter]
+        if _KEY in state:
+            means.append(state[_KEY])
+            weights.append(parameter)
+        else:
+            state[_KEY] = parameter.detach().clone()
+    if means:
+        torch._foreach_lerp_(means, weights, 1 - decay)
+
+
+@contextmanager
+def averaged(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
+    """Give each parameter the value of its mean, where it has one, and its own back at the end.
+
+    In place, since recorded CUDA graphs know parameters by their address.
+    """
+    held = [
+        (parameter, parameter.detach().clone(), optimizer.state[parameter][_KEY])
+        for optimizer, parameter in _parameters(optimizers)
+        if _KEY in optimizer.state.get(parameter, ())
+    ]
+    with torch.no_grad():
+        for parameter, _, mean in held:
+            parameter.copy_(mean)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, own, _ in held:
+                parameter.copy_(own)
+
+
+def _parameters(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> Iterator[tuple[torch.optim.Optimizer, torch.Tensor]]:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                yield optimizer, parameter
