@@ -57,7 +57,7 @@ from benchmark_work import (
     vocabulary_of,
     write_rows,
 )
-from command_line import read_settings, to_yaml
+from command_line import read_settings
 from console import EXIT_TERMINATED, format_duration, progress_bar, run_command, tell
 from run_folder import RunFolder, RunLog, write_atomically
 from settings import BenchmarkSettings, TrainSettings
@@ -397,7 +397,7 @@ def saved_model(bench: Bench) -> TrainedModel:
     if not folder.exists():
         vocabulary, settings = vocabulary_of(shape), settings_of(shape)
         model = build_model(settings, vocabulary)
-        save_model_folder(model, folder, vocabulary, to_yaml(settings), codebook=None)
+        save_model_folder(model, folder, vocabulary, settings, codebook=None)
     return load_trained_model(folder, bench.device.type)
 
 

@@ -507,7 +507,13 @@ class TokenLabelDataset:
 def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
     """What to do about bad rows, in one line."""
     if not good_rows:
-        return "not one row can be read: is this the vocabulary of these rows?"
+        remedy = "not one row can be read: is this the vocabulary of these rows?"
+        if all("not valid JSON" in reason for reason in reasons):
+            remedy = (
+                "not one line is JSON: rows come as JSONL; `python prepare_data.py text` makes "
+                "them of texts and tables"
+            )
+        return remedy
     remedy = "correct them, or leave them out with --on_bad_row skip"
     if any("not in the vocabulary" in reason for reason in reasons):
         remedy += "; --unknown_token unk reads unknown tokens as <UNK>"

@@ -31,7 +31,8 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
     if Path(name).is_dir():
         where = f"{name}: no {what} that transformers can load"
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name}: no such folder")
+        kind = "a file, not a folder" if Path(name).is_file() else "no such folder"
+        raise UserError(f"{name}: {kind}")
     else:
         where = f"{name}: neither a folder here nor a {what} that the Hugging Face hub gave"
         _go_offline_without_a_network()

@@ -528,9 +528,12 @@ def evaluate_file(
 
 def _refuse_unusable(dataset: TokenLabelDataset, path: str | Path, what: str) -> NoReturn:
     bad = dataset.bad_rows[0]
+    remedy = ""
+    if all("not valid JSON" in each.reason for each in dataset.bad_rows):
+        remedy = ": rows come as JSONL, `python prepare_data.py text` makes them of a table"
     raise UserError(
         f"{path}:{bad.line}: {bad.reason}\n"
-        f"not one of {plural(len(dataset.bad_rows), 'row')} can be {what}"
+        f"not one of {plural(len(dataset.bad_rows), 'row')} can be {what}{remedy}"
     )
 
 

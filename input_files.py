@@ -103,7 +103,8 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at character {error.pos + 1}") from None
+        what = error.msg.removesuffix(" at")
+        raise ValueError(f"not valid JSON: {what} at character {error.pos + 1}") from None
     except ValueError as error:
         raise ValueError(f"not valid JSON: {error}") from None
     # Few values have so many brackets at all, and only they can be so deep.

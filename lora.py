@@ -104,12 +104,12 @@ def add_adapter(start: Start, settings: TrainSettings, say: Callable[[str], None
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear),
         trainable_token_indices=trained_rows,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=settings.init_from,
     )
     torch.manual_seed(settings.seed)
     with warnings.catch_warnings():  # peft asks transformers by a name that is to go
         warnings.simplefilter("ignore", FutureWarning)
         peft_model = get_peft_model(model, config)
+    config.base_model_name_or_path = found_from_anywhere(settings.init_from)  # peft sets another
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
     rows = f" and the embeddings of {len(new_ids):,} new tokens" if new_ids else ""
@@ -172,6 +172,11 @@ def load_adapter(
 
     set_peft_model_state_dict(adapter.peft_model, state)
     return _merge(adapter.peft_model), header
+
+
+def found_from_anywhere(base: str) -> str:
+    """The name of a base model that is the same in every working directory."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else base
 
 
 def _merge(peft_model: Any) -> torch.nn.Module:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from classifier_head import add_hidden_layer, name_labels
+from command_line import to_yaml
 from console import SettingsError, UserError
 from input_files import open_input, parse_json, read_text, shown
 from lora import ADAPTER_WEIGHTS, Adapter, is_adapter_folder, load_adapter
@@ -90,7 +91,7 @@ def save_model_folder(
     model: torch.nn.Module,
     folder: Path,
     vocabulary: Vocabulary,
-    settings_yaml: str,
+    settings: TrainSettings,
     codebook: Path | None,
     validation: dict[str, Any] | None = None,
     adapter: Adapter | None = None,
@@ -105,7 +106,7 @@ def save_model_folder(
         model: its fp32 weights are written.
         folder: where to.
         vocabulary: its tokenizer goes along.
-        settings_yaml: the resolved settings; max_length is read from them again.
+        settings: as resolved; its max_length is what the model is good for.
         codebook: the codebook.npz to take along, None for rows that are no images.
         validation: what was measured with these weights on the validation rows, the calibration
             of their confidence included. It is written into the header of the weights' own
@@ -124,13 +125,13 @@ def save_model_folder(
             else:
                 adapter.save_config(new)
             _save_weights(model, new / weights, validation, adapter)
-            vocabulary.save_tokenizer(new)
-            (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
+            vocabulary.save_tokenizer(new, settings.max_length)
+            (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
         return
     with folder_beside(folder) as new:
-        (new / SETTINGS).write_text(settings_yaml, encoding="utf-8")
+        (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         _save_weights(model, new / weights, validation, adapter)
         for name in (SETTINGS, weights):
             sync(new / name)

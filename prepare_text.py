@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, plural, progress_bar
+from input_files import shown
 from instructions import instruction_prompt
 from prepared_folder import (
     SUMMARY,
@@ -34,6 +35,7 @@ from prepared_folder import (
     write_lines,
     write_text,
 )
+from rows import IDS_OF
 from run_folder import write_json
 from settings import InstructionsSettings, TextSettings
 from text_tokenizer import SMALLEST_BPE, TOKENIZER, WHITESPACE_MARKS, TextTokenizer
@@ -81,7 +83,10 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         notes,
     )
     if label is not None and label.isdecimal():
-        _check_first_lines(texts)
+        for some in (texts, own_test):
+            _check_first_lines(some)
+    if label is not None:
+        _check_labels(texts, label)
     texts, own_test = _with_label_names(texts, own_test, notes)
     if label is None:
         sides = _split_documents(texts, own_test, settings, notes)
@@ -238,6 +243,21 @@ def _check_first_lines(texts: Sequence[Text]) -> None:
         raise UserError(
             f"{firsts[0].place}: no other line has the label {firsts[0].label}: if this line is a "
             f"heading, name the columns as it does (--text_column, --label_column)"
+        )
+
+
+def _check_labels(texts: Sequence[Text], column: str) -> None:
+    """Refuse a column of labels in which nearly every record has its own.
+
+    Raises:
+        UserError: so it is.
+    """
+    labels = {text.label for text in texts}
+    if len(texts) >= _FEW_DOCUMENTS and len(labels) > len(texts) / 2:
+        raise UserError(
+            f"--label_column {column}: {len(labels):,} different labels in "
+            f"{plural(len(texts), 'record')}, the first: {shown(texts[0].label)}; is it the right "
+            f"column?"
         )
 
 
@@ -401,6 +421,10 @@ def _check_sides(
     }
     if not any(sides.values()):
         raise UserError(f"{', '.join(settings.input)}: nothing in it")
+    if settings.test_input and not sides[TRAIN] and not sides[VALIDATION]:
+        raise UserError(
+            "every record stands in --test_input as well: nothing is left to learn from"
+        )
     for name, is_wanted in wanted.items():
         if is_wanted and not sides.get(name):
             raise UserError(
@@ -469,7 +493,7 @@ def _document_rows(
             while len(ids) - start > 1:
                 yield {
                     "input_ids": ids[start : start + length],
-                    "meta": {"source": text.source, "start": start},
+                    "meta": {"source": text.source, "start": start, IDS_OF: vocabulary.digest},
                 }
                 if start + length >= len(ids):
                     break

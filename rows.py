@@ -27,6 +27,7 @@ ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the u
 # Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
 # bytes hold some million tokens, more than a row of any model here.
 MOST_LINE_BYTES = 2**24
+IDS_OF = "vocabulary_digest"  # in `meta` of a row of ids: which vocabulary they belong to
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 
@@ -163,6 +164,12 @@ def _ids_of(
                 raise RowError(
                     f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
                 )
+        meta = record.get("meta")
+        if isinstance(meta, dict) and meta.get(IDS_OF, vocabulary.digest) != vocabulary.digest:
+            raise RowError(
+                f"its ids are those of another vocabulary (meta.{IDS_OF}): use the vocab.json "
+                f"beside the rows, or prepare them with the model's tokenizer"
+            )
         return list(given_ids), 0, 0
     words = split_words(tokens)
     ids_by_bytes = vocabulary.ids_by_bytes

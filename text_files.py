@@ -148,6 +148,9 @@ def _text(item: Item, column: str, may_be_empty: bool = False) -> str:
     value = item.record.get(column)
     if value is None and may_be_empty:
         return ""
+    if column not in item.record:
+        there = ", ".join(shown(key)[1:-1] for key in list(item.record)[:10]) or "none"
+        raise BadRecordError(f"{item.place}: no `{column}`; there is {there}")
     if not isinstance(value, str):
         raise BadRecordError(f"{item.place}: `{column}` must be a text, got {shown(value)}")
     try:
@@ -292,6 +295,9 @@ def _check_columns(path: Path, columns: list[str], names: list[str]) -> None:
         return
     shown_names = ", ".join(shown(name)[1:-1] for name in names[:10]) or "none"
     remedy = ""
-    if path.suffix.lower() in (".csv", ".tsv") and not missing[0].isdecimal():
+    separator = {".csv": ("a comma", ";\t|"), ".tsv": ("a tab", ",;|")}.get(path.suffix.lower())
+    if separator and len(names) == 1 and any(letter in names[0] for letter in separator[1]):
+        remedy = f"; {separator[0]} must part the columns of a {path.suffix} file"
+    elif path.suffix.lower() in (".csv", ".tsv") and not missing[0].isdecimal():
         remedy = "; where the first line is no heading, count columns: 1, 2, ..."
     raise UserError(f"{path}: no column {shown(missing[0])}; there is {shown_names}{remedy}")

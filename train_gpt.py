@@ -577,16 +577,20 @@ class TrainingRun:
 
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
         """Write the current weights as a model folder, their validation figures inside."""
+        from lora import found_from_anywhere
         from model_folder import save_model_folder
 
         model, adapter = self.model, self.adapter
         if adapter is not None and self.settings.merge_lora:
             model, adapter = adapter.merged(), None
+        settings = replace(self.settings, max_length=self.trained_length)
+        if adapter is not None:
+            settings = replace(settings, init_from=found_from_anywhere(settings.init_from))
         save_model_folder(
             model,
             folder,
             self.vocabulary,
-            to_yaml(replace(self.settings, max_length=self.trained_length)),
+            settings,
             self.codebook,
             {
                 "measured_on": "the validation rows of the training run",
@@ -849,8 +853,9 @@ class TrainingRun:
         muon = [optimizer for optimizer in self.optimizers if isinstance(optimizer, Muon)]
         matrices = [p for optimizer in muon for p in optimizer.param_groups[0]["params"]]
         steps = self.epoch_steps(self.state.epoch)
-        steps.sort(key=lambda batches: sum(int(self.rows.lengths_N[b].sum()) for b in batches))
-        typical = steps[len(steps) // 2]
+        tokens = [sum(int(self.rows.lengths_N[b].sum()) for b in batches) for batches in steps]
+        mean = sum(tokens) / len(tokens)
+        typical = min(zip(tokens, steps, strict=True), key=lambda pair: abs(pair[0] - mean))[1]
         self.model.train()
         times = []
         # Dropout draws random numbers, which the run itself must find untouched.

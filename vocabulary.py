@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from console import UserError
@@ -155,6 +156,11 @@ class Vocabulary:
         text = self.to_json() + (self.tokenizer.fingerprint() if self.tokenizer else "")
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @cached_property
+    def digest(self) -> str:
+        """A short name of the tokens in the order of their ids, for rows of ids to carry."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
     def encode(self, text: str) -> list[int]:
         """Ids of tokens separated by ASCII whitespace.
 
@@ -171,13 +177,17 @@ class Vocabulary:
         """Tokens of `ids`, separated by spaces."""
         return " ".join(self.tokens[index] for index in ids)
 
-    def save_tokenizer(self, folder: str | Path) -> None:
+    def save_tokenizer(self, folder: str | Path, max_length: int | None = None) -> None:
         """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
 
         That of text loads through AutoTokenizer. That of token rows loads through AutoTokenizer
         and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is
         registered as an added token with `lstrip`, since transformers 5 rebuilds a GPT2Tokenizer
         as byte-level BPE and would drop the others.
+
+        Args:
+            folder: where to.
+            max_length: what transformers cuts texts to where it is asked to; None = nothing.
         """
         from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
@@ -194,6 +204,7 @@ class Vocabulary:
                 eos_token=end,
                 clean_up_tokenization_spaces=False,
                 split_special_tokens=True,  # `<EOS>` within a text is five letters
+                model_max_length=max_length,
             ).save_pretrained(folder)
             (folder / TOKENIZER).write_text(self.tokenizer.to_json(), encoding="utf-8")
             (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")
@@ -209,6 +220,7 @@ class Vocabulary:
             bos_token=AddedToken(end, lstrip=True, normalized=False),
             eos_token=AddedToken(end, lstrip=True, normalized=False),
             clean_up_tokenization_spaces=False,
+            model_max_length=max_length,
         )
         tokenizer.save_pretrained(folder)
         (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")

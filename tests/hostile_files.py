@@ -395,7 +395,7 @@ def _model_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
         model = build_model(SMALL, VOCABULARY)
-        save_model_folder(model, folder, VOCABULARY, to_yaml(SMALL), None, VALIDATION)
+        save_model_folder(model, folder, VOCABULARY, SMALL, None, VALIDATION)
         names = ("config.json", "model.safetensors", "settings.yaml", "vocab.json")
         return {name: (folder / name).read_bytes() for name in names}
 

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import RougeTokenizer, answer_figures, describe_answers, generate_answers
-from command_line import to_yaml
 from inference import evaluate_file, load_trained_model, main, next_tokens, read_rows
 from instructions import instruction_prompt
 from model import build_model
@@ -53,7 +52,7 @@ def trained(tmp_path_factory, text_vocabulary):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.4 * torch.randn_like(parameter)
-    save_model_folder(model, folder, text_vocabulary, to_yaml(SETTINGS), None)
+    save_model_folder(model, folder, text_vocabulary, SETTINGS, None)
     return load_trained_model(folder, "cpu", "fp32")
 
 

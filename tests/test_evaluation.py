@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from command_line import to_yaml
 from console import UserError
 from dataset import TokenLabelDataset
 from evaluation import score_rows
@@ -64,7 +63,7 @@ def save_random_model(folder: Path, seed: int, validation: dict | None) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
-    save_model_folder(model, folder, vocabulary, to_yaml(SETTINGS), None, validation)
+    save_model_folder(model, folder, vocabulary, SETTINGS, None, validation)
     return folder
 
 

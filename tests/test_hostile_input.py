@@ -16,7 +16,6 @@ from hostile_files import READERS, SMALL, VOCABULARY, Reader, hostile_content
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from command_line import to_yaml
 from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from image_files import read_images
@@ -261,7 +260,7 @@ def test_loop_of_links_as_input_and_output_is_told(tmp_path):
 @pytest.fixture
 def model_folder(tmp_path) -> Path:
     folder = tmp_path / "model"
-    save_model_folder(build_model(SMALL, VOCABULARY), folder, VOCABULARY, to_yaml(SMALL), None)
+    save_model_folder(build_model(SMALL, VOCABULARY), folder, VOCABULARY, SMALL, None)
     return folder
 
 

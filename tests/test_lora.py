@@ -309,6 +309,16 @@ def change_weights(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def test_a_base_given_from_here_is_found_from_everywhere(tmp_path, checkpoints, monkeypatch):
+    shutil.copytree(checkpoints / "gpt2", tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    best = train(lora_settings(tmp_path, Path("base"), num_epochs=1)).folder.best_model
+    monkeypatch.chdir("/")
+    assert load_trained_model(best, "cpu", "fp32").settings.init_from == str(tmp_path / "base")
+    config = json.loads((best / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "base")
+
+
 def lose(folder: Path) -> None:
     shutil.rmtree(folder)
 

@@ -11,7 +11,6 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from blocks import PackedRows
-from command_line import to_yaml
 from console import UserError
 from model import (
     Precision,
@@ -38,7 +37,7 @@ def vocabulary():
 def saved(tmp_path, vocabulary):
     model = build_model(SETTINGS, vocabulary).eval()
     folder = tmp_path / "model"
-    save_model_folder(model, folder, vocabulary, to_yaml(SETTINGS), None)
+    save_model_folder(model, folder, vocabulary, SETTINGS, None)
     return model, folder
 
 
@@ -81,6 +80,7 @@ def test_tokenizer_beside_it_gives_the_vocabulary_s_ids(saved, vocabulary, loade
     text = "<IMG> <Z_003> <Z_000> </IMG> <CLS> <CLS_1> <EOS>"
     assert tokenizer(text)["input_ids"] == vocabulary.encode(text)
     assert len(tokenizer) == len(vocabulary)
+    assert tokenizer.model_max_length == SETTINGS.max_length
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["blocks", "padded"])
@@ -119,7 +119,7 @@ def test_second_save_changes_only_the_weights(saved, vocabulary):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with torch.no_grad():
         model.transformer.wte.weight += 1
-    save_model_folder(model, folder, vocabulary, to_yaml(SETTINGS), None)
+    save_model_folder(model, folder, vocabulary, SETTINGS, None)
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"model.safetensors"}
     assert torch.equal(logits(load_trained_model(folder, "cpu", "fp32").model, IDS),

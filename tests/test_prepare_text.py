@@ -430,6 +430,35 @@ def test_a_heading_read_as_a_record_is_told(tmp_path):
     assert main(["text", "--input", str(path), *map(str, by_number)]) == 0
 
 
+def test_a_heading_of_own_test_files_is_told_too(tmp_path):
+    lines = "".join(f"text {i},{i % 2}\n" for i in range(40))
+    (tmp_path / "a.csv").write_text(lines)
+    (tmp_path / "test.csv").write_text("text,label\n" + lines.replace("text", "other"))
+    text = told("text", "--input", tmp_path / "a.csv", "--test_input", tmp_path / "test.csv",
+                "--text_column", "1", "--label_column", "2",
+                "--output_dir", tmp_path / "out")  # fmt: skip
+    assert "test.csv:1: no other line has the label label" in text
+
+
+def test_own_test_files_that_hold_everything_are_told(reviews):
+    with pytest.raises(UserError, match="every record stands in --test_input as well"):
+        prepare_text(replace(reviews, test_input=reviews.input))
+
+
+def test_rows_of_ids_are_refused_under_another_vocabulary(tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("abcdefgh " * 200)
+    folders = [tmp_path / name for name in ("chars", "bpe")]
+    for folder in folders:
+        prepare_text(
+            TextSettings(input=(str(path),), tokenizer=folder.name, output_dir=str(folder))
+        )
+    other = Vocabulary.load(folders[1] / "vocab.json")
+    assert len(rows_of(folders[0], "train.jsonl")) > 0
+    with pytest.raises(UserError, match="its ids are those of another vocabulary"):
+        TokenLabelDataset.read(folders[0] / "train.jsonl", other, max_length=300)
+
+
 def test_a_mistyped_tokenizer_names_the_near_one(reviews, monkeypatch):
     import hub
 
@@ -455,6 +484,7 @@ def test_the_tokenizer_is_looked_for_before_any_file_is_read(reviews, tmp_path):
         (("--vocab_size", "100"), "--vocab_size 100 is too small: 256 bytes"),
         (("--text_column", "txt"), "no column 'txt'; there is text, label"),
         (("--stride", "300"), "--stride must be below --max_length"),
+        (("--label_column", "text"), "60 records, the first: 'room 0 was bad'; is it the right"),
         (("--augment", "3"), "--augment needs --label_column; running text has --stride"),
         (("--test_fraction", "0.6", "--validation_fraction", "0.5"), "nothing to learn from"),
     ],

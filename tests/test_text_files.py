@@ -255,6 +255,7 @@ def test_a_file_of_the_wrong_form_is_told_in_one_line(tmp_path, name, content, w
         ({"text": "a", "label": 1.5}, "must be a text or a whole number, got 1.5"),
         ({"text": " \n", "label": "b"}, "`text` is empty"),
         ({"text": None, "label": "b"}, "`text` must be a text, got null"),
+        ({"txt": "a", "label": "b"}, "no `text`; there is txt, label"),
         ({"text": ["a"], "label": "b"}, "`text` must be a text"),
         ({"text": "\ud83d", "label": "b"}, "half of a surrogate pair"),
         ([1], "expected an object"),

@@ -121,6 +121,24 @@ def test_a_model_is_used_up_to_its_longest_row_only(settings):
     assert known.max_length == settings.max_length
 
 
+def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
+    with open(settings.data_path, "a") as handle:  # a few rows as long as all others together
+        for _ in range(4):
+            handle.write(json.dumps({"tokens": "a b c d e f " * 80, "label": "up"}) + "\n")
+    run = start(change(settings, max_length=512, n_positions=512, batch_size=2))
+    sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.epoch_steps(0)]
+    seen, real = [], run.gradients.add_gradients
+
+    def add_gradients(batches):
+        seen.append(int(run.rows.lengths_N[np.concatenate(batches)].sum()))
+        return real(batches)
+
+    run.gradients.add_gradients = add_gradients
+    run.seconds_per_step()
+    nearest = min(abs(size - np.mean(sizes)) for size in sizes)
+    assert {abs(size - np.mean(sizes)) for size in seen} == {nearest}
+
+
 # ------------------------------------------------------------------------------- schedule
 
 
