@@ -783,6 +783,12 @@ def _next_command(summary: dict[str, Any], folder: Path) -> list[str]:
     if summary.get("validation", {}).get("rows"):
         words += ["--val_data_path", str(folder / VALIDATION)]
     words += ["--vocab_path", str(folder / VOCABULARY), "--output_dir", run]
+    # Whoever took a pretrained model's tokens goes on from that model.
+    base = summary["settings"].get("tokenizer", "chars")
+    if base not in ("chars", "bpe") and (
+        not Path(base).is_dir() or (Path(base) / "config.json").is_file()
+    ):
+        words += ["--init_from", base]
     # A few long texts are better cut than a model of many positions.
     of_text = "validation" in summary
     if not of_text and summary["longest_row"] > min(

@@ -108,8 +108,9 @@ class TrainSettings:
     )
     init_from: str | None = option(
         None,
-        "Start from a pretrained causal model: a folder (one of ours too), or a name on the "
-        "Hugging Face hub (HF_TOKEN opens private ones). It sets the shape. none = from scratch.",
+        "Start from a pretrained causal model (with a head, an encoder too): a folder (one of ours "
+        "as well), or a name on the Hugging Face hub (HF_TOKEN opens private ones). It sets the "
+        "shape. none = from scratch.",
         group="Model",
     )
     classifier: str = option(

@@ -282,6 +282,19 @@ def test_a_folder_that_was_prepared_is_a_tokenizer_for_other_texts(reviews, tmp_
     assert rows_of(tmp_path / "other", "test.jsonl").counts.unknown_tokens == 0
 
 
+@pytest.mark.parametrize("has_model", [True, False])
+def test_the_next_command_goes_on_from_the_model_whose_tokens_were_taken(
+    reviews, tmp_path, capsys, has_model
+):
+    prepare_text(reviews)
+    base = Path(reviews.output_dir)
+    if has_model:
+        (base / "config.json").write_text("{}")
+    argv = ["text", "--input", *reviews.input, "--label_column", "label"]
+    assert main([*argv, "--tokenizer", str(base), "--output_dir", str(tmp_path / "more")]) == 0
+    assert (f"--init_from {base}" in capsys.readouterr().out.splitlines()[-1]) == has_model
+
+
 def test_bad_records_are_skipped_where_asked_for_and_told(reviews, tmp_path):
     path = Path(reviews.input[0])
     path.write_text(path.read_text() + '{"text": "", "label": 1}\n{"text": "a"}\n')
