@@ -181,6 +181,10 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
     """A tqdm bar with rate and time left on standard error; silent where that is no terminal."""
     from tqdm import tqdm
 
+    try:
+        has_width = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):
+        has_width = False
     return tqdm(
         total=total,
         initial=initial,
@@ -189,6 +193,8 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
         unit_scale=total >= 10_000,
         disable=None,
         leave=False,
-        dynamic_ncols=True,
+        # A terminal that does not know its width (`script`, some containers) would get no bar.
+        dynamic_ncols=has_width,
+        ncols=None if has_width else 80,
         delay=0.5,
     )

@@ -133,6 +133,8 @@ def _read_config(name: str, classifier: str) -> Any:
         raise UserError(
             f"{name}: this is an adapter, not a whole model; train it again with --merge_lora"
         )
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise UserError(f"{name}: no model in this folder: it has no config.json")
     with hub_errors(name, "model"), quiet():
         from transformers import AutoConfig
 

@@ -447,10 +447,13 @@ class TrainSettings:
                 f"try --n_embd {self.n_head * max(1, round(self.n_embd / self.n_head))}"
             )
         if self.max_length > self.n_positions:
-            found.append(
-                f"max_length ({self.max_length}) is above n_positions ({self.n_positions}): "
-                f"lower the first or raise the second"
+            what, remedy = (
+                f"n_positions ({self.n_positions})",
+                "lower the first or raise the second",
             )
+            if self.preset != "none":
+                what, remedy = f"the {self.n_positions} positions of {self.preset}", "lower it"
+            found.append(f"max_length ({self.max_length}) is above {what}: {remedy}")
         return found
 
 

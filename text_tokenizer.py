@@ -33,6 +33,8 @@ SMALLEST_BPE = 256  # bytes, each a token
 _MOST_IDS = 4_000_000
 # A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
 # purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
+# What any tokenizer of transformers leaves in its folder, one of them at least.
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 WHITESPACE_MARKS = {
     " ": "\N{SYMBOL FOR SPACE}",
     "\n": "\N{SYMBOL FOR LINE FEED}",
@@ -161,6 +163,9 @@ class TextTokenizer:
             if _is_of_token_rows(path):
                 raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
             return cls.load(path).with_special(special)
+        folder = Path(name)
+        if folder.is_dir() and not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
+            raise UserError(f"{name}: no tokenizer in this folder")
         found = load_pretrained_tokenizer(name)
         backend = getattr(found, "backend_tokenizer", None)
         if backend is None:

@@ -1,10 +1,15 @@
 """What a command says and how it leaves; real processes, so that the real exit code counts."""
 
+import contextlib
+import fcntl
 import io
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -38,9 +43,13 @@ def start(body: str, *argv: str, **options) -> subprocess.Popen:
         [sys.executable, "-c", program, *argv],
         cwd=ROOT,
         env=environment,
-        stderr=subprocess.PIPE,
         text=True,
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
+        **{
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **options,
+        },
     )
 
 
@@ -139,6 +148,27 @@ def test_result_that_did_not_fit_on_the_disk_is_a_failure():
 def test_progress_bar_is_silent_where_standard_error_is_no_terminal():
     body = "with progress_bar('rows', 10, 'row') as bar:\n    time.sleep(0.6)\n    bar.update(10)"
     assert run(body) == (0, "", "")
+
+
+@pytest.mark.parametrize("columns", [0, 100])
+def test_progress_bar_shows_rate_and_time_left_on_a_terminal_of_any_width(columns):
+    body = (
+        "with progress_bar('rows', 10, 'row') as bar:\n"
+        "    for _ in range(10):\n        time.sleep(0.12)\n        bar.update()"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    with start(body, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # its end, on Linux
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    lines = [line for line in shown.decode().split("\r") if "rows" in line]
+    assert lines and all(len(line) <= (columns or 80) for line in lines)
+    assert any("row/s" in line and "<00:0" in line for line in lines)
 
 
 def test_each_line_of_a_mistake_is_marked(capsys):

@@ -575,3 +575,13 @@ def test_transformers_are_left_as_talkative_as_they_were(tmp_path, checkpoints):
     before = transformers.logging.get_verbosity()
     start(train_settings(tmp_path, checkpoints / "llama"))
     assert transformers.logging.get_verbosity() == before
+
+
+def test_a_folder_without_a_model_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"no model in this folder: it has no config\.json$"):
+        with_checkpoint_shape(TrainSettings(init_from=str(tmp_path)))
+
+
+def test_rows_longer_than_a_preset_are_told_the_remedy_that_works():
+    found = TrainSettings(preset="tiny", max_length=2000).contradictions()
+    assert found == ["max_length (2000) is above the 1024 positions of tiny: lower it"]
