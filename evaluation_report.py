@@ -9,6 +9,7 @@ whose labels were no better than guesses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,9 +229,9 @@ def _not_told(figures: dict[str, Any]) -> list[str]:
 
 def _token_table(figures: dict[str, Any]) -> str:
     rows = [["perplexity of all tokens", f"{figures['perplexity']:.3f}"]]
-    if figures["body_perplexity"] is not None:
-        rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
-    if "label_perplexity" in figures:
+    if "label_perplexity" in figures:  # else nearly all tokens are of the body
+        if figures["body_perplexity"] is not None:
+            rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
         rows.append(["  of the label", f"{figures['label_perplexity']:.3f}"])
     rows.append(["next token right", _percent(figures["next_token_accuracy"])])
     return format_table(["tokens", ""], rows)
@@ -238,19 +239,25 @@ def _token_table(figures: dict[str, Any]) -> str:
 
 def _validation_table(validation: dict[str, Any]) -> str:
     """The model beside the baselines, on the rows where both were measured."""
-    accuracy = _with_interval(validation) if "accuracy" in validation else ""
-    of_tokens = "perplexity" in validation
-    rows = [["this model", accuracy, f"{validation['perplexity']:.2f}" if of_tokens else ""]]
+    columns: dict[str, Callable[[float], str]] = {}
+    own = {}
+    if "accuracy" in validation:
+        columns["label accuracy"], own["label accuracy"] = _percent, _with_interval(validation)
+    if "perplexity" in validation:
+        columns["perplexity"] = "{:.2f}".format
+        own["perplexity"] = columns["perplexity"](validation["perplexity"])
+    rows = [["this model", *(own[column] for column in columns)]]
     for name, value in validation["baselines"].items():
         words = name.replace("_", " ")
-        if name.endswith("_accuracy"):
-            rows.append([words.removesuffix(" accuracy"), _percent(value), ""])
-        elif name.endswith("_perplexity") and of_tokens:
-            rows.append([words.removesuffix(" perplexity"), "", f"{value:.2f}"])
+        for column, shown in columns.items():
+            kind = column.split()[-1]
+            if words.endswith(f" {kind}"):
+                cells = [shown(value) if column == other else "" for other in columns]
+                rows.append([words.removesuffix(f" {kind}"), *cells])
     lines = [
         f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
         f"not on this file",
-        format_table(["", "label accuracy", "perplexity" if of_tokens else ""], rows, left=(0, 1)),
+        format_table(["", *columns], rows, left=(0, 1) if "label accuracy" in columns else (0,)),
         *_not_better(validation),
     ]
     return "\n".join(lines)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation_report import PICTURES, describe_figures, describe_validation, draw_evaluation
+from evaluation_report import (
+    PICTURES,
+    _validation_table,
+    describe_figures,
+    describe_validation,
+    draw_evaluation,
+)
 from metrics import label_figures, language_figures
 from plots import draw_image_sheet
 
@@ -136,6 +142,11 @@ def test_run_without_labels_is_compared_by_perplexity():
     assert describe_validation(validation) == (
         "best model on 9 validation rows: perplexity 2.00, best baseline 9.00 (unigram)"
     )
+    assert _validation_table(validation).splitlines()[1:] == [
+        "            perplexity",
+        "this model        2.00",
+        "unigram           9.00",
+    ]
 
 
 @pytest.mark.parametrize("names", [["a", "b"], [f"$a_long_name_{n}" * 5 for n in range(45)]])
