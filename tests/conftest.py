@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,8 @@ from vocabulary import Vocabulary
 
 # Tiny models are faster on one thread, and never wait for a busy core; for subprocesses too.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell starts what stands before `&` with Ctrl-C ignored, and processes of ours inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Repeatable, and with no limit on the time of an example: machines are busy at times.
 hypothesis.settings.register_profile(

@@ -429,7 +429,9 @@ def test_a_decoder_without_choice_continues_as_ours(peer, make_bench, monkeypatc
         run = benchmark_peers.onnx_generate(path, trained.model.config, prompts, new_tokens)
     else:
         folder = bench.folder / "strong"
-        save_model_folder(trained.model, folder, trained.vocabulary, "", codebook=None)
+        save_model_folder(
+            trained.model, folder, trained.vocabulary, trained.settings, codebook=None
+        )
         path = bench.folder / "ctranslate2"
         benchmark_peers.convert_to_ctranslate2(folder, path)
         words = [[trained.vocabulary.tokens[index] for index in prompt] for prompt in prompts]

@@ -366,8 +366,7 @@ def save_model_of_step(folder: Path, step: int) -> None:
         for parameter in model.parameters():
             parameter.fill_(step)
     figures = {"step": step, "rows": 1, "perplexity": 1.0, "baselines": {}}
-    text = "n_layer: 1\nn_head: 1\nn_embd: 4\nn_positions: 8\nmax_length: 8\n"
-    save_model_folder(model, folder / "best_model", vocabulary, text, None, figures)
+    save_model_folder(model, folder / "best_model", vocabulary, settings, None, figures)
 
 
 def save_model_and_die(folder: Path, number: int) -> None:
