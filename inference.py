@@ -138,9 +138,10 @@ def tell_unknown(trained: TrainedModel, prompt: str) -> None:
     """Say on standard error what of a text the model cannot read."""
     tokenizer = trained.vocabulary.tokenizer
     if tokenizer is not None:
-        unknown = [c for c in dict.fromkeys(prompt) if tokenizer.count_unknown(tokenizer.encode(c))]
         count = tokenizer.count_unknown(tokenizer.encode(prompt))
         if count:
+            letters = dict.fromkeys(prompt)
+            unknown = [c for c in letters if tokenizer.count_unknown(tokenizer.encode(c))]
             named = " ".join(shown(letter) for letter in unknown[:5])
             print(
                 f"{plural(count, 'unknown token')} read as <UNK>{': ' if named else ''}{named}"
