@@ -159,17 +159,17 @@ def _ids_of(
     if given_ids is not None:
         if not isinstance(given_ids, list):
             raise RowError(f"`input_ids` must be a list of ids, got {shown(given_ids)}")
-        for index in given_ids:
-            if type(index) is not int or not 0 <= index < len(vocabulary):
-                raise RowError(
-                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
-                )
         meta = record.get("meta")
         if isinstance(meta, dict) and meta.get(IDS_OF, vocabulary.digest) != vocabulary.digest:
             raise RowError(
                 f"its ids are those of another vocabulary (meta.{IDS_OF}): use the vocab.json "
                 f"beside the rows, or prepare them with the model's tokenizer"
             )
+        for index in given_ids:
+            if type(index) is not int or not 0 <= index < len(vocabulary):
+                raise RowError(
+                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                )
         return list(given_ids), 0, 0
     words = split_words(tokens)
     ids_by_bytes = vocabulary.ids_by_bytes

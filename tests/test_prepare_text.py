@@ -466,10 +466,11 @@ def test_rows_of_ids_are_refused_under_another_vocabulary(tmp_path):
         prepare_text(
             TextSettings(input=(str(path),), tokenizer=folder.name, output_dir=str(folder))
         )
-    other = Vocabulary.load(folders[1] / "vocab.json")
-    assert len(rows_of(folders[0], "train.jsonl")) > 0
-    with pytest.raises(UserError, match="its ids are those of another vocabulary"):
-        TokenLabelDataset.read(folders[0] / "train.jsonl", other, max_length=300)
+    for own, other in (folders, folders[::-1]):
+        vocabulary = Vocabulary.load(other / "vocab.json")
+        assert len(rows_of(own, "train.jsonl")) > 0
+        with pytest.raises(UserError, match="train.jsonl:1: its ids are those of another"):
+            TokenLabelDataset.read(own / "train.jsonl", vocabulary, max_length=300)
 
 
 def test_a_mistyped_tokenizer_names_the_near_one(reviews, monkeypatch):
