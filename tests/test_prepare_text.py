@@ -469,7 +469,7 @@ def test_rows_of_ids_are_refused_under_another_vocabulary(tmp_path):
     for own, other in (folders, folders[::-1]):
         vocabulary = Vocabulary.load(other / "vocab.json")
         assert len(rows_of(own, "train.jsonl")) > 0
-        with pytest.raises(UserError, match="train.jsonl:1: its ids are those of another"):
+        with pytest.raises(UserError, match=r"train\.jsonl:1: its ids are those of another"):
             TokenLabelDataset.read(own / "train.jsonl", vocabulary, max_length=300)
 
 
