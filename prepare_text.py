@@ -126,7 +126,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         }
         if settings.augment:
             held_out = {_asked(text) for name in (VALIDATION, TEST) for text in sides[name]}
-            rows[TRAIN] = _with_variants(rows[TRAIN], held_out, settings)
+            rows[TRAIN] = _with_variants(rows[TRAIN], held_out, settings, notes)
     return _publish("text", settings, rows, vocabulary, notes)
 
 
@@ -206,24 +206,30 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
 
 
 def _with_variants(
-    rows: Sequence[dict[str, Any]], held_out: set[str], settings: TextSettings
+    rows: Sequence[dict[str, Any]], held_out: set[str], settings: TextSettings, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Rows of labelled texts, each followed by its variants: none twice, none of another side."""
     from augmentation import vary_text
 
     source = random.Random(settings.seed)
-    found = []
+    found, elsewhere, alike = [], 0, 0
     with progress_bar("varying the texts", len(rows), "text") as bar:
         for row in rows:
             texts = {row["text"].strip(): 0}
             for variant in range(1, settings.augment + 1):
                 text = vary_text(row["text"], source)
-                if text not in held_out:
-                    texts.setdefault(text, variant)
+                if text in held_out:
+                    elsewhere += 1
+                elif texts.setdefault(text, variant) != variant:
+                    alike += 1
             for text, variant in texts.items():
                 meta = {**row["meta"], "variant": variant}
                 found.append({**row, "text": text if variant else row["text"], "meta": meta})
             bar.update()
+    if elsewhere:
+        notes.append(f"{plural(elsewhere, 'variant')} equal to a held-out text left out")
+    if alike:
+        notes.append(f"{plural(alike, 'variant')} equal to another of the same text left out")
     return found
 
 

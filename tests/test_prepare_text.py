@@ -336,6 +336,8 @@ def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):
         assert all(set(row["text"].split()) <= set(rows[0]["text"].split()) for row in rows)
     assert len(sources) == summary["train"]["rows"] == 42 - len(validation) - len(test)
     assert len(train) - len(sources) == summary["train"]["variants"] > 4.5 * 30
+    told = sum(int(n.split()[0]) for n in summary["notes"] if "variant" in n and "left out" in n)
+    assert told == 5 * len(sources) - summary["train"]["variants"] > 0
     rows = rows_of(folder, "train.jsonl")
     assert rows.epoch_share == pytest.approx(len(sources) / len(train))
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_dataset import dataset_of, read, texts_of
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from console import UserError
-from dataset import TokenLabelDataset
 from instructions import instruction_prompt
 from rows import RowError, cut_row, label_text, parse_row
 from text_tokenizer import TextTokenizer
@@ -23,18 +23,6 @@ def row_of(vocabulary, tokens, label=None, **options):
     record = {"tokens": tokens} if label is None else {"tokens": tokens, "label": label}
     row = parse_row(record, vocabulary, **options)
     return row, vocabulary.decode(row.ids)
-
-
-def dataset_of(vocabulary, *records, max_length=64):
-    return TokenLabelDataset.from_records(records, vocabulary, max_length=max_length)
-
-
-def read(path, vocabulary, max_length=64, **options):
-    return TokenLabelDataset.read(path, vocabulary, max_length=max_length, **options)
-
-
-def texts_of(dataset):
-    return [dataset.vocabulary.decode(dataset.row(index)) for index in range(len(dataset))]
 
 
 # ---- the label tail ------------------------------------------------------------------
