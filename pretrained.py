@@ -217,6 +217,9 @@ def load_checkpoint_model(
         first, *rest = sorted(missing - fresh)
         more = f" and {plural(len(rest), 'more tensor')}" if rest else ""
         raise UserError(f"{name}: its weights lack {first}{more}")
+    unused = sorted(info["unexpected_keys"])
+    if unused:  # the head of another task
+        say(f"{plural(len(unused), 'tensor')} of {name} not used here, the first: {unused[0]}")
     tokens, roles = _tokens_of(name)
     fingerprint = _fingerprint(model, tokens, fresh)
     if by_head:

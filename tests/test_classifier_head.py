@@ -40,7 +40,7 @@ from model import (
     starting_model,
 )
 from model_folder import load_trained_model
-from pretrained import load_checkpoint_model
+from pretrained import load_checkpoint_model, with_checkpoint_shape
 from run_folder import StopRequestedError, read_metrics
 from settings import TrainSettings
 from train_gpt import train
@@ -607,3 +607,13 @@ def test_own_classifier_can_be_started_from_and_keeps_its_head(own_settings, tmp
     fewer = [token for token in vocabulary.tokens if token != "<CLS_cat>"]
     start = load_checkpoint_model(settings, Vocabulary(fewer), lambda line: None)
     assert start.model.score.weight.shape == (2, 16) and start.fresh == {"score.weight"}
+
+
+def test_a_head_that_is_left_behind_is_told(own_settings, vocabulary, tmp_path):
+    folder = train(dataclasses.replace(own_settings, num_epochs=1)).folder.best_model
+    said = []
+    settings = dataclasses.replace(
+        own_settings, classifier="label_token", init_from=str(folder), classifier_hidden=None
+    )
+    load_checkpoint_model(with_checkpoint_shape(settings), vocabulary, said.append)
+    assert any(f"1 tensor of {folder} not used here, the first: score.weight" in s for s in said)
