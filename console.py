@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 # OpenMP's threads spin while they wait for one another, by default for long. Where another process
@@ -126,6 +128,16 @@ def print_error(text: str) -> None:
     """Print a mistake to standard error, each line marked `error:`."""
     for line in text.splitlines() or [""]:
         print(f"error: {line}", file=sys.stderr)
+
+
+def command_hint(script: str, *words: str | Path) -> str:
+    """A command for a person to type, its words quoted where a shell would take them apart.
+
+    Args:
+        script: such as `train_gpt.py`.
+        words: its flags and their values; all but flags may hold any character.
+    """
+    return shlex.join(["python", script, *map(str, words)])
 
 
 def format_duration(seconds: float) -> str:

@@ -20,7 +20,6 @@ import dataclasses
 import difflib
 import hashlib
 import math
-import shlex
 import sys
 import time
 from array import array
@@ -34,6 +33,7 @@ from command_line import read_settings
 from console import (
     SettingsError,
     UserError,
+    command_hint,
     format_duration,
     format_table,
     plural,
@@ -771,18 +771,18 @@ def _report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
         *facts,
         *summary["notes"],
         f"written to {folder} in {format_duration(seconds)}; next:",
-        f"  {shlex.join(_next_command(summary, folder))}",
+        f"  {_next_command(summary, folder)}",
     ]
 
 
-def _next_command(summary: dict[str, Any], folder: Path) -> list[str]:
+def _next_command(summary: dict[str, Any], folder: Path) -> str:
     """The training command for the prepared rows."""
     # The digits are the first example: their model goes where inference.py looks by default.
     run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
-    words = ["python", "train_gpt.py", "--data_path", str(folder / TRAIN)]
+    words: list[str | Path] = ["--data_path", folder / TRAIN]
     if summary.get("validation", {}).get("rows"):
-        words += ["--val_data_path", str(folder / VALIDATION)]
-    words += ["--vocab_path", str(folder / VOCABULARY), "--output_dir", run]
+        words += ["--val_data_path", folder / VALIDATION]
+    words += ["--vocab_path", folder / VOCABULARY, "--output_dir", run]
     # Whoever took a pretrained model's tokens goes on from that model.
     base = summary["settings"].get("tokenizer", "chars")
     if base not in ("chars", "bpe") and (
@@ -796,7 +796,7 @@ def _next_command(summary: dict[str, Any], folder: Path) -> list[str]:
     ):
         length = str(summary["longest_row"])
         words += ["--max_length", length, "--n_positions", length]
-    return words
+    return command_hint("train_gpt.py", *words)
 
 
 if __name__ == "__main__":

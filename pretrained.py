@@ -25,7 +25,7 @@ from classifier_head import (
     draw_head,
     name_labels,
 )
-from console import UserError, plural
+from console import UserError, command_hint, plural
 from hub import hub_errors
 from settings import TrainSettings
 from text_tokenizer import TextTokenizer, load_pretrained_tokenizer
@@ -470,7 +470,7 @@ def carry_over(
         say(
             f"warning: most tokens are unknown to {name}: its tokenizer is another one, and what "
             f"it learned of its tokens is lost; prepare the data with its own: "
-            f"python prepare_data.py text --tokenizer {name}"
+            + command_hint("prepare_data.py", "text", "--tokenizer", name)
         )
     return new_ids
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, plural, tell
+from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, command_hint, plural, tell
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError
         return UserError(f"{what} and run again; nothing had been saved yet")
     return UserError(
         f"{what}, then go on from the checkpoint of step {step:,}, which is whole: "
-        f"python train_gpt.py --resume --output_dir {folder.root}"
+        + command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
     )
 
 

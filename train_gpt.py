@@ -28,6 +28,7 @@ from console import (
     EXIT_FAILED,
     EXIT_OK,
     UserError,
+    command_hint,
     format_duration,
     plural,
     print_error,
@@ -663,9 +664,10 @@ class TrainingRun:
                             self.note_progress(validation)
             except StopRequestedError:
                 self.save_checkpoint()
+                hint = command_hint("train_gpt.py", "--resume", "--output_dir", self.folder.root)
                 self.log.say(
                     f"stopped at step {state.step:,} of {self.total_steps:,} and saved; go on "
-                    f"with: python train_gpt.py --resume --output_dir {self.folder.root}"
+                    f"with: {hint}"
                 )
                 return TrainResult(
                     stop.exit_code or EXIT_OK, self.folder, state.best_step, validation
@@ -940,8 +942,9 @@ class TrainingRun:
         if stored:  # a run of an older version may have nothing better since it goes on
             self.log.say(describe_validation(stored))
         test_file = Path(self.settings.data_path).with_name("test.jsonl")
-        use = f"--test_data {test_file}" if test_file.exists() else "--help"
-        self.log.say(f"next: python inference.py --model_path {folder.best_model} {use}")
+        use = ["--test_data", test_file] if test_file.exists() else ["--help"]
+        hint = command_hint("inference.py", "--model_path", folder.best_model, *use)
+        self.log.say(f"next: {hint}")
 
 
 def mean_or_none(total: float, count: int) -> float | None:

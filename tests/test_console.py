@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from console import (
     can_show_blocks,
+    command_hint,
     format_duration,
     format_table,
     plural,
@@ -205,6 +207,25 @@ def test_plural():
         "1,437 rows",
     ]
     assert plural(2, "body", "bodies") == "2 bodies"
+
+
+def test_a_command_to_type_survives_the_shell():
+    folder = Path("my run's $HOME")
+    hint = command_hint("train_gpt.py", "--resume", "--output_dir", folder)
+    assert hint.startswith("python train_gpt.py --resume --output_dir ")
+    typed = subprocess.run(
+        ["sh", "-c", hint.replace("python train_gpt.py", "printf '%s\\n'")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert typed.stdout.splitlines() == ["--resume", "--output_dir", str(folder)]
+
+
+def test_no_module_builds_a_command_to_type_by_itself():
+    command = re.compile(r"python [a-z_]+\.py[^`\n]*\{")
+    found = [path.name for path in ROOT.glob("*.py") if command.search(path.read_text())]
+    assert found == []
 
 
 def test_table_aligns_its_columns():
