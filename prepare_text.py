@@ -65,22 +65,21 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         UserError: files that cannot be read, bad records (with file, line and reason), too few
             texts, output_dir holds somebody's own data, no such tokenizer.
     """
-    from text_files import read_texts
+    from text_files import read_texts, source_names
 
     paths, test_paths = _paths(settings.input), _paths(settings.test_input)
     check_output(settings.output_dir, [*paths, *test_paths])
     column, label = settings.text_column, settings.label_column
     pretrained = _pretrained(settings.tokenizer)
     notes: list[str] = []
-    texts: list[Text] = _good_of(
-        (found for path in paths for found in read_texts(path, column, label)),
-        settings.on_bad_row,
-        notes,
-    )
-    own_test: list[Text] = _good_of(
-        (found for path in test_paths for found in read_texts(path, column, label)),
-        settings.on_bad_row,
-        notes,
+    names = source_names([*paths, *test_paths])
+    texts, own_test = (
+        _good_of(
+            (found for path in some for found in read_texts(path, column, label, names[path])),
+            settings.on_bad_row,
+            notes,
+        )
+        for some in (paths, test_paths)
     )
     if label is not None and label.isdecimal():
         for some in (texts, own_test):
@@ -139,15 +138,16 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     Raises:
         UserError: as `prepare_text`.
     """
-    from text_files import INSTRUCTION_KEYS, read_instructions
+    from text_files import INSTRUCTION_KEYS, read_instructions, source_names
 
     paths, test_paths = _paths(settings.input), _paths(settings.test_input)
     check_output(settings.output_dir, [*paths, *test_paths])
     pretrained = _pretrained(settings.tokenizer)
     notes: list[str] = []
+    names = source_names([*paths, *test_paths])
     items, own_test = (
         _good_of(
-            (found for path in some for found in read_instructions(path)),
+            (found for path in some for found in read_instructions(path, names[path])),
             settings.on_bad_row,
             notes,
         )
@@ -155,7 +155,7 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     )
 
     sides = _split_records(items, own_test, settings, notes)
-    learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _answered(item))]
+    learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _learned(item))]
     tokenizer = _tokenizer(settings, pretrained, learned_from, [])
     rows = {
         name: [
@@ -345,7 +345,7 @@ def _split_records(
     if before > len(validation) + len(train):
         left_out = plural(before - len(validation) - len(train), "record")
         notes.append(f"{left_out} left out that stand among held-out ones as well")
-    wholes_N = number_keys((_asked(item), _answered(item)) for item in items)
+    wholes_N = number_keys((_asked(item), _learned(item)) for item in items)
     before = len(train) + len(validation)
     train, validation = (
         rows[np.sort(np.unique(wholes_N[rows], return_index=True)[1])]
@@ -354,6 +354,8 @@ def _split_records(
     if before > len(train) + len(validation):
         repeated = plural(before - len(train) - len(validation), "repeated record")
         notes.append(f"{repeated} left out of training and validation")
+    kept = np.sort(np.concatenate([train, validation, test]))
+    notes += _conflict_notes([*(items[i] for i in kept), *own_test])
     parts = {TRAIN: train, VALIDATION: validation, TEST: test}
     sides = {name: [items[i] for i in rows] for name, rows in parts.items()}
     if own_test:
@@ -369,9 +371,28 @@ def _asked(item: Text | Item) -> str:
     return instruction_prompt(item.record["instruction"], item.record.get("input") or "")
 
 
-def _answered(item: Text | Item) -> str:
-    """What is to be learned of it: the answer of an instruction."""
-    return "" if hasattr(item, "text") else item.record["output"]
+def _learned(item: Text | Item) -> str:
+    """What is to be learned of it: the label of a text, the answer of an instruction."""
+    return item.label or "" if hasattr(item, "text") else item.record["output"]
+
+
+def _conflict_notes(items: Iterable[Text | Item]) -> list[str]:
+    """Texts with more than one label, which stay: which of them is right nobody knows here."""
+    first_of: dict[str, Text] = {}
+    conflicts: dict[str, Text] = {}
+    for item in items:
+        if getattr(item, "label", None) is not None:
+            first = first_of.setdefault(_asked(item), item)
+            if first.label != item.label:
+                conflicts.setdefault(_asked(item), item)
+    if not conflicts:
+        return []
+    key, second = next(iter(conflicts.items()))
+    first = first_of[key]
+    return [
+        f"{plural(len(conflicts), 'text')} with more than one label, the first: {first.place} has "
+        f"{shown(first.label)}, {second.place} has {shown(second.label)}"
+    ]
 
 
 def _split_documents(
@@ -383,11 +404,11 @@ def _split_documents(
     """Texts without labels of each side: whole ones at random, or the last part of a few."""
     if len(texts) >= _FEW_DOCUMENTS and not settings.in_order:
         return _split_records(texts, own_test, settings, notes)
-    seen = {text.text.strip() for text in own_test}
+    seen = {_asked(text) for text in own_test}
     kept = []
     for text in texts:
-        if text.text.strip() not in seen:
-            seen.add(text.text.strip())
+        if _asked(text) not in seen:
+            seen.add(_asked(text))
             kept.append(text)
     if len(kept) < len(texts):
         left_out = plural(len(texts) - len(kept), "text")

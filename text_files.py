@@ -1,8 +1,8 @@
 """Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV, `datasets`.
 
-    for item in read_texts([Path("reviews.tsv")], text_column="1", label_column="2"):
+    for item in read_texts(Path("reviews.tsv"), text_column="1", label_column="2"):
         item.text, item.label, item.place        # place: "reviews.tsv:17"
-    for item in read_instructions([Path("alpaca.json")]):
+    for item in read_instructions(Path("alpaca.json")):
         item.record                              # {"instruction": ..., "input": ..., "output": ...}
 
 What the `datasets` library reads (`datasets_reader.py`) is read by it. Any other file whose name
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,8 @@ class Item:
     """A record of a file.
 
     Attributes:
-        place: file and line for a message, `reviews.tsv:17`.
-        source: the same for the row's `meta`, without folders.
+        place: file and line for a message, `data/reviews.tsv:17`.
+        source: the same for the row's `meta`, by the name of the file in `source_names`.
         record: its values by key or column.
         problem: why it is none; the record is then empty.
     """
@@ -67,8 +68,25 @@ class BadRecordError(Exception):
     """A record that cannot be used; the text is `place: reason`."""
 
 
+def source_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each of several files is called in the `source` of its rows: no two alike.
+
+    That is its name, with as many of its folders as tell it from the others: `a/data.csv` and
+    `b/data.csv` beside `more.csv`.
+    """
+    names: dict[Path, str] = {}
+    waiting, length = set(paths), 1
+    while waiting:
+        ends = Counter(path.parts[-length:] for path in waiting)
+        alone = {path for path in waiting if ends[path.parts[-length:]] == 1}
+        names |= {path: str(Path(*path.parts[-length:])) for path in alone}
+        waiting -= alone
+        length += 1
+    return names
+
+
 def read_texts(
-    path: Path, text_column: str, label_column: str | None
+    path: Path, text_column: str, label_column: str | None, name: str | None = None
 ) -> Iterator[Text | BadRecordError]:
     """The texts of a file; in place of one that cannot be used, the reason.
 
@@ -77,6 +95,7 @@ def read_texts(
         text_column: key or column of the text; a number counts the columns of a CSV or TSV file
             without a heading, from 1. Plain text has none.
         label_column: the same of the label; None for texts without.
+        name: of the file in each `source`, from `source_names`; None = its own.
 
     Raises:
         UserError: the file cannot be read, or has no such column.
@@ -87,11 +106,10 @@ def read_texts(
                 f"{path}: plain text has no --label_column; give JSONL, JSON, CSV, TSV or Parquet"
             )
         for number, document in enumerate(_documents(_read(path)), 1):
-            place = f"{path.name}#{number}"
-            yield Text(document, None, place, place)
+            yield Text(document, None, f"{path}#{number}", f"{name or path.name}#{number}")
         return
     columns = [text_column] if label_column is None else [text_column, label_column]
-    for item in read_records(path, columns):
+    for item in read_records(path, columns, name=name):
         try:
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
@@ -101,15 +119,18 @@ def read_texts(
             yield error
 
 
-def read_instructions(path: Path) -> Iterator[Item | BadRecordError]:
+def read_instructions(path: Path, name: str | None = None) -> Iterator[Item | BadRecordError]:
     """Records of instruction, input and output (Alpaca form), each value a text.
+
+    Args:
+        path, name: as of `read_texts`.
 
     Raises:
         UserError: the file cannot be read, or is of another form.
     """
     if not is_table(path):
         raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
-    for item in read_records(path, ["instruction", "output"], ["input"]):
+    for item in read_records(path, ["instruction", "output"], ["input"], name):
         try:
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
@@ -200,26 +221,30 @@ def _documents(text: str) -> list[str]:
 # ------------------------------------------------------------------------------- records
 
 
-def read_records(path: Path, columns: list[str], optional: Sequence[str] = ()) -> Iterator[Item]:
+def read_records(
+    path: Path, columns: list[str], optional: Sequence[str] = (), name: str | None = None
+) -> Iterator[Item]:
     """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
     Args:
         path: the file.
         columns: that must be there; numbers name those of a CSV or TSV file without a heading.
-        optional: other columns to read from a data set of the library.
+        optional: other columns that are read where they are there.
+        name: as of `read_texts`.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
     """
+    name = name or path.name
     if is_library_data(path):
         names, records = open_records(path)
         _check_columns(path, columns, names)
         for number, record in enumerate(records([*columns, *optional]), 1):
-            yield Item(f"{path}: record {number}", f"{path.name}:{number}", record)
+            yield Item(f"{path}: record {number}", f"{name}:{number}", record)
         return
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
-        yield from _table_rows(path, columns)
+        yield from _table_rows(path, columns, optional, name)
         return
     values = _json_values(path) if kind == ".json" else read_json_lines(path)
     first, told = True, False
@@ -234,7 +259,7 @@ def read_records(path: Path, columns: list[str], optional: Sequence[str] = ()) -
             _check_columns(path, columns, list(record))
             first = False
         place = f"{path}:{line}" if kind == ".jsonl" else f"{path}: record {line}"
-        yield Item(place, f"{path.name}:{line}", record if problem is None else {}, problem)
+        yield Item(place, f"{name}:{line}", record if problem is None else {}, problem)
 
 
 def _starts_an_array(path: Path) -> bool:
@@ -258,7 +283,9 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
         yield number, value, None
 
 
-def _table_rows(path: Path, columns: list[str]) -> Iterator[Item]:
+def _table_rows(
+    path: Path, columns: list[str], optional: Sequence[str], name: str
+) -> Iterator[Item]:
     """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
     csv.field_size_limit(2**31 - 1)
     text = io.StringIO(_read(path), newline="")
@@ -277,6 +304,7 @@ def _table_rows(path: Path, columns: list[str]) -> Iterator[Item]:
                 if by_number:
                     names = [str(number) for number in range(1, len(cells) + 1)]
                 _check_columns(path, columns, names)
+                _check_headings(f"{path}:{reader.line_num}", [*columns, *optional], names)
                 if not by_number:
                     continue
             problem = None
@@ -284,9 +312,24 @@ def _table_rows(path: Path, columns: list[str]) -> Iterator[Item]:
                 problem = f"{len(cells)} columns where the first line has {len(names)}"
             record = {} if problem else dict(zip(names, cells, strict=True))
             line = reader.line_num
-            yield Item(f"{path}:{line}", f"{path.name}:{line}", record, problem)
+            yield Item(f"{path}:{line}", f"{name}:{line}", record, problem)
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _check_headings(place: str, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a column that is to be read and stands twice; others may be called as they like.
+
+    Raises:
+        UserError: such a column.
+    """
+    for column in columns:
+        numbers = [str(number) for number, name in enumerate(names, 1) if name == column]
+        if len(numbers) > 1:
+            raise UserError(
+                f"{place}: the heading {shown(column)} stands over the columns "
+                f"{' and '.join(numbers)}: rename all but one"
+            )
 
 
 def _check_columns(path: Path, columns: list[str], names: list[str]) -> None:

@@ -194,6 +194,41 @@ def test_no_text_stands_on_two_sides_and_repeats_leave(reviews):
         assert set(labels) == {"0", "1"}
 
 
+def test_a_text_with_two_labels_keeps_both_and_is_told(reviews, tmp_path):
+    lines = ["neg", "pos", "pos"]
+    records = [{"text": f"room {n}", "label": label} for label in lines for n in range(60)]
+    path = write_jsonl(tmp_path / "both.jsonl", records)
+    summary = prepare_text(replace(reviews, input=(path,)))
+    folder = Path(reviews.output_dir)
+    for name in SIDES:
+        labels = {"neg": set(), "pos": set()}
+        for row in lines_of(folder / name):
+            labels[row["label"]].add(row["text"])
+        assert labels["neg"] == labels["pos"] != set()
+    told = f"60 texts with more than one label, the first: {path}:1 has 'neg', {path}:61 has 'pos'"
+    assert told in summary["notes"]
+    assert any("repeated records left out" in note for note in summary["notes"])
+
+
+def test_files_of_one_name_have_sources_of_their_own(long_reviews, tmp_path):
+    for folder, label in (("fa", "bad"), ("fb", "good")):
+        (tmp_path / folder).mkdir()
+        records = [{"text": f"{label} {n}, {folder}.", "label": label} for n in range(20)]
+        write_jsonl(tmp_path / folder / "data.jsonl", records)
+    paths = tuple(str(tmp_path / folder / "data.jsonl") for folder in ("fa", "fb"))
+    prepare_text(replace(long_reviews, input=paths[:1], test_input=paths[1:]))
+    folder = Path(long_reviews.output_dir)
+    of_training, of_test = (
+        {row["meta"]["source"].split("data.jsonl")[0] for row in lines_of(folder / name)}
+        for name in ("train.jsonl", "test.jsonl")
+    )
+    assert (of_training, of_test) == ({"fa/"}, {"fb/"})
+    summary = prepare_text(replace(long_reviews, input=paths))
+    rows = rows_of(folder, "train.jsonl")
+    visited = np.concatenate(rows.epoch_batches(8, seed=0, epoch=0))
+    assert len(visited) == summary["train"]["rows"]
+
+
 def test_summary_counts_what_training_reads(reviews):
     summary = prepare_text(reviews)
     for name, side in zip(SIDES, ("train", "validation", "test"), strict=True):

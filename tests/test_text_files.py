@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console import UserError
-from text_files import BadRecordError, Text, read_instructions, read_texts
+from text_files import BadRecordError, Text, read_instructions, read_texts, source_names
 
 RECORDS = [
     {"text": "good room", "label": "good"},
@@ -100,6 +100,32 @@ def test_plain_text_is_cut_at_borders_and_loses_nothing_else(parts):
     # A byte order mark at the start of the file is none of its text.
     expected[:1] = [part.removeprefix("\ufeff") for part in expected[:1]]
     assert found == [part for part in expected if part.strip()]
+
+
+# ---- names of several files ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/one.csv", "a/two.csv"], ["one.csv", "two.csv"]),
+        (["fa/data.csv", "fb/data.csv", "fb/more.csv"], ["fa/data.csv", "fb/data.csv", "more.csv"]),
+        (["data.csv", "fa/data.csv"], ["data.csv", "fa/data.csv"]),
+        (["/data.csv", "data.csv", "x/data.csv"], ["/data.csv", "data.csv", "x/data.csv"]),
+        (["1/a/x", "2/a/x", "1/b/x"], ["1/a/x", "2/a/x", "b/x"]),
+        (["hub:a/b/train", "hub:c/b/train"], ["hub:a/b/train", "hub:c/b/train"]),
+        (["a.csv", "a.csv", "."], ["a.csv", "a.csv", "."]),
+    ],
+)
+def test_files_of_one_name_are_told_apart_by_as_few_folders_as_it_takes(paths, names):
+    found = source_names([Path(path) for path in paths])
+    assert [found[Path(path)] for path in paths] == names
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "..", "/"]), min_size=1, max_size=4)))
+def test_no_two_files_share_a_source_name(parts):
+    paths = {Path(*each) for each in parts}
+    assert len(set(source_names([*paths]).values())) == len(paths)
 
 
 # ---- the library `datasets` ----------------------------------------------------------
@@ -243,6 +269,30 @@ def test_a_file_of_the_wrong_form_is_told_in_one_line(tmp_path, name, content, w
         texts_of(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,label, text\na,b,c\n", "'text' stands over the columns 1 and 3: rename all but one"),
+        ("label,label,text,label\na,b,c,d\n", "'label' stands over the columns 1 and 2 and 4"),
+    ],
+)
+def test_a_heading_that_stands_twice_is_refused_where_its_column_is_read(tmp_path, content, words):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words) as caught:
+        texts_of(path)
+    assert str(caught.value).startswith(f"{path}:1: ")
+    path.write_text("instruction,output,input,input\na,b,c,d\n")
+    with pytest.raises(UserError, match="'input' stands over the columns 3 and 4"):
+        list(read_instructions(path))
+
+
+def test_headings_of_columns_that_are_not_read_may_be_empty_or_alike(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",text,note,note,label,\n1,a,x,y,b,\n")
+    assert [(t.text, t.label) for t in texts_of(path)] == [("a", "b")]
 
 
 @pytest.mark.parametrize(
