@@ -341,14 +341,20 @@ class TokenLabelDataset:
         """Whether any row is a variant of another."""
         return bool(self.augmented_N.any())
 
+    @cached_property
+    def visits(self) -> np.ndarray:
+        """How often one epoch visits each row on average: variants of one source share a visit."""
+        visits_N = np.ones(len(self))
+        if self.has_variants:
+            sourced_N = self.sources_N >= 0
+            sources = self.sources_N[sourced_N]
+            visits_N[sourced_N] /= np.bincount(sources)[sources]
+        return visits_N
+
     @property
     def epoch_share(self) -> float:
         """The share of the rows that one epoch visits: one variant of each source."""
-        if not self.has_variants:
-            return 1.0
-        sourced_N = self.sources_N >= 0
-        visited = len(np.unique(self.sources_N[sourced_N])) + int((~sourced_N).sum())
-        return visited / len(self)
+        return round(float(self.visits.sum())) / len(self) if self.has_variants else 1.0
 
     @property
     def has_labels(self) -> bool:

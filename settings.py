@@ -258,8 +258,8 @@ class TrainSettings:
     )
     class_weights: str = option(
         "none",
-        "balanced: in the training objective a label weighs rows / (labels x its rows), so that "
-        "rare ones count as much as frequent ones.",
+        "balanced: in the training objective a label weighs rows / (labels x its rows), counted "
+        "over an epoch, so that rare ones count as much as frequent ones.",
         group="Training",
         choices=CLASS_WEIGHTS,
     )

@@ -836,7 +836,7 @@ class TrainingRun:
     def say_plan(self) -> None:
         """Say what is ahead, and how long it will take by the time of real batches."""
         left = self.total_steps - self.state.step
-        tokens = round(int(self.read_N.sum()) * self.rows.epoch_share)
+        tokens = round(float(self.read_N @ self.rows.visits))
         rows = self.settings.batch_size * self.settings.grad_accumulation_steps
         if left > 0:
             self.log.say(
@@ -871,7 +871,7 @@ class TrainingRun:
                 times.append(time.perf_counter() - began)
                 self.gradients.clear_gradients()
         # A forward pass is a third of a step's arithmetic.
-        an_epoch = int(self.read_N.sum()) * self.rows.epoch_share
+        an_epoch = float(self.read_N @ self.rows.visits)
         evaluation = int(self.validation_rows.lengths_N.sum()) / (3 * an_epoch)
         return min(times[settling:]) * (1.1 + evaluation)
 

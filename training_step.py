@@ -96,7 +96,7 @@ def compiles(
     """
     if settings.compile != "auto":
         return settings.compile == "on"
-    tokens = rows.target_count * rows.epoch_share * settings.num_epochs
+    tokens = float(rows.scored_counts @ rows.visits) * settings.num_epochs
     return device.type == "cuda" and 6 * count_parameters(model) * tokens > _COMPILED_FROM
 
 
@@ -104,9 +104,9 @@ class Objective:
     """The weighted mean loss of rows; reported losses are unweighted.
 
     Attributes:
-        class_weights_L: of each label, 1 on average over the rows.
-        label_weights_N: of the label position of each row; other tokens weigh 1, and so does
-            all of an unlabelled row.
+        class_weights_L: of each label, 1 on average over the labelled rows of an epoch.
+        label_weights_N: of the label position of each row, its class's included; other tokens
+            weigh 1, and so does all of an unlabelled row.
     """
 
     def __init__(
@@ -121,10 +121,12 @@ class Objective:
         self.device: torch.device = next(model.parameters()).device
         self.class_weights_L = class_weights(rows, settings)
         self.label_weights_N = np.ones(len(rows))
+        self._plain_weights_N = np.ones(len(rows))  # without their classes'
         if settings.task != "lm":
             labelled_N = rows.classes_N >= 0
             by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
             self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
+            self._plain_weights_N[labelled_N] = settings.label_loss_weight
         rate = settings.token_dropout
         self.token_dropout = settings.dropout / 2 if rate is None else rate
         vocabulary = rows.vocabulary
@@ -134,10 +136,14 @@ class Objective:
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
 
     def total_weight(self, batches: list[np.ndarray]) -> float:
-        """Summed weights of all predicted tokens of `batches`."""
+        """What the weighted sum over all predicted tokens of `batches` is divided by.
+
+        The sum of their weights, those of the classes aside: these are 1 on average, and divided
+        by their own sum they would cancel in an update whose rows are of one class.
+        """
         return float(
             sum(
-                self._scored_counts[rows].sum() + (self.label_weights_N[rows] - 1).sum()
+                self._scored_counts[rows].sum() + (self._plain_weights_N[rows] - 1).sum()
                 for rows in batches
             )
         )
@@ -163,11 +169,15 @@ class Objective:
 def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:
     """The weight of each label, weights_L: 1, or balanced: rows / (labels x rows of the label).
 
-    Labels that no row has are not counted, and weigh 1.
+    Counted are the rows that an epoch visits, where a source counts once however many variants
+    it has. Labels that no row has are not counted, and weigh 1.
     """
     weights_L = np.ones(len(rows.vocabulary.labels))
     if settings.class_weights == "balanced":
-        counts_L = np.bincount(rows.classes_N[rows.classes_N >= 0], minlength=len(weights_L))
+        labelled_N = rows.classes_N >= 0
+        counts_L = np.bincount(
+            rows.classes_N[labelled_N], rows.visits[labelled_N], minlength=len(weights_L)
+        )
         seen_L = counts_L > 0
         weights_L[seen_L] = counts_L.sum() / (seen_L.sum() * counts_L[seen_L])
     return weights_L
@@ -293,7 +303,10 @@ class HeadStep:
         return class_logits(model, ids_N, PackedRows(lengths_B), objective.precision)
 
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
-        """Add the gradients of the mean label loss over all rows of `batches`, by class weights.
+        """Add the gradients of the mean over all rows of `batches` of the weighted label loss.
+
+        The class weights are 1 on average over an epoch, so the mean is over rows: divided by the
+        weights of these rows alone they would cancel, with one row altogether.
 
         Args:
             batches: row numbers.
@@ -303,7 +316,7 @@ class HeadStep:
         """
         objective, device = self.objective, self.objective.device
         rows, weights_L = objective.rows, objective.class_weights_L
-        total_weight = sum(float(weights_L[rows.classes_N[indices]].sum()) for indices in batches)
+        row_count = sum(map(len, batches))
         if self._frozen:
             objective.model.base_model.eval()
         nll = torch.zeros((), device=device)
@@ -314,7 +327,7 @@ class HeadStep:
             nll_B = functional.cross_entropy(
                 logits_BxL, torch.from_numpy(classes_B).to(device), reduction="none"
             )
-            self.scaler.scale((nll_B * weights_B).sum() / total_weight).backward()
+            self.scaler.scale((nll_B * weights_B).sum() / row_count).backward()
             nll += nll_B.detach().sum()
         return nll
 

@@ -1,6 +1,7 @@
 """Labels told by a head: the same data and the same report as by label token."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -44,7 +45,14 @@ from pretrained import load_checkpoint_model, with_checkpoint_shape
 from run_folder import StopRequestedError, read_metrics
 from settings import TrainSettings
 from train_gpt import train
-from training_step import HeadStep, Objective, PackedStep, StaticStep, make_step
+from training_step import (
+    HeadStep,
+    Objective,
+    PackedStep,
+    StaticStep,
+    class_weights,
+    make_step,
+)
 from vocabulary import Vocabulary
 
 FP32 = Precision("fp32", "tests")
@@ -222,7 +230,8 @@ def test_gradient_is_that_of_torch_however_the_rows_are_split(
     if class_weights == "balanced":
         counts = np.bincount(rows.classes_N)
         weights = torch.from_numpy(len(rows) / (3 * counts)).float()
-    torch.nn.functional.cross_entropy(logits, classes, weight=weights).backward()
+    weighted = torch.nn.functional.cross_entropy(logits, classes, weight=weights, reduction="sum")
+    (weighted / len(indices)).backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters()}
     unweighted = torch.nn.functional.cross_entropy(logits, classes, reduction="sum")
     for parts in ([indices], [indices[:5], indices[5:]]):
@@ -240,6 +249,47 @@ def test_balanced_weights_count_every_label_alike(vocabulary, own_settings):
     assert objective.class_weights_L * counts_L == pytest.approx(len(objective.rows) / 3)
 
 
+def test_balanced_weights_count_a_source_once_however_many_variants_it_has(
+    vocabulary, own_settings, write_rows
+):
+    records = [{"tokens": "A", "label": "0"}] * 6
+    for source, variant in itertools.product(range(2), range(16)):
+        meta = {"source": source, "variant": variant}
+        records.append({"tokens": "A B " * (variant + 1), "label": "1", "meta": meta})
+    rows = TokenLabelDataset.read(write_rows(*records), vocabulary, max_length=64)
+    settings = dataclasses.replace(own_settings, class_weights="balanced")
+    assert class_weights(rows, settings) == pytest.approx([8 / (2 * 6), 8 / (2 * 2), 1])
+
+
+@pytest.mark.parametrize("classifier", ["head", "label_token"])
+def test_balanced_weights_do_not_cancel_in_small_batches(vocabulary, own_settings, classifier):
+    """An epoch of single rows moves the weights as all rows at once do, so rare labels count."""
+    settings = dataclasses.replace(
+        own_settings, classifier=classifier, class_weights="balanced", dropout=0.0
+    )
+    random = np.random.default_rng(0)
+    records = [  # of one length: single rows of a causal model then weigh alike
+        {"tokens": " ".join(random.choice(list("ABCD"), 4)), "label": label}
+        for label in ("0", "0", "0", "1", "0", "cat", "0", "0")
+    ]
+    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=32)
+    model = build_model(settings, vocabulary).train()
+    if classifier == "head":
+        step = HeadStep(Objective(model, rows.without_tails(), settings, FP32), NO_SCALER, False)
+    else:
+        step = PackedStep(Objective(model, rows, settings, FP32), NO_SCALER)
+
+    def gradient(batches: list[np.ndarray]) -> torch.Tensor:
+        step.add_gradients(batches)
+        found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        step.clear_gradients()
+        return found
+
+    together = gradient([np.arange(8)])
+    alone = torch.stack([gradient([np.array([index])]) for index in range(8)])
+    torch.testing.assert_close(alone.mean(0), together, atol=1e-6, rtol=1e-4)
+
+
 def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabulary, own_settings):
     settings = dataclasses.replace(
         own_settings, classifier="label_token", class_weights="balanced", dropout=0.0,
@@ -249,7 +299,8 @@ def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabul
     model = build_model(settings, vocabulary).train()
     objective = Objective(model, rows, settings, FP32)
     indices = np.arange(8)
-    # Spelled out: the label token weighs 5 times its class, every other token 1.
+    # Spelled out: the label token weighs 5 times its class, every other token 1. The mean is over
+    # the weights without the classes', which are 1 on average over the rows of an epoch.
     nll, total = torch.zeros(()), 0.0
     for index in indices:
         ids = torch.from_numpy(rows.row(index).astype(np.int64))[None]
@@ -258,7 +309,7 @@ def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabul
         )
         weights = torch.ones(len(each))
         weights[-2] = 5.0 * objective.class_weights_L[rows.classes_N[index]]
-        nll, total = nll + (each * weights).sum(), total + float(weights.sum())
+        nll, total = nll + (each * weights).sum(), total + len(each) - 1 + 5.0
     (nll / total).backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()

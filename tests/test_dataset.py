@@ -379,6 +379,7 @@ def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows)
     alone = [{"tokens": "A B A B"}, {"tokens": "B A", "meta": {"source": 3}}]
     dataset = read(write_rows(*variant_rows(9, 4), *alone), vocabulary)
     assert dataset.epoch_share == 11 / 38
+    assert dataset.visits.tolist() == [1 / 4] * 36 + [1, 1]
     met = Counter()
     for epoch in range(200):
         order = np.concatenate(dataset.epoch_batches(4, 1, epoch))
@@ -396,6 +397,7 @@ def test_rows_without_source_and_variant_are_no_variants(vocabulary, write_rows,
     dataset = read(write_rows(*[{"tokens": "A B", "meta": meta}] * 3), vocabulary)
     assert dataset.sources_N.tolist() == [-1, -1, -1]
     assert dataset.epoch_share == 1
+    assert dataset.visits.tolist() == [1, 1, 1]
     assert not dataset.has_variants
 
 
