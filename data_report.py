@@ -174,11 +174,11 @@ def describe_report(report: dict[str, Any]) -> str:
 
 
 def describe_baselines(report: dict[str, Any]) -> str:
-    """The yardsticks as a small table, with a line for those measured on a sample."""
+    """The yardsticks as a small table, with a line for those left out or measured on a sample."""
     rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in report["baselines"].items()]
     lines = [format_table(["baseline on the same split", ""], rows)] if rows else []
     for name, note in report["baselines_note"].items():
-        if " of " in note.rpartition("fitted on")[2]:
+        if name not in report["baselines"] or " of " in note.rpartition("fitted on")[2]:
             lines.append(f"{name.replace('_', ' ')}: {note.rpartition('; ')[2]}")
     return "\n".join(lines)
 

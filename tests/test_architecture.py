@@ -24,6 +24,7 @@ FLOORS = [
         "blocks",
         "augmentation",
         "muon",
+        "naive_bayes",
         "weight_average",
         "row_cache",
         "benchmark_report",

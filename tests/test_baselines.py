@@ -149,6 +149,25 @@ def test_each_part_is_done_once(make):
     assert len(calls) == STEPS
 
 
+def test_machines_that_many_labels_leave_without_rows_are_left_out_and_that_is_said():
+    labels = [str(number) for number in range(501)]
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", *[f"w{x}" for x in labels], *[f"<CLS_{x}>" for x in labels]]
+    )
+
+    def figures(count):
+        records = [{"tokens": f"w{x} w1 w{x}", "label": x} for x in labels[:count]]
+        rows = TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+        return measure_baselines(rows, rows, None, nothing)
+
+    found, notes = figures(500)
+    assert found["linear_ngram_accuracy"] > 0.9
+    found, notes = figures(501)
+    assert found["naive_bayes_accuracy"] == found["nearest_neighbour_accuracy"] == 1
+    assert "linear_ngram_accuracy" not in found
+    assert notes["linear_ngram_accuracy"].startswith("left out: of 501 labels, more than 500, it")
+
+
 def test_svm_on_decoded_pixels_equals_one_on_the_images(digits):
     folder, train, validation = digits
     figures, notes = measure_baselines(train, validation, folder / "codebook.npz", nothing)
