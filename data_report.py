@@ -129,7 +129,7 @@ def describe_report(report: dict[str, Any]) -> str:
     if report["variants"]:
         lines.append(
             f"{plural(report['variants'], 'variant')} of the training rows beside them, not in "
-            f"these figures"
+            f"these figures; of a row and its variants an epoch visits one"
         )
     used = {name: count for name, count in sides["train"]["labels"].items() if count}
     if used:

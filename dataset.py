@@ -29,6 +29,7 @@ from rows import (
     RowError,
     cut_row,
     group_value,
+    has_plain_variant,
     parse_row,
     read_json_lines,
     variant_of,
@@ -67,6 +68,7 @@ class ReadCounts:
     cut_tokens: int = 0
     unknown_tokens: int = 0  # tokens, not rows
     padding_dropped: int = 0  # rows that ended in <PAD>
+    plain_variants: int = 0  # rows with a `meta.variant` of the user's own
     skipped: int = 0
     first_skipped: list[str] = field(default_factory=list)
 
@@ -86,6 +88,11 @@ class ReadCounts:
             found.append(f"{plural(self.unknown_tokens, 'unknown token')} read as <UNK>")
         if self.padding_dropped:
             found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
+        if self.plain_variants:
+            found.append(
+                f"{plural(self.plain_variants, 'row')} with a `meta.variant` of your own, which is "
+                f"not the mark of prepare_data.py --augment: an epoch visits every one of them"
+            )
         if self.skipped:
             found.append(f"{plural(self.skipped, 'bad row')} skipped, the first:")
             found += [f"  {line}" for line in self.first_skipped]
@@ -117,7 +124,7 @@ class TokenLabelDataset:
         lines_N: line number in the file, from 1.
         groups_N: rows with the same number >= 0 must stay on one side of a split.
         sources_N: rows with the same number >= 0 are variants of one another, -1 for a row
-            without `meta.variant`.
+            without the mark `rows.VARIANT`.
         augmented_N: whether a row is a variant made for training, not an original.
         group_names: value of each group number, as JSON text; the numbers are those of one file.
         counts: what reading met (of the whole file, also in a subset).
@@ -252,6 +259,7 @@ class TokenLabelDataset:
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
             builder.add(row, line, group_value(record, group_by), *variant_of(record))
+            builder.counts.plain_variants += has_plain_variant(record)
             if keep_records:
                 records.append(record)
         if bad_rows and on_bad_row == "error":

@@ -343,6 +343,8 @@ def _image_row(
     # A label is written as a number only where that gives the same token: "007" is its own.
     whole = all(_is_whole(label) for part in sources for label in set(part.labels or ()))
 
+    from rows import VARIANT
+
     def row(number: int, codes_P: np.ndarray, variant: int | None = None) -> str:
         part, index = sources[0], number
         if index >= len(part):
@@ -351,7 +353,7 @@ def _image_row(
         if part.files is not None:
             meta["file"] = part.files[index]
         if augmented and variant is not None:
-            meta |= {"source": number, "variant": variant}
+            meta |= {"source": number, VARIANT: variant}
         tokens = codebook.row_text(codes_P)
         if part.labels is None:
             return row_json({"tokens": f"{tokens} {EOS}", "meta": meta})

@@ -35,7 +35,7 @@ from prepared_folder import (
     write_lines,
     write_text,
 )
-from rows import IDS_OF
+from rows import IDS_OF, VARIANT
 from run_folder import write_json
 from settings import InstructionsSettings, TextSettings
 from text_tokenizer import SMALLEST_BPE, TOKENIZER, WHITESPACE_MARKS, TextTokenizer
@@ -223,7 +223,7 @@ def _with_variants(
                 elif texts.setdefault(text, variant) != variant:
                     alike += 1
             for text, variant in texts.items():
-                meta = {**row["meta"], "variant": variant}
+                meta = {**row["meta"], VARIANT: variant}
                 found.append({**row, "text": text if variant else row["text"], "meta": meta})
             bar.update()
     if elsewhere:
@@ -541,7 +541,7 @@ def _publish(
     """Write all files; returns the summary."""
     figures, longest = {}, 0
     for name in SIDES:
-        originals = [row for row in rows.get(name, []) if not row["meta"].get("variant")]
+        originals = [row for row in rows.get(name, []) if not row["meta"].get(VARIANT)]
         varied = len(rows.get(name, [])) - len(originals)
         lengths, unknown = _lengths(originals, vocabulary)
         longest = max([longest, *lengths])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import SettingsError, UserError, plural, progress_bar
+from input_files import parse_json, read_text
 from run_folder import atomic_write, sync
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
@@ -41,6 +42,7 @@ FILES = (
     RECONSTRUCTIONS,
 )
 _LABELS_NAMED = 10
+_MOST_SUMMARY_BYTES = 2**26
 
 
 # ------------------------------------------------------------------------------- split
@@ -117,6 +119,15 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
     for path in inputs:
         if os.path.realpath(path) in written:
             raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
+
+
+def has_variants(rows: Path) -> bool:
+    """Whether a file of rows lies in a folder that was prepared with --augment."""
+    try:
+        summary = parse_json(read_text(rows.with_name(SUMMARY), _MOST_SUMMARY_BYTES))
+        return bool(summary["train"]["variants"])
+    except (UserError, ValueError, KeyError, TypeError):
+        return False
 
 
 @contextmanager

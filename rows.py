@@ -28,6 +28,9 @@ ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the u
 # bytes hold some million tokens, more than a row of any model here.
 MOST_LINE_BYTES = 2**24
 IDS_OF = "vocabulary_digest"  # in `meta` of a row of ids: which vocabulary they belong to
+# In `meta` beside `source`: the number of a variant, 0 for the row that the others were made of. A
+# key that nobody has by accident, since of the rows that carry it an epoch visits one a source.
+VARIANT = "prepare_data_variant"
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 
@@ -348,7 +351,16 @@ def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
     """
     meta = record.get("meta")
     if isinstance(meta, dict) and "source" in meta:
-        variant = meta.get("variant")
+        variant = meta.get(VARIANT)
         if type(variant) is int and variant >= 0:
             return json.dumps(meta["source"], sort_keys=True), variant
     return None, 0
+
+
+def has_plain_variant(record: dict[str, Any]) -> bool:
+    """Whether a row's `meta` has a `variant` of the user's own, which says nothing here.
+
+    Earlier versions of `prepare_data.py --augment` marked their variants so.
+    """
+    meta = record.get("meta")
+    return isinstance(meta, dict) and {"source", "variant"} <= meta.keys() and VARIANT not in meta

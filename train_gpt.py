@@ -258,6 +258,7 @@ def read_data(
         UserError: missing or bad files.
     """
     from dataset import TokenLabelDataset
+    from prepared_folder import has_variants
     from vocabulary import Vocabulary
 
     if not Path(settings.data_path).exists():
@@ -286,6 +287,12 @@ def read_data(
         return rows
 
     rows = read(settings.data_path)
+    if rows.counts.plain_variants and has_variants(Path(settings.data_path)):
+        raise UserError(
+            f"{settings.data_path}: an older version of prepare_data.py marked its variants as "
+            f"`meta.variant`, and an epoch would visit all of them: prepare the data again "
+            f"(prepared.json beside it has the settings)"
+        )
     default_key = settings.group_by == TrainSettings.group_by
     if settings.group_by and not default_key and len(rows) and not (rows.groups_N >= 0).any():
         raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")

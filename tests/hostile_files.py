@@ -29,6 +29,7 @@ from console import UserError
 from dataset import TokenLabelDataset
 from image_files import read_images
 from image_tokens import Codebook
+from rows import VARIANT
 from run_folder import json_line
 from settings import TokensSettings, TrainSettings
 from vocabulary import Vocabulary
@@ -230,14 +231,14 @@ def _rows() -> bytes:
     lines = []
     for number, body in enumerate(bodies * 2):
         tokens = f"<IMG> {body} </IMG> <CLS> <CLS_{number % 2}> <EOS>"
-        row = {"tokens": tokens, "label": number % 2, "meta": {"source": number % 4, "variant": 0}}
+        row = {"tokens": tokens, "label": number % 2, "meta": {"source": number % 4, VARIANT: 0}}
         lines.append(json.dumps(row))
     lines.append('{"input_ids": [2, 6, 7, 3]}')
     lines.append('{"tokens": ["<IMG>", "<Z_001>"], "label": "1", "mine": [1.5, null, {"a": "b"}]}')
     return "\n".join(lines).encode() + b"\n"
 
 
-ROW_WORDS = (*WORDS, "tokens", "input_ids", "label", "meta", "source", "variant", "x")
+ROW_WORDS = (*WORDS, "tokens", "input_ids", "label", "meta", "source", "variant", VARIANT, "x")
 
 
 def _read_rows(folder: Path) -> None:

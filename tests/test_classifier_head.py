@@ -42,6 +42,7 @@ from model import (
 )
 from model_folder import load_trained_model
 from pretrained import load_checkpoint_model, with_checkpoint_shape
+from rows import VARIANT
 from run_folder import StopRequestedError, read_metrics
 from settings import TrainSettings
 from train_gpt import train
@@ -254,7 +255,7 @@ def test_balanced_weights_count_a_source_once_however_many_variants_it_has(
 ):
     records = [{"tokens": "A", "label": "0"}] * 6
     for source, variant in itertools.product(range(2), range(16)):
-        meta = {"source": source, "variant": variant}
+        meta = {"source": source, VARIANT: variant}
         records.append({"tokens": "A B " * (variant + 1), "label": "1", "meta": meta})
     rows = TokenLabelDataset.read(write_rows(*records), vocabulary, max_length=64)
     settings = dataclasses.replace(own_settings, class_weights="balanced")

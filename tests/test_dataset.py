@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from console import UserError
 from dataset import TokenLabelDataset, number_keys, split_rows
-from rows import RowError, parse_row
+from rows import VARIANT, RowError, parse_row
 from vocabulary import Vocabulary
 
 
@@ -369,10 +369,22 @@ def test_rows_of_one_source_stay_on_one_side(vocabulary, write_rows):
 def variant_rows(sources: int, variants: int) -> list[dict]:
     """Rows of `sources` images, `variants` of each."""
     return [
-        {**row, "meta": {"source": number, "variant": variant}}
+        {**row, "meta": {"source": number, VARIANT: variant}}
         for number, row in enumerate(unique_rows({0: sources}))
         for variant in range(variants)
     ]
+
+
+def test_a_variant_of_the_user_s_own_drops_no_row_and_is_told(vocabulary, write_rows):
+    rows = [
+        {"tokens": f"{'A' * (number % 9 + 1)} B", "meta": {"source": number % 7, "variant": number}}
+        for number in range(32)
+    ]
+    path = write_rows(*({**row, "tokens": " ".join(row["tokens"])} for row in rows))
+    dataset = read(path, vocabulary)
+    assert sorted(np.concatenate(dataset.epoch_batches(4, seed=1, epoch=0))) == list(range(32))
+    (told,) = dataset.counts.lines()
+    assert told.startswith("32 rows with a `meta.variant` of your own")
 
 
 def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows):
@@ -392,7 +404,10 @@ def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows)
     assert again == [batch.tolist() for batch in dataset.epoch_batches(4, 1, 7)]
 
 
-@pytest.mark.parametrize("meta", [{"variant": 1}, {"source": 1}, {"source": 1, "variant": "1"}, 7])
+@pytest.mark.parametrize(
+    "meta",
+    [{VARIANT: 1}, {"source": 1}, {"source": 1, VARIANT: "1"}, {"source": 1, "variant": 1}, 7],
+)
 def test_rows_without_source_and_variant_are_no_variants(vocabulary, write_rows, meta):
     dataset = read(write_rows(*[{"tokens": "A B", "meta": meta}] * 3), vocabulary)
     assert dataset.sources_N.tolist() == [-1, -1, -1]

@@ -20,7 +20,9 @@ from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from image_tokens import Codebook
 from prepare_data import main, prepare_digits, prepare_images, prepare_tokens
-from settings import DigitsSettings, ImagesSettings, TokensSettings
+from rows import VARIANT
+from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
+from train_gpt import read_data
 from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -151,10 +153,10 @@ def test_variants_stand_beside_their_image_and_in_training_rows_alone(digits, au
     assert len(test) + len(sources) == len(plain_test) + len(plain_train) == 1797
     assert len(train) > 3.9 * len(sources)
     for rows in sources.values():
-        assert rows[0]["meta"]["variant"] == 0
-        assert len({row["meta"]["variant"] for row in rows}) == len(rows) <= 4
+        assert rows[0]["meta"][VARIANT] == 0
+        assert len({row["meta"][VARIANT] for row in rows}) == len(rows) <= 4
         assert len({row["label"] for row in rows}) == 1
-    assert not any({"source", "variant"} & row["meta"].keys() for row in test)
+    assert not any({"source", VARIANT} & row["meta"].keys() for row in test)
     assert bodies(train).isdisjoint(bodies(test))
 
 
@@ -182,6 +184,23 @@ def test_variants_train_with_their_source_and_are_never_held_out(augmented):
     assert not held_out.augmented_N.any()
     assert set(train.sources_N).isdisjoint(held_out.sources_N)
     assert len(set(train.sources_N)) + len(held_out) == len(set(rows.sources_N))
+
+
+def test_variants_that_an_older_version_marked_are_refused_with_the_remedy(augmented, tmp_path):
+    for name in ("vocab.json", "prepared.json"):
+        (tmp_path / name).write_bytes((augmented / name).read_bytes())
+    text = (augmented / "train.jsonl").read_text()
+    (tmp_path / "train.jsonl").write_text(text.replace(f'"{VARIANT}"', '"variant"'))
+    settings = TrainSettings(
+        data_path=str(tmp_path / "train.jsonl"), vocab_path=str(tmp_path / "vocab.json")
+    )
+    with pytest.raises(UserError, match=r"train\.jsonl: .*prepare the data again"):
+        read_data(settings, str)
+    (tmp_path / "prepared.json").unlink()
+    told = []
+    rows = read_data(settings, told.append)
+    assert not rows[0].has_variants
+    assert "every one of them" in told[0]
 
 
 def test_augmenting_twice_gives_the_same_files(augmented):

@@ -15,6 +15,7 @@ from instructions import instruction_prompt
 from prepare_data import main
 from prepare_text import _document_rows, prepare_instructions, prepare_text
 from prepared_folder import FILES
+from rows import VARIANT
 from settings import InstructionsSettings, TextSettings
 from text_files import Text
 from text_tokenizer import WHITESPACE_MARKS, TextTokenizer
@@ -360,12 +361,12 @@ def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):
     summary = prepare_text(long_reviews)
     folder = Path(long_reviews.output_dir)
     train, validation, test = (lines_of(folder / name) for name in SIDES)
-    assert not any("variant" in row["meta"] for row in validation + test)
+    assert not any(VARIANT in row["meta"] for row in validation + test)
     sources = {}
     for row in train:
         sources.setdefault(row["meta"]["source"], []).append(row)
     for rows in sources.values():
-        assert rows[0]["meta"]["variant"] == 0
+        assert rows[0]["meta"][VARIANT] == 0
         assert len({row["text"] for row in rows}) == len(rows) <= 6
         assert len({row["label"] for row in rows}) == 1
         assert all(set(row["text"].split()) <= set(rows[0]["text"].split()) for row in rows)

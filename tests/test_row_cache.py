@@ -22,13 +22,14 @@ import dataset
 from console import UserError
 from dataset import TokenLabelDataset
 from row_cache import FOLDER, PROGRAM, RowCache, new_digest
+from rows import VARIANT
 from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-    {"tokens": "A B C", "label": 1, "meta": {"source": "a", "variant": 0}},
-    {"tokens": "A B D <CLS> <CLS> <EOS>", "label": "cat", "meta": {"source": "a", "variant": 1}},
+    {"tokens": "A B C", "label": 1, "meta": {"source": "a", VARIANT: 0}},
+    {"tokens": "A B D <CLS> <CLS> <EOS>", "label": "cat", "meta": {"source": "a", VARIANT: 1}},
     {"tokens": "A x", "meta": {"source": "b"}},
     {"tokens": "A B C D A B C D A B C D <PAD>"},
 ]
@@ -98,7 +99,7 @@ RECORDS = st.fixed_dictionaries(
     optional={
         "label": st.sampled_from([0, 1, "cat", "dog", True, "\ud800"]),
         "meta": st.fixed_dictionaries(
-            {}, optional={"source": SOURCES, "variant": st.integers(-1, 2)}
+            {}, optional={"source": SOURCES, VARIANT: st.integers(-1, 2)}
         ),
     },
 )
