@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from console import UserError, plural
+from input_files import shown
 from row_cache import SMALLEST_FILE, RowCache, new_digest
 from rows import (
     Row,
@@ -68,6 +69,8 @@ class ReadCounts:
     cut_tokens: int = 0
     unknown_tokens: int = 0  # tokens, not rows
     padding_dropped: int = 0  # rows that ended in <PAD>
+    other_labels: int = 0  # rows whose `label` is spelled as another one of the same token
+    first_other_label: str = ""
     plain_variants: int = 0  # rows with a `meta.variant` of the user's own
     skipped: int = 0
     first_skipped: list[str] = field(default_factory=list)
@@ -88,6 +91,11 @@ class ReadCounts:
             found.append(f"{plural(self.unknown_tokens, 'unknown token')} read as <UNK>")
         if self.padding_dropped:
             found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
+        if self.other_labels:
+            found.append(
+                f"{plural(self.other_labels, 'row')} whose label takes the token of another, the "
+                f"first: {self.first_other_label}"
+            )
         if self.plain_variants:
             found.append(
                 f"{plural(self.plain_variants, 'row')} with a `meta.variant` of your own, which is "
@@ -235,6 +243,7 @@ class TokenLabelDataset:
         builder = RowsBuilder(vocabulary, max_length)
         bad_rows: list[BadRow] = []
         bad_count = 0
+        spellings: dict[int, tuple[str, int]] = {}  # of each class the first, and its line
         records: list[dict[str, Any]] = []
         for line, record, problem in read_json_lines(path, content):
             try:
@@ -259,6 +268,14 @@ class TokenLabelDataset:
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
             builder.add(row, line, group_value(record, group_by), *variant_of(record))
+            if row.label_class >= 0 and record.get("label") is not None:
+                label = str(record["label"])
+                first, first_line = spellings.setdefault(row.label_class, (label, line))
+                if first != label and first.split() != label.split():
+                    builder.counts.other_labels += 1
+                    builder.counts.first_other_label = builder.counts.first_other_label or (
+                        f"{path}:{line} has {shown(label)}, {path}:{first_line} {shown(first)}"
+                    )
             builder.counts.plain_variants += has_plain_variant(record)
             if keep_records:
                 records.append(record)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import re
 import struct
 import sys
 import warnings
@@ -29,7 +28,8 @@ from typing import IO, Any
 import numpy as np
 
 from console import SettingsError, UserError, plural, progress_bar
-from input_files import open_input, shown, size_text
+from input_files import open_input, size_text
+from vocabulary import LabelNames
 
 # More than a small model can learn from; what is read stays in memory, so it has a bound.
 MOST_BYTES = 2**31
@@ -37,7 +37,6 @@ MOST_IMAGES = 10_000_000  # each also takes a label and a row
 # Of one image: 2364 x 2364 in colour, tens of thousands of tokens. Codebooks keep to it too.
 MOST_IMAGE_VALUES = 2**24
 _MOST_MEMBERS = 1000
-MOST_LABEL_LETTERS = 255  # as file names have it
 LARGEST_VALUE = 1e6  # float32 distances stay exact enough below it
 # No EPS: Pillow would hand the file to Ghostscript.
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
@@ -53,7 +52,7 @@ class LabelledImages:
 
     Attributes:
         images_NxHxWxC: uint8, or float32 where the source has other numbers; C is 1 or 3.
-        labels: one text without whitespace per image; None where the source has no labels.
+        labels: of each image, as it stands in its token; None where the source has no labels.
         files: for a folder, each image's path below it; else None.
         notes: what a person should know about the reading, one line each.
     """
@@ -72,6 +71,7 @@ def read_images(
     labels_path: str | Path | None = None,
     image_size: int | None = None,
     color: str = "auto",
+    names: LabelNames | None = None,
 ) -> LabelledImages:
     """Read images and their labels; the kind of source is told by its content.
 
@@ -83,12 +83,15 @@ def read_images(
             keeping their proportions: nothing is cut off and nothing is added.
         color: read the pictures of a folder as "grey" or "rgb"; "auto" is rgb if any pixel of
             any picture has colour.
+        names: takes in the labels; give the same for training and test images, which share their
+            tokens.
 
     Raises:
         UserError: missing, damaged, oversized or contradictory files.
         SettingsError: options that the kind of source does not know.
     """
     path = Path(path)
+    names = names or LabelNames()
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder (the images, --input)")
     if path.is_dir():
@@ -96,7 +99,7 @@ def read_images(
             raise SettingsError(
                 [f"{path} is a folder, whose subfolders name the classes: leave {labels_path} out"]
             )
-        return _read_folder(path, image_size, color)
+        return _read_folder(path, names, image_size, color)
     if image_size is not None or color != "auto":
         raise SettingsError(
             [f"{path} is a file: --image_size and --color are for folders of pictures"]
@@ -108,14 +111,14 @@ def read_images(
             raise SettingsError(
                 [f"{path} is an .npz, which holds its own labels: leave {labels_path} out"]
             )
-        return _read_npz_images(path)
-    return _read_idx_images(path, None if labels_path is None else Path(labels_path))
+        return _read_npz_images(path, names)
+    return _read_idx_images(path, None if labels_path is None else Path(labels_path), names)
 
 
 # ------------------------------------------------------------------------------- IDX
 
 
-def _read_idx_images(path: Path, labels_path: Path | None) -> LabelledImages:
+def _read_idx_images(path: Path, labels_path: Path | None, names: LabelNames) -> LabelledImages:
     images = _read_idx(path)
     if images.ndim not in (3, 4):
         what = "labels" if images.ndim == 1 else f"{images.ndim} dimensions"
@@ -129,7 +132,7 @@ def _read_idx_images(path: Path, labels_path: Path | None) -> LabelledImages:
     if labels.ndim != 1:
         raise UserError(f"{labels_path}: expected labels (1 dimension), found {labels.ndim}")
     _check_counts(path, len(images), labels_path, len(labels))
-    return LabelledImages(images_NxHxWxC, [str(label) for label in labels.tolist()])
+    return LabelledImages(images_NxHxWxC, _named(labels.tolist(), labels_path, names))
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -248,7 +251,7 @@ def _check_image_count(path: Path, count: int) -> None:
         raise UserError(f"{path}: {count:,} images; at most {MOST_IMAGES:,} are read")
 
 
-def _read_npz_images(path: Path) -> LabelledImages:
+def _read_npz_images(path: Path, names: LabelNames) -> LabelledImages:
     arrays = read_npz(path)
     if "images" not in arrays:
         names = ", ".join(map(repr, arrays)) or "nothing"
@@ -273,8 +276,7 @@ def _read_npz_images(path: Path) -> LabelledImages:
         letters = np.ascontiguousarray(labels).view(labels.dtype.byteorder + "u4")
         if letters.max(initial=0) > sys.maxunicode:
             raise UserError(f"{path}: `labels` holds letters that are no Unicode")
-    names, notes = _clean_labels(path, {str(label) for label in labels.tolist()})
-    return LabelledImages(images_NxHxWxC, [names[str(x)] for x in labels.tolist()], None, notes)
+    return LabelledImages(images_NxHxWxC, _named(labels.tolist(), path, names))
 
 
 def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
@@ -310,17 +312,19 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------- folders
 
 
-def _read_folder(root: Path, image_size: int | None, color: str) -> LabelledImages:
+def _read_folder(
+    root: Path, names: LabelNames, image_size: int | None, color: str
+) -> LabelledImages:
     from PIL import Image
 
     extensions = Image.registered_extensions()
     suffixes = {suffix for suffix, kind in extensions.items() if kind in _formats()}
-    files, labels, notes = _list_pictures(root, suffixes)
+    files, labels, notes = _list_pictures(root, suffixes, names)
     images_NxHxWxC = _load_pictures(files, image_size, color, notes)
     relative = [path.relative_to(root).as_posix() for path in files]
     # A file name may hold bytes that are no UTF-8; JSON cannot carry them.
-    names = [name.encode(errors="replace").decode() for name in relative]
-    return LabelledImages(images_NxHxWxC, labels, names, notes)
+    relative = [name.encode(errors="backslashreplace").decode() for name in relative]
+    return LabelledImages(images_NxHxWxC, labels, relative, notes)
 
 
 @cache
@@ -332,11 +336,13 @@ def _formats() -> list[str]:
     return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
-def _list_pictures(root: Path, suffixes: set[str]) -> tuple[list[Path], list[str], list[str]]:
+def _list_pictures(
+    root: Path, suffixes: set[str], names: LabelNames
+) -> tuple[list[Path], list[str], list[str]]:
     """Picture files of each class folder in order of their names, their labels, and notes."""
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     files: list[Path] = []
-    folders: list[str] = []
+    labels: list[str] = []
     passed_over: Counter[str] = Counter()
     for path in sorted(root.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
@@ -352,19 +358,20 @@ def _list_pictures(root: Path, suffixes: set[str]) -> tuple[list[Path], list[str
                 passed_over["no picture"] += 1
             else:
                 files.append(path)
-                folders.append(folder.name)
         if len(files) == before:
             passed_over["class folder without pictures"] += 1
+        else:
+            labels += [_label(folder.name, str(folder), names)] * (len(files) - before)
     if not files:
         raise UserError(
             f"{root}: no pictures in it; expected one subfolder per class, with the pictures "
             f"(PNG, JPEG, ...) directly in it: {root}/cat/1.png"
         )
-    names, notes = _clean_labels(root, set(folders))
+    notes = []
     if passed_over:
         what = ", ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
         notes.append(f"{root}: passed over {what}")
-    return files, [names[folder] for folder in folders], notes
+    return files, labels, notes
 
 
 def _load_pictures(
@@ -522,23 +529,21 @@ def _is_grey(images_NxHxWxC: np.ndarray) -> bool:
 # ------------------------------------------------------------------------------- shared
 
 
-def _clean_labels(path: Path, names: set[str]) -> tuple[dict[str, str], list[str]]:
-    """The label of each class name (whitespace becomes `_`), and a note if any changed.
+def _label(label: str | int, place: str, names: LabelNames) -> str:
+    """The text of a label in its token.
 
     Raises:
-        UserError: two classes would get the same label, or a name is empty or no Unicode.
+        UserError: it is none, or takes the token of another.
     """
-    cleaned: dict[str, str] = {}
-    for name in sorted(names):
-        label = re.sub(r"\s", "_", name)
-        too_long = len(label) > MOST_LABEL_LETTERS
-        if not label or too_long or label.encode(errors="replace").decode() != label:
-            raise UserError(f"{path}: class name {shown(name)} cannot be a label; rename it")
-        if label in cleaned.values():
-            raise UserError(f"{path}: two classes would both be called {shown(label)}; rename one")
-        cleaned[name] = label
-    changed = [f"{name!r} -> {label}" for name, label in cleaned.items() if name != label]
-    return cleaned, [f"whitespace in labels becomes _: {', '.join(changed)}"] if changed else []
+    try:
+        return names.add(label, place)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def _named(labels: Sequence[str | int], path: Path, names: LabelNames) -> list[str]:
+    """`_label` of each label of a file."""
+    return [_label(label, f"{path}: label {i}", names) for i, label in enumerate(labels, 1)]
 
 
 def _check_counts(path: Path, images: int, labels_path: Path, labels: int) -> None:

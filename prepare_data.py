@@ -74,10 +74,14 @@ from vocabulary import (
     END_IMG,
     EOS,
     IMG,
+    MOST_LABELS,
     MOST_TOKEN_LETTERS,
     PAD,
     UNK,
+    LabelNames,
     Vocabulary,
+    is_label_token,
+    label_text,
     label_token,
     sorted_labels,
     too_long,
@@ -142,7 +146,10 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
                 "random share, or give --test_input"
             ]
         )
-    source = read_images(settings.input, settings.labels, settings.image_size, settings.color)
+    names = LabelNames()
+    source = read_images(
+        settings.input, settings.labels, settings.image_size, settings.color, names
+    )
     own_test = None
     if settings.test_input is not None:
         folder = Path(settings.test_input).is_dir()
@@ -152,8 +159,10 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             settings.image_size if folder else None,
             # Whether there is colour was decided by the training images.
             ("grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb") if folder else "auto",
+            names,
         )
         _check_same_kind(settings, source, own_test)
+    source = dataclasses.replace(source, notes=[*names.notes(), *source.notes])
     return _prepare(
         "images", settings, source, own_test, settings.test_last, settings.codebook_images
     )
@@ -450,7 +459,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 
     paths = [Path(path) for path in settings.input]
     check_output(settings.output_dir, paths)
-    rows, bad_lines = _read_token_rows(paths, settings)
+    rows, bad_lines, label_lines = _read_token_rows(paths, settings)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
         raise UserError(f"no row has the key --group_by {settings.group_by}")
@@ -467,7 +476,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
     recoded = np.array(final_ids, np.uint32)[rows.tokens]
     coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
-    notes = rows.counts.lines()
+    notes = label_lines + rows.counts.lines()
     # Rows that differed in rare tokens alone may have become equal.
     before = len(test)
     train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N])
@@ -513,16 +522,17 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 
 def _read_token_rows(
     paths: Sequence[Path], settings: TokensSettings
-) -> tuple[TokenLabelDataset, list[array]]:
-    """All rows over a provisional vocabulary, and the lines of the bad ones in each file, rising.
+) -> tuple[TokenLabelDataset, list[array], list[str]]:
+    """All rows over a provisional vocabulary; the bad lines of each file, rising; notes.
 
     Raises:
-        UserError: the first 20 bad rows, or no rows at all.
+        UserError: the first 20 bad rows, no rows at all, or labels that cannot be told apart.
     """
     from dataset import MOST_ERRORS_SHOWN, RowsBuilder
     from rows import RowError, group_value, parse_row, read_json_lines
 
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
+    label_names = LabelNames()
     bad_lines = [array("q") for _ in paths]
     reasons: list[str] = []  # the first; a file of the wrong kind is all bad rows
     for number, path in enumerate(paths):
@@ -537,6 +547,8 @@ def _read_token_rows(
                     )
                 _check_new_tokens(record)
                 row = parse_row(record, builder.vocabulary)
+                if record.get("label") is not None:
+                    label_names.add(record["label"], f"{path}:{line}")
                 builder.add(row, line, group_value(record, settings.group_by))
             except RowError as error:
                 bad_lines[number].append(line)
@@ -555,12 +567,16 @@ def _read_token_rows(
         )
     builder.counts.skipped = bad_count
     builder.counts.first_skipped = reasons[:5]
-    return builder.finish(), bad_lines
+    return builder.finish(), bad_lines, label_names.notes()
 
 
 def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
-    """A provisional vocabulary of all tokens and labels in the files."""
-    from rows import RowError, label_text, read_json_lines, split_words
+    """A provisional vocabulary of all tokens and labels in the files.
+
+    Raises:
+        UserError: they have more labels than a vocabulary can have.
+    """
+    from rows import RowError, read_json_lines, split_words
 
     found: set[bytes] = set()
     for path in paths:
@@ -571,10 +587,16 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
                 _check_new_tokens(record)
                 found.update(split_words(record.get("tokens")))
                 if record.get("label") is not None:
-                    found.add(label_token(label_text(record["label"])).encode(errors="replace"))
-            except RowError:
+                    found.add(label_token(label_text(record["label"])).encode())
+            except (RowError, ValueError):
                 continue  # told when the row is read
     tokens = {word.decode() for word in found if word.split() == [word]}
+    labels = sum(map(is_label_token, tokens))
+    if labels > MOST_LABELS:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: {labels:,} labels, and there may be {MOST_LABELS:,} of "
+            f"them: is `label` the class of each row?"
+        )
     return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
 
 

@@ -39,7 +39,7 @@ from rows import IDS_OF, VARIANT
 from run_folder import write_json
 from settings import InstructionsSettings, TextSettings
 from text_tokenizer import SMALLEST_BPE, TOKENIZER, WHITESPACE_MARKS, TextTokenizer
-from vocabulary import CLS, EOS, PAD, UNK, Vocabulary, label_token, sorted_labels
+from vocabulary import CLS, EOS, PAD, UNK, LabelNames, Vocabulary, label_token, sorted_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,12 +81,14 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         )
         for some in (paths, test_paths)
     )
-    if label is not None and label.isdecimal():
-        for some in (texts, own_test):
-            _check_first_lines(some)
     if label is not None:
+        if label.isdecimal():
+            for some in (texts, own_test):
+                _check_first_lines(some)
         _check_labels(texts, label)
-    texts, own_test = _with_label_names(texts, own_test, notes)
+        label_names = LabelNames()
+        texts, own_test = (_with_label_names(some, label_names) for some in (texts, own_test))
+        notes += label_names.notes()
     if label is None:
         sides = _split_documents(texts, own_test, settings, notes)
         labels: list[str] = []
@@ -247,8 +249,8 @@ def _check_first_lines(texts: Sequence[Text]) -> None:
         return
     if firsts:
         raise UserError(
-            f"{firsts[0].place}: no other line has the label {firsts[0].label}: if this line is a "
-            f"heading, name the columns as it does (--text_column, --label_column)"
+            f"{firsts[0].place}: no other line has the label {shown(firsts[0].label)}: if this "
+            f"line is a heading, name the columns as it does (--text_column, --label_column)"
         )
 
 
@@ -267,31 +269,9 @@ def _check_labels(texts: Sequence[Text], column: str) -> None:
         )
 
 
-def _with_label_names(
-    texts: Sequence[Text], own_test: Sequence[Text], notes: list[str]
-) -> tuple[list[Text], list[Text]]:
-    """The texts with labels that can stand in a token: spaces become underscores, and are told.
-
-    Raises:
-        UserError: two labels would become one.
-    """
-    labels = {text.label for text in [*texts, *own_test]} - {None}
-    names = {label: "_".join(label.split()) for label in labels}
-    changed = sorted(label for label in labels if names[label] != label)
-    first_of: dict[str, str] = {}
-    for label in sorted(labels):
-        other = first_of.setdefault(names[label], label)
-        if other != label:
-            raise UserError(
-                f"the labels {other!r} and {label!r} would become one, {names[label]}: rename one"
-            )
-    if changed:
-        first = f"{changed[0]!r} is {names[changed[0]]}"
-        notes.append(f"spaces in {plural(len(changed), 'label')} written as underscores: {first}")
-    return tuple(
-        [dataclasses.replace(text, label=names.get(text.label)) for text in some]
-        for some in (texts, own_test)
-    )
+def _with_label_names(texts: Iterable[Text], names: LabelNames) -> list[Text]:
+    """The texts with their labels as they stand in tokens."""
+    return [dataclasses.replace(text, label=names.add(text.label, text.place)) for text in texts]
 
 
 # ------------------------------------------------------------------------------- splitting

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import SettingsError, UserError, plural, progress_bar
-from input_files import parse_json, read_text
+from input_files import parse_json, read_text, shown
 from run_folder import atomic_write, sync
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
@@ -83,7 +83,7 @@ def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list
     def named(labels: set[str]) -> str:
         names = sorted_labels(labels)
         rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
-        return ", ".join(names[:_LABELS_NAMED]) + rest
+        return ", ".join(shown(name)[1:-1] for name in names[:_LABELS_NAMED]) + rest
 
     train_labels, test_labels = set(train) - {None}, set(test) - {None}
     notes = []

@@ -21,7 +21,7 @@ from typing import IO, Any
 from console import progress_bar
 from input_files import open_input, parse_json, shown, size_text
 from instructions import instruction_prompt
-from vocabulary import Vocabulary, is_label_token, label_token, too_long
+from vocabulary import Vocabulary, is_label_token, label_text, label_token
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 # Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
@@ -239,32 +239,16 @@ def _label_class(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> in
     """Index of a record's label, -1 where it has none (absent or null), or one unknown here."""
     if label is None:
         return -1
-    token = label_token(label_text(label))
+    try:
+        token = label_token(label_text(label))
+    except ValueError as error:
+        raise RowError(str(error)) from None
     index = vocabulary.class_of_id.get(vocabulary.ids.get(token, -1))
     if index is None and may_be_unknown:
         return -1
     if index is None:
         raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")
     return index
-
-
-def label_text(label: Any) -> str:
-    """A record's label as it stands in its token: an integer, or a text with `_` for whitespace.
-
-    `prepare_data.py` names labels so, and rows of the user's own have them as they are.
-
-    Raises:
-        RowError: it is neither.
-    """
-    if type(label) is int:
-        text = str(label)
-    elif isinstance(label, str) and label.split():
-        text = "_".join(label.split())
-    else:
-        raise RowError(f"label must be a whole number or a text, got {shown(label)}")
-    if too_long(label_token(text)):
-        raise RowError(f"label {too_long(label_token(text))}")
-    return text
 
 
 def cut_row(ids: list[int], max_length: int, first_ids: Collection[int]) -> list[int]:

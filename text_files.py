@@ -24,6 +24,7 @@ from console import UserError
 from datasets_reader import is_library_data, open_records
 from input_files import parse_json, read_bytes, shown
 from rows import read_json_lines
+from vocabulary import label_text
 
 # Of a file that is held in memory as a whole: all but JSONL.
 MOST_BYTES = 2**32
@@ -54,7 +55,7 @@ class Text:
 
     Attributes:
         text: never empty.
-        label: None where no label column was asked for.
+        label: as it is spelled; None where no label column was asked for.
         place, source: of `Item`.
     """
 
@@ -113,7 +114,7 @@ def read_texts(
         try:
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
-            label = None if label_column is None else label_name(item, label_column)
+            label = None if label_column is None else _label(item, label_column)
             yield Text(_text(item, text_column), label, item.place, item.source)
         except BadRecordError as error:
             yield error
@@ -146,23 +147,16 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv") or is_library_data(path)
 
 
-def label_name(item: Item, column: str) -> str:
-    """A record's label as text, each run of whitespace in it one space.
-
-    Raises:
-        BadRecordError: there is none, or it is neither a text nor a whole number.
-    """
+def _label(item: Item, column: str) -> str:
+    """A record's label as it is spelled there."""
     value = item.record.get(column)
-    if type(value) is int:
-        return str(value)
-    if value is not None and not isinstance(value, str):
-        raise BadRecordError(
-            f"{item.place}: `{column}` must be a text or a whole number, got {shown(value)}"
-        )
-    words = (value or "").split()
-    if not words:
+    if value is None or (isinstance(value, str) and not value.strip()):
         raise BadRecordError(f"{item.place}: no label in `{column}`")
-    return " ".join(words)
+    try:
+        label_text(value)
+    except ValueError as error:
+        raise BadRecordError(f"{item.place}: `{column}`: {error}") from None
+    return str(value)
 
 
 def _text(item: Item, column: str, may_be_empty: bool = False) -> str:

@@ -375,6 +375,18 @@ def variant_rows(sources: int, variants: int) -> list[dict]:
     ]
 
 
+def test_rows_whose_labels_share_a_token_are_told(write_rows):
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", "A", "B", "<CLS_a_b>", "<CLS_1>"])
+    labels = ["a b", " a  b", "a_b", 1, "1", "a_b", "a\u3000b", None]
+    path = write_rows(*({"tokens": "A B", "label": label} for label in labels))
+    dataset = read(path, vocabulary)
+    assert dataset.classes_N.tolist() == [0, 0, 0, 1, 1, 0, 0, -1]
+    assert dataset.counts.lines()[-1] == (
+        f"2 rows whose label takes the token of another, the first: {path}:3 has 'a_b', "
+        f"{path}:1 'a b'"
+    )
+
+
 def test_a_variant_of_the_user_s_own_drops_no_row_and_is_told(vocabulary, write_rows):
     rows = [
         {"tokens": f"{'A' * (number % 9 + 1)} B", "meta": {"source": number % 7, "variant": number}}

@@ -14,6 +14,7 @@ from PIL import Image
 import image_files
 from console import UserError
 from image_files import read_images
+from vocabulary import LabelNames
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
 LABELS = np.array([7, 0, 3, 3, 9], np.uint8)
@@ -162,7 +163,24 @@ def test_npz_labels_may_be_text_and_lose_their_spaces(tmp_path):
     np.savez(path, images=IMAGES[:2], labels=["big cat", "dog"])
     read = read_images(path)
     assert read.labels == ["big_cat", "dog"]
-    assert "'big cat' -> big_cat" in read.notes[0]
+
+
+def test_labels_of_training_and_test_images_are_told_apart(tmp_path):
+    paths = [tmp_path / name for name in ("train.npz", "test.npz")]
+    for path, label in zip(paths, ("big cat", "big_cat"), strict=True):
+        np.savez(path, images=IMAGES[:2], labels=["dog", label])
+    names = LabelNames()
+    read_images(paths[0], names=names)
+    words = f"{paths[1]}: label 2: .*'big_cat' would become one with 'big cat' of {paths[0]}: label"
+    with pytest.raises(UserError, match=words):
+        read_images(paths[1], names=names)
+
+
+def test_more_classes_than_a_vocabulary_has_room_for_are_told(tmp_path):
+    path = tmp_path / "images.npz"
+    count = 10_001
+    np.savez(path, images=np.zeros((count, 1, 1), np.uint8), labels=np.arange(count))
+    assert "'10000' is label number 10,001" in mistake(path)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +196,10 @@ def test_npz_labels_may_be_text_and_lose_their_spaces(tmp_path):
         ({"images": IMAGES, "labels": LABELS / 2}, "one whole number or text"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "3 labels for 5 images"),
         ({"images": IMAGES[:2], "labels": ["a b", "a_b"]}, "'a_b'"),
-        ({"images": IMAGES[:2], "labels": ["", "a"]}, "class name ''"),
+        (
+            {"images": IMAGES[:2], "labels": ["", "a"]},
+            "must be a whole number or a text, got ''",
+        ),
         ({"images": IMAGES[:2], "labels": np.array(["a", None], object)}, "not a readable .npz"),
     ],
 )
@@ -250,11 +271,17 @@ def test_other_files_are_passed_over_and_counted(folder):
         assert words in note
 
 
-def test_whitespace_in_a_class_name_becomes_an_underscore(folder):
+def test_whitespace_in_a_class_name_becomes_an_underscore_and_is_told(folder):
     (folder / "a").rename(folder / "big cat")
-    read = read_images(folder)
+    names = LabelNames()
+    read = read_images(folder, names=names)
     assert sorted(set(read.labels)) == ["b", "big_cat"]
-    assert "'big cat' -> big_cat" in read.notes[0]
+    assert f"'big cat' of {folder / 'big cat'} is 'big_cat'" in names.notes()[0]
+    write(folder / "big_cat" / "1.png", picture())
+    text = mistake(folder)
+    for name in ("big cat", "big_cat"):
+        assert f"{name!r}" in text
+        assert str(folder / name) in text
 
 
 def test_one_coloured_pixel_makes_all_pictures_rgb(folder):

@@ -713,6 +713,35 @@ def write_lines(path: Path, *rows: dict) -> Path:
     return path
 
 
+def test_two_labels_that_would_become_one_token_are_refused(tmp_path):
+    rows = [{"tokens": f"a {n}", "label": "new york"} for n in range(10)]
+    one = write_lines(tmp_path / "one.jsonl", *rows)
+    other = write_lines(tmp_path / "other.jsonl", *rows, {"tokens": "b", "label": "new_york"})
+    text = mistake("tokens", "--input", one, other, "--output_dir", tmp_path / "out")
+    assert text == (
+        f"{other}:11: the label 'new_york' would become one with 'new york' of {one}:1, "
+        f"'<CLS_new_york>': rename one of them"
+    )
+    rows[3]["label"] = " new\u3000york "
+    write_lines(other, *rows)
+    assert main(["tokens", "--input", str(other), "--output_dir", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "prepared.json").read_text())
+    assert summary["labels"] == ["new_york"]
+    told = f"'new york' of {other}:1, ' new\\u3000york ' of {other}:4"
+    assert told in summary["notes"][1]
+    # What was prepared is prepared again as it is.
+    again = ["tokens", "--input", str(tmp_path / "out" / "train.jsonl")]
+    assert main([*again, "--output_dir", str(tmp_path / "again")]) == 0
+
+
+def test_more_labels_than_a_vocabulary_has_room_for_are_told_in_one_line(tmp_path):
+    rows = ({"tokens": "a b", "label": f"l{n}"} for n in range(10_001))
+    path = write_lines(tmp_path / "many.jsonl", *rows)
+    text = mistake("tokens", "--input", path, "--output_dir", tmp_path / "out")
+    assert text.startswith(f"{path}: 10,001 labels, and there may be 10,000 of them")
+    assert "\n" not in text
+
+
 def test_inputs_of_a_repeated_flag_add_up(tmp_path):
     files = [
         write_lines(tmp_path / f"{name}.jsonl", *({"tokens": f"{name} {i}"} for i in range(10)))

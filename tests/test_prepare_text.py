@@ -265,15 +265,42 @@ def test_labels_of_several_words_become_tokens_and_are_told(reviews, tmp_path):
     settings = replace(reviews, input=(write_jsonl(tmp_path / "words.jsonl", records),))
     summary = prepare_text(settings)
     assert summary["labels"] == ["bad", "very_good"]
-    assert any("'very good' is very_good" in note for note in summary["notes"])
+    assert any("'very good' of " in note and "is 'very_good'" in note for note in summary["notes"])
 
 
 @pytest.mark.parametrize("labels", [("very good", "very_good"), ("a b_c", "a_b c")])
 def test_two_labels_that_would_become_one_token_are_refused(reviews, tmp_path, labels):
     records = [{"text": f"room {number}", "label": labels[number % 2]} for number in range(40)]
     settings = replace(reviews, input=(write_jsonl(tmp_path / "words.jsonl", records),))
-    with pytest.raises(UserError, match=f"{labels[0]!r} and {labels[1]!r} would become one"):
+    first, second = (f"{settings.input[0]}:{line}" for line in (1, 2))
+    words = f"^{second}: .*{labels[1]!r} would become one with {labels[0]!r} of {first}, "
+    with pytest.raises(UserError, match=words):
         prepare_text(settings)
+    own = write_jsonl(tmp_path / "own.jsonl", [{"text": "x", "label": labels[1]}])
+    settings = replace(
+        settings, input=(write_jsonl(tmp_path / "words.jsonl", records[::2]),), test_input=(own,)
+    )
+    with pytest.raises(UserError, match=rf"^{own}:1: .* of {first}, "):
+        prepare_text(settings)
+
+
+def test_spellings_that_differ_in_whitespace_alone_are_one_label_and_told(reviews, tmp_path):
+    spellings = ["new york", " new  york", "new\u3000york\n"]
+    records = [{"text": f"room {n}", "label": spellings[n % 3]} for n in range(40)]
+    path = write_jsonl(tmp_path / "words.jsonl", records)
+    summary = prepare_text(replace(reviews, input=(path,)))
+    assert summary["labels"] == ["new_york"]
+    told = f"first: 'new york' of {path}:1, ' new  york' of {path}:2"
+    assert any("1 label spelled with" in note and told in note for note in summary["notes"])
+
+
+def test_more_labels_than_a_vocabulary_has_room_for_are_told_in_one_line(reviews, tmp_path):
+    path = tmp_path / "many.tsv"
+    path.write_text("".join(f"text {n}\tl{n % 10_001}\n" for n in range(20_002)))
+    settings = replace(reviews, input=(str(path),), text_column="1", label_column="2")
+    with pytest.raises(UserError, match=rf"^{path}:10001: 'l10000' is label number 10,001, ") as e:
+        prepare_text(settings)
+    assert "\n" not in str(e.value)
 
 
 def test_characters_that_will_be_read_as_whitespace_are_told(reviews, tmp_path):
@@ -475,7 +502,7 @@ def test_a_heading_read_as_a_record_is_told(tmp_path):
     by_number = ("--text_column", "1", "--label_column", "2", "--output_dir", tmp_path / "out")
     text = told("text", "--input", path, *by_number)
     assert text.startswith(
-        f"{path}:1: no other line has the label label: if this line is a heading"
+        f"{path}:1: no other line has the label 'label': if this line is a heading"
     )
     path.write_text("text 40,1\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
     assert main(["text", "--input", str(path), *map(str, by_number)]) == 0
@@ -488,7 +515,7 @@ def test_a_heading_of_own_test_files_is_told_too(tmp_path):
     text = told("text", "--input", tmp_path / "a.csv", "--test_input", tmp_path / "test.csv",
                 "--text_column", "1", "--label_column", "2",
                 "--output_dir", tmp_path / "out")  # fmt: skip
-    assert "test.csv:1: no other line has the label label" in text
+    assert "test.csv:1: no other line has the label 'label'" in text
 
 
 def test_own_test_files_that_hold_everything_are_told(reviews):

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from console import UserError
 from instructions import instruction_prompt
-from rows import RowError, cut_row, label_text, parse_row
+from rows import RowError, cut_row, parse_row
 from text_tokenizer import TextTokenizer
-from vocabulary import Vocabulary
+from vocabulary import Vocabulary, label_text
 
 
 def row_of(vocabulary, tokens, label=None, **options):

@@ -301,8 +301,10 @@ def test_headings_of_columns_that_are_not_read_may_be_empty_or_alike(tmp_path):
         ({"text": "a"}, "no label in `label`"),
         ({"text": "a", "label": " "}, "no label in `label`"),
         ({"text": "a", "label": None}, "no label in `label`"),
-        ({"text": "a", "label": True}, "must be a text or a whole number, got true"),
-        ({"text": "a", "label": 1.5}, "must be a text or a whole number, got 1.5"),
+        ({"text": "a", "label": True}, "`label`: label must be a whole number or a text, got true"),
+        ({"text": "a", "label": 1.5}, "must be a whole number or a text, got 1.5"),
+        ({"text": "a", "label": "\ud83d"}, "label '\\ud83d' is not valid Unicode"),
+        ({"text": "a", "label": "x" * 2000}, "is longer than 1,000 letters"),
         ({"text": " \n", "label": "b"}, "`text` is empty"),
         ({"text": None, "label": "b"}, "`text` must be a text, got null"),
         ({"txt": "a", "label": "b"}, "no `text`; there is txt, label"),
@@ -330,10 +332,10 @@ def test_a_line_of_other_columns_is_named(tmp_path):
     ]
 
 
-def test_whitespace_in_a_label_is_one_space(tmp_path):
+def test_a_label_stays_as_it_is_spelled(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": " very  good "}\n{"text": "a", "label": 7}\n')
-    assert [item.label for item in texts_of(path)] == ["very good", "7"]
+    assert [item.label for item in texts_of(path)] == [" very  good ", "7"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.json"])
