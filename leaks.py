@@ -4,8 +4,8 @@
 
 A leak makes a model look good that has learned nothing. Kinds:
 
-- `label_in_body`: a label token `<CLS_k>` before the label tail, or a body token whose text is
-  the label itself;
+- `label_in_body`: a label token `<CLS_k>` before the label tail, or tokens of the body that spell
+  the label itself (`_label_names`);
 - `token_gives_label`: a token that (nearly) only the rows of one label have, or only they lack;
 - `position_gives_label`: the token at one place, counted from the start or from the end of the
   body, or the length of the body, decides the label, for all labels or for one;
@@ -31,14 +31,20 @@ are looked at, so that one leak is told once.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
-from console import plural
+from console import plural, progress_bar
 from dataset import TokenLabelDataset
+from naive_bayes import NaiveBayes, class_counts
 from rows import LABEL_BEFORE_TAIL
+from text_tokenizer import TextTokenizer
+from vocabulary import Vocabulary
 
 MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # looked at; more are sampled
 MOST_FINDINGS = 10  # told of each kind
@@ -50,7 +56,11 @@ MIN_GAIN_OF_PLACE = 0.75
 MIN_REST_ERROR, TIMES_BETTER_THAN_REST = 0.02, 3
 WIDE_COVERAGE, MIN_REST_ERROR_BELOW_IT = 0.6, 0.25
 _LENGTH_BINS = 64
+_MOST_SCORES = 200_000_000  # rows times labels of a place that all labels are told by
+_MOST_SPELLINGS = 16  # of a label's name as tokens
+_NAME_LETTERS = 40  # of a token or a label in a message
 _SEED = 0  # of the sample and the halves
+_SMOOTHING = 0.1  # of naive Bayes on the rest of a row
 THRESHOLDS = {
     "rows": MIN_ROWS,
     "of_label": MIN_COVERAGE,
@@ -110,14 +120,13 @@ class _Bodies:
     """Bodies of labelled rows of both sides, one entry per token.
 
     Attributes:
-        tokens: names of the token ids; labels: names of the classes.
+        vocabulary: names of the token ids and of the classes.
         row_M, place_M, id_M: row, place from the start of the body, and id of each token.
         classes_N, lengths_N: class and body length of each row.
         side_N, lines_N: where each row stands: 0 or 1 for its file in `names`, and the line.
     """
 
-    tokens: list[str]
-    labels: list[str]
+    vocabulary: Vocabulary
     row_M: np.ndarray
     place_M: np.ndarray
     id_M: np.ndarray
@@ -159,8 +168,7 @@ class _Bodies:
             classes.append(rows.classes_N[chosen].astype(np.int64))
             lines.append(rows.lines_N[chosen])
         return cls(
-            train.vocabulary.tokens,
-            train.vocabulary.labels,
+            train.vocabulary,
             row_M,
             place_M,
             np.concatenate(parts),
@@ -178,8 +186,7 @@ class _Bodies:
         stays_N = ~left_out_N
         stays_M = stays_N[self.row_M]
         return _Bodies(
-            self.tokens,
-            self.labels,
+            self.vocabulary,
             (np.cumsum(stays_N) - 1)[self.row_M[stays_M]],
             self.place_M[stays_M],
             self.id_M[stays_M],
@@ -190,9 +197,16 @@ class _Bodies:
             self.lines_N[stays_N],
         )
 
+    @property
+    def tokens(self) -> list[str]:
+        return self.vocabulary.tokens
+
+    def label(self, of_class: int) -> str:
+        return self.vocabulary.labels[of_class]
+
     def examples(self, rows: np.ndarray) -> list[str]:
         """The first of some rows as `file:line`."""
-        first = np.sort(rows)[:_EXAMPLES]
+        first = rows[np.lexsort((self.lines_N[rows], self.side_N[rows]))[:_EXAMPLES]]
         return [f"{self.names[self.side_N[i]]}:{self.lines_N[i]}" for i in first]
 
 
@@ -209,7 +223,8 @@ class _Signs:
         lower_P: lower end of the 95 % interval of right / rows.
         gain_P: share of the gap between the class's share of all rows and 1 that `lower_P` closes.
         coverage_P: share of the class's rows that have the sign.
-        p_P: chance of so many right ones, times the number of pairs looked at.
+        p_P: chance of so many right ones, times the number of pairs looked at; 1 where rows or gain
+            are too little for any limit.
     """
 
     sign_P: np.ndarray
@@ -229,17 +244,14 @@ class _Signs:
         of_class_L = np.bincount(classes_N, minlength=int(class_P.max(initial=0)) + 1)
         base_P = of_class_L[class_P] / len(classes_N)
         lower_P = _wilson_lower(right_P, rows_P)
+        gain_P = (lower_P - base_P) / (1 - base_P)
         looked_at = max(1, int((rows_P >= MIN_ROWS).sum()))
-        return cls(
-            sign_P,
-            class_P,
-            rows_P,
-            right_P,
-            lower_P,
-            (lower_P - base_P) / (1 - base_P),
-            right_P / np.maximum(of_class_L[class_P], 1),
-            np.minimum(1, _chance(right_P, rows_P, base_P) * looked_at),
-        )
+        p_P = np.ones(len(sign_P))
+        asked = np.flatnonzero((rows_P >= MIN_ROWS) & (gain_P >= MIN_GAIN_OF_LABEL_TEXT))
+        chance = _chance(right_P[asked], rows_P[asked], base_P[asked])
+        p_P[asked] = np.minimum(1, chance * looked_at)
+        coverage_P = right_P / np.maximum(of_class_L[class_P], 1)
+        return cls(sign_P, class_P, rows_P, right_P, lower_P, gain_P, coverage_P, p_P)
 
     @classmethod
     def present(cls, sign_M: np.ndarray, class_M: np.ndarray, classes_N: np.ndarray) -> _Signs:
@@ -256,6 +268,15 @@ class _Signs:
         strong_P = (self.rows_P >= MIN_ROWS) & (self.coverage_P >= coverage)
         found = np.flatnonzero(strong_P & (self.gain_P >= gain) & (self.p_P <= MAX_P))
         return found[np.argsort(-self.right_P[found], kind="stable")]
+
+    def by_class(self, pairs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Some pairs, class by class in the order in which the classes stand first."""
+        of_class = self.class_P[pairs]
+        order = np.argsort(of_class, kind="stable")
+        starts = np.flatnonzero(np.diff(of_class[order], prepend=-1))
+        parts = np.split(pairs[order], starts[1:])
+        for first in np.argsort(order[starts]):
+            yield int(self.class_P[parts[first][0]]), parts[first]
 
     def evidence(self, pair: int) -> dict[str, Any]:
         return {
@@ -289,94 +310,301 @@ def _chance(right: np.ndarray, rows: np.ndarray, base: np.ndarray) -> np.ndarray
 def _tokens(bodies: _Bodies) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Tokens that give a label, one finding a label; and which rows they give away."""
     size, classes_N = len(bodies.tokens), bodies.classes_N
-    # Not np.unique, whose hash table takes 50 times as long as sorting keys that nearly are sorted.
-    key_M = np.sort(bodies.row_M * size + bodies.id_M)
-    once = key_M[np.diff(key_M, prepend=-1) > 0]
-    row_U, id_U = once // size, once % size
+    row_U, id_U = _once(bodies.row_M, bodies.id_M, size)
     found: list[dict[str, Any]] = []
     # A token is told once: of two labels one has it and the other lacks it.
     told_V = np.zeros(size, bool)
     explained_N = np.zeros(len(classes_N), bool)
 
-    present = _Signs.present(id_U, classes_N[row_U], classes_N)
-    texts = [token.strip("<>[](){}\"'#_:").casefold() for token in bodies.tokens]
-    is_text_P = np.array(
-        [
-            texts[sign] == bodies.labels[of_class].casefold()
-            for sign, of_class in zip(
-                present.sign_P.tolist(), present.class_P.tolist(), strict=True
+    def tell(
+        kind: str, signs: _Signs, pairs: np.ndarray, parts: Callable[[int], list[int]],
+        rows_of: dict[int, np.ndarray], present: bool = True,
+    ) -> None:  # fmt: skip
+        """A finding for each class of the pairs: the widest is its evidence.
+
+        Args:
+            parts: token ids of a sign.
+            rows_of: rows that have it.
+        """
+        for of_class, mine in signs.by_class(pairs):
+            mine = [pair for pair in mine if not told_V[parts(signs.sign_P[pair])].all()]
+            if not mine:
+                continue
+            texts = [" ".join(map(bodies.tokens.__getitem__, parts(signs.sign_P[p]))) for p in mine]
+            given = []
+            for pair in mine:
+                told_V[parts(signs.sign_P[pair])] = True
+                given_N = np.full(len(classes_N), not present)
+                given_N[rows_of[signs.sign_P[pair]]] = present
+                given.append(np.flatnonzero(given_N))
+                explained_N[given[-1]] = True
+            evidence = signs.evidence(mine[0])
+            noun = "token" if len(parts(signs.sign_P[mine[0]])) == 1 else "tokens"
+            who = f"rows {'with' if present else 'without'} the {noun} {_said(texts[0])}"
+            if len(mine) > 1:
+                who += f" ({plural(len(mine) - 1, 'more token')} like it)"
+            label = bodies.label(of_class)
+            found.append(
+                {
+                    "kind": kind,
+                    "message": f"{evidence['share']:.1%} of the {evidence['rows']:,} {who} have "
+                    f"the label {_said(label)}, {evidence['of_label']:.0%} of its rows are among "
+                    f"them",
+                    "label": label,
+                    "tokens": texts[:MOST_FINDINGS],
+                    "tokens_in_all": len(mine),
+                    "present": present,
+                    **evidence,
+                    "examples": bodies.examples(given[0]),
+                }
             )
-        ],
-        bool,
-    )
 
-    def tell(kind: str, signs: _Signs, pairs: np.ndarray, present: bool) -> None:
-        """One finding of the pairs of one label: the widest is its evidence."""
-        label = bodies.labels[signs.class_P[pairs[0]]]
-        ids = signs.sign_P[pairs]
-        has_N = np.zeros(len(classes_N), bool)
-        has_N[row_U[id_U == ids[0]]] = True
-        given_N = has_N if present else ~has_N
-        told_V[ids] = True
-        explained_N[given_N] = True
-        for other in ids[1:]:
-            others_N = np.zeros(len(classes_N), bool)
-            others_N[row_U[id_U == other]] = True
-            explained_N[others_N if present else ~others_N] = True
-        token = bodies.tokens[ids[0]]
-        evidence = signs.evidence(pairs[0])
-        who = f"rows with the token {token}" if present else f"rows without the token {token}"
-        if len(ids) > 1:
-            who += f" ({plural(len(ids) - 1, 'more token')} like it)"
-        found.append(
-            {
-                "kind": kind,
-                "message": f"{evidence['share']:.1%} of the {evidence['rows']:,} {who} have the "
-                f"label {label}, {evidence['of_label']:.0%} of its rows are among them",
-                "label": label,
-                "tokens": [bodies.tokens[index] for index in ids[:MOST_FINDINGS]],
-                "tokens_in_all": len(ids),
-                "present": present,
-                **evidence,
-                "examples": bodies.examples(np.flatnonzero(given_N)),
-            }
-        )
+    def itself(token: int) -> list[int]:
+        return [token]
 
-    def tell_each_label(kind: str, signs: _Signs, pairs: np.ndarray, present: bool) -> None:
-        for of_class in dict.fromkeys(signs.class_P[pairs].tolist()):
-            mine = pairs[signs.class_P[pairs] == of_class]
-            mine = mine[~told_V[signs.sign_P[mine]]]
-            if len(mine):
-                tell(kind, signs, mine, present)
-
-    looser = present.leaking(MIN_COVERAGE_OF_LABEL_TEXT, MIN_GAIN_OF_LABEL_TEXT)
-    tell_each_label("label_in_body", present, looser[is_text_P[looser]], True)
-    tell_each_label("token_gives_label", present, present.leaking(), True)
-    absent = _absent(id_U, classes_N[row_U], classes_N)
+    names = _label_names(bodies)
+    if len(names.row_H):
+        row_H, name_H = _once(names.row_H, names.sign_H, len(names.parts))
+        signs = _Signs.present(name_H, classes_N[row_H], classes_N)
+        pairs = signs.leaking(MIN_COVERAGE_OF_LABEL_TEXT, MIN_GAIN_OF_LABEL_TEXT)
+        own = [signs.class_P[pair] in names.classes[signs.sign_P[pair]] for pair in pairs]
+        pairs = pairs[np.array(own, bool)]
+        rows_of = _rows_with(signs.sign_P[pairs], name_H, row_H)
+        tell("label_in_body", signs, pairs, names.parts.__getitem__, rows_of)
+    present = _Signs.present(id_U, classes_N[row_U], classes_N)
+    pairs = present.leaking()
+    rows_of = _rows_with(present.sign_P[pairs], id_U, row_U)
+    tell("token_gives_label", present, pairs, itself, rows_of)
+    absent = _absent(present, classes_N)
     if absent is not None:
-        tell_each_label("token_gives_label", absent, absent.leaking(), False)
+        pairs = absent.leaking()
+        rows_of = _rows_with(absent.sign_P[pairs], id_U, row_U)
+        tell("token_gives_label", absent, pairs, itself, rows_of, present=False)
     return found, explained_N
 
 
-def _absent(id_U: np.ndarray, class_U: np.ndarray, classes_N: np.ndarray) -> _Signs | None:
-    """Lacking a token, for tokens that so many rows have that one class may explain the others."""
+def _once(row_M: np.ndarray, sign_M: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and sign, each pair once, by row."""
+    # Not np.unique, whose hash table takes 50 times as long as sorting keys that nearly are sorted.
+    key_M = np.sort(row_M * size + sign_M)
+    once = key_M[np.diff(key_M, prepend=-1) > 0]
+    return once // size, once % size
+
+
+def _rows_with(wanted: np.ndarray, sign_M: np.ndarray, row_M: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows that have each of the wanted signs."""
+    wanted = np.unique(wanted)
+    if not len(wanted):
+        return {}
+    at_M = np.minimum(np.searchsorted(wanted, sign_M), len(wanted) - 1)
+    hit = np.flatnonzero(wanted[at_M] == sign_M)
+    order = hit[np.argsort(at_M[hit], kind="stable")]
+    parts = np.split(row_M[order], np.searchsorted(at_M[order], np.arange(1, len(wanted))))
+    return {sign: np.unique(rows) for sign, rows in zip(wanted.tolist(), parts, strict=True)}
+
+
+def _said(name: str) -> str:
+    """A token or a label for a message: short and printable whatever it holds."""
+    if len(name) > _NAME_LETTERS:
+        name = f"{name[: _NAME_LETTERS // 2]}…{name[-_NAME_LETTERS // 2 + 1 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def _absent(present: _Signs, classes_N: np.ndarray) -> _Signs | None:
+    """Lacking a token, for tokens that so many rows have that one class may explain the others.
+
+    Args:
+        present: having a token, of each class that has rows with it.
+    """
     of_class_L = np.bincount(classes_N)
-    rows_V = np.bincount(id_U)
-    lacking_V = len(classes_N) - rows_V
-    tokens = np.flatnonzero((lacking_V >= MIN_ROWS) & (lacking_V <= 1.2 * of_class_L.max()))
-    if not len(tokens):
+    lacking_P = len(classes_N) - present.rows_P
+    asked_P = (lacking_P >= MIN_ROWS) & (lacking_P <= 1.2 * of_class_L.max())
+    if not asked_P.any():
         return None
-    place_V = np.full(len(rows_V), -1)
-    place_V[tokens] = np.arange(len(tokens))
-    kept_U = place_V[id_U] >= 0
-    classes = len(of_class_L)
-    having_KxL = np.bincount(
-        place_V[id_U[kept_U]] * classes + class_U[kept_U], minlength=len(tokens) * classes
-    ).reshape(len(tokens), classes)
-    right_KxL = of_class_L - having_KxL
-    best_K = right_KxL.argmax(axis=1)
-    right_K = right_KxL[np.arange(len(tokens)), best_K]
-    return _Signs.judge(tokens, best_K, lacking_V[tokens], right_K, classes_N)
+    token_P, class_P = present.sign_P[asked_P], present.class_P[asked_P]
+    right_P, lacking_P = of_class_L[class_P] - present.right_P[asked_P], lacking_P[asked_P]
+    # Of the classes that never have a token the largest is the best: the first place in the order
+    # of sizes that none of those which have it takes.
+    by_size_L = np.argsort(-of_class_L, kind="stable")
+    rank_L = np.argsort(by_size_L)
+    order = np.lexsort((rank_L[class_P], token_P))
+    first = np.flatnonzero(np.diff(token_P[order], prepend=-1))
+    ends = np.append(first[1:], len(order))
+    counted = np.arange(len(order)) - np.repeat(first, ends - first)
+    gap_P = np.where(rank_L[class_P][order] != counted, counted, len(of_class_L))
+    free_K = np.minimum(np.minimum.reduceat(gap_P, first), ends - first)
+    tokens_K, some = token_P[order][first], free_K < len(of_class_L)
+    free_class = by_size_L[free_K[some]]
+    token_P = np.concatenate([token_P, tokens_K[some]])
+    class_P = np.concatenate([class_P, free_class])
+    right_P = np.concatenate([right_P, of_class_L[free_class]])
+    lacking_P = np.concatenate([lacking_P, lacking_P[order][first][some]])
+    best = np.lexsort((class_P, -right_P, token_P))
+    best = best[np.diff(token_P[best], prepend=-1) > 0]
+    return _Signs.judge(token_P[best], class_P[best], lacking_P[best], right_P[best], classes_N)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where the names of labels stand in bodies.
+
+    Attributes:
+        parts: token ids of each spelling; classes: the classes that it names.
+        row_H, sign_H: row and spelling of each place where one stands.
+    """
+
+    parts: list[list[int]]
+    classes: list[set[int]]
+    row_H: np.ndarray
+    sign_H: np.ndarray
+
+
+def _label_names(bodies: _Bodies) -> _Names:
+    """Bodies that hold a label's name, in large or small letters, with or without marks around it.
+
+    In rows of tokens it is one token, or a token for each part of `new_york`. In texts it is what
+    the tokenizer makes of the name or decodes to it, not as a part of a longer word; Chinese,
+    Japanese and Korean words have no such borders.
+    """
+    vocabulary = bodies.vocabulary
+    spelled: dict[tuple[int, ...], set[int]] = {}
+    ids_of: dict[str, list[int]] = {}
+    for token in np.flatnonzero(np.bincount(bodies.id_M)).tolist():
+        ids_of.setdefault(_plain(_text_of(vocabulary, [token])), []).append(token)
+    for of_class in np.unique(bodies.classes_N).tolist():
+        name = vocabulary.labels[of_class]
+        for spelling in _spellings(name, ids_of, vocabulary.tokenizer):
+            spelled.setdefault(spelling, set()).add(of_class)
+    parts = [list(spelling) for spelling in spelled]
+    row_H, sign_H, start_H = _find_sequences(parts, bodies)
+    if vocabulary.tokenizer is not None:
+        whole = _stands_alone(parts, sign_H, start_H, bodies)
+        row_H, sign_H = row_H[whole], sign_H[whole]
+    return _Names(parts, list(spelled.values()), row_H, sign_H)
+
+
+def _text_of(vocabulary: Vocabulary, ids: list[int]) -> str:
+    """What tokens say: as decoded, or, in rows of tokens, their names."""
+    if vocabulary.tokenizer is None:
+        return vocabulary.decode(ids)
+    return vocabulary.tokenizer.decode(ids)
+
+
+def _plain(text: str) -> str:
+    return text.strip("<>[](){}\"'#_: \t\n").casefold()
+
+
+def _spellings(
+    name: str, ids_of: dict[str, list[int]], tokenizer: TextTokenizer | None
+) -> set[tuple[int, ...]]:
+    """How a label's name may stand in a row, as token ids.
+
+    Args:
+        ids_of: tokens by their plain text.
+    """
+    found = {(token,) for token in ids_of.get(name.casefold(), [])}
+    spaced = " ".join(name.split("_"))
+    found |= {(token,) for token in ids_of.get(spaced.casefold(), [])}
+    if tokenizer is None:
+        words = [ids_of.get(word.casefold(), []) for word in spaced.split()]
+        found |= set(islice(product(*words), _MOST_SPELLINGS)) if words else set()
+        return found
+    for text in dict.fromkeys(f(x) for x in (name, spaced) for f in _CASES):
+        for before in ("", " "):
+            ids = tokenizer.encode(before + text, marked=False)
+            if ids and not tokenizer.count_unknown(ids):
+                found.add(tuple(ids))
+    return found
+
+
+_CASES = (str, str.lower, str.capitalize, str.title, str.upper)
+
+
+def _find_sequences(
+    parts: list[list[int]], bodies: _Bodies
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each place where one of some sequences of ids stands in a body.
+
+    All sequences are followed at once, through the tree of their beginnings.
+
+    Returns:
+        row_H, sign_H, start_H: row, number of the sequence, and place of its first token among
+            all tokens.
+    """
+    size = len(bodies.tokens)
+    edges: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for number, ids in enumerate(parts):
+        node = 0
+        for token in ids:
+            node = edges.setdefault(node * size + token, len(edges) + 1)
+        ends[node] = number
+    if not edges:
+        return (np.zeros(0, np.int64),) * 3
+    key_E = np.fromiter(edges, np.int64, len(edges))
+    node_E = np.fromiter(edges.values(), np.int64, len(edges))
+    node_E = node_E[np.argsort(key_E)]
+    key_E = np.sort(key_E)
+    end_T = np.full(len(edges) + 1, -1)
+    end_T[list(ends)] = list(ends.values())
+    root_V = np.zeros(size, np.int64)
+    root_V[key_E[key_E < size]] = node_E[key_E < size]
+    start_H = np.flatnonzero(root_V[bodies.id_M])
+    node_H = root_V[bodies.id_M[start_H]]
+    found = [(np.zeros(0, np.int64),) * 2]
+    depth = 1
+    while len(start_H):
+        hit = end_T[node_H] >= 0
+        found.append((start_H[hit], end_T[node_H[hit]]))
+        inside = start_H + depth < len(bodies.id_M)
+        start_H, node_H = start_H[inside], node_H[inside]
+        same = bodies.row_M[start_H] == bodies.row_M[start_H + depth]
+        start_H, node_H = start_H[same], node_H[same]
+        key = node_H * size + bodies.id_M[start_H + depth]
+        at = np.minimum(np.searchsorted(key_E, key), len(key_E) - 1)
+        goes_on = key_E[at] == key
+        start_H, node_H = start_H[goes_on], node_E[at[goes_on]]
+        depth += 1
+    start_H, sign_H = (np.concatenate(part) for part in zip(*found, strict=True))
+    return bodies.row_M[start_H], sign_H, start_H
+
+
+def _stands_alone(
+    parts: list[list[int]], sign_H: np.ndarray, start_H: np.ndarray, bodies: _Bodies
+) -> np.ndarray:
+    """Whether each sequence found in a text is no part of a longer word, by decoding around it."""
+    decode = bodies.vocabulary.tokenizer.decode
+    lengths = np.array([len(ids) for ids in parts], np.int64)
+    cores = [decode(ids).strip() for ids in parts]
+    last = len(bodies.id_M) - 1
+    alone_H = np.ones(len(sign_H), bool)
+    for side, neighbour in (("before", start_H - 1), ("after", start_H + lengths[sign_H])):
+        at = np.clip(neighbour, 0, last)
+        within = (neighbour == at) & (bodies.row_M[at] == bodies.row_M[start_H])
+        key = sign_H * len(bodies.tokens) + bodies.id_M[at]
+        pairs, pair_H = np.unique(key, return_inverse=True)
+        alone = np.ones(len(pairs), bool)
+        for number, pair in enumerate(pairs.tolist()):
+            sign, token = divmod(pair, len(bodies.tokens))
+            core = cores[sign]
+            if side == "before":
+                text = decode([token, *parts[sign]]).rstrip()
+                rest = text.removesuffix(core)[-1:] if text.endswith(core) else ""
+                alone[number] = not _joined(rest, core[:1])
+            else:
+                text = decode([*parts[sign], token]).lstrip()
+                rest = text.removeprefix(core)[:1] if text.startswith(core) else ""
+                alone[number] = not _joined(core[-1:], rest)
+        alone_H &= alone[pair_H] | ~within
+    return alone_H
+
+
+def _joined(left: str, right: str) -> bool:
+    """Whether two letters side by side belong to one word."""
+    return bool(left and right) and all(
+        letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF"
+        for letter in (left, right)
+    )
 
 
 def _label_tokens(
@@ -447,7 +675,7 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
             return f"the token {place - longest + 1} from the end of the body"
         return f"the token at place {place} of the body (counted from 0)"
 
-    table = _lookups(sign_M, row_M, size, classes_N)
+    table = _lookups(sign_M, row_M, size, bodies, None if one_length else longest)
     decide = np.flatnonzero((table.gain_P >= MIN_GAIN_OF_PLACE) & (table.p_P <= MAX_P))
     if len(decide):
         best = int(decide[table.right_P[decide].argmax()])
@@ -456,7 +684,11 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
         if of_length in decide and table.right_P[of_length] >= 0.98 * table.right_P[best]:
             best = of_length
         share = float(table.right_P[best] / table.rows_P[best])
-        rest = 1 - float(_right_by_rest(bodies, decide, longest).mean())
+        asked = np.arange(rows)
+        most = max(MIN_ROWS, _MOST_SCORES // len(np.unique(classes_N)))
+        if rows > most:
+            asked = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
+        rest = 1 - float(_RestOfRow(bodies).right(asked, decide).mean())
         if rest < max(MIN_REST_ERROR, TIMES_BETTER_THAN_REST * (1 - share)):
             return []
         return [
@@ -478,39 +710,42 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
             }
         ]
     signs = _Signs.present(sign_M, classes_N[row_M], classes_N)
-    pairs = signs.leaking()
+    widest = list(signs.by_class(signs.leaking()))
+    rows_of = _rows_with(signs.sign_P[[pairs[0] for _, pairs in widest]], sign_M, row_M)
+    rest_of_row = _RestOfRow(bodies) if widest else None
     found = []
-    for of_class in dict.fromkeys(signs.class_P[pairs].tolist()):
-        mine = pairs[signs.class_P[pairs] == of_class]
-        places = np.unique(signs.sign_P[mine] // size)
-        best, evidence = mine[0], signs.evidence(mine[0])
-        has = np.unique(row_M[sign_M == signs.sign_P[best]])
-        rest = 1 - float(_right_by_rest(bodies, places, longest)[has].mean())
-        wide = evidence["of_label"] >= WIDE_COVERAGE
-        needed = MIN_REST_ERROR if wide else MIN_REST_ERROR_BELOW_IT
-        if rest < max(needed, TIMES_BETTER_THAN_REST * (1 - evidence["share"])):
-            continue
-        place, value = divmod(int(signs.sign_P[best]), size)
-        what = str(value if exact else "in one range")
-        if place < 2 * longest:
-            what = bodies.tokens[value]
-        label = bodies.labels[of_class]
-        found.append(
-            {
-                "kind": "position_gives_label",
-                "message": f"where {said(place)} is {what}, {evidence['share']:.1%} of "
-                f"{evidence['rows']:,} rows have the label {label}, "
-                f"{evidence['of_label']:.0%} of its rows are among them; the rest of these rows "
-                f"tells {1 - rest:.1%}",
-                "label": label,
-                **words(place),
-                "value": what,
-                "places_in_all": len(places),
-                "rest_of_row": 1 - rest,
-                **evidence,
-                "examples": bodies.examples(has),
-            }
-        )
+    with progress_bar("places against the rest of the row", len(widest), "label") as bar:
+        for of_class, mine in widest:
+            bar.update()
+            places = np.unique(signs.sign_P[mine] // size)
+            best, evidence = mine[0], signs.evidence(mine[0])
+            has = rows_of[signs.sign_P[best]]
+            rest = 1 - float(rest_of_row.right(has, places).mean())
+            wide = evidence["of_label"] >= WIDE_COVERAGE
+            needed = MIN_REST_ERROR if wide else MIN_REST_ERROR_BELOW_IT
+            if rest < max(needed, TIMES_BETTER_THAN_REST * (1 - evidence["share"])):
+                continue
+            place, value = divmod(int(signs.sign_P[best]), size)
+            what = str(value if exact else "in one range")
+            if place < 2 * longest:
+                what = bodies.tokens[value]
+            label = bodies.label(of_class)
+            found.append(
+                {
+                    "kind": "position_gives_label",
+                    "message": f"where {said(place)} is {_said(what)}, {evidence['share']:.1%} of "
+                    f"{evidence['rows']:,} rows have the label {_said(label)}, "
+                    f"{evidence['of_label']:.0%} of its rows are among them; the rest of these "
+                    f"rows tells {1 - rest:.1%}",
+                    "label": label,
+                    **words(place),
+                    "value": what,
+                    "places_in_all": len(places),
+                    "rest_of_row": 1 - rest,
+                    **evidence,
+                    "examples": bodies.examples(has),
+                }
+            )
     return found
 
 
@@ -519,14 +754,20 @@ def _halves(rows: int) -> np.ndarray:
     return np.random.default_rng(_SEED).permutation(rows) < rows // 2
 
 
-def _lookups(sign_M: np.ndarray, row_M: np.ndarray, size: int, classes_N: np.ndarray) -> _Signs:
+def _lookups(
+    sign_M: np.ndarray, row_M: np.ndarray, size: int, bodies: _Bodies, longest: int | None
+) -> _Signs:
     """How well each place alone tells the class: a table from one half, asked on the other.
 
     A row too short for the place counts as if it held one more token there.
 
+    Args:
+        longest: the number of places from one end; None where all rows have them all.
+
     Returns:
         a pair per place; its sign is the place, its base the most frequent class.
     """
+    classes_N = bodies.classes_N
     classes = int(classes_N.max()) + 1
     places = int(sign_M.max()) // size + 1
     known_N = _halves(len(classes_N))
@@ -543,52 +784,149 @@ def _lookups(sign_M: np.ndarray, row_M: np.ndarray, size: int, classes_N: np.nda
     at = np.minimum(np.searchsorted(sign, asked), len(sign) - 1)
     answer = np.where(sign[at] == asked, of_class[at], most_frequent)
     right_P = np.bincount(asked // size, weights=answer == truth, minlength=places)
-
-    def too_short(side_N: np.ndarray) -> np.ndarray:
-        """Rows of each class that are too short for each place, PxL."""
-        mine_M = side_N[row_M]
-        key = sign_M[mine_M] // size * classes + classes_N[row_M[mine_M]]
-        held = np.bincount(key, minlength=places * classes).reshape(places, classes)
-        return np.bincount(classes_N[side_N], minlength=classes) - held
-
-    short = too_short(~known_N)
-    right_P += short[np.arange(places), too_short(known_N).argmax(axis=1)]
+    if longest is not None:
+        right = _right_of_too_short(bodies, known_N, longest, most_frequent)
+        right_P[:longest] += right
+        right_P[longest : 2 * longest] += right
     rows_P = np.full(places, int((~known_N).sum()))
     return _Signs.judge(
         np.arange(places), np.full(places, most_frequent), rows_P, right_P, classes_N
     )
 
 
-def _right_by_rest(bodies: _Bodies, places: np.ndarray, longest: int) -> np.ndarray:
-    """Whether naive Bayes on the row less some places tells each row's class, held out.
-
-    On tokens at their places where all bodies have one length, else on the bag of tokens. Each half
-    of the rows is told by what the other half teaches.
+def _right_of_too_short(
+    bodies: _Bodies, known_N: np.ndarray, longest: int, most_frequent: int
+) -> np.ndarray:
+    """Of the rows too short for each place, how many have the commonest class of the known ones.
 
     Args:
-        places: those left out, numbered as in `_places`.
+        known_N: the rows that tell which class is the commonest; the others are counted.
+        most_frequent: the class where no known row is too short.
 
     Returns:
-        right_N: bool.
+        counts for the places 0..longest-1.
     """
-    from scipy.sparse import coo_array
-    from sklearn.naive_bayes import MultinomialNB
+    classes = int(bodies.classes_N.max()) + 1
+    known = np.flatnonzero(known_N)
+    known = known[np.argsort(bodies.lengths_N[known], kind="stable")]
+    lengths, classes_K = bodies.lengths_N[known], bodies.classes_N[known]
+    # How many rows of its class stand before each row in the order of lengths.
+    order = np.argsort(classes_K, kind="stable")
+    starts = np.flatnonzero(np.diff(classes_K[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    nth_K = np.empty(len(order), np.int64)
+    nth_K[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    # The commonest so far, of equal ones the first class: the largest of these keys.
+    best_K = np.maximum.accumulate((nth_K + 1) * classes + classes - 1 - classes_K)
+    reached = np.searchsorted(lengths, np.arange(longest), side="right")
+    best_P = np.where(
+        reached > 0, classes - 1 - best_K[np.maximum(reached, 1) - 1] % classes, most_frequent
+    )
+    asked = ~known_N
+    key = np.sort(bodies.classes_N[asked] * (longest + 1) + bodies.lengths_N[asked])
+    upto = np.searchsorted(key, best_P * (longest + 1) + np.arange(longest), side="right")
+    return upto - np.searchsorted(key, best_P * (longest + 1))
 
-    rows = len(bodies.classes_N)
-    from_end_M = longest + bodies.lengths_N[bodies.row_M] - 1 - bodies.place_M
-    stays_M = ~(np.isin(bodies.place_M, places) | np.isin(from_end_M, places))
-    sign_M = bodies.id_M[stays_M]
-    if (bodies.lengths_N == longest).all():
-        sign_M = sign_M + bodies.place_M[stays_M] * len(bodies.tokens)
-    signs, column_M = np.unique(sign_M, return_inverse=True)
-    shape = (rows, max(1, len(signs)))
-    ones = np.ones(len(column_M))
-    counts_NxS = coo_array((ones, (bodies.row_M[stays_M], column_M)), shape=shape).tocsr()
-    right_N, half_N = np.zeros(rows, bool), _halves(rows)
-    for known_N in (half_N, ~half_N):
-        model = MultinomialNB(alpha=0.1).fit(counts_NxS[known_N], bodies.classes_N[known_N])
-        right_N[~known_N] = model.predict(counts_NxS[~known_N]) == bodies.classes_N[~known_N]
-    return right_N
+
+class _RestOfRow:
+    """Whether naive Bayes on a row less some places tells its class, held out.
+
+    On tokens at their places where all bodies have one length, else on the bag of tokens. Each half
+    of the rows is told by what the other half teaches. What whole rows teach is counted once; for
+    each question only what stands at its places is taken off.
+    """
+
+    def __init__(self, bodies: _Bodies):
+        from scipy.sparse import csr_array
+
+        self.bodies = bodies
+        longest = int(bodies.lengths_N.max())
+        self.classes = int(bodies.classes_N.max()) + 1
+        sign_M = bodies.id_M
+        if (bodies.lengths_N == longest).all():
+            sign_M = sign_M + bodies.place_M * len(bodies.tokens)
+        signs, self.column_M = np.unique(sign_M, return_inverse=True)
+        self.rows_V = np.bincount(self.column_M, minlength=len(signs))
+        self.starts_N = np.append(0, np.cumsum(bodies.lengths_N))
+        shape = len(bodies.classes_N), len(signs)
+        ones = np.ones(len(self.column_M), np.float32)
+        counts_NxF = csr_array((ones, self.column_M, self.starts_N), shape=shape)
+        half_N = _halves(len(bodies.classes_N))
+        self.halves = []
+        for known_N in (half_N, ~half_N):
+            classes_N = bodies.classes_N[known_N]
+            counts_FxL = class_counts(counts_NxF[known_N], classes_N, self.classes)
+            rows_L = np.bincount(classes_N, minlength=self.classes)
+            total_L = np.asarray(counts_FxL.sum(axis=0)).ravel()
+            self.halves.append((known_N, counts_FxL, rows_L, total_L))
+        # The tokens of each place, counted from either end.
+        ends_M = np.repeat(bodies.lengths_N, bodies.lengths_N) - 1 - bodies.place_M
+        self.places_M = bodies.place_M, longest + ends_M
+        self.orders = [np.argsort(places, kind="stable") for places in self.places_M]
+        at = np.arange(longest + 1)
+        self.bounds = [
+            np.searchsorted(places[order], first + at)
+            for places, order, first in zip(self.places_M, self.orders, (0, longest), strict=True)
+        ]
+        self.longest = longest
+
+    def right(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Whether each of some rows is told rightly by what is left of it.
+
+        Args:
+            places: those left out, numbered as in `_places`.
+
+        Returns:
+            right_B: bool.
+        """
+        from scipy.sparse import coo_array, csr_array
+
+        longest = self.longest
+        left_out = np.zeros(2 * longest + 1, bool)
+        left_out[places] = True
+        gone = []
+        for first, order, bounds in zip((0, longest), self.orders, self.bounds, strict=True):
+            here = places[(places >= first) & (places < first + longest)] - first
+            gone += [order[bounds[place] : bounds[place + 1]] for place in here]
+        # A token that is left out from both ends counts once.
+        gone = np.unique(np.concatenate(gone)) if gone else np.zeros(0, np.int64)
+        left_V = self.rows_V - np.bincount(self.column_M[gone], minlength=len(self.rows_V))
+        features = max(1, int((left_V > 0).sum()))
+        gone_row = self.bodies.row_M[gone]
+        gone_class = self.bodies.classes_N[gone_row]
+
+        lengths = self.bodies.lengths_N[rows]
+        row_M = np.repeat(np.arange(len(rows)), lengths)
+        token_M = np.repeat(self.starts_N[rows] - (np.cumsum(lengths) - lengths), lengths)
+        token_M += np.arange(len(row_M))
+        stays_M = ~(left_out[self.places_M[0][token_M]] | left_out[self.places_M[1][token_M]])
+        columns, column_M = np.unique(self.column_M[token_M[stays_M]], return_inverse=True)
+        asked_BxF = coo_array(
+            (np.ones(len(column_M)), (row_M[stays_M], column_M)), shape=(len(rows), len(columns))
+        ).tocsr()
+        position_V = np.full(len(self.rows_V), -1)
+        position_V[columns] = np.arange(len(columns))
+
+        right_B = np.zeros(len(rows), bool)
+        for known_N, counts_FxL, rows_L, total_L in self.halves:
+            asked = np.flatnonzero(~known_N[rows])
+            mine = known_N[gone_row]
+            of_class, at = gone_class[mine], position_V[self.column_M[gone[mine]]]
+            shape = len(columns), self.classes
+            inside = at >= 0
+            gone_FxL = csr_array(
+                coo_array((np.ones(inside.sum()), (at[inside], of_class[inside])), shape=shape)
+            )
+            model = NaiveBayes(
+                (counts_FxL[columns] - gone_FxL).tocsr(),
+                total_L - np.bincount(of_class, minlength=self.classes),
+                rows_L,
+                features,
+                _SMOOTHING,
+            )
+            told = model.predict(asked_BxF[asked])
+            right_B[asked] = told == self.bodies.classes_N[rows[asked]]
+        return right_B
 
 
 # ------------------------------------------------------------------------------- across
@@ -611,7 +949,7 @@ def _across(
             {
                 "kind": "group_across",
                 "message": f"{group_by} of {plural(len(shared), 'validation row')} is that of "
-                f"training rows ({plural(len(groups), 'value')}, the first: {groups[0]})",
+                f"training rows ({plural(len(groups), 'value')}, the first: {_said(groups[0])})",
                 "group_by": group_by,
                 "rows": len(shared),
                 "groups": groups[:MOST_FINDINGS],

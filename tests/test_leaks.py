@@ -1,15 +1,20 @@
 """Leaks: each planted kind is found and told once, clean data stays quiet."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn.naive_bayes import MultinomialNB
 
+import leaks
 import prepare_data
 from dataset import TokenLabelDataset
 from leaks import MOST_FINDINGS, find_leaks
+from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 WORDS = [f"w{number}" for number in range(60)]
@@ -118,6 +123,104 @@ def test_word_that_spells_the_label_but_stands_everywhere_is_no_leak():
     assert leaks_of(make(lambda body, number, random: somewhere(body, "[Green]", random))) == []
 
 
+def test_name_of_two_words_is_found_as_two_tokens_side_by_side():
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", *WORDS, "New", "York", "<CLS_new_york>", "<CLS_old>"]
+    )
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(400):
+        body = ["New", *[WORDS[i] for i in random.integers(60, size=6)], "York"]
+        if number % 8 == 0:
+            body[3:3] = ["New", "York"]
+        records.append({"tokens": body, "label": ["new_york", "old"][number % 2]})
+    (leak,) = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    assert (leak["kind"], leak["label"]) == ("label_in_body", "new_york")
+    assert (leak["tokens"], leak["rows"]) == (["New York"], 50)
+    assert "50 rows with the tokens New York have the label new_york" in leak["message"]
+
+
+TEXTS = [
+    "the offer ends today so buy now",
+    "see you at noon for lunch",
+    "spam is not a spammer and antispam is no spam",
+    "the train to New York leaves at nine",
+    "垃圾邮件还是普通邮件",
+]
+
+
+@pytest.mark.parametrize("kind", ["byte pairs", "few byte pairs", "characters"])
+@pytest.mark.parametrize(
+    ("name", "word", "other"),
+    [
+        ("spam", "spam", "spammer"),
+        ("spam", "SPAM", "antispam"),
+        ("new_york", "New York", "New Yorker"),
+        ("垃圾", "垃圾", None),
+    ],
+)
+def test_name_of_a_label_in_a_text_is_found_as_a_word_of_its_own(kind, name, word, other):
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
+    texts = [*TEXTS * 3, TEXTS[2].upper()]
+    if kind == "characters":
+        tokenizer = TextTokenizer.learn_characters(texts, special)
+    else:
+        size = 460 if kind == "byte pairs" else 270
+        tokenizer = TextTokenizer.learn_bpe(texts, special, size)
+    tokenizer = tokenizer.with_special([f"<CLS_{name}>", "<CLS_other>"])
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    words = " ".join(TEXTS[:2]).split()
+    random = np.random.default_rng(0)
+
+    def rows(put, share):
+        records = []
+        for number in range(300):
+            text = list(random.choice(words, 8))
+            if number % 2 and random.random() < share:
+                text.insert(random.integers(1, 8), put)
+            records.append({"text": " ".join(text), "label": ["other", name][number % 2]})
+        return TokenLabelDataset.from_records(records, vocabulary, max_length=200)
+
+    found = leaks_of(rows(word, 0.15))
+    assert [(leak["kind"], leak["label"]) for leak in found] == [("label_in_body", name)]
+    assert 10 < found[0]["rows"] < 40 and found[0]["share"] == 1
+    if other is not None:
+        assert "label_in_body" not in [leak["kind"] for leak in leaks_of(rows(other, 0.15))]
+
+
+def test_word_that_the_tokenizer_has_whole_is_one_token():
+    tokenizer = TextTokenizer.learn_bpe(TEXTS * 3, ["<PAD>", "<UNK>", "<CLS>", "<EOS>"], 460)
+    tokenizer = tokenizer.with_special(["<CLS_spam>", "<CLS_ham>"])
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    texts = ["buy spam now {}", "see you at {}"]
+    records = [
+        {"text": texts[i % 2].format(i), "label": ["spam", "ham"][i % 2]} for i in range(100)
+    ]
+    found = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    (leak,) = [leak for leak in found if leak["kind"] == "label_in_body"]
+    assert (leak["label"], leak["tokens"]) == ("spam", ["Ġspam"])
+
+
+def test_names_in_messages_are_short_and_printable():
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", *WORDS, "\x1b[31m" + "x" * 200]
+        + [f"<CLS_{label}>" for label in ("y" * 300, "\x1b[0m")]
+    )
+    random = np.random.default_rng(0)
+    records = [
+        {
+            "tokens": [*[WORDS[i] for i in random.integers(60, size=6)], *vocabulary.tokens[63:64]]
+            if number % 2
+            else [WORDS[i] for i in random.integers(60, size=6)],
+            "label": vocabulary.labels[number % 2],
+        }
+        for number in range(200)
+    ]
+    (leak,) = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    assert leak["tokens"] == ["\x1b[31m" + "x" * 200]
+    assert leak["message"].isprintable() and len(leak["message"]) < 250
+
+
 def test_label_token_before_the_tail_is_label_in_body(write_rows):
     path = write_rows(
         {"tokens": "w1 w2", "label": "red"},
@@ -213,6 +316,104 @@ def test_length_is_found_among_ever_different_lengths():
     assert len(np.unique(rows.lengths_N)) > 150
     (leak,) = leaks_of(rows)
     assert (leak["kind"], leak["place"]) == ("position_gives_label", "length")
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    one_length=st.booleans(),
+    places=st.lists(st.integers(0, 23), unique=True, max_size=6),
+)
+def test_rest_of_a_row_is_told_as_by_a_model_fitted_without_the_places(seed, one_length, places):
+    rows = make(nothing, rows=80, one_length=one_length, seed=seed)
+    bodies = leaks._Bodies.of(rows, rows.subset(slice(0, 0)), ("a", "a"))
+    longest = int(bodies.lengths_N.max())
+    places = np.array(places if not one_length else [p for p in places if p < longest], int)
+    counts = np.zeros((80, len(VOCABULARY) * (longest if one_length else 1)))
+    for row in range(80):
+        body = rows.body(row).tolist()
+        for place, token in enumerate(body):
+            if not {place, longest + len(body) - 1 - place} & set(places.tolist()):
+                counts[row, token + one_length * place * len(VOCABULARY)] += 1
+    counts_NxF = csr_array(counts[:, counts.any(axis=0)])
+    half_N, asked = leaks._halves(80), np.arange(0, 80, 3)
+    truth = rows.classes_N.astype(int)
+    told = np.zeros(80, bool)
+    certain = np.zeros(80, bool)
+    for known_N in (half_N, ~half_N):
+        model = MultinomialNB(alpha=0.1).fit(counts_NxF[known_N], truth[known_N])
+        scores = np.sort(model.predict_joint_log_proba(counts_NxF[~known_N]), axis=1)
+        told[~known_N] = model.predict(counts_NxF[~known_N]) == truth[~known_N]
+        certain[~known_N] = scores[:, -1] - scores[:, -2] > 1e-9
+    right = leaks._RestOfRow(bodies).right(asked, places)
+    assert (right == told[asked])[certain[asked]].all()
+
+
+def test_rows_are_counted_once_however_many_labels_a_place_gives_away(monkeypatch):
+    calls = []
+    counting = leaks.class_counts
+    monkeypatch.setattr(leaks, "class_counts", lambda *rows: calls.append(1) or counting(*rows))
+    for labels in (8, 40):
+        # So many that a token is rare at a place, and so few that it stands elsewhere too.
+        words = [f"w{number}" for number in range(50 * labels)]
+        vocabulary = Vocabulary(
+            ["<PAD>", "<CLS>", "<EOS>", *words, *[f"<CLS_{number}>" for number in range(labels)]]
+        )
+        random = np.random.default_rng(0)
+        records = []
+        for number in range(labels * 100):
+            label, body = number % labels, random.choice(words, random.integers(14, 22)).tolist()
+            if random.random() < 0.6:
+                body[label % 12] = words[label]
+            records.append({"tokens": body, "label": label})
+        rows = TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+        calls.clear()
+        found, search = find_leaks(*rows.split(0.2, 1), ("a", "a"))
+        assert {leak["kind"] for leak in found} == {"position_gives_label"}
+        assert len(found) + search["left_out"].get("position_gives_label", 0) >= labels // 2
+        assert len(calls) == 2  # once for each half
+
+
+@pytest.mark.parametrize("shape", ["one long row", "one large label"])
+def test_memory_does_not_grow_with_places_or_tokens_times_labels(shape):
+    """A table of 6,000 places or 3,000 tokens by 3,000 labels would take 144 or 72 MB."""
+    words = [f"w{number}" for number in range(3_000)]
+    labels = [str(number) for number in range(3_000)]
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", *words, *[f"<CLS_x{label}>" for label in labels]]
+    )
+    random = np.random.default_rng(0)
+    bodies = random.choice(words, (6_000, 4)).tolist()
+    records = [
+        {"tokens": body, "label": f"x{number % 3_000}"} for number, body in enumerate(bodies)
+    ]
+    if shape == "one long row":
+        records[0]["tokens"] = words
+    else:
+        records += [{"tokens": body, "label": "x0"} for body in bodies * 2]
+    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=4_000)
+    tracemalloc.start()
+    leaks_of(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_too_short_rows_are_counted_as_by_a_table():
+    random = np.random.default_rng(3)
+    for _ in range(30):
+        rows = make(nothing, rows=int(random.integers(2, 60)), seed=int(random.integers(1000)))
+        bodies = leaks._Bodies.of(rows, rows.subset(slice(0, 0)), ("a", "a"))
+        known_N = random.random(len(rows)) < 0.5
+        longest = int(bodies.lengths_N.max())
+        expected = []
+        for place in range(longest):
+            short = bodies.lengths_N <= place
+            of_known = np.bincount(bodies.classes_N[short & known_N], minlength=1)
+            best = of_known.argmax() if of_known.any() else 2
+            expected.append(int((bodies.classes_N[short & ~known_N] == best).sum()))
+        found = leaks._right_of_too_short(bodies, known_N, longest, most_frequent=2)
+        assert found.tolist() == expected
 
 
 # ------------------------------------------------------------------------------- across

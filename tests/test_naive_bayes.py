@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.naive_bayes import MultinomialNB
@@ -20,6 +20,7 @@ def way(request, monkeypatch):
         monkeypatch.setattr(naive_bayes, "_SCORES", 20)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(2, 30))
 def test_answers_are_those_of_scikit_learn(seed, features, rows):
     random = np.random.default_rng(seed)
