@@ -26,6 +26,7 @@ from console import UserError, plural
 from input_files import shown
 from row_cache import SMALLEST_FILE, RowCache, new_digest
 from rows import (
+    TAIL_LENGTH,
     Row,
     RowError,
     cut_row,
@@ -177,14 +178,14 @@ class TokenLabelDataset:
         Args:
             path: the file.
             vocabulary: token -> id.
-            max_length: cut longer rows, see `cut_row`.
+            max_length: cut longer rows, see `RowsBuilder.add`.
             on_bad_row: "error" lists the first 20 bad rows and fails, "skip" counts them,
                 "keep" collects them in `bad_rows`.
             unknown_token: "error" makes a row with an unknown token a bad row, "unk" maps it
                 to <UNK> and counts it.
             group_by: key path such as `meta.source`; rows with the same value form a group.
             keep_records: keep the parsed objects (evaluation returns the user's own keys).
-            for_label: the rows are only to be classified, see `parse_row`.
+            for_label: the rows are only to be classified, see `parse_row` and `RowsBuilder.add`.
 
         Raises:
             UserError: no such file, bad rows (with file, line and reason), no rows at all.
@@ -240,7 +241,7 @@ class TokenLabelDataset:
 
         `content` is a digest that takes in the file's bytes.
         """
-        builder = RowsBuilder(vocabulary, max_length)
+        builder = RowsBuilder(vocabulary, max_length, for_label)
         bad_rows: list[BadRow] = []
         bad_count = 0
         spellings: dict[int, tuple[str, int]] = {}  # of each class the first, and its line
@@ -301,18 +302,23 @@ class TokenLabelDataset:
         vocabulary: Vocabulary,
         *,
         max_length: int,
+        on_bad_row: str = "error",
+        unknown_token: str = "error",
         for_label: bool = False,
     ) -> TokenLabelDataset:
-        """Rows given as Python objects; the same rules as a file's.
+        """Rows given as Python objects; the same rules as a file's, their numbers for lines.
 
         Raises:
-            UserError: a record breaks the format.
+            UserError: a record breaks the format, and bad rows are not to be skipped.
         """
-        builder = RowsBuilder(vocabulary, max_length)
+        builder = RowsBuilder(vocabulary, max_length, for_label)
         for number, record in enumerate(records, 1):
             try:
-                builder.add(parse_row(record, vocabulary, for_label=for_label), number, None)
+                builder.add(parse_row(record, vocabulary, unknown_token, for_label), number, None)
             except RowError as error:
+                if on_bad_row == "skip":
+                    builder.counts.skipped += 1
+                    continue
                 raise UserError(f"row {number}: {error}" if number > 1 else str(error)) from None
         return builder.finish()
 
@@ -332,7 +338,9 @@ class TokenLabelDataset:
         return self.tokens[start : start + self.body_lengths_N[index]]
 
     def classification_prompt(self, index: int) -> np.ndarray:
-        """The row up to and including its last <CLS>; one is appended where there is none.
+        """The question for a row's label: its body and <CLS>, whatever tail it has.
+
+        The row is labelled or was read with `for_label`, so that the body left room for a tail.
 
         Raises:
             UserError: the vocabulary has no <CLS>.
@@ -340,13 +348,8 @@ class TokenLabelDataset:
         cls_id = self.vocabulary.cls_id
         if cls_id is None:
             raise UserError("the vocabulary has no <CLS>: rows cannot be classified")
-        ids = self.row(index)
-        places = np.flatnonzero(ids == cls_id)
-        if len(places):
-            return ids[: places[-1] + 1]
         body = self.body(index)
-        longer = np.append(body, np.array([cls_id], body.dtype))
-        return np.array(cut_row(longer.tolist(), self.max_length, self.vocabulary.first_ids))
+        return np.append(body, np.array([cls_id], body.dtype))
 
     @cached_property
     def scored_counts(self) -> np.ndarray:
@@ -408,11 +411,8 @@ class TokenLabelDataset:
         )
 
     def without_tails(self) -> TokenLabelDataset:
-        """The rows as a model with a head for labels reads them: bodies, their classes kept.
-
-        Of a row that has no body its first token stays.
-        """
-        return replace(self, lengths_N=np.maximum(self.body_lengths_N, 1))
+        """The rows as a model with a head for labels reads them: bodies, their classes kept."""
+        return replace(self, lengths_N=self.body_lengths_N)
 
     def sample(self, most_rows: int, most_tokens: int, seed: int) -> TokenLabelDataset:
         """At most so many rows with about so many tokens in all, drawn at random; in file order."""
@@ -569,7 +569,7 @@ def _is_sound(arrays: dict[str, np.ndarray], facts: Any, vocabulary: Vocabulary)
             and bool((starts_N + lengths_N <= len(tokens)).all())
             and _within(arrays["classes_N"], -1, len(vocabulary.labels))
             and _within(lengths_N - arrays["body_lengths_N"], 0, len(tokens) + 1)
-            and _within(arrays["body_lengths_N"], 0, len(tokens) + 1)
+            and _within(arrays["body_lengths_N"], 1, len(tokens) + 1)
             and _within(arrays["groups_N"], -1, len(names))
             and _within(arrays["sources_N"], -1, len(starts_N))
         )
@@ -584,8 +584,14 @@ def _within(numbers: np.ndarray, least: int, end: int) -> bool:
 class RowsBuilder:
     """Collects parsed rows into the compact arrays of a dataset."""
 
-    def __init__(self, vocabulary: Vocabulary, max_length: int):
-        self.vocabulary, self.max_length = vocabulary, max_length
+    def __init__(self, vocabulary: Vocabulary, max_length: int, for_label: bool = False):
+        """
+        Args:
+            vocabulary: of the rows' ids.
+            max_length: rows are cut to this many tokens.
+            for_label: the rows are only to be classified.
+        """
+        self.vocabulary, self.max_length, self.for_label = vocabulary, max_length, for_label
         self.tokens = array("H" if len(vocabulary) <= 65_536 else "I")
         self.starts, self.lines = array("q"), array("q")
         self.lengths, self.classes = array("i"), array("i")
@@ -603,7 +609,13 @@ class RowsBuilder:
         source: str | None = None,
         variant: int = 0,
     ) -> None:
-        ids = cut_row(row.ids, self.max_length, self.vocabulary.first_ids)
+        """Add a row, cut to `max_length`.
+
+        A row that is to be classified leaves room for a whole label tail, so that its body is cut
+        alike whether or not its label is known.
+        """
+        room = TAIL_LENGTH - (len(row.ids) - row.body_length) if self.for_label else 0
+        ids = cut_row(row.ids, self.max_length - room, self.vocabulary.first_ids)
         removed = len(row.ids) - len(ids)
         self.starts.append(len(self.tokens))
         # By way of an array, which takes half as long as extending by a list.

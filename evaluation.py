@@ -57,8 +57,8 @@ class Scores:
             tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
         label_nll_N: negative log likelihood of the label token among all tokens, by a head of
             the label among the labels; NaN for an unlabelled row.
-        log_shares_NxL: log softmax over the label tokens alone at the last <CLS>; NaN where
-            the row has no label position. By a head, log softmax of its logits.
+        log_shares_NxL: log softmax over the label tokens alone at the <CLS> after the body; NaN
+            where the row has no label position. By a head, log softmax of its logits.
     """
 
     nll_sum_N: np.ndarray | None
@@ -150,7 +150,7 @@ def score_rows(
     each_batch: Callable[[], None] = lambda: None,
     description: str = "evaluating",
 ) -> Scores:
-    """Score every row in one forward pass: its tokens, and its label at the last <CLS>.
+    """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
     Of a model with a head for labels: the labels of all rows.
 
@@ -297,7 +297,7 @@ def label_log_shares(
     batch_size: int = 64,
     description: str = "classifying",
 ) -> np.ndarray:
-    """Logarithms of the label shares of rows that end at their last <CLS>.
+    """Logarithms of the label shares of rows that end in the question <CLS>.
 
     Args:
         model: a causal model in evaluation mode.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dataset import TokenLabelDataset
+    from evaluation import Scores
     from model_folder import TrainedModel
 
 NEXT_TOKENS_SHOWN = 5
@@ -377,9 +378,7 @@ def class_log_shares(
 def classify_dataset(
     trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
 ) -> np.ndarray:
-    """Logarithms of the label shares of a dataset's rows, each asked at its last <CLS>.
-
-    A head is asked at the end of the body.
+    """Logarithms of the label shares of rows read with `for_label`, each asked after its body.
 
     Raises:
         UserError: the vocabulary has no labels.
@@ -484,16 +483,7 @@ def evaluate_file(
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
         _refuse_unusable(dataset, path, "scored")
-    unlabelled = [index for index in range(len(dataset)) if dataset.classes_N[index] < 0]
-    if (
-        unlabelled
-        and scores.of_tokens
-        and trained.vocabulary.labels
-        and trained.vocabulary.cls_id is not None
-    ):
-        scores.log_shares_NxL[unlabelled] = classify_dataset(
-            trained, dataset.subset(unlabelled), batch_size
-        )
+    ask_unlabelled(trained, dataset, scores, batch_size)
     answers = []
     if scores.of_tokens:
         answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
@@ -506,7 +496,7 @@ def evaluate_file(
         "precision": trained.precision.name,
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
-        "unlabelled": len(unlabelled),
+        "unlabelled": int((dataset.classes_N < 0).sum()),
         "rows_cut": dataset.counts.cut,
         "tokens_left_out": dataset.counts.cut_tokens,
         "unknown_tokens": dataset.counts.unknown_tokens,
@@ -525,6 +515,41 @@ def evaluate_file(
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     write_json(folder / "metrics.json", figures)
     return figures
+
+
+def ask_unlabelled(
+    trained: TrainedModel, dataset: TokenLabelDataset, scores: Scores, batch_size: int
+) -> None:
+    """Put the label shares of rows without a label into `scores`, as `classify` would tell them.
+
+    Their tokens were scored to the full length; for the question the body leaves room for a tail,
+    so these rows are read anew. What cannot be asked, such as a row with a label token in its
+    body, has no shares.
+
+    Args:
+        trained: the model.
+        dataset: rows read with keep_records.
+        scores: theirs.
+        batch_size: rows in one forward pass.
+    """
+    import numpy as np
+
+    from dataset import TokenLabelDataset
+
+    unlabelled = np.flatnonzero(dataset.classes_N < 0)
+    scores.log_shares_NxL[unlabelled] = np.nan
+    if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
+        return
+    questions = TokenLabelDataset.from_records(
+        [dataset.records[index] for index in unlabelled],
+        trained.vocabulary,
+        max_length=trained.max_length,
+        on_bad_row="skip",
+        unknown_token=trained.settings.unknown_token,
+        for_label=True,
+    )
+    asked = unlabelled[questions.lines_N - 1]
+    scores.log_shares_NxL[asked] = classify_dataset(trained, questions, batch_size)
 
 
 def _refuse_unusable(dataset: TokenLabelDataset, path: str | Path, what: str) -> NoReturn:

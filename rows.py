@@ -73,7 +73,7 @@ def parse_row(
     A labelled row ends `<CLS> <CLS_k> <EOS>`. With a `label`, a missing tail is completed and
     the broken tails `<CLS> <CLS> <EOS>` and `<CLS> <EOS>` are repaired; without one, the tail
     is the label. A row with neither is unlabelled and taken as it is; where it is text or an
-    instruction with its answer, <EOS> ends it.
+    instruction with its answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.
 
     Args:
         record: a parsed JSON value.
@@ -115,13 +115,13 @@ def parse_row(
         if ids[body_length:] != tail:
             change = "repaired" if broken else "completed"
             ids[body_length:] = tail
-        if not body_length:
-            raise RowError("the row has nothing before its label tail")
     elif broken:
         if not for_label:
             tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
             raise RowError(f"the tail {tail} names no label and the row has no `label`")
         ids[body_length:] = [cls_id]
+    if not body_length and (label_class >= 0 or for_label):
+        raise RowError("the row has nothing before its label tail")
     # Without any <CLS> nothing asks for a label, so nothing can be given away.
     if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
         raise RowError(LABEL_BEFORE_TAIL)

@@ -377,7 +377,8 @@ def test_row_is_told_alike_whether_its_tail_stands_there_or_not(own_settings, wr
     told = classify_file(trained, path, tmp_path / "told")
     assert told[0]["probabilities"] == pytest.approx(shares)
     assert told[2]["probabilities"] == pytest.approx(shares)
-    assert told[1]["prediction"] is not None  # nothing to go by, and no crash
+    assert told[1]["prediction"] is None  # nothing to go by
+    assert "nothing before its label tail" in told[1]["reason"]
     figures = evaluate_file(trained, path, tmp_path / "evaluation")
     assert (figures["records"], figures["labelled_records"], figures["unlabelled"]) == (3, 1, 1)
     assert figures["unscored"] == 1  # an evaluation wants more than one token

@@ -13,8 +13,8 @@ from rows import VARIANT, RowError, parse_row
 from vocabulary import Vocabulary
 
 
-def dataset_of(vocabulary, *records, max_length=64):
-    return TokenLabelDataset.from_records(records, vocabulary, max_length=max_length)
+def dataset_of(vocabulary, *records, max_length=64, **options):
+    return TokenLabelDataset.from_records(records, vocabulary, max_length=max_length, **options)
 
 
 def read(path, vocabulary, max_length=64, **options):
@@ -228,21 +228,31 @@ def test_subset_holds_the_chosen_rows_in_the_order_asked_for(vocabulary, write_r
 
 
 @pytest.mark.parametrize(
-    ("record", "prompt"),
+    ("tokens", "body"),
     [
-        ({"tokens": "A B", "label": 1}, "A B <CLS>"),
-        ({"tokens": "A B <CLS>"}, "A B <CLS>"),
-        ({"tokens": "A B"}, "A B <CLS>"),
-        ({"tokens": "A B <EOS>"}, "A B <CLS>"),
-        ({"tokens": "A <CLS> B", "label": 1}, "A <CLS> B <CLS>"),
-        ({"tokens": "<IMG> A B C D A B </IMG>"}, "<IMG> C D A B </IMG> <CLS>"),
-        ({"tokens": "<IMG> A B C D A B </IMG>", "label": 1}, "<IMG> D A B </IMG> <CLS>"),
+        ("A B", "A B"),
+        ("A <CLS> B", "A <CLS> B"),
+        ("<CLS> A B", "<CLS> A B"),
+        ("<IMG> A B C D A B </IMG>", "<IMG> D A B </IMG>"),
+        ("A B C D A B", "B C D A B"),
+        ("A B <IMG> C D A B", "<IMG> C D A B"),  # of the 8 that fit without a tail the third
+        ("A <IMG> B C D A B", "B C D A B"),
     ],
 )
-def test_classification_prompt_ends_at_the_last_cls(vocabulary, record, prompt):
-    max_length = 8 if "label" in record else 7
-    dataset = dataset_of(vocabulary, record, max_length=max_length)
-    assert vocabulary.decode(dataset.classification_prompt(0)) == prompt
+def test_a_row_is_asked_after_its_body_whatever_its_tail_says(vocabulary, tokens, body):
+    tails = ["", " <EOS>", " <CLS>", " <CLS> <EOS>", " <CLS> <CLS> <EOS>", " <CLS> <CLS_1> <EOS>"]
+    for tail in tails:
+        for label in (None, "1"):
+            record = {"tokens": tokens + tail, "label": label}
+            dataset = dataset_of(vocabulary, record, max_length=8, for_label=True)
+            assert vocabulary.decode(dataset.classification_prompt(0)) == f"{body} <CLS>"
+            heads = dataset.without_tails()
+            assert vocabulary.decode(heads.row(0)) == body
+
+
+def test_an_unlabelled_row_of_language_takes_its_full_length(vocabulary):
+    record = {"tokens": "A B C D A B C D A"}
+    assert texts_of(dataset_of(vocabulary, record, max_length=8)) == ["B C D A B C D A"]
 
 
 def test_classifying_needs_cls_in_the_vocabulary():

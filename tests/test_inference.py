@@ -8,20 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from console import SettingsError, UserError
+from evaluation import score_rows
 from evaluation_report import describe_figures
 from image_tokens import Codebook
 from inference import (
+    ask_unlabelled,
     classify,
+    classify_dataset,
     classify_file,
     evaluate_file,
     generate,
     load_trained_model,
     main,
     next_tokens,
+    read_rows,
 )
+from model import Precision, build_model
+from model_folder import TrainedModel
 from settings import TrainSettings
 from train_gpt import train
 
@@ -264,10 +272,85 @@ def test_a_file_without_one_row_to_classify_is_refused(trained, tmp_path):
 def test_a_prompt_too_long_to_be_read_whole_is_classified_and_told(trained, capsys):
     argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "classify"]
     assert main([*argv, "--prompt", "<IMG> " + "<Z_000> " * 40]) == 0
-    left_out = 41 - trained.max_length
+    left_out = 41 + 3 - trained.max_length  # a label tail of three has its place
     assert f"{left_out} tokens left out of the body" in capsys.readouterr().err
     assert main([*argv, "--prompt", body_of(0)]) == 0
     assert "left out" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory, vocabulary):
+    """Models whose weights were drawn and not trained, wide enough apart to show any difference."""
+    made = {}
+    for classifier in ("tokens", "head"):
+        settings = TrainSettings(
+            n_layer=1, n_head=2, n_embd=16, n_positions=12, max_length=12, classifier=classifier
+        )
+        model = build_model(settings, vocabulary).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(10)
+        device, precision = torch.device("cpu"), Precision("fp32", "")
+        folder = tmp_path_factory.mktemp(classifier)
+        made[classifier] = TrainedModel(
+            model, vocabulary, settings, device, precision, None, folder, {}
+        )
+    return made
+
+
+TAILS_OF_A_LABELLED_ROW = ("", "<EOS>", "<CLS>", "<CLS> <EOS>", "<CLS> <CLS> <EOS>")
+BODIES = st.lists(st.sampled_from(["A", "B", "C", "<CLS>", "<IMG>", "<EOS>"]), max_size=20).map(
+    lambda tokens: " ".join([*tokens, "D"])
+)
+
+
+@given(bodies=st.lists(BODIES, min_size=1, max_size=8), batch_size=st.sampled_from([1, 7, 64]))
+@settings(max_examples=6)
+@pytest.mark.parametrize("classifier", ["tokens", "head"])
+def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
+    untrained, tmp_path_factory, classifier, bodies, batch_size
+):
+    trained = untrained[classifier]
+    labelled = [{"tokens": f"{body} {tail}", "label": label} for body in bodies
+                for tail in TAILS_OF_A_LABELLED_ROW for label in (0, "cat")]  # fmt: skip
+    labelled += [{"tokens": f"{body} <CLS> <CLS_1> <EOS>"} for body in bodies]
+    asked = [{"tokens": row["tokens"]} for row in labelled]
+    plain = [{"tokens": f"{body} {tail}"} for body in bodies for tail in ("", "<EOS>", "<CLS>")]
+    path = tmp_path_factory.getbasetemp() / "rows.jsonl"
+
+    def read(rows: list[dict], for_label: bool):
+        order = np.random.default_rng(len(rows)).permutation(len(rows))
+        path.write_text("".join(json.dumps(rows[place]) + "\n" for place in order))
+        dataset = read_rows(trained, path, for_label)
+        assert not dataset.bad_rows
+        return dataset
+
+    def check(dataset, log_shares_NxL):
+        for record, log_shares_L in zip(dataset.records, log_shares_NxL, strict=True):
+            body = record["tokens"][: record["tokens"].rindex("D") + 1]
+            expected = [alone[body][name] for name in trained.vocabulary.labels]
+            assert np.exp(log_shares_L) == pytest.approx(expected, abs=1e-5)
+
+    alone = {body: classify(trained, body)[1] for body in bodies}
+    for rows in (labelled, asked, plain):
+        dataset = read(rows, for_label=True)
+        check(dataset, classify_dataset(trained, dataset, batch_size))
+    for rows in (labelled, [row for row in plain if " " in row["tokens"].strip()]):
+        if rows:
+            dataset = read(rows, for_label=False)
+            scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
+            ask_unlabelled(trained, dataset, scores, batch_size)
+            check(dataset, scores.log_shares_NxL)
+
+
+def test_a_row_that_names_a_label_in_its_body_is_scored_and_not_asked(untrained, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"tokens": "A <CLS_1> B"}, {"tokens": "A B"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate_file(untrained["tokens"], path, tmp_path / "out")
+    told = lines_of(tmp_path / "out" / "predictions.jsonl")
+    assert told[0]["prediction"] is None and told[0]["token_count"] == 2
+    assert told[1]["prediction"] is not None
 
 
 def test_file_and_prompt_agree(trained, world, tmp_path):
