@@ -52,6 +52,7 @@ from prepared_folder import (
     VOCABULARY,
     check_output,
     check_split,
+    holding_output,
     label_notes,
     move_shared,
     moved_notes,
@@ -105,6 +106,7 @@ _FITTED_VARIANTS = 7
 # ------------------------------------------------------------------------------- digits, images
 
 
+@holding_output
 def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
     """Prepare the 1,797 handwritten digits that come with scikit-learn (8x8, values 0..16).
 
@@ -126,6 +128,7 @@ def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
     return _prepare("digits", settings, LabelledImages(images_NxHxWxC, labels))
 
 
+@holding_output
 def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
     """Prepare images of one's own: IDX, .npz, or a folder with one subfolder per class.
 
@@ -443,6 +446,7 @@ def _some_of_each(labels: Sequence[str | None], rows: np.ndarray) -> list[int]:
 # ------------------------------------------------------------------------------- tokens
 
 
+@holding_output
 def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     """Make a vocabulary for rows of tokens, put their label tails in order, and split them.
 

@@ -29,6 +29,7 @@ from prepared_folder import (
     VALIDATION,
     VOCABULARY,
     check_output,
+    holding_output,
     label_notes,
     publishing,
     row_json,
@@ -55,6 +56,7 @@ _MOST_BAD_SHOWN = 20
 _FEW_DOCUMENTS = 20
 
 
+@holding_output
 def prepare_text(settings: TextSettings) -> dict[str, Any]:
     """Prepare texts: with labels a row each, without labels rows cut from long texts.
 
@@ -131,6 +133,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     return _publish("text", settings, rows, vocabulary, notes)
 
 
+@holding_output
 def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     """Prepare records of instruction, input and output.
 

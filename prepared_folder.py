@@ -1,8 +1,10 @@
 """The folder that `prepare_data.py` writes, and what all its commands share.
 
-    check_output("data/my", inputs)
-    with publishing("data/my") as folder:
-        write_lines(folder / TRAIN, lines, count)
+    @holding_output
+    def prepare(settings):
+        check_output(settings.output_dir, inputs)
+        with publishing(settings.output_dir) as folder:
+            write_lines(folder / TRAIN, lines, count)
 
 Either all files of a preparation are there or those of the one before.
 """
@@ -12,14 +14,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import SettingsError, UserError, plural, progress_bar
 from input_files import parse_json, read_text, shown
-from run_folder import atomic_write, sync
+from run_folder import LOCK, atomic_write, hold_folder, sync
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
 
@@ -98,16 +101,41 @@ def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list
 # ------------------------------------------------------------------------------- files
 
 
+def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """Make a preparation hold its output folder from beginning to end.
+
+    A folder that was made for it leaves where the preparation fails.
+
+    Raises:
+        UserError: another process holds it, or it is no folder.
+    """
+
+    @wraps(prepare)
+    def holding(settings: Any) -> dict[str, Any]:
+        folder = Path(settings.output_dir)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: give a folder as --output_dir")
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        with hold_folder(folder, "command"):
+            try:
+                return prepare(settings)
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
+                for path in new:
+                    with suppress(OSError):  # not empty: the files are there
+                        path.rmdir()
+
+    return holding
+
+
 def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
     """Refuse an output folder that holds data which this program did not make.
 
     Raises:
-        UserError: such a folder, or no folder at all.
+        UserError: such a folder.
         SettingsError: an input is one of the files to be written.
     """
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give a folder as --output_dir")
     own = [name for name in FILES if (folder / name).exists()]
     if own and not (folder / SUMMARY).exists():
         raise UserError(
@@ -134,12 +162,11 @@ def has_variants(rows: Path) -> bool:
 def publishing(output_dir: str) -> Iterator[Path]:
     """Yield an empty folder; on success its files replace those of an earlier preparation.
 
-    Until then nothing changes, and rows never stand beside the vocabulary of other rows: the
-    old training rows leave first and the new ones come last.
+    The folder is held (`holding_output`). Until then nothing changes, and rows never stand beside
+    the vocabulary of other rows: the old training rows leave first and the new ones come last.
     """
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".prepare.*.tmp"):  # of a process that was killed
+    for left in folder.glob(".prepare.[0-9]*.tmp"):  # of a process that was killed
         shutil.rmtree(left)
     stage = folder / f".prepare.{os.getpid()}.tmp"
     stage.mkdir()

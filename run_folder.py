@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 EVENT_FILES = "events.out.tfevents.*"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -79,18 +80,39 @@ class RunFolder:
         Raises:
             UserError: another process trains in this folder.
         """
-        import fcntl
+        with hold_folder(self.root, "training run"):
+            yield
 
-        make_folder(self.root)
-        with _open_own(self.root / ".lock") as handle:
+
+@contextmanager
+def hold_folder(folder: Path, work: str) -> Iterator[None]:
+    """Hold a folder, which is made, for this process alone; the kernel frees it when that dies.
+
+    Whoever holds it may delete its file `LOCK`.
+
+    Args:
+        folder: the folder.
+        work: what is done in it, for the message.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    import fcntl
+
+    make_folder(folder)
+    while True:
+        with _open_own(folder / LOCK) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"{self.root}: another training run uses this folder; wait for it or give "
-                    f"another --output_dir"
+                    f"{folder}: another {work} uses this folder; wait for it or give another "
+                    f"--output_dir"
                 ) from None
-            yield
+            if os.path.exists(folder / LOCK) and os.path.samefile(handle.fileno(), folder / LOCK):
+                yield
+                return
+            # Deleted after it was opened here: the lock is on a file that nobody else will meet.
 
 
 # ------------------------------------------------------------------------------- writing

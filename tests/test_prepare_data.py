@@ -418,6 +418,65 @@ def test_a_failure_changes_nothing(tmp_path, npz, monkeypatch):
     assert contents(folder) == before
 
 
+def test_a_second_preparation_into_one_folder_is_refused_and_disturbs_nothing(tmp_path, write_rows):
+    folder = tmp_path / "out"
+    path = write_rows(*({"tokens": f"a b{n}"} for n in range(10)))
+    argv = ["tokens", "--input", str(path), "--output_dir", str(folder)]
+    holder = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys\n"
+            "from prepared_folder import holding_output, publishing\n"
+            "from settings import TokensSettings\n"
+            "@holding_output\n"
+            "def prepare(settings):\n"
+            "    with publishing(settings.output_dir) as stage:\n"
+            "        print(stage, flush=True)\n"
+            "        sys.stdin.read()\n"
+            "        raise SystemExit\n"
+            "prepare(TokensSettings(output_dir=sys.argv[1]))\n",
+            str(folder),
+        ],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        stage = Path(holder.stdout.readline().strip())
+        assert mistake(*argv) == (
+            f"{folder}: another command uses this folder; wait for it or give another --output_dir"
+        )
+        assert stage.is_dir()
+        holder.stdin.close()
+    assert not folder.exists()
+    assert main(argv) == 0
+    assert contents(folder).keys() == {"train.jsonl", "test.jsonl", "vocab.json", "prepared.json"}
+
+
+def test_of_many_preparations_at_once_one_holds_the_folder(tmp_path):
+    """Each takes the folder and leaves it, folder and lock file deleted, again and again."""
+    program = (
+        "import os, sys\n"
+        "from console import UserError\n"
+        "from prepared_folder import holding_output\n"
+        "from settings import TokensSettings\n"
+        "@holding_output\n"
+        "def prepare(settings):\n"
+        "    os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))\n"
+        "    os.unlink(sys.argv[2])\n"
+        "held = 0\n"
+        "while held < 100:\n"
+        "    try:\n"
+        "        prepare(TokensSettings(output_dir=sys.argv[1]))\n"
+        "        held += 1\n"
+        "    except (UserError, FileNotFoundError):\n"
+        "        pass\n"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path / "out"), str(tmp_path / "witness")]
+    runs = [subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] in ([], [Path("out")])
+
+
 def test_settings_from_python_work_like_flags(tmp_path, npz):
     folder = images(tmp_path / "flags", "--input", npz())
     settings = ImagesSettings(
