@@ -704,8 +704,9 @@ def split_rows(
     classes_G = classes_N[order[starts_G]]
 
     chosen = np.zeros(len(classes_N), dtype=bool)
-    for name in np.unique(classes_G):
-        members = np.flatnonzero(classes_G == name)
+    by_class = np.argsort(classes_G, kind="stable")
+    borders = np.flatnonzero(np.diff(classes_G[by_class], prepend=-2))
+    for members in np.split(by_class, borders)[1:]:
         starts, sizes = starts_G[members].tolist(), sizes_G[members].tolist()
         rows, smallest = sum(sizes), min(sizes)
         # A class that is one group can only be learned, not held out.

@@ -397,6 +397,23 @@ def test_rows_whose_labels_share_a_token_are_told(write_rows):
     )
 
 
+@given(
+    st.lists(st.tuples(st.integers(-1, 5), st.integers(-1, 3)), max_size=30),
+    st.floats(0.1, 0.9),
+)
+def test_every_class_of_two_groups_is_held_out_and_kept(rows, fraction):
+    groups_N, classes_N = np.array(rows, np.int64).reshape(-1, 2).T
+    classes_N = np.where(groups_N >= 0, groups_N % 3, classes_N)  # a group is of one class
+    kept, held_out = split_rows([groups_N], classes_N, fraction, seed=1)
+    assert sorted([*kept, *held_out]) == list(range(len(rows)))
+    for name in set(classes_N.tolist()):
+        members = np.flatnonzero(classes_N == name)
+        alone = int((groups_N[members] < 0).sum())
+        groups = len({g for g in groups_N[members].tolist() if g >= 0}) + alone
+        on_sides = [np.isin(members, side).any() for side in (kept, held_out)]
+        assert on_sides == ([True, True] if groups > 1 else [True, False])
+
+
 def test_a_variant_of_the_user_s_own_drops_no_row_and_is_told(vocabulary, write_rows):
     rows = [
         {"tokens": f"{'A' * (number % 9 + 1)} B", "meta": {"source": number % 7, "variant": number}}
