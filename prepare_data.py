@@ -57,7 +57,7 @@ from prepared_folder import (
     move_shared,
     moved_notes,
     publishing,
-    row_json,
+    row_line,
     write_lines,
     write_text,
 )
@@ -368,10 +368,10 @@ def _image_row(
             meta |= {"source": number, VARIANT: variant}
         tokens = codebook.row_text(codes_P)
         if part.labels is None:
-            return row_json({"tokens": f"{tokens} {EOS}", "meta": meta})
+            return row_line({"tokens": f"{tokens} {EOS}", "meta": meta})
         label = part.labels[index]
         tokens = f"{tokens} {CLS} {label_token(label)} {EOS}"
-        return row_json({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
+        return row_line({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
 
     return row
 
@@ -677,7 +677,7 @@ def _write_token_rows(
                     raise UserError(f"{path}:{line}: the file changed while it was read; run again")
                 text = rows.vocabulary.decode(rows.row(index).tolist())
                 record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
-                (test_file if is_test_N[index] else train_file).write(row_json(record) + "\n")
+                (test_file if is_test_N[index] else train_file).write(row_line(record))
                 index += 1
 
 

@@ -32,7 +32,7 @@ from prepared_folder import (
     holding_output,
     label_notes,
     publishing,
-    row_json,
+    row_line,
     write_lines,
     write_text,
 )
@@ -45,7 +45,7 @@ from vocabulary import CLS, EOS, PAD, UNK, LabelNames, Vocabulary, label_token, 
 if TYPE_CHECKING:
     import numpy as np
 
-    from text_files import BadRecordError, Item, Text
+    from text_files import Item, Text
 
 SIDES = (TRAIN, VALIDATION, TEST)
 _SPECIAL = (PAD, UNK, CLS, EOS)
@@ -104,8 +104,10 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     if settings.tokenizer == "chars" and marked:
         pictures = " ".join(WHITESPACE_MARKS.values())
         notes.append(f"{plural(marked, 'text')} with {pictures} in it: read as whitespace")
-    tokenizer = _tokenizer(settings, pretrained, learned_from, labels)
-    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    vocabulary = _vocabulary(settings, pretrained, learned_from, labels)
+    of_others = len(vocabulary.labels) - len(labels)
+    if of_others:
+        notes.append(f"{plural(of_others, 'label')} of the tokenizer's own, which no row has, stay")
 
     if label is None:
         rows = {
@@ -161,7 +163,7 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
 
     sides = _split_records(items, own_test, settings, notes)
     learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _learned(item))]
-    tokenizer = _tokenizer(settings, pretrained, learned_from, [])
+    vocabulary = _vocabulary(settings, pretrained, learned_from, [])
     rows = {
         name: [
             {
@@ -172,7 +174,6 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
         ]
         for name, side in sides.items()
     }
-    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
     return _publish("instructions", settings, rows, vocabulary, notes)
 
 
@@ -193,20 +194,25 @@ def _good_of(found: Iterable[Any], on_bad_row: str, notes: list[str]) -> list[An
     from text_files import BadRecordError
 
     good: list[Any] = []
-    bad: list[BadRecordError] = []
+    first_bad: list[str] = []
+    bad = 0
     for each in found:
-        (bad if isinstance(each, BadRecordError) else good).append(each)
+        if not isinstance(each, BadRecordError):
+            good.append(each)
+            continue
+        bad += 1
+        if len(first_bad) < _MOST_BAD_SHOWN:
+            first_bad.append(str(each))
     if bad and not good:
-        counted = f"not one of {plural(len(bad), 'record')} can be used, the first: "
-        raise UserError((counted if len(bad) > 1 else "") + str(bad[0]))
+        counted = f"not one of {plural(bad, 'record')} can be used, the first: "
+        raise UserError((counted if bad > 1 else "") + first_bad[0])
     if bad and on_bad_row == "error":
-        shown = [str(error) for error in bad[:_MOST_BAD_SHOWN]]
-        if len(bad) > len(shown):
-            shown.append(f"... and {plural(len(bad) - len(shown), 'more bad record')}")
+        if bad > len(first_bad):
+            first_bad.append(f"... and {plural(bad - len(first_bad), 'more bad record')}")
         remedy = "correct them, or leave them out with --on_bad_row skip"
-        raise UserError("\n".join([*shown, remedy]))
+        raise UserError("\n".join([*first_bad, remedy]))
     if bad:
-        notes.append(f"{plural(len(bad), 'bad record')} skipped, the first: {bad[0]}")
+        notes.append(f"{plural(bad, 'bad record')} skipped, the first: {first_bad[0]}")
     return good
 
 
@@ -461,30 +467,45 @@ def _pretrained(name: str) -> TextTokenizer | None:
         raise UserError(f"{error}{f'; did you mean {near[0]}?' if near else ''}") from None
 
 
-def _tokenizer(
+def _vocabulary(
     settings: TextSettings | InstructionsSettings,
     pretrained: TextTokenizer | None,
     texts: Sequence[str],
     labels: Sequence[str],
-) -> TextTokenizer:
-    """The pretrained tokenizer with the labels, or one learned from the training texts."""
+) -> Vocabulary:
+    """That of the pretrained tokenizer with the labels, or of one learned from training texts.
+
+    Raises:
+        UserError: --vocab_size is too small, or the pretrained tokens can be none of a vocabulary.
+    """
     label_tokens = [label_token(label) for label in labels]
     if pretrained is not None:
-        return pretrained.with_special(label_tokens)
-    if settings.tokenizer == "chars":
+        tokenizer = pretrained
+    elif settings.tokenizer == "chars":
         size = None
         if settings.vocab_size is not None:
-            size = max(len(_SPECIAL) + 1, settings.vocab_size - len(labels))
-        return TextTokenizer.learn_characters(texts, _SPECIAL, size).with_special(label_tokens)
-    size = (settings.vocab_size or _DEFAULT_BPE_SIZE) - len(labels)
-    least = SMALLEST_BPE + len(_SPECIAL)
-    if size < least:
+            size = settings.vocab_size - len(labels)
+            _check_size(settings.vocab_size, labels, 1, "character")
+        tokenizer = TextTokenizer.learn_characters(texts, _SPECIAL, size)
+    else:
+        size = settings.vocab_size or _DEFAULT_BPE_SIZE
+        _check_size(size, labels, SMALLEST_BPE, "byte")
+        tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, size - len(labels))
+    tokenizer = tokenizer.with_special(label_tokens)
+    try:
+        return Vocabulary(tokenizer.tokens, tokenizer)
+    except ValueError as error:
+        raise UserError(f"the tokenizer {settings.tokenizer}: {error}") from None
+
+
+def _check_size(size: int, labels: Sequence[str], least: int, unit: str) -> None:
+    """Refuse a --vocab_size without room for the labels and the `least` units of a text."""
+    needed = least + len(_SPECIAL) + len(labels)
+    if size < needed:
         raise UserError(
-            f"--vocab_size {settings.vocab_size} is too small: {SMALLEST_BPE} bytes, "
-            f"{len(_SPECIAL)} special tokens and {plural(len(labels), 'label')} need "
-            f"{least + len(labels)}"
+            f"--vocab_size {size} is too small: {plural(least, unit)}, {len(_SPECIAL)} special "
+            f"tokens and {plural(len(labels), 'label')} need {needed:,}"
         )
-    return TextTokenizer.learn_bpe(texts, _SPECIAL, size).with_special(label_tokens)
 
 
 def _document_rows(
@@ -550,7 +571,7 @@ def _publish(
     with publishing(settings.output_dir) as folder:
         for name in SIDES:
             if rows.get(name):
-                lines = (row_json(row) for row in rows[name])
+                lines = (row_line(row) for row in rows[name])
                 write_lines(folder / name, lines, len(rows[name]))
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_text(folder / TOKENIZER, vocabulary.tokenizer.to_json())

@@ -11,7 +11,6 @@ Either all files of a preparation are there or those of the one before.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import SettingsError, UserError, plural, progress_bar
-from input_files import parse_json, read_text, shown
-from run_folder import LOCK, atomic_write, hold_folder, sync
+from input_files import parse_json, read_text, shown, size_text
+from rows import MOST_LINE_BYTES
+from run_folder import LOCK, atomic_write, hold_folder, json_line, sync
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
 
@@ -186,7 +186,7 @@ def publishing(output_dir: str) -> Iterator[Path]:
 def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
     with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
         for line in lines:
-            handle.write(line + "\n")
+            handle.write(line)
             bar.update()
 
 
@@ -195,11 +195,16 @@ def write_text(path: Path, text: str) -> None:
         handle.write(text)
 
 
-def row_json(record: Any) -> str:
-    """One line of JSON; readable where the text is valid Unicode, escaped where it is not."""
-    text = json.dumps(record, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(record)
-    return text
+def row_line(row: Any) -> str:
+    """A row as a line of its file.
+
+    Raises:
+        UserError: the line would be longer than is ever read.
+    """
+    line = json_line(row)
+    if 4 * len(line) > MOST_LINE_BYTES < len(line.encode()):
+        raise UserError(
+            f"a row would be longer than {size_text(MOST_LINE_BYTES)}, the most for a line of rows "
+            f"(it begins {shown(line)}): make it shorter"
+        )
+    return line

@@ -172,16 +172,16 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
-def json_line(value: Any) -> str:
-    """`value` as one line of JSONL, readable where Unicode allows.
+def json_line(value: Any, indent: int | None = None) -> str:
+    """`value` as one line of JSONL, or as indented lines, readable where Unicode allows.
 
     A lone surrogate, which JSON can escape but UTF-8 cannot hold, stays an escape.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, indent=indent)
     return text + "\n"
 
 
@@ -193,8 +193,7 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are a ValueError."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text + "\n")
+    write_atomically(path, json_line(value, indent=2))
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from typing import Any
 
 from console import UserError
 from datasets_reader import is_library_data, open_records
-from input_files import parse_json, read_bytes, shown
-from rows import read_json_lines
+from input_files import parse_json, read_bytes, shown, size_text
+from rows import MOST_LINE_BYTES, read_json_lines
+from run_folder import json_line
 from vocabulary import label_text
 
 # Of a file that is held in memory as a whole: all but JSONL.
@@ -115,7 +116,10 @@ def read_texts(
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
             label = None if label_column is None else _label(item, label_column)
-            yield Text(_text(item, text_column), label, item.place, item.source)
+            text = _text(item, text_column)
+            if label is not None:  # others are cut into rows
+                _check_length(item.place, text)
+            yield Text(text, label, item.place, item.source)
         except BadRecordError as error:
             yield error
 
@@ -135,8 +139,8 @@ def read_instructions(path: Path, name: str | None = None) -> Iterator[Item | Ba
         try:
             if item.problem is not None:
                 raise BadRecordError(f"{item.place}: {item.problem}")
-            for key in INSTRUCTION_KEYS:
-                _text(item, key, may_be_empty=key == "input")
+            texts = [_text(item, key, may_be_empty=key == "input") for key in INSTRUCTION_KEYS]
+            _check_length(item.place, *texts)
             yield item
         except BadRecordError as error:
             yield error
@@ -177,6 +181,16 @@ def _text(item: Item, column: str, may_be_empty: bool = False) -> str:
     if not value.strip() and not may_be_empty:
         raise BadRecordError(f"{item.place}: `{column}` is empty")
     return value
+
+
+def _check_length(place: str, *texts: str) -> None:
+    """Refuse a record that would make a row too long to be read again."""
+    most = MOST_LINE_BYTES // 2  # the rest is for its label, its source, the spaces of a variant
+    if (
+        6 * sum(map(len, texts)) > most
+        and sum(len(json_line(text).encode()) for text in texts) > most
+    ):
+        raise BadRecordError(f"{place}: longer than {size_text(most)}, the most for a row of text")
 
 
 def _read(path: Path) -> str:

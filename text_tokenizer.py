@@ -31,6 +31,7 @@ MOST_BYTES = 2**26  # the largest public ones have 35 MB
 SMALLEST_BPE = 256  # bytes, each a token
 # Ids reach no further than this; the largest vocabularies in use have some 300,000 entries.
 _MOST_IDS = 4_000_000
+_MOST_LETTERS = 1000  # of a token learned here: a vocabulary takes no longer ones
 # A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
 # purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
 # What any tokenizer of transformers leaves in its folder, one of them at least.
@@ -142,6 +143,7 @@ class TextTokenizer:
                 special_tokens=list(special),
                 initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
                 show_progress=False,
+                max_token_length=_MOST_LETTERS,
             ),
         )
         return cls(backend).with_special(special)

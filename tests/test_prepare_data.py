@@ -20,6 +20,7 @@ from console import SettingsError, UserError
 from dataset import TokenLabelDataset
 from image_tokens import Codebook
 from prepare_data import main, prepare_digits, prepare_images, prepare_tokens
+from prepared_folder import row_line
 from rows import VARIANT
 from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
 from train_gpt import read_data
@@ -799,6 +800,17 @@ def test_more_labels_than_a_vocabulary_has_room_for_are_told_in_one_line(tmp_pat
     text = mistake("tokens", "--input", path, "--output_dir", tmp_path / "out")
     assert text.startswith(f"{path}: 10,001 labels, and there may be 10,000 of them")
     assert "\n" not in text
+
+
+def test_a_row_that_would_be_too_long_to_be_read_again_is_refused(monkeypatch):
+    monkeypatch.setattr("prepared_folder.MOST_LINE_BYTES", 60)
+    assert (
+        row_line({"tokens": "猫 " * 10})
+        == json.dumps({"tokens": "猫 " * 10}, ensure_ascii=False) + "\n"
+    )
+    with pytest.raises(UserError, match="a row would be longer than 60 bytes") as caught:
+        row_line({"tokens": "猫 " * 13})
+    assert len(str(caught.value)) < 300
 
 
 def test_inputs_of_a_repeated_flag_add_up(tmp_path):

@@ -47,6 +47,8 @@ def reviews(tmp_path) -> TextSettings:
         {"text": f"room {number} was {'fine' if number % 2 else 'bad'}", "label": number % 2}
         for number in [*range(50), *range(10)]
     ]
+    for number, record in enumerate(records):
+        record["room"] = number % 4
     path = write_jsonl(tmp_path / "reviews.jsonl", records)
     return TextSettings(
         input=(path,), label_column="label", tokenizer="chars", output_dir=str(tmp_path / "out")
@@ -345,6 +347,45 @@ def test_a_folder_that_was_prepared_is_a_tokenizer_for_other_texts(reviews, tmp_
     assert rows_of(tmp_path / "other", "test.jsonl").counts.unknown_tokens == 0
 
 
+def test_labels_that_a_tokenizer_brings_along_are_told(reviews, tmp_path):
+    prepare_text(reviews)
+    records = [{"text": f"room {n}", "label": "new"} for n in range(30)]
+    other = replace(
+        reviews,
+        input=(write_jsonl(tmp_path / "new.jsonl", records),),
+        tokenizer=reviews.output_dir,
+        output_dir=str(tmp_path / "other"),
+    )
+    summary = prepare_text(other)
+    assert summary["labels"] == ["0", "1", "new"]
+    assert "2 labels of the tokenizer's own, which no row has, stay" in summary["notes"]
+
+
+def test_a_pretrained_token_that_no_vocabulary_takes_is_told(reviews, tmp_path):
+    tokenizer = TextTokenizer.learn_characters(["a"], ("<PAD>", "<UNK>"))
+    tokenizer.with_special(["x" * 1001])
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json())
+    with pytest.raises(UserError, match=rf"^the tokenizer {tmp_path}: token 'xxx.* 1,000 letters$"):
+        prepare_text(replace(reviews, tokenizer=str(tmp_path)))
+
+
+def test_a_long_run_of_one_letter_learns_no_token_too_long_for_a_vocabulary(reviews, tmp_path):
+    records = [{"text": f"{'x' * 1300} {n}", "label": n % 2} for n in range(30)]
+    settings = replace(reviews, input=(write_jsonl(tmp_path / "x.jsonl", records),))
+    prepare_text(replace(settings, tokenizer="bpe"))
+    tokens = Vocabulary.load(Path(reviews.output_dir) / "vocab.json").tokens
+    assert 500 < max(map(len, tokens)) <= 1000
+
+
+def test_a_file_name_that_is_no_unicode_is_written_and_read_again(reviews, tmp_path):
+    path = tmp_path / "\udcff.jsonl"
+    path.write_bytes(Path(reviews.input[0]).read_bytes())
+    prepare_text(replace(reviews, input=(str(path),)))
+    folder = Path(reviews.output_dir)
+    assert json.loads((folder / "prepared.json").read_text())["settings"]["input"] == [str(path)]
+    assert len(rows_of(folder, "train.jsonl")) == len(lines_of(folder / "train.jsonl"))
+
+
 @pytest.mark.parametrize("has_model", [True, False])
 def test_the_next_command_goes_on_from_the_model_whose_tokens_were_taken(
     reviews, tmp_path, capsys, has_model
@@ -561,7 +602,11 @@ def test_the_tokenizer_is_looked_for_before_any_file_is_read(reviews, tmp_path):
     [
         (("--vocab_size", "10000000000"), "out of range"),
         (("--vocab_size", "100"), "--vocab_size 100 is too small: 256 bytes"),
-        (("--text_column", "txt"), "no column 'txt'; there is text, label"),
+        (
+            ("--vocab_size", "8", "--tokenizer", "chars", "--label_column", "room"),
+            "--vocab_size 8 is too small: 1 character, 4 special tokens and 4 labels need 9",
+        ),
+        (("--text_column", "txt"), "no column 'txt'; there is text, label, room"),
         (("--stride", "300"), "--stride must be below --max_length"),
         (("--label_column", "text"), "60 records, the first: 'room 0 was bad'; is it the right"),
         (("--augment", "3"), "--augment needs --label_column; running text has --stride"),

@@ -322,6 +322,16 @@ def test_a_record_that_cannot_be_used_is_named_with_its_line(tmp_path, record, w
     assert words in problem
 
 
+def test_a_text_too_long_for_a_line_of_rows_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "長" * 3_000_000 + ",b\na,b\n", encoding="utf-8")
+    (problem,) = problems_of(path)
+    assert problem == f"{path}:2: longer than 8 MiB, the most for a row of text"
+    path = write(tmp_path / "a.json", [{"instruction": "a" * 5_000_000, "output": "\0" * 600_000}])
+    (problem,) = read_instructions(path)
+    assert str(problem) == f"{path}: record 1: longer than 8 MiB, the most for a row of text"
+
+
 def test_a_line_of_other_columns_is_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\na,b\na,b,c\nd\n")
