@@ -2,6 +2,7 @@
 
 Training writes it to `data_report.json` with a picture, `data_report.png`, before the first step;
 `python train_gpt.py --check_data` makes it alone. Leaks: `leaks.py`; baselines: `baselines.py`.
+Leaks and baselines are those of the rows, in whatever order the files have them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from baselines import STEPS, measure_baselines
-from console import format_table, plural, progress_bar
+from console import UserError, format_table, plural, progress_bar
 from dataset import TokenLabelDataset, bad_rows_remedy, number_keys, split_rows
-from leaks import find_leaks
+from leaks import find_leaks, short_name
 from settings import TrainSettings
 
-MOST_ERRORS_LISTED = 100
+MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
 _LENGTH_BINS = 40
-_EXAMPLES = 5
+_EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
+_TOKENS_AT_ONCE = 4_000_000
 _COUNTS = (
     "cut",
     "cut_tokens",
@@ -58,8 +60,24 @@ def report_data(
         codebook: codebook.npz of image rows, None for others.
 
     Raises:
-        UserError: the codebook is broken.
+        UserError: the codebook is broken, or there is too little memory.
     """
+    try:
+        return _report(train, validation, settings, codebook)
+    except MemoryError:
+        raise UserError(
+            f"out of memory: the data report of {plural(len(train) + len(validation), 'row')} "
+            f"needs more than there is; end other programs, give fewer rows or a lower --max_length"
+        ) from None
+
+
+def _report(
+    train: TokenLabelDataset,
+    validation: TokenLabelDataset,
+    settings: TrainSettings,
+    codebook: Path | None,
+) -> dict[str, Any]:
+    """`report_data`."""
     variants = int(train.augmented_N.sum())
     # Baselines, duplicates and leaks are those of the rows that were given, not of variants.
     train = train.subset(np.flatnonzero(~train.augmented_N))
@@ -99,12 +117,19 @@ def report_data(
             },
             "conflicting_labels": len(conflicts),
             "conflicting_labels_shown": [
-                [{"row": where.of(row), "label": vocabulary.labels[classes_N[row]]} for row in rows]
+                [
+                    {"row": where.of(row), "label": vocabulary.labels[classes_N[row]]}
+                    for row in rows[:_EXAMPLES_OF_BODY]
+                ]
                 for rows in conflicts[:_EXAMPLES]
             ],
             "errors": _errors(files),
         }
         bar.update()
+        train, validation = (
+            rows.subset(_order_by_content(rows, side))
+            for rows, side in zip((train, validation), keys, strict=True)
+        )
         leaks, search = find_leaks(train, validation, names, settings.group_by)
         bar.update()
         figures, notes = measure_baselines(train, validation, codebook, bar.update)
@@ -135,11 +160,11 @@ def describe_report(report: dict[str, Any]) -> str:
     if used:
         smallest, largest = min(used, key=used.get), max(used, key=used.get)
         line = (
-            f"labels: {len(used)}, from {plural(used[smallest], 'training row')} ({smallest}) to "
+            f"labels: {len(used):,}, from {plural(used[smallest], 'training row')} "
+            f"({short_name(smallest)}) to {used[largest]:,} ({short_name(largest)})"
         )
-        line += f"{used[largest]:,} ({largest})"
         if used[smallest] == used[largest]:
-            line = f"labels: {len(used)}, {plural(used[largest], 'training row')} each"
+            line = f"labels: {len(used):,}, {plural(used[largest], 'training row')} each"
         lines.append(line)
         if report["unlabelled"]:
             lines.append(f"{plural(report['unlabelled'], 'row')} without a label")
@@ -154,8 +179,8 @@ def describe_report(report: dict[str, Any]) -> str:
             )
         lines.append(line)
     if report["conflicting_labels"]:
-        first = report["conflicting_labels_shown"][0]
-        shown = ", ".join(f"{row['row']} has {row['label']}" for row in first)
+        first = report["conflicting_labels_shown"][0][:3]
+        shown = ", ".join(f"{row['row']} has {short_name(row['label'])}" for row in first)
         lines.append(
             f"warning: {plural(report['conflicting_labels'], 'body', 'bodies')} with more than one "
             f"label, the first: {shown}"
@@ -183,12 +208,22 @@ def describe_baselines(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def describe_errors(report: dict[str, Any], most: int) -> str:
-    """The first bad rows, one line each, and what to do."""
+def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -> str:
+    """The first bad rows, one line each, where the others stand, and what to do.
+
+    Args:
+        most: how many to tell.
+        listed_in: the report's file; None where it was not written.
+    """
     errors = report["errors"]
     lines = [f"{bad['file']}:{bad['line']}: {bad['reason']}" for bad in errors["shown"][:most]]
     if errors["count"] > len(lines):
-        lines.append(f"... and {plural(errors['count'] - len(lines), 'more bad row')}")
+        line = f"... and {plural(errors['count'] - len(lines), 'more bad row')}; "
+        which = f"the first {len(errors['shown']):,}" if errors["left_out"] else "all"
+        if listed_in is None:
+            lines.append(f"{line}with an --output_dir without a run {which} are listed there")
+        else:
+            lines.append(f"{line}{which} are listed in {listed_in}")
     reasons = [bad["reason"] for bad in errors["shown"]]
     return "\n".join([*lines, bad_rows_remedy(reasons, report["rows"])])
 
@@ -259,8 +294,9 @@ def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
 def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
     """How often each vocabulary entry stands in the rows."""
     counts_V = np.zeros(len(rows.vocabulary), np.int64)
-    for start in range(0, len(rows), 10_000):
-        ids_N, _ = rows.gather(np.arange(start, min(start + 10_000, len(rows))))
+    step = max(1, _TOKENS_AT_ONCE // int(rows.lengths_N.max(initial=1)))
+    for start in range(0, len(rows), step):
+        ids_N, _ = rows.gather(np.arange(start, min(start + step, len(rows))))
         counts_V += np.bincount(ids_N, minlength=len(counts_V))
     return counts_V
 
@@ -294,13 +330,30 @@ def _across(
 def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
     """For each distinct body with more than one label the first row of each of its labels."""
     labelled = np.flatnonzero(classes_N >= 0)
-    pairs_2xP, first_P = np.unique(
-        np.stack([bodies_N[labelled], classes_N[labelled]]), axis=1, return_index=True
+    classes = int(classes_N.max(initial=0)) + 1
+    pairs_P, first_P = np.unique(
+        bodies_N[labelled] * classes + classes_N[labelled], return_index=True
     )
+    bodies, count = np.unique(pairs_P // classes, return_counts=True)
+    several_P = np.isin(pairs_P // classes, bodies[count > 1])
     rows_of: dict[int, list[int]] = {}
-    for body, row in zip(pairs_2xP[0].tolist(), labelled[first_P].tolist(), strict=True):
-        rows_of.setdefault(body, []).append(row)
-    return [sorted(rows) for rows in rows_of.values() if len(rows) > 1]
+    for pair, row in zip(
+        pairs_P[several_P].tolist(), labelled[first_P[several_P]].tolist(), strict=True
+    ):
+        rows_of.setdefault(pair // classes, []).append(row)
+    return [sorted(rows) for rows in rows_of.values()]
+
+
+def _order_by_content(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
+    """An order of the rows that is the same however their file is shuffled.
+
+    Samples, halves and ties then fall the same way too. Rows that are alike may trade places.
+
+    Args:
+        keys: fingerprint of each row's body.
+    """
+    key_Nx2 = np.frombuffer(b"".join(keys), np.uint64).reshape(len(keys), 2)
+    return np.lexsort((rows.lengths_N, rows.classes_N, key_Nx2[:, 1], key_Nx2[:, 0]))
 
 
 class _Lines:
@@ -321,6 +374,7 @@ def _errors(files: list[tuple[TokenLabelDataset, str]]) -> dict[str, Any]:
     bad = [(name, row) for rows, name in files for row in rows.bad_rows]
     return {
         "count": len(bad),
+        "left_out": max(0, len(bad) - MOST_ERRORS_LISTED),
         "shown": [
             {"file": name, "line": row.line, "reason": row.reason}
             for name, row in bad[:MOST_ERRORS_LISTED]

@@ -110,7 +110,7 @@ class ReadCounts:
 
 @dataclass
 class BadRow:
-    """A row that could not be read, kept for the evaluation's report."""
+    """A row that could not be read, kept for a report; `record` only where records are kept."""
 
     line: int
     reason: str
@@ -265,7 +265,7 @@ class TokenLabelDataset:
                         f"more than {MOST_BAD_ROWS:,} bad rows: is this a file of rows?"
                     ) from None
                 if on_bad_row == "keep" or bad_count <= MOST_ERRORS_SHOWN:
-                    kept = record if isinstance(record, dict) else {}
+                    kept = record if keep_records and isinstance(record, dict) else {}
                     bad_rows.append(BadRow(line, str(error), kept))
                 continue
             builder.add(row, line, group_value(record, group_by), *variant_of(record))

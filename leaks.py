@@ -340,7 +340,7 @@ def _tokens(bodies: _Bodies) -> tuple[list[dict[str, Any]], np.ndarray]:
                 explained_N[given[-1]] = True
             evidence = signs.evidence(mine[0])
             noun = "token" if len(parts(signs.sign_P[mine[0]])) == 1 else "tokens"
-            who = f"rows {'with' if present else 'without'} the {noun} {_said(texts[0])}"
+            who = f"rows {'with' if present else 'without'} the {noun} {short_name(texts[0])}"
             if len(mine) > 1:
                 who += f" ({plural(len(mine) - 1, 'more token')} like it)"
             label = bodies.label(of_class)
@@ -348,8 +348,8 @@ def _tokens(bodies: _Bodies) -> tuple[list[dict[str, Any]], np.ndarray]:
                 {
                     "kind": kind,
                     "message": f"{evidence['share']:.1%} of the {evidence['rows']:,} {who} have "
-                    f"the label {_said(label)}, {evidence['of_label']:.0%} of its rows are among "
-                    f"them",
+                    f"the label {short_name(label)}, {evidence['of_label']:.0%} of its rows are "
+                    f"among them",
                     "label": label,
                     "tokens": texts[:MOST_FINDINGS],
                     "tokens_in_all": len(mine),
@@ -403,8 +403,8 @@ def _rows_with(wanted: np.ndarray, sign_M: np.ndarray, row_M: np.ndarray) -> dic
     return {sign: np.unique(rows) for sign, rows in zip(wanted.tolist(), parts, strict=True)}
 
 
-def _said(name: str) -> str:
-    """A token or a label for a message: short and printable whatever it holds."""
+def short_name(name: str) -> str:
+    """A token, a label or a group for a message: short and printable whatever it holds."""
     if len(name) > _NAME_LETTERS:
         name = f"{name[: _NAME_LETTERS // 2]}…{name[-_NAME_LETTERS // 2 + 1 :]}"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
@@ -733,8 +733,9 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
             found.append(
                 {
                     "kind": "position_gives_label",
-                    "message": f"where {said(place)} is {_said(what)}, {evidence['share']:.1%} of "
-                    f"{evidence['rows']:,} rows have the label {_said(label)}, "
+                    "message": f"where {said(place)} is {short_name(what)}, "
+                    f"{evidence['share']:.1%} of {evidence['rows']:,} rows have the label "
+                    f"{short_name(label)}, "
                     f"{evidence['of_label']:.0%} of its rows are among them; the rest of these "
                     f"rows tells {1 - rest:.1%}",
                     "label": label,
@@ -945,11 +946,12 @@ def _across(
     shared = [i for i, value in enumerate(held_out) if value is not None and value in train_lines]
     if shared:
         groups = list(dict.fromkeys(held_out[i] for i in shared))
+        first = short_name(groups[0])
         found.append(
             {
                 "kind": "group_across",
                 "message": f"{group_by} of {plural(len(shared), 'validation row')} is that of "
-                f"training rows ({plural(len(groups), 'value')}, the first: {_said(groups[0])})",
+                f"training rows ({plural(len(groups), 'value')}, the first: {first})",
                 "group_by": group_by,
                 "rows": len(shared),
                 "groups": groups[:MOST_FINDINGS],

@@ -350,7 +350,7 @@ class TrainSettings:
     check_data: bool = option(
         False,
         "Check the data, write data_report.json with a picture and leave without training; bad "
-        "rows are listed in it and the exit is then 1.",
+        "rows are listed in it, up to 10,000, and the exit is then 1.",
         group="This call",
         flag_only=True,
     )

@@ -232,13 +232,15 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
 
     train_rows, validation_rows = read_data(settings, tell, keep_bad_rows=True)
     report = report_and_say(settings, train_rows, validation_rows, tell)
+    listed_in = None
     if folder.holds_run():
         tell(f"data_report.json of the run in {folder.root} is left as it is")
     else:
         save_report(folder, report)
+        listed_in = folder.data_report
         tell(f"written: {folder.data_report}, {folder.data_picture}")
     if report["errors"]["count"]:
-        print_error(describe_errors(report, MOST_ERRORS_SHOWN))
+        print_error(describe_errors(report, MOST_ERRORS_SHOWN, listed_in))
         return TrainResult(EXIT_FAILED, folder, 0, {})
     return TrainResult(EXIT_OK, folder, 0, {})
 
@@ -298,9 +300,12 @@ def read_data(
         raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")
     if settings.val_data_path is not None:
         return rows, read(settings.val_data_path)
-    if rows.bad_rows and len(rows) < 2:  # too few good ones to split
-        return rows, rows.subset(slice(0, 0))
-    return rows.split(settings.validation_fraction, settings.seed)
+    try:
+        return rows.split(settings.validation_fraction, settings.seed)
+    except UserError:
+        if not rows.bad_rows:
+            raise
+        return rows, rows.subset(slice(0, 0))  # the bad rows are to be told nonetheless
 
 
 def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:

@@ -1,6 +1,7 @@
 """The data report on rows small enough to count by hand."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_report import describe_baselines, describe_errors, describe_report, report_data
+from console import UserError
+from data_report import (
+    _token_counts,
+    describe_baselines,
+    describe_errors,
+    describe_report,
+    report_data,
+)
 from dataset import TokenLabelDataset
 from plots import draw_data_report
 from settings import TrainSettings
@@ -103,7 +111,7 @@ def test_what_reading_changed_is_summed_over_two_files_and_counted_once_for_one(
     assert (report["rows"], report["completed"], report["cut"]) == (6, 4, 2)
 
 
-def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows):
+def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows, tmp_path, monkeypatch):
     good = {"tokens": "A B", "label": "1"}
     paths = [
         write_rows(good, {"tokens": "A x"}, name="a.jsonl"),
@@ -115,16 +123,21 @@ def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows):
     settings = TrainSettings(data_path=str(paths[0]), val_data_path=str(paths[1]))
     report = report_data(*sides, settings, None)
     assert report["errors"]["count"] == 121
-    assert len(report["errors"]["shown"]) == 100
+    assert (len(report["errors"]["shown"]), report["errors"]["left_out"]) == (121, 0)
     reason = "token 'x' is not in the vocabulary"
     assert report["errors"]["shown"][:2] == [
         {"file": str(paths[0]), "line": 2, "reason": reason},
         {"file": str(paths[1]), "line": 3, "reason": reason},
     ]
-    told = describe_errors(report, 2).splitlines()
+    told = describe_errors(report, 2, tmp_path / "report.json").splitlines()
     assert told[0] == f"{paths[0]}:2: {reason}"
-    assert told[2] == "... and 119 more bad rows"
+    assert told[2] == f"... and 119 more bad rows; all are listed in {tmp_path / 'report.json'}"
     assert "--on_bad_row skip" in told[3] and "--unknown_token unk" in told[3]
+    assert "with an --output_dir without a run all are" in describe_errors(report, 2, None)
+    monkeypatch.setattr("data_report.MOST_ERRORS_LISTED", 100)
+    report = report_data(*sides, settings, None)
+    assert (len(report["errors"]["shown"]), report["errors"]["left_out"]) == (100, 21)
+    assert "the first 100 are listed in" in describe_errors(report, 2, tmp_path / "report.json")
 
 
 # ------------------------------------------------------------------------------- duplicates
@@ -171,6 +184,19 @@ def test_bodies_with_more_than_one_label_are_conflicts(make):
     ]
     told = describe_report(report)
     assert "2 bodies with more than one label, the first: rows.jsonl:1 has 1" in told
+
+
+def test_body_of_very_many_labels_is_one_short_line():
+    labels = [str(number) for number in range(200)]
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", "A", "B", *[f"<CLS_{x}>" for x in labels], f"<CLS_{'y' * 900}>"]
+    )
+    records = [{"tokens": "A B", "label": x} for x in vocabulary.labels]
+    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
+    report = report_of(rows.subset(slice(None, None, -1)), rows.subset(slice(0, 1)))
+    assert report["conflicting_labels"] == 1
+    assert [len(rows) for rows in report["conflicting_labels_shown"]] == [10]
+    assert max(map(len, describe_report(report).splitlines())) < 250
 
 
 def test_data_of_a_clean_split_gives_no_warning(make):
@@ -240,7 +266,102 @@ def test_report_of_no_rows_at_all_can_be_made_told_and_drawn(make, tmp_path):
     assert (tmp_path / "none.png").exists()
 
 
-def test_rows_beyond_one_counting_round_are_counted(make, vocabulary):
+def shuffled(rows, seed):
+    return rows.subset(np.random.default_rng(seed).permutation(len(rows)))
+
+
+@pytest.mark.parametrize("one_length", [False, True])
+def test_figures_are_the_same_in_whatever_order_the_rows_stand(monkeypatch, one_length):
+    for module, most in (
+        ("baselines._MOST_ROWS", 150),
+        ("baselines._NEIGHBOUR_ROWS", 100),
+        ("baselines._ASKED_ROWS", 30),
+        ("leaks.MOST_ROWS", 380),
+    ):
+        monkeypatch.setattr(module, most)
+    vocabulary = Vocabulary(
+        ["<PAD>", "<CLS>", "<EOS>", *"ABCDEFX", *[f"<CLS_{number}>" for number in range(3)]]
+    )
+    random = np.random.default_rng(1)
+
+    def side(rows):
+        records = []
+        for number in range(rows):
+            label = number % 4  # every fourth has none
+            body = random.choice(list("ABCDEF")[label : label + 3], 6 + one_length * 2).tolist()
+            if not one_length:
+                body += ["A"] * random.integers(4)
+            if label == 1 and random.random() < 0.7:
+                body[2] = "X"
+            records.append({"tokens": body, "label": label if label < 3 else None})
+        return TokenLabelDataset.from_records(records, vocabulary, max_length=32)
+
+    def figures(train, validation):
+        report = report_of(train, validation)
+        del report["conflicting_labels_shown"]
+        for leak in report["leaks"]:
+            del leak["examples"]
+        return report
+
+    sides = side(500), side(160)
+    expected = figures(*sides)
+    assert expected["leaks"]
+    assert "of 375 rows" in expected["baselines_note"]["naive_bayes_accuracy"]
+    for seed in range(3):
+        assert figures(shuffled(sides[0], seed), shuffled(sides[1], seed + 9)) == expected
+
+
+@hypothesis_settings(max_examples=12)
+@given(data=st.data())
+def test_report_of_any_rows_can_be_made_and_told(vocabulary, data):
+    body = st.lists(
+        st.sampled_from(["A", "B", "C", "D", "<UNK>", "<IMG>", "</IMG>"]), min_size=1, max_size=5
+    )
+    label = st.sampled_from([None, "0", "1", "cat"])
+    records = st.lists(st.tuples(body, label), max_size=12)
+    sides = []
+    for _ in range(2):
+        drawn = [
+            {"tokens": tokens if label else [*tokens, "<EOS>"], "label": label}
+            for tokens, label in data.draw(records)
+        ]
+        rows = TokenLabelDataset.from_records(
+            drawn or [{"tokens": "A B"}], vocabulary, max_length=data.draw(st.integers(5, 8))
+        )
+        sides.append(rows if drawn else rows.subset(slice(0, 0)))
+    settings = data.draw(st.sampled_from([ONE_FILE, TWO_FILES]))
+    report = report_of(*sides, settings)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert describe_report(report).startswith("data: ")
+    assert set(report["baselines"]) <= set(report["baselines_note"])
+    describe_baselines(report)
+
+
+def test_too_little_memory_is_told_without_advice_for_training(make, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("data_report.find_leaks", no_memory)
+    with pytest.raises(UserError, match="the data report of 2 rows needs more") as told:
+        report_of(make("A B:1"), make("C D:0"))
+    assert "batch_size" not in str(told.value)
+
+
+def test_tokens_of_very_long_rows_are_counted_a_few_rows_at_once(vocabulary):
+    row = TokenLabelDataset.from_records(
+        [{"input_ids": [6] * 16_000}], vocabulary, max_length=16_000
+    )
+    rows = row.subset(np.zeros(2_000, int))
+    tracemalloc.start()
+    counts_V = _token_counts(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts_V[6] == 32_000_000
+    assert peak < 200e6  # all at once: 700 MB
+
+
+def test_rows_beyond_one_counting_round_are_counted(make, vocabulary, monkeypatch):
+    monkeypatch.setattr("data_report._TOKENS_AT_ONCE", 20_000)
     records = [{"input_ids": [6, 7]}] * 10_050
     many = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
     report = report_of(many, make("A B:"))

@@ -503,7 +503,7 @@ def test_check_data_collects_bad_rows_and_leaves_with_1(settings, tmp_path, caps
         train(change(asked, check_data=False))
 
 
-@pytest.mark.parametrize("good", [0, 1])
+@pytest.mark.parametrize("good", [0, 1, 5])  # five of one body cannot be split either
 def test_check_data_reports_a_file_with_hardly_a_good_row(settings, tmp_path, good):
     rows = tmp_path / "bad.jsonl"
     rows.write_text('{"tokens": "a b", "label": "up"}\n' * good + '{"tokens": "zzz b"}\n' * 3)
@@ -511,6 +511,18 @@ def test_check_data_reports_a_file_with_hardly_a_good_row(settings, tmp_path, go
     report = json.loads(RunFolder(settings.output_dir).data_report.read_text())
     assert (report["rows"], report["errors"]["count"], report["leaks"]) == (good, 3, [])
     assert RunFolder(settings.output_dir).data_picture.exists()
+
+
+def test_check_data_says_where_the_bad_rows_beyond_the_first_are_listed(settings, tmp_path, capsys):
+    rows = tmp_path / "bad.jsonl"
+    rows.write_text(Path(settings.data_path).read_text() + '{"tokens": "zzz b"}\n' * 130)
+    assert train(change(settings, data_path=str(rows), check_data=True)).exit_code == 1
+    folder = RunFolder(settings.output_dir)
+    told = capsys.readouterr().err.splitlines()
+    assert sum("zzz" in line for line in told) == 20
+    assert told[20] == f"error: ... and 110 more bad rows; all are listed in {folder.data_report}"
+    listed = json.loads(folder.data_report.read_text())["errors"]["shown"]
+    assert [row["line"] for row in listed] == list(range(61, 191))
 
 
 def test_check_data_loads_no_model_library(settings):
