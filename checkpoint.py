@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 
 from console import SettingsError, UserError
 from run_folder import (
+    CHECKPOINT_NAME,
     RunFolder,
     atomic_folder,
     naming_file,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from vocabulary import Vocabulary
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
-_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _FORMAT = 4  # of state.json
 _LARGEST_STATE = 2**20  # bytes
 _DIGITS = 16  # of a digest that a person compares
@@ -160,7 +159,7 @@ def save_checkpoint(
         OSError: the disk is full or failed; the checkpoints that were there still are.
     """
     target = folder / loop.checkpoint_name
-    remove_leftovers(folder)
+    remove_leftovers(folder, CHECKPOINT_NAME)
     # One that is here already did not verify when the run went on, or it would have been used.
     remove(target)
     with atomic_folder(target) as new:
@@ -448,7 +447,7 @@ def _training_tensors(
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, the newest first."""
-    found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+    found = [path for path in folder.glob("step_*") if CHECKPOINT_NAME.fullmatch(path.name)]
     return sorted(found, reverse=True)
 
 

@@ -9,13 +9,16 @@ never as a traceback:
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import shlex
 import sys
+import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 # OpenMP's threads spin while they wait for one another, by default for long. Where another process
 # holds one of two cores they spin for a thread that is not running, and training falls to a
@@ -25,7 +28,7 @@ from typing import NoReturn, TextIO
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 129, 130, 143  # 128 + the signal's number
 
 
 class UserError(Exception):
@@ -57,10 +60,12 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files and tokens may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = _forgiving(sys.stderr)
     try:
         code = main(sys.argv[1:]) or EXIT_OK
-        sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
-        sys.exit(code)
+        if sys.stdout not in _given_up:
+            sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
+        _leave(code)
     except UserError as error:
         print_error(str(error))
         _leave(error.exit_code)
@@ -70,6 +75,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     except BrokenPipeError:  # the reader (`| head`) has left
         _leave(EXIT_OK)
     except (MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None and _has_failed(sys.stdout):
+            error.filename = "standard output"
         explanation = _explain(error)
         if explanation is None:
             raise
@@ -77,12 +84,20 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
         _leave(EXIT_FAILED)
 
 
+def _has_failed(stream: TextIO) -> bool:
+    """Whether a stream holds what cannot be written."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
 def _leave(code: int) -> NoReturn:
     """Exit; output that nobody takes is dropped, or Python would complain about it at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if _has_failed(sys.stdout):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
@@ -110,24 +125,83 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def tell(text: str) -> None:
-    """Print above a progress bar; where the reader has left (`| head`), go on in silence.
+# ------------------------------------------------------------------------------- telling
 
-    For work whose result is files: it must not die because nobody listens.
+# Standard outputs that can be written no more.
+_given_up: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def tell(text: str) -> list[str]:
+    """Print above a progress bar; where standard output takes no more, go on in silence.
+
+    For work whose result is files: it must not die because its reader has left (`| head`), its
+    terminal is gone or the disk behind `>` is full.
+
+    Returns:
+        what else there is to say: a line where standard output has just failed.
     """
     from tqdm import tqdm
 
+    stream = sys.stdout
+    if stream is None or stream in _given_up:
+        return []
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        try:
+            tqdm.write(text, file=stream)
+        except UnicodeEncodeError:
+            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        _given_up.add(stream)
+        if isinstance(error, BrokenPipeError):
+            return []
+        reason = getattr(error, "strerror", None) or error
+        line = f"warning: standard output: {reason}; the work goes on, and says no more there"
+        print(line, file=_forgiving(sys.stderr))
+        return [line]
+    return []
+
+
+class _Forgiving:
+    """A text stream for a person: what cannot be written is dropped, and ends no work."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
+        return self is other or self._stream is other
+
+    __hash__ = None
+
+
+def _forgiving(stream: TextIO | None) -> Any:
+    if stream is None:  # a program without a terminal
+        stream = io.StringIO()
+    return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)
 
 
 def print_error(text: str) -> None:
     """Print a mistake to standard error, each line marked `error:`."""
     for line in text.splitlines() or [""]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {line}", file=_forgiving(sys.stderr))
 
 
 def command_hint(script: str, *words: str | Path) -> str:
@@ -203,6 +277,7 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
         desc=description,
         unit=unit,
         unit_scale=total >= 10_000,
+        file=_forgiving(sys.stderr),
         disable=None,
         leave=False,
         # A terminal that does not know its width (`script`, some containers) would get no bar.

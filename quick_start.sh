@@ -19,7 +19,7 @@ step() {
     code=$?
     if [ "$code" -ne 0 ]; then
         printf '\nquick_start.sh: stopped at the step "%s" (exit code %s)\n' "$name" "$code" >&2
-        if [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; then
+        if [ "$code" -eq 130 ] || [ "$code" -eq 143 ] || [ "$code" -eq 129 ]; then
             echo "run ./quick_start.sh again to go on" >&2
         fi
         exit "$code"

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -35,6 +36,7 @@ from console import UserError, progress_bar, tell
 from input_files import open_input
 from run_folder import atomic_write, remove_leftovers
 
+_ENTRY = re.compile(r".+\.rows")
 FOLDER = ".cache"
 # A smaller file is read in less time than a person notices.
 SMALLEST_FILE = 1_000_000
@@ -132,7 +134,7 @@ class RowCache:
             folder.mkdir(exist_ok=True)
             with open(folder / ".lock", "a+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_leftovers(folder)  # nobody else writes: they are of processes that died
+                remove_leftovers(folder, _ENTRY)  # nobody else writes: of processes that died
                 with atomic_write(self.path, "wb") as handle:
                     handle.write(self.key + content + _digest_of(self.key, content, parts))
                     for part in parts:

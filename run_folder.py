@@ -4,6 +4,8 @@ outputs/
   settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
   events.out.tfevents.*  (--tensorboard)
   plots/  checkpoints/  best_model/  final_model/  evaluation/
+
+Whatever else lies in these folders belongs to somebody else: a run neither writes nor deletes it.
 """
 
 from __future__ import annotations
@@ -17,18 +19,53 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError, command_hint, plural, tell
+from console import (
+    EXIT_HUNG_UP,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    SettingsError,
+    UserError,
+    command_hint,
+    plural,
+    tell,
+)
 
 if TYPE_CHECKING:
     import torch
 
 EVENT_FILES = "events.out.tfevents.*"
 LOCK = ".lock"
+
+# The names that are a run's own, by the folder below its root that they stand in; "" is the root.
+CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
+_OWN = {
+    "checkpoints": CHECKPOINT_NAME,
+    "": re.compile(
+        r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
+        r"|events\.out\.tfevents\..+|best_model|final_model"
+    ),
+    "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
+    "evaluation": re.compile(
+        r"metrics\.json|predictions\.jsonl"
+        r"|(confusion_matrix|reliability|class_accuracy|mistakes)\.png"
+    ),
+}
+# What checkpoints and model folders consist of. They come and go as wholes.
+_PARTS = {
+    *("state.json", "training.safetensors", "model.safetensors", "config.json"),
+    *("generation_config.json", "adapter_config.json", "adapter_model.safetensors"),
+    *("vocab.json", "tokenizer.json", "tokenizer_config.json", "settings.yaml", "codebook.npz"),
+}
+# How settings.yaml and train.log of a run are told from files of others that bear their names.
+_SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| .+|)")
+_SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
+_LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
+_REPORT_START = b'{\n  "rows": '
 
 
 class RunFolder:
@@ -51,27 +88,115 @@ class RunFolder:
         """Whether a training run has left anything here that must not be lost."""
         if self.metrics.exists() and self.metrics.stat().st_size:
             return True
-        return any(p.exists() for p in (self.checkpoints, self.best_model, self.final_model))
+        return any(
+            os.path.lexists(path)
+            for path in (self.best_model, self.final_model, *self._own_in("checkpoints"))
+        )
 
-    def clear(self) -> None:
-        """Delete the run's own files; whatever else lies in the folder stays.
+    def check_start(self, clearing: bool) -> None:
+        """Refuse a folder in which a run would write or delete what no run has left there.
 
-        The checkpoints go first: a half-deleted run must not pass for one to go on with.
+        Args:
+            clearing: the run that is there is to be deleted.
+
+        Raises:
+            UserError: names the file that stands in the way.
         """
-        for path in (
-            self.checkpoints,
-            self.best_model,
-            self.final_model,
-            self.settings,
-            self.data_report,
-            self.data_picture,
-            self.metrics,
-            self.log,
-            self.plots,
-            self.evaluation,
-            *self.root.glob(EVENT_FILES),
-        ):
-            remove(path)
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(f"{self.root} is a file: give a folder as --output_dir")
+        if not self._left_by_run():
+            for path in (p for place in ("", "plots", "checkpoints") for p in self._own_in(place)):
+                if not self._is_own(path):
+                    raise UserError(
+                        f"{path} was left by no training run, and one writes under that name: "
+                        f"move it, or choose another --output_dir"
+                    )
+        elif clearing:
+            wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
+            for path in (path for whole in wholes for path in _inside(whole)):
+                if path.name not in _PARTS:
+                    raise UserError(
+                        f"{path} is no file of a training run, and --overwrite would delete it: "
+                        f"move it, or choose another --output_dir"
+                    )
+
+    def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
+        """Refuse to clear the folder of what the new run reads.
+
+        Args:
+            inputs: files and folders by the name of their option.
+
+        Raises:
+            SettingsError: one line for each that lies in what `clear` deletes.
+        """
+        cleared = [path for place in _OWN for path in self._own_in(place)]
+        mistakes = []
+        for name, given in inputs.items():
+            if given is None or not os.path.exists(given):
+                continue
+            for path in (given, *_inside(Path(given))):  # a folder may hold links
+                deleted = next((own for own in cleared if _lies_in(path, own)), None)
+                if deleted is not None:
+                    mistakes.append(
+                        f"{name} {given}: --overwrite deletes {deleted}; copy what is needed of it "
+                        f"to another place, or choose another --output_dir"
+                    )
+                    break
+        if mistakes:
+            raise SettingsError(mistakes)
+
+    def clear(self) -> list[Path]:
+        """Delete the run's own files, and its folders where nothing else is in them.
+
+        The oldest checkpoint goes first, and the newest of them before anything else of the run:
+        a half-deleted run is the whole one yet, or does not pass for one to go on with.
+
+        Returns:
+            what else lies in the run's folders, and stays.
+        """
+        strangers = []
+        for place in _OWN:
+            folder = self.root / place
+            if place and folder.is_symlink():
+                folder.unlink()
+                continue
+            for path in self._own_in(place):
+                remove(path)
+            if place and folder.is_dir():
+                remove_leftovers(folder, _OWN[place])
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+                strangers += _inside(folder)
+        return strangers
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files and folders that a killed run left."""
+        for place in _OWN:
+            remove_leftovers(self.root / place, _OWN[place])
+
+    def _own_in(self, place: str) -> list[Path]:
+        """What lies in a folder of `_OWN` and bears a name of the run's, sorted."""
+        return [p for p in _inside(self.root / place) if _OWN[place].fullmatch(p.name)]
+
+    def _left_by_run(self) -> bool:
+        """Whether figures, a checkpoint or a model show that a run was here."""
+        return (
+            any((path / "state.json").is_file() for path in self._own_in("checkpoints"))
+            or any(_are_settings(m / "settings.yaml") for m in (self.best_model, self.final_model))
+            or bool(read_metrics(self.metrics))
+        )
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file could be of a run that has not come to its first checkpoint."""
+        if path == self.settings:
+            return _are_settings(path)
+        if path == self.log:
+            return path.is_file() and _LOG_START.match(_start_of(path)) is not None
+        if path == self.metrics:
+            return path.is_file() and _start_of(path) == b""
+        if path in (self.data_report, self.data_picture):
+            return path.is_file() and _start_of(self.data_report).startswith(_REPORT_START)
+        return path.match(EVENT_FILES)  # a run adds one and leaves the others
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -113,6 +238,33 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
                 yield
                 return
             # Deleted after it was opened here: the lock is on a file that nobody else will meet.
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing where there is none."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _lies_in(path: str | Path, place: Path) -> bool:
+    """Whether deleting `place` takes `path` away: by its name, or by what links lead to."""
+    paths, places = ({os.path.abspath(name), os.path.realpath(name)} for name in (path, place))
+    return any(p == q or p.startswith(q + os.sep) for p in paths for q in places)
+
+
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a plain file; nothing of what is none, since a pipe has no end."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as handle:
+        return handle.read(2**16)
+
+
+def _are_settings(path: Path) -> bool:
+    """Whether a file has what training writes as settings.yaml, and nothing that would be lost."""
+    text = "\n" + _start_of(path).decode("utf-8", "replace")
+    return all(key in text for key in _SETTINGS_KEYS) and all(
+        _SETTINGS_LINE.fullmatch(line) for line in text.split("\n")
+    )
 
 
 # ------------------------------------------------------------------------------- writing
@@ -285,9 +437,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders that a killed process left in `folder`."""
-    for path in folder.glob(".*.[0-9]*.tmp"):
+def remove_leftovers(folder: Path, own: re.Pattern) -> None:
+    """Delete what a killed process left half-written in `folder`.
+
+    Args:
+        folder: where to look.
+        own: names that are written there; a temporary file or folder is called after one.
+    """
+    for path in _inside(folder):
+        name = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
+        if name is None or own.fullmatch(name[1]) is None:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -308,18 +468,35 @@ class RunLog:
         events: takes the same figures for TensorBoard; None where nobody asked for it.
     """
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, later: bool = False):
+        """
+        Args:
+            folder: of the run.
+            later: write nothing before `open`; what has been said until then is written then.
+        """
         self.events: Any = None
-        make_folder(folder.root)
-        self._metrics_path = folder.metrics
-        self._log, self._metrics = _AppendedFile(folder.log), _AppendedFile(folder.metrics)
+        self._folder, self._early = folder, []
+        self._log: _AppendedFile | None = None
+        self._metrics: _AppendedFile | None = None
+        if not later:
+            self.open()
+
+    def open(self) -> None:
+        """Open the files."""
+        make_folder(self._folder.root)
+        self._log = _AppendedFile(self._folder.log)
+        self._metrics = _AppendedFile(self._folder.metrics)
+        for line in self._early:
+            self._log.write(line)
 
     def say(self, text: str) -> None:
         """Print `text` above a progress bar and append it with the time to train.log."""
-        tell(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        for line in text.splitlines():
-            self._log.write(f"{stamp}  {line}\n")
+        for line in [*text.splitlines(), *tell(text)]:
+            if self._log is None:
+                self._early.append(f"{stamp}  {line}\n")
+            else:
+                self._log.write(f"{stamp}  {line}\n")
 
     def record(self, row: dict[str, Any]) -> None:
         """Append one row of figures to metrics.jsonl."""
@@ -334,24 +511,23 @@ class RunLog:
 
     def keep_rows(self, count: int) -> None:
         """Drop all rows of metrics.jsonl but the first `count`: a resumed run writes them again."""
-        kept = read_metrics(self._metrics_path)[:count]
+        kept = read_metrics(self._folder.metrics)[:count]
         if len(kept) < count:
             self.say(
-                f"warning: {self._metrics_path} is damaged after row {len(kept):,}: "
+                f"warning: {self._folder.metrics} is damaged after row {len(kept):,}: "
                 f"{plural(count - len(kept), 'row')} of figures lost"
             )
         self._metrics.close()
-        write_atomically(self._metrics_path, "".join(map(json_line, kept)))
-        self._metrics = _AppendedFile(self._metrics_path)
+        write_atomically(self._folder.metrics, "".join(map(json_line, kept)))
+        self._metrics = _AppendedFile(self._folder.metrics)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
-        self._metrics.close()
-        if self.events is not None:
-            self.events.close()
+        for file in (self._log, self._metrics, self.events):
+            if file is not None:
+                file.close()
 
 
 def _open_own(path: Path) -> IO[bytes]:
@@ -422,14 +598,22 @@ def _is_row(row: object) -> bool:
 # ------------------------------------------------------------------------------- stopping
 
 
+_STOPPING = {
+    signal.SIGINT: EXIT_INTERRUPTED,
+    signal.SIGTERM: EXIT_TERMINATED,
+    signal.SIGHUP: EXIT_HUNG_UP,
+}
+
+
 class StopRequestedError(Exception):
-    """Ctrl-C or SIGTERM arrived and the work that was under way has been left."""
+    """A signal to stop arrived and the work that was under way has been left."""
 
 
 class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a wish that the training loop asks for.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the training loop asks for.
 
-    A second Ctrl-C leaves at once with KeyboardInterrupt.
+    A second Ctrl-C leaves at once with KeyboardInterrupt. SIGHUP comes when the terminal goes
+    away. A signal that the caller has ignored stays so: `nohup` lets a run outlive its terminal.
     """
 
     def __init__(self) -> None:
@@ -439,8 +623,10 @@ class StopSignal:
         self._before: dict[int, Callable] = {}
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        for number in _STOPPING:
+            # None: somebody handles it outside Python, and it could not be put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -450,7 +636,7 @@ class StopSignal:
     def _handle(self, number: int, _frame: object) -> None:
         if self.exit_code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+        self.exit_code = _STOPPING[signal.Signals(number)]
 
     def requested(self) -> bool:
         """Whether to stop."""

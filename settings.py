@@ -345,7 +345,10 @@ class TrainSettings:
         flag_only=True,
     )
     overwrite: bool = option(
-        False, "Delete the run in output_dir and start again.", group="This call", flag_only=True
+        False,
+        "Delete the run in output_dir, and nothing else there, and start again.",
+        group="This call",
+        flag_only=True,
     )
     check_data: bool = option(
         False,

@@ -46,7 +46,6 @@ from run_folder import (
     StopSignal,
     disk_error,
     read_metrics,
-    remove_leftovers,
     write_atomically,
     write_json,
 )
@@ -134,7 +133,7 @@ class TrainResult:
     """What training gives back.
 
     Attributes:
-        exit_code: 0, or 130 / 143 when a signal stopped the run after saving; 1 where
+        exit_code: 0, or 130 / 143 / 129 when a signal stopped the run after saving; 1 where
             --check_data met bad rows.
         folder: the run's files.
         best_step: the update whose weights are in best_model.
@@ -160,17 +159,21 @@ def train(settings: TrainSettings) -> TrainResult:
         return check_data(settings, folder)
     if settings.tensorboard:
         check_tensorboard()
+    folder.check_start(settings.overwrite)
     with folder.locked():
         found, passed_over = None, []
+        clearing = settings.overwrite and folder.holds_run()
         if settings.resume:
             from checkpoint import find_run_to_resume, is_finished
 
             settings, found = find_run_to_resume(settings, folder, passed_over.append)
-        elif folder.holds_run() and not settings.overwrite:
+        elif folder.holds_run() and not clearing:
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
+        if clearing:
+            folder.check_inputs(inputs_of(settings))
         if settings.init_from is not None and found is None:
             settings = checked_start(settings)
         if found and is_finished(settings, found.loop):
@@ -181,30 +184,47 @@ def train(settings: TrainSettings) -> TrainResult:
             return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
         train_rows, validation_rows = read_data(settings, tell)
         settings = replace(settings, task=task_of(settings, train_rows))
-        if settings.overwrite:  # only now: rows that cannot be read must not cost the old run
-            folder.clear()
-        for place in (folder.root, folder.checkpoints):
-            remove_leftovers(place)
-        with RunLog(folder) as log:
+        with RunLog(folder, later=True) as log:
             for line in passed_over:
                 log.say(line)
+            report = None
             if found is None:
-                save_report(folder, report_and_say(settings, train_rows, validation_rows, log.say))
+                report = report_and_say(settings, train_rows, validation_rows, log.say)
             config = found.config if found else None
             run = TrainingRun(settings, folder, log, train_rows, validation_rows, config)
+            if found is None:
+                if settings.resume:
+                    log.say(f"nothing to go on with in {folder.root}: starting a new run")
+                run.say_plan()
+            # From here on files are written. What cannot start has cost no older run.
             try:
+                for path in folder.clear() if clearing else ():
+                    log.say(f"{path} is not the run's own and stays")
+                folder.remove_leftovers()
+                log.open()
                 if found:
+                    run.baselines = stored_baselines(folder)
                     run.go_on_from(found)
                 else:
-                    if settings.resume:
-                        log.say(f"nothing to go on with in {folder.root}: starting a new run")
-                    run.say_plan()
+                    run.baselines = report["baselines"]
+                    save_report(folder, report)
                 write_atomically(folder.settings, to_yaml(settings))
                 run.write_events(found.loop.step if found else None)
                 return run.fit()
             except OSError as error:
                 saved = run.saved_position
                 raise disk_error(error, folder, saved and saved[0]) from None
+
+
+def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
+    """The files and folders that a run reads, by the flag that names them."""
+    return {
+        "--data_path": settings.data_path,
+        "--val_data_path": settings.val_data_path,
+        "--vocab_path": settings.vocab_path,
+        "--init_from": settings.init_from,
+        "the codebook": codebook_beside(settings.vocab_path),
+    }
 
 
 def checked_start(settings: TrainSettings) -> TrainSettings:
@@ -230,6 +250,7 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
     from data_report import describe_errors
     from dataset import MOST_ERRORS_SHOWN
 
+    folder.check_start(clearing=False)
     train_rows, validation_rows = read_data(settings, tell, keep_bad_rows=True)
     report = report_and_say(settings, train_rows, validation_rows, tell)
     listed_in = None
@@ -435,7 +456,7 @@ class TrainingRun:
         self.vocabulary: Vocabulary = train_rows.vocabulary
         self.state = LoopState()
         self.saved_position: tuple[int, int, str] | None = None  # of the last checkpoint
-        self.baselines = stored_baselines(folder)
+        self.baselines: dict[str, float] = {}  # of the data report
 
         self.device: torch.device = choose_device(settings.device)
         self.precision: Precision = choose_precision(settings.precision, self.device)

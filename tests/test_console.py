@@ -22,13 +22,15 @@ from console import (
     format_table,
     plural,
     print_error,
+    progress_bar,
     share_bar,
+    tell,
 )
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import errno, sys, time
-from console import SettingsError, UserError, print_error, progress_bar, run_command
+from console import SettingsError, UserError, print_error, progress_bar, run_command, tell
 
 def main(argv):
 {body}
@@ -144,7 +146,83 @@ def test_reader_that_has_left_is_no_error(body):
 def test_result_that_did_not_fit_on_the_disk_is_a_failure():
     with open("/dev/full", "w") as full:
         code, _, err = run("print('the result')", stdout=full)
-    assert (code, err) == (1, "error: no space left on the disk: free some and run again\n")
+    told = "error: no space left on the disk of standard output: free some and run again\n"
+    assert (code, err) == (1, told)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_nothing_that_is_told_ends_the_work():
+    body = (
+        "for number in range(3):\n    tell(f'line {number}')\n"
+        "with progress_bar('rows', 1, 'row') as bar:\n    bar.update()\n"
+        "print('a note', file=sys.stderr)\nreturn 7"
+    )
+    told = (
+        "warning: standard output: No space left on device; the work goes on, and says no more "
+        "there"
+    )
+    with open("/dev/full", "w") as full:
+        assert run(body, stdout=full) == (7, None, f"{told}\na note\n")
+        assert run(body, stderr=full) == (7, "line 0\nline 1\nline 2\n", None)
+        assert run(body, stdout=full, stderr=full) == (7, None, None)
+        assert run("raise UserError('x')", stdout=full, stderr=full) == (1, None, None)
+
+
+def test_terminal_that_goes_away_ends_no_work(tmp_path):
+    body = (
+        "with progress_bar('rows', 3, 'row') as bar:\n"
+        "    for number in range(3):\n"
+        "        bar.update()\n        bar.refresh()\n        tell('line')\n"
+        "        sys.stdin.readline()\n"
+        "print_error('gone')\nopen(argv[0], 'w').write('done')"
+    )
+    ours, theirs = pty.openpty()
+    process = start(body, str(tmp_path / "result"), stdin=subprocess.PIPE, stdout=theirs,
+                    stderr=theirs)  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"line" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    process.communicate("\n\n\n", timeout=60)
+    assert process.returncode == 0
+    assert (tmp_path / "result").read_text() == "done"
+
+
+@pytest.mark.parametrize("how", ["full", "closed", "left"])
+def test_failing_output_is_told_once_and_left_alone(how, monkeypatch, capsys):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    if how == "left":
+        stream = open(write_end, "w")  # noqa: SIM115
+    else:
+        os.close(write_end)
+        stream = open("/dev/full", "w")  # noqa: SIM115
+        if how == "closed":
+            stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    lines = [*tell("one"), *tell("two")]
+    assert sys.stdout is stream  # it is the caller's
+    assert len(lines) == (0 if how == "left" else 1)
+    assert capsys.readouterr().err.splitlines() == lines
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def test_what_the_encoding_lacks_is_told_in_escapes(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert tell("训练 █") == []
+    assert stream.buffer.getvalue() == b"\\u8bad\\u7ec3 \\u2588\n"
+
+
+def test_telling_works_without_any_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert tell("one") == []
+    print_error("two")
+    with progress_bar("rows", 1, "row") as bar:
+        bar.update()
 
 
 def test_progress_bar_is_silent_where_standard_error_is_no_terminal():

@@ -407,7 +407,7 @@ FULL = {
     "sync": ("os.fsync", 40, no_space),
     "rename": ("os.rename", 3, no_space),
     "metrics": ("run_folder.RunLog.record", 5, no_space),
-    "log": ("run_folder.tell", 8, no_space),
+    "log": ("run_folder._AppendedFile.write", 22, no_space),
     "pictures": ("matplotlib.figure.Figure.savefig", 2, no_space),
 }
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from console import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+import run_folder
+from command_line import to_yaml
+from console import (
+    EXIT_HUNG_UP,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    SettingsError,
+    UserError,
+)
 from run_folder import (
     RunFolder,
     RunLog,
@@ -31,6 +40,7 @@ from run_folder import (
     write_json,
     write_tensors,
 )
+from settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,10 +152,19 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
     assert len(names_in(tmp_path)) == 2
     assert not names_in(tmp_path) & {"model", "x.json"}
-    for name in ("mine.tmp", ".hidden", "y.json"):
+    mine = {
+        "mine.tmp",
+        ".hidden",
+        "y.json",
+        ".notes.2024.tmp",
+        ".x.json.old.tmp",
+        ".a.x.json.1.tmp",
+    }
+    for name in mine:
         (tmp_path / name).write_text("mine")
-    remove_leftovers(tmp_path)
-    assert names_in(tmp_path) == {"mine.tmp", ".hidden", "y.json"}
+    (tmp_path / ".backup.20241124.tmp").mkdir()
+    remove_leftovers(tmp_path, re.compile(r"model|x\.json"))
+    assert names_in(tmp_path) == mine | {".backup.20241124.tmp"}
 
 
 def test_folder_leaves_its_place_whole(tmp_path, monkeypatch):
@@ -288,12 +307,18 @@ def test_other_folders_are_not_locked(tmp_path, holder):
 # ---- the folder ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "best_model", "final_model"])
-def test_folder_with_a_model_or_checkpoints_holds_a_run(tmp_path, name):
+@pytest.mark.parametrize("name", ["checkpoints/step_00000000", "best_model", "final_model"])
+def test_folder_with_a_model_or_checkpoint_holds_a_run(tmp_path, name):
     folder = RunFolder(tmp_path)
     assert not folder.holds_run()
-    (tmp_path / name).mkdir()
+    (tmp_path / name).mkdir(parents=True)
     assert folder.holds_run()
+
+
+@pytest.mark.parametrize("name", [".step_00000000.1.tmp", "mine.pt", ""])
+def test_checkpoints_folder_without_a_checkpoint_holds_no_run(tmp_path, name):
+    (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert not RunFolder(tmp_path).holds_run()
 
 
 def test_folder_with_figures_holds_a_run_and_one_with_a_data_report_does_not(tmp_path):
@@ -307,30 +332,194 @@ def test_folder_with_figures_holds_a_run_and_one_with_a_data_report_does_not(tmp
         assert folder.holds_run()
 
 
-def test_clearing_deletes_the_run_and_leaves_foreign_files(tmp_path):
+RUN = [
+    "settings.yaml",
+    "data_report.json",
+    "data_report.png",
+    "metrics.jsonl",
+    "train.log",
+    "plots/loss.png",
+    "plots/perplexity.png",
+    "plots/accuracy.png",
+    "checkpoints/step_00000000/state.json",
+    "checkpoints/step_00000012_finished/state.json",
+    "checkpoints/.step_00000014.7.tmp",
+    ".best_model.7.tmp",
+    "best_model/settings.yaml",
+    "best_model/model.safetensors",
+    "final_model/settings.yaml",
+    "evaluation/metrics.json",
+    "evaluation/predictions.jsonl",
+    "evaluation/mistakes.png",
+    "events.out.tfevents.1.host.2.0",
+]
+MINE = [
+    "notes.txt",
+    ".gitkeep",
+    ".notes.2024.tmp",
+    "mine/x.bin",
+    "plots/mine.png",
+    "plots/loss.png.old",
+    "checkpoints/step_12/model.bin",
+    "checkpoints/best.ckpt",
+    "evaluation/old/metrics.json",
+]
+
+
+def write_files(root: Path, names: list[str]) -> None:
+    contents = {
+        "settings.yaml": to_yaml(TrainSettings()),
+        "train.log": "2026-11-24 21:15:26  data: 3 rows\n",
+        "metrics.jsonl": '{"kind": "train", "step": 1}\n',
+        "data_report.json": '{\n  "rows": 3\n}\n',
+    }
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(contents.get(Path(name).name, "x"))
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_clearing_deletes_the_run_and_nothing_else(tmp_path):
+    write_files(tmp_path, RUN + MINE)
     folder = RunFolder(tmp_path)
-    run = ["settings.yaml", "data_report.json", "metrics.jsonl", "train.log"]
-    run_folders = ["plots", "checkpoints", "best_model", "final_model", "evaluation"]
-    for name in [*run, "notes.txt", ".gitkeep", "README.md"]:
-        (tmp_path / name).write_text("x")
-    for name in [*run_folders, "mine"]:
-        (tmp_path / name / "sub").mkdir(parents=True)
-        (tmp_path / name / "sub" / "x.bin").write_text("x")
-    folder.clear()
-    assert names_in(tmp_path) == {"notes.txt", ".gitkeep", "README.md", "mine"}
-    assert (tmp_path / "mine" / "sub" / "x.bin").exists()
+    folder.check_start(clearing=True)
+    told = folder.clear()
+    folder.remove_leftovers()
+    assert files_in(tmp_path) == sorted(MINE)
+    assert {str(path.relative_to(tmp_path)) for path in told} == {
+        "plots/mine.png", "plots/loss.png.old", "checkpoints/step_12", "checkpoints/best.ckpt",
+        "evaluation/old",
+    }  # fmt: skip
+    assert not folder.holds_run() and not (tmp_path / "best_model").exists()
+
+
+def test_clearing_takes_the_folders_that_held_the_run_alone(tmp_path):
+    write_files(tmp_path, RUN)
+    folder = RunFolder(tmp_path)
+    assert folder.clear() == []
+    folder.remove_leftovers()
+    assert names_in(tmp_path) == set()
+    assert folder.clear() == []
+
+
+def test_the_newest_checkpoint_is_cleared_last_of_them_and_before_the_rest(tmp_path, monkeypatch):
+    write_files(tmp_path, RUN)
+    gone = []
+    monkeypatch.setattr(run_folder, "remove", lambda path: gone.append(path.name))
+    RunFolder(tmp_path).clear()
+    assert gone[:2] == ["step_00000000", "step_00000012_finished"]
+
+
+@pytest.mark.parametrize("name", ["best_model/notes.md", "final_model/onnx/x.onnx",
+                                  "checkpoints/step_00000000/pytorch_model.bin"])  # fmt: skip
+def test_foreign_file_within_what_goes_as_a_whole_is_not_cleared(tmp_path, name):
+    write_files(tmp_path, [*RUN, name])
+    folder = RunFolder(tmp_path)
+    folder.check_start(clearing=False)
+    with pytest.raises(UserError, match=rf"{name.split('/')[-2]}.* is no file of a training run"):
+        folder.check_start(clearing=True)
+
+
+OTHERS = {
+    "settings.yaml": ["", "theme: dark\n", "- 1\n", to_yaml(TrainSettings(), explain=True),
+                      "# mine\n" + to_yaml(TrainSettings())],
+    "train.log": ["epoch 1: loss 2.1\n", "2026-11-24 my diary\n"],
+    "metrics.jsonl": ['{"loss": 1.0}\n', "x"],
+    "data_report.json": ["", "{}", '{"rows": 3}'],
+    "data_report.png": ["x"],
+    "plots/loss.png": ["x", ""],
+    "best_model/config.json": ["{}"],
+    "checkpoints/step_00001000/model.safetensors": ["x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("clearing", [False, True])
+def test_file_of_others_in_the_place_of_a_run_s_is_refused(tmp_path, name, clearing):
+    for content in OTHERS[name]:
+        write_files(tmp_path, [name])
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=r"was left by no training run.*--output_dir"):
+            RunFolder(tmp_path).check_start(clearing)
+
+
+def test_pipe_in_the_place_of_a_run_s_file_is_refused_and_not_read(tmp_path):
+    for name in ("settings.yaml", "train.log", "data_report.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match=name):
+            RunFolder(tmp_path).check_start(clearing=False)
+        (tmp_path / name).unlink()
+
+
+def test_files_of_a_start_that_came_to_no_checkpoint_are_the_run_s(tmp_path):
+    left = [
+        "settings.yaml",
+        "train.log",
+        "data_report.json",
+        "data_report.png",
+        "checkpoints/x",
+        ".lock",
+    ]
+    write_files(tmp_path, left)
+    (tmp_path / "metrics.jsonl").touch()
+    folder = RunFolder(tmp_path)
+    folder.check_start(clearing=False)
+    folder.log.write_text("")
+    folder.check_start(clearing=True)
     assert not folder.holds_run()
-    folder.clear()
+
+
+@pytest.mark.parametrize("damaged", ["settings.yaml", "train.log", "data_report.json"])
+def test_damaged_file_of_a_run_is_still_the_run_s(tmp_path, damaged):
+    write_files(tmp_path, RUN)
+    (tmp_path / damaged).write_text("[")
+    RunFolder(tmp_path).check_start(clearing=True)
+
+
+def test_file_in_the_place_of_the_folder_is_told(tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(UserError, match=r"run is a file: give a folder as --output_dir"):
+        RunFolder(tmp_path / "run").check_start(clearing=False)
+
+
+def test_what_the_new_run_reads_is_not_cleared(tmp_path, monkeypatch):
+    root = tmp_path / "run"
+    write_files(root, RUN + MINE)
+    folder = RunFolder(root)
+    (tmp_path / "link").symlink_to(root / "best_model")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/model.safetensors").symlink_to(root / "best_model/model.safetensors")
+    (tmp_path / "linked_run").symlink_to(root)
+    monkeypatch.chdir(root)
+    for path in (
+        root / "best_model", "best_model", root / "best_model/model.safetensors", root,
+        root / "plots/../best_model/", tmp_path / "link", tmp_path / "base",
+        tmp_path / "linked_run/best_model", root / "evaluation/predictions.jsonl",
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=r"^--init_from .* deletes .*--output_dir$"):
+            folder.check_inputs({"--init_from": path})
+    with pytest.raises(
+        SettingsError, match=r"--data_path .*predictions.*\n--vocab_path .*best_model"
+    ):
+        folder.check_inputs({"--data_path": root / "evaluation/predictions.jsonl",
+                             "--vocab_path": root / "best_model/settings.yaml"})  # fmt: skip
+    folder.check_inputs({"--data_path": root / "mine/x.bin", "--val_data_path": None,
+                         "--vocab_path": root / "notes.txt", "--init_from": "gpt2"})  # fmt: skip
 
 
 def test_clearing_follows_no_link_out_of_the_folder(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "x.bin").write_text("x")
+    for name in ("best_model", "plots"):
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        (tmp_path / "elsewhere" / name / "loss.png").write_text("x")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "best_model").symlink_to(tmp_path / "elsewhere")
+    for name in ("best_model", "plots"):
+        (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere" / name)
     RunFolder(tmp_path / "run").clear()
     assert names_in(tmp_path / "run") == set()
-    assert (tmp_path / "elsewhere" / "x.bin").exists()
+    assert files_in(tmp_path / "elsewhere") == ["best_model/loss.png", "plots/loss.png"]
 
 
 # ---- records -------------------------------------------------------------------------
@@ -344,6 +533,32 @@ def test_log_is_printed_and_appended_with_the_time(tmp_path, capsys):
     assert capsys.readouterr().out == "first\nsecond\nthird 训练\n"
     lines = folder.log.read_text(encoding="utf-8").splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["first", "second", "third 训练"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_log_goes_on_when_standard_output_is_full(tmp_path, monkeypatch):
+    with open("/dev/full", "w") as full, RunLog(RunFolder(tmp_path)) as log:
+        monkeypatch.setattr(sys, "stdout", full)
+        log.say("first")
+        log.say("second")
+        monkeypatch.undo()
+        with pytest.raises(OSError):
+            full.close()
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    told = "warning: standard output: No space left on device"
+    assert [line.split("  ", 1)[1].split(";")[0] for line in lines] == ["first", told, "second"]
+
+
+def test_log_that_opens_later_keeps_what_was_said_before(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    with RunLog(folder, later=True) as log:
+        log.say("first\nsecond")
+        assert not folder.root.exists()
+        log.open()
+        log.say("third")
+    assert capsys.readouterr().out == "first\nsecond\nthird\n"
+    lines = folder.log.read_text().splitlines()
+    assert [line.split("  ", 1)[1] for line in lines] == ["first", "second", "third"]
 
 
 def test_figures_are_readable_at_once_and_refuse_nan(tmp_path):
@@ -454,7 +669,12 @@ def test_error_of_an_open_file_gets_its_name_and_keeps_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_TERMINATED)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, EXIT_INTERRUPTED),
+        (signal.SIGTERM, EXIT_TERMINATED),
+        (signal.SIGHUP, EXIT_HUNG_UP),
+    ],
 )
 def test_first_signal_is_a_wish_that_can_be_asked_for(number, code):
     with StopSignal() as stop:
@@ -480,11 +700,27 @@ def test_second_sigterm_waits_for_the_save_that_is_under_way():
     assert stop.exit_code == EXIT_TERMINATED
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def test_handlers_are_put_back():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in STOPPING]
     with StopSignal():
-        assert signal.getsignal(signal.SIGINT) != before[0]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        assert not any(signal.getsignal(n) == b for n, b in zip(STOPPING, before, strict=True))
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_signal_that_the_caller_ignores_stays_ignored(number):
+    """As under `nohup`, or in the background of a script."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), number)
+        assert not stop.requested()
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_outside_the_main_thread_it_leaves_the_signals_alone():

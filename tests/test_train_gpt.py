@@ -1,12 +1,16 @@
 """Training: the objective, the loop, resume, what a run folder holds, mistakes."""
 
 import dataclasses
+import fcntl
 import json
 import os
+import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from safetensors.torch import load_file
 
 from console import SettingsError, UserError
 from image_tokens import Codebook
-from inference import generate
+from inference import evaluate_file, generate
 from model_folder import load_trained_model
 from run_folder import RunFolder, RunLog, read_metrics
 from settings import TrainSettings
@@ -394,12 +398,79 @@ def test_existing_run_is_never_overwritten_unasked(settings):
     assert train(change(settings, overwrite=True)).exit_code == 0
 
 
-def test_overwrite_leaves_foreign_files(settings):
-    train(settings)
-    foreign = Path(settings.output_dir) / "notes.txt"
-    foreign.write_text("mine")
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_overwrite_deletes_all_of_a_run_and_leaves_foreign_files(settings):
+    folder = train(settings).folder
+    model = load_trained_model(folder.best_model, "cpu", "fp32")
+    evaluate_file(model, settings.data_path, folder.evaluation)
+    (folder.plots / "mine.png").write_text("mine")
+    kept = folder.clear()
+    assert kept == [folder.plots / "mine.png"]
+    assert files_of(folder.root).keys() == {"plots/mine.png", ".lock"}
+
+
+def test_overwrite_tells_what_stays(settings, capsys):
+    folder = train(settings).folder
+    for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
+        (folder.root / name).write_text("mine")
     train(change(settings, overwrite=True))
-    assert foreign.read_text() == "mine"
+    for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
+        assert (folder.root / name).read_text() == "mine"
+    line = f"{folder.plots / 'mine.png'} is not the run's own and stays"
+    assert line in capsys.readouterr().out and line in folder.log.read_text()
+
+
+@pytest.mark.parametrize("what", ["init_from", "vocab_path", "data_path", "val_data_path"])
+def test_overwrite_that_deletes_what_it_reads_is_refused(settings, what, monkeypatch):
+    folder = train(settings).folder
+    values = {what: str(folder.best_model / "vocab.json")}
+    if what == "init_from":
+        monkeypatch.chdir(folder.root)
+        values = {"init_from": "best_model", "output_dir": "."}
+    before = files_of(folder.root)
+    with pytest.raises(SettingsError, match=rf"--{what} .*--overwrite deletes .*best_model"):
+        train(change(settings, overwrite=True, **values))
+    assert files_of(folder.root) == before
+
+
+def test_start_that_fails_does_not_cost_the_old_run(settings, tmp_path):
+    folder = train(settings).folder
+    base = tmp_path / "base"
+    shutil.copytree(folder.best_model, base)
+    (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-8])
+    before = files_of(folder.root)
+    with pytest.raises(UserError, match="base"):
+        train(change(settings, overwrite=True, init_from=str(base)))
+    assert files_of(folder.root) == before
+
+
+def test_run_writes_over_nothing_that_no_run_left(settings):
+    root = Path(settings.output_dir)
+    (root / "plots").mkdir(parents=True)
+    (root / "plots" / "loss.png").write_text("mine")
+    for how in ({}, {"resume": True}, {"overwrite": True}, {"check_data": True}):
+        with pytest.raises(UserError, match=r"loss\.png was left by no training run"):
+            train(change(settings, **how))
+    assert files_of(root) == {"plots/loss.png": b"mine"}
+
+
+@pytest.mark.parametrize("left", ["checkpoints", "checkpoints/.step_00000000.7.tmp"])
+def test_start_that_was_killed_does_not_stand_in_the_way(settings, left):
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingRun, "fit", interrupted)
+        train(settings)
+    folder = RunFolder(settings.output_dir)
+    assert folder.settings.exists()
+    (folder.root / left).mkdir(parents=True)
+    assert train(change(settings, num_epochs=1)).exit_code == 0
+    assert not list(folder.root.glob("**/.*.tmp"))
+
+
+def interrupted(run: TrainingRun) -> None:
+    raise KeyboardInterrupt
 
 
 # ------------------------------------------------------------------------------- as a command
@@ -414,6 +485,13 @@ def command(settings: TrainSettings, *flags: str) -> list[str]:
     return [sys.executable, "train_gpt.py", *values, *flags]
 
 
+def wait_for_figures(settings: TrainSettings) -> None:
+    metrics = RunFolder(settings.output_dir).metrics
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -422,10 +500,7 @@ def test_signal_saves_and_leaves_with_its_code(settings, number, code):
     process = subprocess.Popen(
         command(long_run), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    metrics = RunFolder(settings.output_dir).metrics
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for_figures(settings)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
@@ -660,6 +735,33 @@ def test_training_goes_on_when_nobody_reads_its_output(settings):
     process.stderr.close()
     assert (RunFolder(settings.output_dir).final_model / "model.safetensors").exists()
     assert "done in" in RunFolder(settings.output_dir).log.read_text()
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["plainly", "nohup"])
+def test_training_survives_its_terminal(settings, ignored):
+    """Its terminal is closed: SIGHUP for the run, and an error for all that it writes there."""
+    epochs = 30 if ignored else 100_000
+    long_run = change(settings, num_epochs=epochs, early_stopping_patience=0)
+    ours, theirs = pty.openpty()
+
+    def in_terminal():
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        command(long_run), cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True, preexec_fn=in_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    wait_for_figures(settings)
+    os.close(ours)
+    assert process.wait(timeout=120) == (0 if ignored else 129)
+    folder = RunFolder(settings.output_dir)
+    log = folder.log.read_text()
+    assert ("done in" if ignored else "and saved; go on with") in log
+    assert "warning: standard output: Input/output error" in log
+    (newest, *_) = sorted(folder.checkpoints.iterdir(), reverse=True)
+    assert newest.name.endswith("_finished") is ignored
 
 
 def test_training_works_with_its_output_closed(settings):
