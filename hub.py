@@ -1,11 +1,13 @@
-"""What to say when a name on the Hugging Face hub cannot be had.
+"""Names on the Hugging Face hub: what is taken from there, and what to say when it cannot be had.
 
+folder = folder_of("gpt2", "tokenizer")         # a folder stays what it is
 with hub_errors("gpt2", "tokenizer"):
-    AutoTokenizer.from_pretrained("gpt2")
+    AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 """
 
 from __future__ import annotations
 
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +17,52 @@ from pathlib import Path
 from console import UserError
 
 _SECONDS_TO_CONNECT = 5
+# What is taken of a repository: no code, no pickles, nothing from folders within it.
+_TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+_FILES = {
+    "tokenizer": _TOKENIZER_FILES,
+    "model": (
+        *_TOKENIZER_FILES,
+        "adapter_config.json",
+        "model.safetensors",
+        "model-*.safetensors",
+        "model.safetensors.index.json",
+    ),
+}
+
+
+def folder_of(name: str, what: str) -> Path:
+    """The folder that a name stands for; that of the hub's cache, once its files are there.
+
+    So whatever is checked of a folder is checked of a repository too, before any of it is used.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
+        what: the files to take: "model" (its tokenizer's among them) or "tokenizer".
+
+    Raises:
+        UserError: as `hub_errors`.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    with hub_errors(name, what):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        return Path(
+            snapshot_download(name, allow_patterns=list(_FILES[what]), ignore_patterns=["*/*"])
+        )
 
 
 @contextmanager

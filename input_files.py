@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from console import UserError
 # 1000 levels, wherever it happens to be. Nothing of ours is deeper than 5.
 MOST_JSON_LEVELS = 64
 _MOST_SHOWN = 60
+# A text of JSON, also one that never ends; nothing is tried twice, so time grows with length alone.
+_JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 @contextmanager
@@ -92,12 +95,19 @@ def size_text(count: int) -> str:
 # ------------------------------------------------------------------------------- JSON
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, most_values: int | None = None) -> Any:
     """A JSON value, stricter than `json.loads`: no NaN, no key twice, no deep nesting.
+
+    Args:
+        text: of the value.
+        most_values: refuse a text of more values, those within others included, before any of
+            them takes memory; a file of 64 MiB could have 30 million. None = its size is enough.
 
     Raises:
         ValueError: with the reason, in words for a person.
     """
+    if most_values is not None and count_values(text) > most_values:
+        raise ValueError(f"more than {most_values:,} values")
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -111,6 +121,12 @@ def parse_json(text: str) -> Any:
     if text.count("[") + text.count("{") > MOST_JSON_LEVELS and _is_deep(value):
         raise ValueError("nested too deeply")
     return value
+
+
+def count_values(text: str, starts: str = "[{,") -> int:
+    """At most so many values a JSON text has; with `starts="{"` so many of them are objects."""
+    bare = _JSON_STRING.sub("", text)
+    return 1 + sum(bare.count(start) for start in starts)
 
 
 def _is_deep(value: Any) -> bool:
@@ -148,6 +164,31 @@ def _finite_float(text: str) -> float:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs_once, parse_constant=_refuse_constant, parse_float=_finite_float
 )
+
+
+# ------------------------------------------------------------------------------- libraries in Rust
+
+
+@contextmanager
+def panics_told(path: str | Path, what: str) -> Iterator[None]:
+    """Turn a panic of `tokenizers` or `safetensors`, which is no Exception, into one line.
+
+    (Rust has printed a line of its own to standard error by then, which cannot be kept back.)
+
+    Raises:
+        UserError: the library ran into a panic inside the block.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise UserError(f"{path}: {what} ({shown(str(error))})") from None
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up. Its class cannot be imported."""
+    return type(error).__name__ == "PanicException"
 
 
 # ------------------------------------------------------------------------------- messages

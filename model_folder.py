@@ -30,6 +30,8 @@ from model import (
     parameters_of,
 )
 from pretrained import (
+    CONFIG,
+    MOST_CONFIG_BYTES,
     config_of,
     model_class_of,
     positions_of,
@@ -45,16 +47,14 @@ from settings import (
 )
 from vocabulary import Vocabulary
 
-WEIGHTS, CONFIG, SETTINGS, CODEBOOK = (
-    "model.safetensors",
-    "config.json",
-    "settings.yaml",
-    "codebook.npz",
-)
+WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
 _VALIDATION = "validation"  # key in the header of WEIGHTS
 _TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
-# A model has some hundred bytes of header a tensor, and 12 tensors a block.
-_MOST_HEADER_BYTES, _MOST_CONFIG_BYTES = 2**23, 2**20
+# The library's own limit. A tensor takes some hundred bytes and nine values, of 12 a block and few
+# more; figures of labels are one text in it.
+_MOST_HEADER_BYTES, _MOST_HEADER_VALUES = 100_000_000, 9 * 20 * MOST_LAYERS
+_MOST_FIGURES = 100_000  # values in that text: labels not above chance, labels with few rows
+_MOST_CONFIG_VALUES = 100_000  # each of up to 10,000 labels twice
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
 # What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
 _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
@@ -77,8 +77,6 @@ _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
     "eos_token_id": (int, 0, 2**31),
     "pad_token_id": (int, 0, 2**31),
 }
-# Keys by which a configuration could name code, its own or of another repository.
-_NEVER_FOLLOWED = ("auto_map", "attn_implementation", "_attn_implementation", "quantization_config")
 _TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -274,7 +272,7 @@ def read_validation(folder: Path) -> dict[str, Any]:
 def _parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
     text = metadata.get(_VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
     try:
-        validation = parse_json(text)
+        validation = parse_json(text, _MOST_FIGURES)
         if validation == {} or _is_validation(validation):
             return validation
     except (ValueError, TypeError, LookupError, AttributeError):  # other things than expected
@@ -343,7 +341,6 @@ def _load_model(
         )
     try:
         config = config_of(values)
-        _check_size(config)
         if settings.classifier == "head":
             name_labels(config, vocabulary)
 
@@ -401,40 +398,23 @@ def _load_model(
     return model, _parse_validation(weights, metadata)
 
 
-def _check_size(config: Any) -> None:
-    """Refuse a configuration whose mere modules would take all memory or time.
-
-    Raises:
-        ValueError: it is far beyond any small model.
-    """
-    limits = {
-        "num_hidden_layers": MOST_LAYERS,
-        "hidden_size": MOST_WIDTH,
-        "max_position_embeddings": MOST_POSITIONS,
-    }
-    for name, most in limits.items():
-        value = getattr(config, name, None)
-        if value is not None and not (type(value) is int and 1 <= value <= most):
-            raise ValueError(f"{name} is {shown(value)}, expected 1 to {most:,}")
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     """The part of a config.json that shapes a GPT-2; all else in it is passed over.
 
     transformers would follow some other keys (`attn_implementation` can name code to download).
-    Of other architectures the values are taken as they are, without those keys.
+    Of other architectures `config_of` takes no such key over.
 
     Raises:
         UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
     """
     try:
-        values = parse_json(read_text(path, _MOST_CONFIG_BYTES))
+        values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_CONFIG_VALUES)
     except ValueError as error:
         raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a GPT-2 configuration")
     if values.get("model_type", "gpt2") != "gpt2":
-        return {name: value for name, value in values.items() if name not in _NEVER_FOLLOWED}
+        return values
     taken: dict[str, Any] = {"model_type": "gpt2"}
     for name, (kind, low, high) in _CONFIG_KEYS.items():
         if name not in values:
@@ -483,7 +463,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             problem = f"its header would have {length:,} bytes"
         text = b"" if problem else handle.read(length)
     try:
-        header = parse_json(text.decode()) if not problem else None
+        header = parse_json(text.decode(), _MOST_HEADER_VALUES) if not problem else None
     except ValueError as error:
         problem = shown(str(error))
     if not problem and not isinstance(header, dict):

@@ -10,6 +10,7 @@ weights are read from safetensors alone, and no code of its own is run.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,13 +27,25 @@ from classifier_head import (
     name_labels,
 )
 from console import UserError, command_hint, plural
-from hub import hub_errors
-from settings import TrainSettings
-from text_tokenizer import TextTokenizer, load_pretrained_tokenizer
+from hub import folder_of, hub_errors
+from input_files import panics_told, read_bytes, shown
+from settings import MOST_LAYERS, MOST_POSITIONS, MOST_WIDTH, TrainSettings
+from text_tokenizer import MOST_TOKENS, TextTokenizer, load_pretrained_tokenizer
 from vocabulary import EOS, PAD, UNK, Vocabulary
 
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
-ADAPTER_CONFIG = "adapter_config.json"
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+# Labels of a head stand in it twice, and each of their letters may take six bytes.
+MOST_CONFIG_BYTES = 2**26
+# What a configuration could choose beside the shape: code, its own or a kernel of another
+# repository, files, kinds of numbers. Keys of these names are passed over at every level.
+_NEVER_FOLLOWED = re.compile(
+    r"_.*|.*implementation.*|auto_map|.*kernel_config.*|.*quantization.*|(torch_)?dtype|"
+    r"name_or_path|trust_remote_code|transformers_version|architectures"
+)
+_OWN_KINDS_OF_KEYS = ("id2label", "label2id")  # the keys of these are labels
+# Of what transformers' base class defines, a configuration may only say these beside its fields.
+_ALSO_TAKEN = ("num_labels", "rope_scaling", "rope_theta", "per_layer_config")
 # What configurations call dropout of embeddings and residuals, and that of attention weights.
 _DROPOUTS = (
     "dropout",
@@ -125,28 +138,33 @@ def _read_config(name: str, classifier: str) -> Any:
         name: of the checkpoint.
         classifier: "head" takes encoders as well.
     """
-    folder = Path(name)
+    refuse_pickles(Path(name))
+    folder = folder_of(name, "model")
     refuse_pickles(folder)
-    if (folder / "best_model").is_dir() and not (folder / "config.json").exists():
+    if (folder / "best_model").is_dir() and not (folder / CONFIG).exists():
         raise UserError(f"{name}: this is a run; name its model: {folder / 'best_model'}")
     if (folder / ADAPTER_CONFIG).exists():
         raise UserError(
             f"{name}: this is an adapter, not a whole model; train it again with --merge_lora"
         )
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise UserError(f"{name}: no model in this folder: it has no config.json")
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{name}: no model in this folder: it has no {CONFIG}")
+    read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and no bomb
     with hub_errors(name, "model"), quiet():
-        from transformers import AutoConfig
+        from transformers import PreTrainedConfig
 
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+        if "model_type" not in values:
+            raise UserError(f"{name}: its {CONFIG} names no model_type")
+        if values.get("quantization_config") is not None:
+            raise UserError(f"{name}: its weights are quantized; start from the unquantized model")
+        config = config_of(values)
     try:
         model_class_of(config, classifier)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
     if not hasattr(config, "vocab_size"):
         raise UserError(f"{name}: {config.model_type} is made of several models, not of text alone")
-    if getattr(config, "quantization_config", None) is not None:
-        raise UserError(f"{name}: its weights are quantized; start from the unquantized model")
     return config
 
 
@@ -191,16 +209,22 @@ def load_checkpoint_model(
     set_dropout(config, settings)
     same_labels = by_head and name_labels(config, vocabulary)
     torch.manual_seed(settings.seed)  # of what the checkpoint lacks
-    with hub_errors(name, "model"), quiet():
-        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    with (
+        hub_errors(name, "model"),
+        panics_told(name, "its weights cannot be read"),
+        quiet(),
+    ):
+        from transformers import GenerationConfig
 
-        kind = AutoModelForSequenceClassification if by_head else AutoModelForCausalLM
-        model, info = kind.from_pretrained(
-            name,
+        # Not through AutoModel..., which would follow an adapter to its base.
+        model, info = model_class_of(config, settings.classifier).from_pretrained(
+            folder_of(name, "model"),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
+            local_files_only=True,
+            generation_config=GenerationConfig(),  # ours is made in adopt_vocabulary
             output_loading_info=True,
             ignore_mismatched_sizes=by_head,  # a head for other labels
         )
@@ -277,18 +301,53 @@ def build_from_config(
 
 
 def config_of(values: Mapping[str, Any]) -> Any:
-    """A configuration object of the values of a config.json; no code but transformers' is run.
+    """A configuration object of the values of a config.json: of what shapes the model alone.
+
+    No code but transformers' is run, and nothing in it chooses which: how attention is computed
+    is transformers' default.
 
     Raises:
-        ValueError, TypeError and others: the values are wrong; transformers raises many kinds.
+        ValueError, TypeError and others: the values are wrong, or far beyond any small model, so
+            that its mere modules would take all memory or time; transformers raises many kinds.
     """
     from transformers import CONFIG_MAPPING
 
-    values = dict(values)
-    kind = values.pop("model_type", "gpt2")
+    kind = values.get("model_type", "gpt2")
     if kind not in CONFIG_MAPPING:
-        raise ValueError(f"model_type {kind!r} is not known to transformers")
-    return CONFIG_MAPPING[kind](**values)
+        raise ValueError(f"model_type {shown(kind)} is not known to transformers")
+    config_class = CONFIG_MAPPING[kind]
+    fields = {*getattr(config_class, "__dataclass_fields__", ()), *config_class.attribute_map}
+    taken = {
+        name: value
+        for name, value in _without_foreign_choices(values).items()
+        # Other names are older ones of fields, or mean nothing; but not methods and properties.
+        if name in fields or name in _ALSO_TAKEN or not hasattr(config_class, name)
+    }
+    taken.pop("model_type", None)
+    config = config_class(**taken)
+    for name, most in (
+        ("num_hidden_layers", MOST_LAYERS),
+        ("hidden_size", MOST_WIDTH),
+        ("max_position_embeddings", MOST_POSITIONS),
+        ("vocab_size", 2 * MOST_TOKENS),  # embeddings may be filled up to a round number
+    ):
+        value = getattr(config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= most):
+            raise ValueError(f"{name} is {shown(value)}, expected 1 to {most:,}")
+    return config
+
+
+def _without_foreign_choices(value: Any) -> Any:
+    """A value of a configuration without the keys that shape no model, at every level."""
+    if isinstance(value, list):
+        return [_without_foreign_choices(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: item if name in _OWN_KINDS_OF_KEYS else _without_foreign_choices(item)
+        for name, item in value.items()
+        if not _NEVER_FOLLOWED.fullmatch(name)
+    }
 
 
 def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.nn.Module]:
@@ -379,7 +438,7 @@ def _tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
     Raises:
         UserError: its tokenizer cannot be loaded.
     """
-    folder = Path(name)
+    folder = folder_of(name, "model")
     if (folder / "settings.yaml").is_file() and (folder / "vocab.json").is_file():
         return Vocabulary.load(folder / "vocab.json").tokens, {}
     tokens = TextTokenizer.pretrained(name, ()).tokens

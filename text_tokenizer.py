@@ -14,6 +14,7 @@ holds the letters `<CLS_1>` is a review with these letters.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,16 +22,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError
-from input_files import parse_json, read_text, shown
+from input_files import count_values, is_panic, open_input, panics_told, read_text, shown, size_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer.json"
-MOST_BYTES = 2**26  # the largest public ones have 35 MB
+# Of any vocabulary, of texts or of token rows; the largest in use have some 300,000.
+MOST_TOKENS = 1_000_000
+# Of the tokenizer.json of a text tokenizer: a token and its merge take some 100 bytes.
+MOST_BYTES = 2**27
+# Such a file has a number and a pair for each token, and few objects. Values cost the library up
+# to 500 bytes each where they are not what it expects, in a file of objects far more than it has.
+_MOST_VALUES, _MOST_OBJECTS = 5 * MOST_TOKENS, 100_000
+_EDGE_BYTES = 2**14  # more than a token takes, written with escapes
 SMALLEST_BPE = 256  # bytes, each a token
-# Ids reach no further than this; the largest vocabularies in use have some 300,000 entries.
-_MOST_IDS = 4_000_000
 _MOST_LETTERS = 1000  # of a token learned here: a vocabulary takes no longer ones
 # A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
 # purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
@@ -46,6 +52,12 @@ WHITESPACE_MARKS = {
 }
 # WordPiece tokenizers of Chinese put a space between any two characters.
 _CJK = r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]"
+# See `_is_of_token_rows`; the `tokenizers` library writes its keys in a fixed order.
+_FIRST_TOKEN_OF_ROWS = re.compile(
+    rb'"added_tokens":\s*\[\s*\{\s*"id":\s*0,\s*"content":\s*"(?:[^"\\]|\\.)*+",'
+    rb'\s*"single_word":\s*false,\s*"lstrip":\s*true'
+)
+_END_OF_WORD_LEVEL = re.compile(rb'"unk_token":\s*"(?:[^"\\]|\\.)*+"\s*\}\s*\}\s*\Z')
 _SPACE_IN_CJK = re.compile(rf"(?<={_CJK}) (?={_CJK})")
 
 
@@ -64,7 +76,7 @@ class TextTokenizer:
         """Take over a `tokenizers.Tokenizer`, which is changed.
 
         Raises:
-            UserError: its ids reach further than those of any vocabulary.
+            UserError: its ids reach further than those of any vocabulary, or it cannot encode.
         """
         self.backend = backend
         backend.encode_special_tokens = True  # as text: they have no meaning within one
@@ -72,8 +84,11 @@ class TextTokenizer:
         backend.no_truncation()
         by_id = {index: token for token, index in backend.get_vocab(True).items()}
         size = max(by_id, default=-1) + 1
-        if size > _MOST_IDS:
-            raise UserError(f"the tokenizer has an id of {size - 1:,}: no vocabulary is so large")
+        if size > MOST_TOKENS:
+            raise UserError(
+                f"the tokenizer has an id of {size - 1:,}: no vocabulary is so large (at most "
+                f"{MOST_TOKENS:,} tokens)"
+            )
         marks = str.maketrans(WHITESPACE_MARKS)
         written: dict[str, None] = {}
         for index in range(size):
@@ -82,7 +97,12 @@ class TextTokenizer:
                 token, more = f"<unused_{index}{more}>", more + "_"
             written[token] = None
         self.tokens = list(written)
-        marked, plain = self.encode("a"), self.encode("a", marked=False)
+        try:
+            marked, plain = self.encode("a"), self.encode("a", marked=False)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if any(index >= size for index in marked):
+            raise UserError("the tokenizer puts ids around a text that it does not have")
         self.first_ids = set(marked[:1]) if marked[:1] != plain[:1] else set()
 
     # ---------------------------------------------------------------------------- making
@@ -160,13 +180,15 @@ class TextTokenizer:
             UserError: none there, no network, one of token rows, or one that the `tokenizers`
                 library cannot run.
         """
-        path = Path(name) / TOKENIZER
+        from hub import folder_of
+
+        folder = folder_of(name, "tokenizer")
+        path = folder / TOKENIZER
         if path.is_file():
             if _is_of_token_rows(path):
                 raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
             return cls.load(path).with_special(special)
-        folder = Path(name)
-        if folder.is_dir() and not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
+        if not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
             raise UserError(f"{name}: no tokenizer in this folder")
         found = load_pretrained_tokenizer(name)
         backend = getattr(found, "backend_tokenizer", None)
@@ -175,7 +197,10 @@ class TextTokenizer:
                 f"{name}: its tokenizer ({type(found).__name__}) has no tokenizer.json and runs in "
                 f"Python only; convert it to a fast one first"
             )
-        return cls(backend).with_special(special)
+        try:
+            return cls(backend).with_special(special)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
 
     def with_special(self, special: Sequence[str]) -> TextTokenizer:
         """The same tokenizer, those of `special` that it lacks added at the end."""
@@ -198,11 +223,13 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         text = read_text(path, MOST_BYTES)
-        try:
-            return cls(Tokenizer.from_str(text))
-        except Exception as error:  # the library raises bare Exceptions
-            reason = shown(" ".join(str(error).split()))
-            raise UserError(f"{path}: not a tokenizer ({reason})") from None
+        _check_values(text, path)
+        with panics_told(path, "not a tokenizer"):
+            try:
+                return cls(Tokenizer.from_str(text))
+            except Exception as error:  # the library raises bare Exceptions
+                reason = shown(" ".join(str(error).split()))
+                raise UserError(f"{path}: not a tokenizer ({reason})") from None
 
     @classmethod
     def beside(cls, vocab_path: Path, tokens: list[str]) -> TextTokenizer | None:
@@ -226,8 +253,16 @@ class TextTokenizer:
         return found
 
     def to_json(self) -> str:
-        """The text of a tokenizer.json."""
-        return self.backend.to_str(pretty=True) + "\n"
+        """The text of a tokenizer.json.
+
+        Raises:
+            UserError: it would be larger than `load` takes.
+        """
+        text = self.backend.to_str() + "\n"
+        if len(text.encode()) > MOST_BYTES:
+            raise UserError(f"the tokenizer is larger than {size_text(MOST_BYTES)}")
+        _check_values(text, TOKENIZER)
+        return text
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which ids a text has."""
@@ -244,12 +279,18 @@ class TextTokenizer:
                 (BERT's `[CLS] ... [SEP]`); a tokenizer learned here puts none.
 
         Raises:
-            ValueError: the text has half of a surrogate pair, which is no character.
+            ValueError: the text has half of a surrogate pair, which is no character, or the
+                tokenizer fails at it: a pattern without end, an unknown token that it lacks.
         """
         try:
             return self.backend.encode(text, add_special_tokens=marked).ids
         except (TypeError, UnicodeEncodeError):
             raise ValueError("the text has half of a surrogate pair: not valid Unicode") from None
+        except BaseException as error:
+            if type(error) is not Exception and not is_panic(error):
+                raise
+            reason = shown(" ".join(str(error).split()))
+            raise ValueError(f"the tokenizer fails at this text: {reason}") from None
 
     def count_unknown(self, ids: Sequence[int]) -> int:
         """How many of `ids` stand for something that the tokenizer does not know."""
@@ -258,7 +299,8 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
-        text = self.backend.decode(list(ids), skip_special_tokens=True)
+        with panics_told(TOKENIZER, "the tokenizer cannot write these tokens as text"):
+            text = self.backend.decode(list(ids), skip_special_tokens=True)
         if type(self.backend.decoder).__name__ == "WordPiece":
             text = _SPACE_IN_CJK.sub("", text)
         return text
@@ -271,29 +313,44 @@ def load_pretrained_tokenizer(name: str) -> Any:
         name: a folder, or a name on the Hugging Face hub.
 
     Raises:
-        UserError: none there, or no network.
+        UserError: none there, no network, or it needs code of its own, which is never run.
     """
-    from hub import hub_errors
+    from hub import folder_of, hub_errors
 
-    with hub_errors(name, "tokenizer"):
+    folder = folder_of(name, "tokenizer")
+    with hub_errors(name, "tokenizer"), panics_told(name, "no tokenizer that works"):
         from transformers import AutoTokenizer, BertTokenizer
 
-        folder = Path(name)
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
             # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which
             # finds no tokens and does not complain.
-            return BertTokenizer.from_pretrained(name)
-        return AutoTokenizer.from_pretrained(name)
+            return BertTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _check_values(text: str, path: str | Path) -> None:
+    """Refuse a tokenizer.json that would take the library far more memory than any real one.
+
+    Raises:
+        UserError: it has more values or objects than a text tokenizer can have.
+    """
+    if len(text) < _MOST_OBJECTS:
+        return
+    if count_values(text) > _MOST_VALUES or count_values(text, "{") > _MOST_OBJECTS:
+        raise UserError(
+            f"{path}: not a tokenizer of texts (more than {MOST_TOKENS:,} tokens or "
+            f"{_MOST_OBJECTS:,} special ones)"
+        )
 
 
 def _is_of_token_rows(path: Path) -> bool:
-    """Whether a tokenizer.json is the one that `Vocabulary.save_tokenizer` writes for rows."""
-    try:
-        written = parse_json(read_text(path, MOST_BYTES))
-        return (
-            written["model"]["type"] == "WordLevel"
-            and written["pre_tokenizer"] == {"type": "WhitespaceSplit"}
-            and len(written["added_tokens"]) == len(written["model"]["vocab"])
-        )
-    except (ValueError, KeyError, TypeError):
-        return False
+    """Whether a tokenizer.json is the one that `Vocabulary.save_tokenizer` writes for rows.
+
+    Its first added token is the vocabulary's first and takes the space before it, and its model
+    knows whole words. Both stand at the edges of the file, which for a large vocabulary has 200 MB.
+    """
+    with open_input(path) as handle:
+        begin = handle.read(_EDGE_BYTES)
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - _EDGE_BYTES))
+        end = handle.read(_EDGE_BYTES)
+    return bool(_FIRST_TOKEN_OF_ROWS.search(begin) and _END_OF_WORD_LEVEL.search(end))

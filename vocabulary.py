@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from console import UserError, plural
-from input_files import parse_json, read_text, shown
-from text_tokenizer import TOKENIZER, TextTokenizer
+from input_files import parse_json, read_text, shown, size_text
+from text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
-# A million tokens of ten letters. Parsing so much takes up to 0.5 GB, whatever stands in it.
-MOST_BYTES = 2**24
+# A million tokens of fifty letters. Parsing so much takes up to 1 GB, whatever stands in it, since
+# values are counted first.
+MOST_BYTES = 2**26
+_MANY_LETTERS = MOST_BYTES // 16  # above this the size of the file is computed
 # Tables of label against label have the square of it as entries: 800 MB.
 MOST_LABELS = 10_000
 # Longer ones are no tokens, and would be drawn and printed as labels.
@@ -55,9 +57,11 @@ class Vocabulary:
         """Make a vocabulary of `tokens`, whose place is their id.
 
         Raises:
-            ValueError: empty, repeated, overlong or whitespace-holding tokens, no `<PAD>`, or
-                too many labels.
+            ValueError: empty, repeated, overlong or whitespace-holding tokens, no `<PAD>`, too
+                many tokens or labels, or more letters than a vocab.json may have.
         """
+        if len(tokens) > MOST_TOKENS:
+            raise ValueError(f"{len(tokens):,} tokens, at most {MOST_TOKENS:,}")
         self.tokens, self.tokenizer = list(tokens), tokenizer
         self.ids = {token: index for index, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
@@ -74,6 +78,15 @@ class Vocabulary:
         if PAD not in self.ids:
             raise ValueError(f"{PAD} is missing")
         self.ids_by_bytes = {token.encode(): index for token, index in self.ids.items()}
+        # What is written must be read again. A letter takes six bytes at most.
+        letters = sum(map(len, self.ids_by_bytes))
+        if letters + 16 * len(self.tokens) > _MANY_LETTERS:
+            size = len(self.to_json().encode())
+            if size > MOST_BYTES:
+                raise ValueError(
+                    f"a vocab.json of {size:,} bytes, at most {size_text(MOST_BYTES)}: "
+                    f"{len(self.tokens):,} tokens of {letters:,} bytes"
+                )
         self.pad_id = self.ids[PAD]
         self.unk_id = self.ids.get(UNK)
         self.img_id = self.ids.get(IMG)
@@ -124,7 +137,7 @@ class Vocabulary:
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)")
         try:
-            pairs = parse_json(read_text(path, MOST_BYTES))
+            pairs = parse_json(read_text(path, MOST_BYTES), most_values=MOST_TOKENS + 1)
         except ValueError as error:
             raise UserError(f"{path}: not a valid vocabulary: {error}") from None
         if not isinstance(pairs, dict) or not pairs:
@@ -213,9 +226,11 @@ class Vocabulary:
         backend = Tokenizer(models.WordLevel(self.ids, unk_token=unknown))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         backend.add_tokens([AddedToken(t, lstrip=True, normalized=False) for t in self.tokens])
-        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding.
+        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding. For a
+        # large vocabulary transformers needs ten seconds to write its tokenizer.json, and its own
+        # file does not depend on it.
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=backend,
+            tokenizer_object=Tokenizer(models.WordLevel({unknown: 0}, unk_token=unknown)),
             pad_token=AddedToken(PAD, lstrip=True, normalized=False),
             unk_token=AddedToken(unknown, lstrip=True, normalized=False),
             bos_token=AddedToken(end, lstrip=True, normalized=False),
@@ -224,6 +239,7 @@ class Vocabulary:
             model_max_length=max_length,
         )
         tokenizer.save_pretrained(folder)
+        (folder / TOKENIZER).write_text(backend.to_str() + "\n", encoding="utf-8")
         (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -475,6 +477,75 @@ def test_code_of_a_checkpoint_is_never_run(tmp_path, checkpoints):
     settings = train_settings(tmp_path, checkpoints / "gpt2")
     mistake_of(dataclasses.replace(settings, init_from=str(folder)))
     assert not (tmp_path / "ran").exists()
+
+
+FOREIGN = "no-such-owner/kernels"
+FOREIGN_KEYS = {
+    "attn_implementation": FOREIGN,
+    "_attn_implementation": FOREIGN,
+    "_attn_implementation_internal": FOREIGN,
+    "experts_implementation": FOREIGN,
+    "kernel_config": {"LlamaRMSNorm": f"{FOREIGN}:norm"},
+    "auto_map": {"AutoModelForCausalLM": f"{FOREIGN}--code.M"},
+    "dtype": "float64",
+    "torch_dtype": "float16",
+    "name_or_path": FOREIGN,
+    "trust_remote_code": True,
+}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"], indirect=True)
+def test_configuration_of_a_checkpoint_chooses_its_shape_and_nothing_else(
+    tmp_path, checkpoints, kind, monkeypatch
+):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    folder = tmp_path / "foreign"
+    shutil.copytree(checkpoints / kind, folder)
+    config = json.loads((folder / "config.json").read_text())
+    plain = train_settings(tmp_path / "plain", checkpoints / kind)
+    _, expected = start(plain)
+    nested = {"sub": [dict(FOREIGN_KEYS)]}
+    (folder / "config.json").write_text(json.dumps(config | FOREIGN_KEYS | nested))
+    (folder / "generation_config.json").write_text(
+        json.dumps({"cache_implementation": FOREIGN, "custom_generate": FOREIGN, "max_length": -7})
+    )
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    settings = train_settings(tmp_path, folder)
+    assert with_checkpoint_shape(settings).n_embd == 32
+    _, found = start(settings)
+    config = found.model.config
+    assert config._attn_implementation == expected.model.config._attn_implementation
+    assert config.sub == [{}] and not hasattr(config, "auto_map")
+    assert FOREIGN not in config.to_json_string() + found.model.generation_config.to_json_string()
+    assert found.fingerprint == expected.fingerprint
+    assert all(p.dtype == torch.float32 for p in found.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"num_hidden_layers": 10**9}, {"vocab_size": 10**12}, {"max_position_embeddings": 10**12}],
+    ids=str,
+)
+def test_checkpoint_beyond_reason_is_refused_before_it_is_built(tmp_path, checkpoints, values):
+    folder = tmp_path / "huge"
+    shutil.copytree(checkpoints / "llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+    settings = train_settings(tmp_path, checkpoints / "llama", init_from=str(folder))
+    assert f"{next(iter(values))} is " in mistake_of(settings)
+
+
+def test_adapter_does_not_lead_to_its_base(tmp_path, checkpoints):
+    folder = tmp_path / "foreign"
+    shutil.copytree(checkpoints / "gpt2", folder)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": FOREIGN, "auto_mapping": {"base_model_class": "os"}})
+    )
+    settings = train_settings(tmp_path, checkpoints / "gpt2", init_from=str(folder))
+    assert "adapter" in mistake_of(settings)
 
 
 def test_more_length_than_positions_is_told_with_the_remedy(tmp_path, checkpoints):

@@ -1,5 +1,6 @@
 """Text to ids and back: characters, byte pairs, pretrained tokenizers, the files they lie in."""
 
+import io
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer
 
 from console import UserError
+from dataset import TokenLabelDataset
 from text_tokenizer import TOKENIZER, WHITESPACE_MARKS, TextTokenizer
 from vocabulary import Vocabulary
 
@@ -251,6 +253,91 @@ def test_an_id_beyond_any_vocabulary_is_refused():
     backend = Tokenizer(models.WordLevel({"a": 0, "b": 4_000_000_000}, unk_token="a"))
     with pytest.raises(UserError, match="no vocabulary is so large"):
         TextTokenizer(backend)
+
+
+def words_tokenizer(**parts) -> str:
+    """A tokenizer.json that knows three words."""
+    backend = Tokenizer(models.WordLevel({"<PAD>": 0, "a": 1, "x": 2}, unk_token="<PAD>"))
+    return json.dumps(json.loads(backend.to_str()) | parts)
+
+
+def split_at(pattern: str) -> dict:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def test_text_that_a_pattern_never_ends_at_is_a_bad_row_of_its_line(tmp_path):
+    path = tmp_path / TOKENIZER
+    path.write_text(words_tokenizer(pre_tokenizer=split_at("(x+x+)+y")))
+    found = TextTokenizer.load(path).with_special(SPECIAL)
+    assert found.encode("a") == [1]
+    with pytest.raises(ValueError, match=r"the tokenizer fails at this text: .*retry-limit"):
+        found.encode("x" * 40)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "%s"}\n' % ("x" * 40))
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: the tokenizer fails at this text"):
+        TokenLabelDataset.read(
+            tmp_path / "rows.jsonl", Vocabulary(found.tokens, found), max_length=8
+        )
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    ],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [999], "tokens": ["<s>"]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"pre_tokenizer": split_at("(")}, "not a tokenizer"),
+        ({"post_processor": TEMPLATE}, "ids around a text that it does not have"),
+        ({"model": {"type": "WordLevel", "vocab": {"b": 0}, "unk_token": "?"}}, "fails at this"),
+        ({"normalizer": [{}] * 101}, "not a tokenizer of texts"),
+        ({"normalizer": [0] * 1001}, "not a tokenizer of texts"),
+    ],
+    ids=["pattern", "template", "unknown", "objects", "values"],
+)
+def test_tokenizer_that_cannot_work_is_refused_in_one_line(parts, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr("text_tokenizer._MOST_OBJECTS", 100)
+    monkeypatch.setattr("text_tokenizer._MOST_VALUES", 1000)
+    path = tmp_path / TOKENIZER
+    path.write_text(words_tokenizer(**parts))
+    with pytest.raises(UserError, match=reason) as caught:
+        TextTokenizer.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tokenizer_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / TOKENIZER).write_text('{"normalizer":' + "[" * 90_000)
+    with pytest.raises(UserError, match="not a tokenizer"):
+        TextTokenizer.load(tmp_path / TOKENIZER)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("known", [True, False], ids=["known class", "own class"])
+def test_code_of_a_tokenizer_is_never_run_and_never_asked_for(file, known, tmp_path, monkeypatch):
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    (folder / "tok.py").write_text(
+        f"import os; os.mkdir({str(tmp_path / 'ran')!r})\nclass Tok: pass\nclass C: pass\n"
+    )
+    auto_map = {"AutoTokenizer": ["tok.Tok", None], "AutoConfig": "tok.C"}
+    values = {"auto_map": auto_map, "model_type": "gpt2" if known else "my_own"}
+    if file == "tokenizer_config.json":
+        values["tokenizer_class"] = "GPT2Tokenizer" if known else "Tok"
+    (folder / file).write_text(json.dumps(values))
+    (folder / "vocab.json").write_text('{"a": 0, "<|endoftext|>": 1}')
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    asked = io.StringIO("y\n" * 9)
+    monkeypatch.setattr("sys.stdin", asked)
+    try:
+        TextTokenizer.pretrained(str(folder), SPECIAL)
+    except UserError as error:
+        assert "\n" not in str(error) and str(folder) in str(error)
+    assert asked.tell() == 0 and not (tmp_path / "ran").exists()
 
 
 def test_a_folder_without_a_tokenizer_is_told_in_one_line(tmp_path):

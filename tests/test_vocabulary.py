@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console import UserError
+from text_tokenizer import MOST_TOKENS
 from vocabulary import LabelNames, Vocabulary, label_text, label_token, sorted_labels
 
 SPECIAL = ["<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"]
@@ -115,6 +116,52 @@ def test_order_of_the_entries_in_the_file_does_not_matter(write_vocab):
 
 def test_vocabulary_with_a_byte_order_mark_is_read(write_vocab):
     assert len(Vocabulary.load(write_vocab(b'\xef\xbb\xbf{"<PAD>": 0}\r\n'))) == 1
+
+
+def long_tokens(count: int, letters: int) -> list[str]:
+    return ["<PAD>", *(f"{number:0{letters}}" for number in range(1, count))]
+
+
+def test_a_vocabulary_of_many_letters_that_can_be_written_can_be_read(write_vocab):
+    vocabulary = Vocabulary(long_tokens(17_000, 1000))  # larger than 16 MiB
+    assert Vocabulary.load(write_vocab(vocabulary.to_json())) == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (["a"] * (MOST_TOKENS + 1), "1,000,001 tokens, at most 1,000,000"),
+        (long_tokens(600, 1000), r"a vocab\.json of 60.,... bytes, at most 512 KiB"),
+        # Escapes make six bytes of one.
+        (["<PAD>", *("\x01" * 600 + str(n) for n in range(200))], "bytes, at most 512 KiB"),
+    ],
+    ids=["tokens", "letters", "escapes"],
+)
+def test_a_vocabulary_too_large_to_be_read_again_is_refused_when_it_is_made(
+    tokens, reason, monkeypatch
+):
+    monkeypatch.setattr("vocabulary.MOST_BYTES", 2**19)
+    monkeypatch.setattr("vocabulary._MANY_LETTERS", 2**15)
+    with pytest.raises(ValueError, match=reason):
+        Vocabulary(tokens)
+
+
+def test_a_file_of_more_entries_than_a_vocabulary_may_have_is_refused(write_vocab):
+    with pytest.raises(UserError, match="more than 1,000,001 values"):
+        Vocabulary.load(write_vocab('{"<PAD>": [' + "0," * 1_000_001 + "0]}"))
+
+
+@pytest.mark.long
+def test_a_vocabulary_of_350_000_tokens_is_saved_loaded_and_known_to_transformers(tmp_path):
+    vocabulary = Vocabulary(
+        [*SPECIAL, *(f"event_number_{n}_of_a_long_log" for n in range(350_000))]
+    )
+    vocabulary.save_tokenizer(tmp_path)
+    assert Vocabulary.load(tmp_path / "vocab.json") == vocabulary
+    words = " ".join(vocabulary.tokens[::1000])
+    for tokenizer in load_tokenizers(tmp_path):
+        assert len(tokenizer) == len(vocabulary)
+        assert tokenizer(words)["input_ids"] == vocabulary.encode(words)
 
 
 def test_fingerprint_tells_vocabularies_apart():
@@ -232,11 +279,21 @@ def test_all_hugging_face_tokenizers_agree_with_the_vocabulary(tokens, tmp_path)
         assert 0 <= tokenizer.eos_token_id < len(vocabulary), name
 
 
+# Marks of JSON, escapes, controls, ends of lines of Unicode, tokens that mean something to others,
+# and pairs that are one after normalisation.
+ODD = [
+    '"', "\\", "\\u0041", '\\"', "{", "}", "\x00", "a\x00b", "\x1c", "\x85", "a\u2028b", "\u2029",
+    "\xa0a", "\u200b", "\ufeff", "\U0010ffff", "\ufffd", "[CLS]", "<s>", "</s>", "<|endoftext|>",
+    "<unk>", "<mask>", "ĠA", "<CLS_a\u3000b>", "é", "e\u0301", "ﬁ", "fi", "Å", "\u212b", "a" * 1000,
+]  # fmt: skip
+
+
 @hypothesis.settings(max_examples=8)
 @given(
     st.lists(
-        st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(
-            lambda text: text.split() == [text] and "\x00" not in text
+        st.sampled_from(ODD)
+        | st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(
+            lambda text: text.encode().split() == [text.encode()]
         ),
         unique=True,
         max_size=12,
