@@ -184,7 +184,8 @@ class TokenLabelDataset:
             unknown_token: "error" makes a row with an unknown token a bad row, "unk" maps it
                 to <UNK> and counts it.
             group_by: key path such as `meta.source`; rows with the same value form a group.
-            keep_records: keep the parsed objects (evaluation returns the user's own keys).
+            keep_records: keep the parsed objects, also those of bad rows (evaluation returns the
+                user's own keys).
             for_label: the rows are only to be classified, see `parse_row` and `RowsBuilder.add`.
 
         Raises:
