@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from console import format_table, plural, progress_bar
+from console import format_table, plural, printable, progress_bar
 
 if TYPE_CHECKING:
     from dataset import TokenLabelDataset
@@ -203,5 +203,4 @@ def describe_examples(predictions: Sequence[dict[str, Any]]) -> str:
 
 def _one_line(text: str) -> str:
     words = " ".join(text.split())
-    words = words if len(words) <= _LONGEST_SHOWN else words[: _LONGEST_SHOWN - 3] + "..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
+    return printable(words if len(words) <= _LONGEST_SHOWN else words[: _LONGEST_SHOWN - 3] + "...")

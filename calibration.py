@@ -84,7 +84,7 @@ def fit_temperature(log_shares_NxL: np.ndarray, true_N: np.ndarray) -> float:
 
     def cost(log_temperature: float) -> float:
         nll_N = _label_nll(log_shares_NxL, true_N, math.exp(log_temperature))
-        return float(nll_N.sum()) + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
+        return float(nll_N.sum(dtype=np.float64)) + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
 
     found = minimize_scalar(
         cost,

@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
+import re
 import shlex
 import sys
+import unicodedata
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +32,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED = 129, 130, 143  # 128 + the signal's number
+# What a terminal obeys or what turns the order of letters around: controls but for line ends and
+# tabs, overrides of the writing direction, halves of characters.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -146,6 +152,7 @@ def tell(text: str) -> list[str]:
     if stream is None or stream in _given_up:
         return []
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = printable_lines(text)
     try:
         try:
             tqdm.write(text, file=stream)
@@ -200,7 +207,7 @@ def _forgiving(stream: TextIO | None) -> Any:
 
 def print_error(text: str) -> None:
     """Print a mistake to standard error, each line marked `error:`."""
-    for line in text.splitlines() or [""]:
+    for line in printable_lines(text).splitlines() or [""]:
         print(f"error: {line}", file=_forgiving(sys.stderr))
 
 
@@ -212,6 +219,56 @@ def command_hint(script: str, *words: str | Path) -> str:
         words: its flags and their values; all but flags may hold any character.
     """
     return shlex.join(["python", script, *map(str, words)])
+
+
+def printable(text: str) -> str:
+    """Foreign text as a part of a line: what cannot be seen is written out, as in `\\x1b[31m`.
+
+    Labels, tokens and file names may hold escape sequences, line ends, characters of no width.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _written_out(letter) for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Foreign text of any length: line ends, tabs and all spaces stay, what a terminal obeys is
+    written out, as in `\\x1b[31m`."""
+    return _OBEYED.sub(lambda found: _written_out(found[0]), text)
+
+
+def _written_out(letter: str) -> str:
+    return ascii(letter)[1:-1]
+
+
+def json_text(value: Any) -> str:
+    """`value` as one line of JSON that a terminal can show; it stands for `value` exactly."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: Chinese characters two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me") for letter in text)
+
+
+def shorten(text: str, columns: int, mark: str = "...") -> str:
+    """A text of about so many columns; of a long one both ends stay, it may differ in either."""
+    if text_width(text) <= columns:
+        return text
+    ends = []
+    for letters in (text, text[::-1]):
+        room, count = columns // 2, 0
+        for letter in letters:
+            room -= text_width(letter)
+            if room < 0:
+                break
+            count += 1
+        ends.append(letters[:count])
+    return f"{ends[0]}{mark}{ends[1][::-1]}"
 
 
 def format_duration(seconds: float) -> str:
@@ -235,14 +292,19 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
 def format_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
 ) -> str:
-    """A table in plain text; the columns `left` are left-aligned, the others right-aligned."""
-    lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    """A table in plain text; the columns `left` are left-aligned, the others right-aligned.
+
+    Cells may hold anything, see `printable`.
+    """
+    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(text_width(line[column]) for line in lines) for column in range(len(header))]
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - text_width(cell))
+        return cell + space if column in left else space + cell
+
     return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        "  ".join(padded(cell, column) for column, cell in enumerate(line)).rstrip()
         for line in lines
     )
 
@@ -274,7 +336,7 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
     return tqdm(
         total=total,
         initial=initial,
-        desc=description,
+        desc=printable(description),
         unit=unit,
         unit_scale=total >= 10_000,
         file=_forgiving(sys.stderr),

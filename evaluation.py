@@ -4,12 +4,13 @@ Training's validation and `inference.py --test_data` both go through `score_rows
 
     scores = score_rows(trained.model, dataset, trained.precision)
     figures = scores.figures(dataset, trained.temperature)
-    rows = predictions_of(dataset, scores.log_shares_NxL, trained.temperature, scores)
+    rows = predictions_of(dataset, scores.shares, trained.temperature, scores)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from classifier_head import is_classifier
 from console import progress_bar
 from dataset import BadRow, TokenLabelDataset
 from metrics import (
+    MOST_LABELS_WHOLE,
+    LabelShares,
     label_figures,
-    label_shares,
     language_figures,
     mean_perplexity,
     perplexity,
@@ -42,6 +44,9 @@ from run_folder import atomic_write, json_line
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
 _MOST_LOGITS = 32_000_000
+# Of more than MOST_LABELS_WHOLE labels the temperature is fitted on a part of the rows, 500 of
+# 10,000 labels: enough for a single number, and a second's work beside minutes for 100,000 rows.
+_MOST_SHARES_SAMPLED = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Scores:
             tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
         label_nll_N: negative log likelihood of the label token among all tokens, by a head of
             the label among the labels; NaN for an unlabelled row.
-        log_shares_NxL: log softmax over the label tokens alone at the <CLS> after the body; NaN
-            where the row has no label position. By a head, log softmax of its logits.
+        shares: log softmax over the label tokens alone at the <CLS> after the body; NaN where the
+            row has no label position. By a head, log softmax of its logits.
     """
 
     nll_sum_N: np.ndarray | None
@@ -67,7 +72,7 @@ class Scores:
     body_nll_sum_N: np.ndarray | None
     body_token_count_N: np.ndarray | None
     label_nll_N: np.ndarray
-    log_shares_NxL: np.ndarray
+    shares: LabelShares
 
     @property
     def of_tokens(self) -> bool:
@@ -78,8 +83,8 @@ class Scores:
     def is_finite(self) -> np.ndarray:
         """Whether the model gave finite numbers for each row."""
         if self.of_tokens:
-            return np.isfinite(self.nll_sum_N)
-        return np.isfinite(self.log_shares_NxL).all(axis=1)
+            return np.isfinite(self.nll_sum_N) & (np.isnan(self.label_nll_N) | self.shares.asked)
+        return self.shares.asked
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All figures of the rows; label figures where any row is labelled.
@@ -103,7 +108,7 @@ class Scores:
                 figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
                 dataset.classes_N[labelled],
-                self.log_shares_NxL[labelled],
+                self.shares.subset(labelled),
                 dataset.vocabulary.labels,
                 temperature,
             )
@@ -112,12 +117,55 @@ class Scores:
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Scores(**{name: v if v is None else v[indices] for name, v in values.items()})
+        shares = values.pop("shares").subset(indices)
+        return Scores(
+            **{name: v if v is None else v[indices] for name, v in values.items()}, shares=shares
+        )
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
-        """The temperature that the labelled rows ask for; there must be one at least."""
-        labelled = np.flatnonzero(dataset.classes_N >= 0)
-        return fit_calibration(self.log_shares_NxL[labelled], dataset.classes_N[labelled])
+        """The temperature that the labelled rows ask for; there must be one at least.
+
+        Of many labels it is fitted on the rows that were sampled for it when they were scored.
+        """
+        if not self.shares.are_whole:
+            sampled_S = self.shares.sampled_S
+            return fit_calibration(self.shares.sampled_log_shares_SxL, dataset.classes_N[sampled_S])
+        order_M = labelled_in_drawn_order(dataset)
+        return fit_calibration(self.shares.log_shares_NxK[order_M], dataset.classes_N[order_M])
+
+
+def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
+    """The labelled rows, shuffled by what they are: their order in the file decides nothing.
+
+    By a hash of body and label; rows alike are told apart by a number, so that many copies of one
+    row are spread over the order.
+    """
+    labelled = np.flatnonzero(dataset.classes_N >= 0)
+    whole = dataset.body_keys()
+    key_M = np.frombuffer(b"".join(whole[i][:8] for i in labelled.tolist()), np.uint64)
+    key_M = _mixed(key_M ^ _mixed(dataset.classes_N[labelled].astype(np.uint64)))
+    by_key = np.argsort(key_M, kind="stable")
+    is_first = np.diff(key_M[by_key], prepend=~key_M[by_key[:1]]) != 0
+    place_M = np.arange(len(by_key))
+    copy_M = place_M - np.maximum.accumulate(np.where(is_first, place_M, 0))
+    key_M[by_key] = _mixed(key_M[by_key] + copy_M.astype(np.uint64))
+    return labelled[np.argsort(key_M, kind="stable")]
+
+
+def _mixed(number_M: np.ndarray) -> np.ndarray:
+    """Unsigned 64-bit numbers well mixed: the finalizer of SplitMix64 (Steele et al., 2014)."""
+    number_M = number_M + np.uint64(0x9E3779B97F4A7C15)
+    number_M = (number_M ^ (number_M >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number_M = (number_M ^ (number_M >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number_M ^ (number_M >> np.uint64(31))
+
+
+def _rows_to_calibrate_on(dataset: TokenLabelDataset) -> np.ndarray:
+    """Rows of which a calibration needs every share, where not all are kept anyway."""
+    labels = len(dataset.vocabulary.labels)
+    if labels <= MOST_LABELS_WHOLE:
+        return np.arange(0)
+    return labelled_in_drawn_order(dataset)[: _MOST_SHARES_SAMPLED // labels]
 
 
 @dataclass(frozen=True)
@@ -149,6 +197,8 @@ def score_rows(
     batch_size: int = 64,
     each_batch: Callable[[], None] = lambda: None,
     description: str = "evaluating",
+    temperature: float = 1.0,
+    to_calibrate: bool = False,
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
@@ -161,21 +211,32 @@ def score_rows(
         batch_size: rows in one forward pass.
         each_batch: called before each batch; may raise to leave.
         description: words on the progress bar.
+        temperature: at which figures and predictions will be asked for.
+        to_calibrate: whether `calibration` will be asked for.
     """
+    classes = len(dataset.vocabulary.labels)
+    sampled_S = _rows_to_calibrate_on(dataset) if to_calibrate else ()
+    shares = LabelShares.empty(len(dataset), classes, temperature, sampled_S)
     if is_classifier(model):
         how = {"batch_size": batch_size, "each_batch": each_batch, "description": description}
-        return _score_labels(dataset, head_log_shares(model, dataset, precision, **how))
+        label_nll_N = np.full(len(dataset), np.nan)
+        for indices, log_shares_BxL in _head_log_shares(model, dataset, precision, **how):
+            shares.put(indices, log_shares_BxL)
+            true_B = dataset.classes_N[indices]
+            label_nll_N[indices] = np.where(
+                true_B >= 0, -log_shares_BxL[np.arange(len(indices)), true_B], np.nan
+            )
+        return Scores(None, None, None, None, None, label_nll_N, shares)
     device = next(model.parameters()).device
     head = _Head.of(model)
-    label_ids = torch.tensor(dataset.vocabulary.label_ids, device=device)
-    n, classes = len(dataset), len(label_ids)
+    label_head = head.only(torch.tensor(dataset.vocabulary.label_ids, device=device))
+    n = len(dataset)
     nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
     correct_N = np.zeros(n, np.int64)
     # A row's first token is predicted from nothing and counts nowhere.
     body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
     first_scored_N = np.maximum(dataset.prompt_lengths_N - 1, 0)
     has_prompts = dataset.has_prompts
-    log_shares_NxL = np.full((n, classes), np.nan)
     was_training = model.training
     model.eval()
     try:
@@ -202,8 +263,8 @@ def score_rows(
                     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
                     places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
                     at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
-                    label_logits = head.only(label_ids)(at_cls_RxD)
-                    log_shares_NxL[indices[labelled]] = _log_shares(label_logits)
+                    label_logits = label_head(at_cls_RxD)
+                    shares.put(indices[labelled], _log_shares(label_logits))
                     label_nll_N[indices[labelled]] = nll_M[places]
                 bar.update(len(indices))
     finally:
@@ -215,44 +276,49 @@ def score_rows(
         body_nll_sum_N,
         np.maximum(body_places_N - first_scored_N, 0),
         label_nll_N,
-        log_shares_NxL,
+        shares,
     )
 
 
-def _score_labels(dataset: TokenLabelDataset, log_shares_NxL: np.ndarray) -> Scores:
-    """The scores of rows of which only the labels were asked."""
-    labelled = np.flatnonzero(dataset.classes_N >= 0)
-    label_nll_N = np.full(len(dataset), np.nan)
-    label_nll_N[labelled] = -log_shares_NxL[labelled, dataset.classes_N[labelled]]
-    return Scores(None, None, None, None, None, label_nll_N, log_shares_NxL)
-
-
-@torch.inference_mode()
-def head_log_shares(
+def head_shares(
     model: torch.nn.Module,
     dataset: TokenLabelDataset,
     precision: Precision,
     *,
     batch_size: int = 64,
-    each_batch: Callable[[], None] = lambda: None,
+    temperature: float = 1.0,
     description: str = "classifying",
-) -> np.ndarray:
-    """Logarithms of the label shares that a head gives the rows, which it reads without tails.
+) -> LabelShares:
+    """The label shares that a head gives the rows, which it reads without tails.
 
     Args:
         model: with a head for labels; put into evaluation mode and left in the mode it had.
         dataset: the rows.
         precision: of the blocks.
         batch_size: rows in one forward pass.
-        each_batch: called before each batch; may raise to leave.
+        temperature: at which the shares will be asked for.
         description: words on the progress bar.
-
-    Returns:
-        log_shares_NxL: log softmax of the head's logits.
     """
+    shares = LabelShares.empty(len(dataset), len(dataset.vocabulary.labels), temperature)
+    how = {"batch_size": batch_size, "each_batch": lambda: None, "description": description}
+    for indices, log_shares_BxL in _head_log_shares(model, dataset, precision, **how):
+        shares.put(indices, log_shares_BxL)
+    return shares
+
+
+@torch.inference_mode()
+def _head_log_shares(
+    model: torch.nn.Module,
+    dataset: TokenLabelDataset,
+    precision: Precision,
+    *,
+    batch_size: int,
+    each_batch: Callable[[], None],
+    description: str,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of each batch and the log softmax of the head's logits, BxL; see `score_rows`."""
     device = next(model.parameters()).device
     bodies = dataset.without_tails()
-    result_NxL = np.zeros((len(dataset), len(dataset.vocabulary.labels)))
     was_training = model.training
     model.eval()
     try:
@@ -262,11 +328,10 @@ def head_log_shares(
                 ids_M, lengths_B = bodies.gather(indices)
                 ids_M = torch.from_numpy(ids_M).to(device)
                 logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
-                result_NxL[indices] = _log_shares(logits_BxL)
+                yield indices, _log_shares(logits_BxL)
                 bar.update(len(indices))
     finally:
         model.train(was_training)
-    return result_NxL
 
 
 def _token_scores(
@@ -288,16 +353,17 @@ def _log_shares(label_logits_BxL: torch.Tensor) -> np.ndarray:
 
 
 @torch.inference_mode()
-def label_log_shares(
+def prompted_shares(
     model: torch.nn.Module,
     prompts: list[np.ndarray],
     label_ids: list[int],
     precision: Precision,
     *,
     batch_size: int = 64,
+    temperature: float = 1.0,
     description: str = "classifying",
-) -> np.ndarray:
-    """Logarithms of the label shares of rows that end in the question <CLS>.
+) -> LabelShares:
+    """The label shares of rows that end in the question <CLS>, by the label tokens alone.
 
     Args:
         model: a causal model in evaluation mode.
@@ -305,24 +371,22 @@ def label_log_shares(
         label_ids: token id of each label.
         precision: of the blocks.
         batch_size: rows in one forward pass.
+        temperature: at which the shares will be asked for.
         description: words on the progress bar.
-
-    Returns:
-        log_shares_NxL: log softmax of the next-token logits over the label tokens alone.
     """
     device = next(model.parameters()).device
     head = _Head.of(model).only(torch.tensor(label_ids, device=device))
-    result_NxL = np.zeros((len(prompts), len(label_ids)))
+    shares = LabelShares.empty(len(prompts), len(label_ids), temperature)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with progress_bar(description, len(prompts), "row") as bar:
         for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+            indices = np.array(order[start : start + batch_size])
             rows = PackedRows([len(prompts[i]) for i in indices])
             ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
             last_BxD = last_states(model, ids_M.to(device), rows, precision)
-            result_NxL[indices] = _log_shares(head(last_BxD.float()))
+            shares.put(indices, _log_shares(head(last_BxD.float())))
             bar.update(len(indices))
-    return result_NxL
+    return shares
 
 
 def leave_out_failures(
@@ -352,27 +416,29 @@ def leave_out_failures(
 
 def predictions_of(
     dataset: TokenLabelDataset,
-    log_shares_NxL: np.ndarray,
+    shares: LabelShares,
     temperature: float,
     scores: Scores | None = None,
     answers: Sequence[str | None] = (),
 ) -> list[dict[str, Any]]:
     """The objects of predictions.jsonl in input order, rows that could not be read included.
 
-    `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own.
+    `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own. Of many
+    labels `probabilities` are the largest, falling, and `probabilities_left_out` says how many
+    labels are not among them and their share together.
 
     Args:
         dataset: N rows and the bad ones of their file, read with keep_records.
-        log_shares_NxL: logarithms of the label shares; NaN where a row was not asked.
+        shares: the label shares.
         temperature: of the calibration.
         scores: what the rows' tokens cost, None where they were only classified.
         answers: what was generated for each row, None for a row that is no instruction.
     """
     labels = dataset.vocabulary.labels
-    asked_N = np.isfinite(log_shares_NxL).all(axis=1) & (len(labels) > 0)
+    asked = shares.asked
     if labels:
-        shares_NxL = label_shares(log_shares_NxL, temperature)
-        raw_confidence_N = label_shares(log_shares_NxL, 1.0).max(axis=1)
+        predicted_N, shares_NxK = shares.predicted, shares.at(temperature)
+        raw_confidence_N = shares.at(1.0).max(axis=1)
     predictions = []
     for index in range(len(dataset)):
         known = int(dataset.classes_N[index])
@@ -384,11 +450,18 @@ def predictions_of(
             "raw_confidence": None,
             "probabilities": {},
         }
-        if asked_N[index]:
-            row["prediction"] = labels[int(log_shares_NxL[index].argmax())]
-            row["confidence"] = float(shares_NxL[index].max())
+        if asked[index]:
+            row["prediction"] = labels[predicted_N[index]]
+            row["confidence"] = float(shares_NxK[index].max())
             row["raw_confidence"] = float(raw_confidence_N[index])
-            row["probabilities"] = dict(zip(labels, shares_NxL[index].tolist(), strict=True))
+            kept = shares_NxK[index].tolist()
+            if shares.classes_NxK is None:
+                row["probabilities"] = dict(zip(labels, kept, strict=True))
+            else:
+                names = [labels[k] for k in shares.classes_NxK[index].tolist()]
+                row["probabilities"] = dict(zip(names, kept, strict=True))
+                rest = {"labels": len(labels) - len(kept), "share": max(0.0, 1 - math.fsum(kept))}
+                row["probabilities_left_out"] = rest
         if scores is not None and scores.of_tokens:
             row["nll_sum"] = float(scores.nll_sum_N[index])
             row["token_count"] = int(scores.token_count_N[index])

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from answers import describe_answers
-from console import format_table, plural, share_bar
+from console import format_table, plural, printable, share_bar, shorten
+from metrics import confusion_cells, exact_interval
 
 if TYPE_CHECKING:
     from dataset import TokenLabelDataset
@@ -25,7 +26,7 @@ PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, CLASSES_PNG, MISTAKES_PNG)
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS, MOST_MISTAKES = 10, 5, 32
 _BAR_WIDTH = 20
-_LONGEST_NAME = 44
+_LONGEST_NAME = 44  # columns of a terminal
 
 
 # ------------------------------------------------------------------------------- terminal
@@ -38,10 +39,11 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
         figures: as in metrics.json.
         blocks: whether block characters can be shown (`console.can_show_blocks`).
     """
-    parts = ["\n".join([f"{figures['data']}: {_count_rows(figures)}", *_reading_lines(figures)])]
+    rows = f"{printable(figures['data'])}: {_count_rows(figures)}"
+    parts = ["\n".join([rows, *_reading_lines(figures)])]
     if "accuracy" in figures:
         parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
-        parts += [*_confusions(figures), *_not_told(figures)]
+        parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
     elif "answers" not in figures:
         parts.append("label figures need rows with labels; this file has none")
     if "answers" in figures:
@@ -81,10 +83,12 @@ def describe_confidence(validation: dict[str, Any]) -> str:
     if reason:
         return f"confidence is not calibrated: {reason}"
     found = validation["calibration"]
+    rows = plural(found["rows"], "validation row")
+    if found["rows"] < validation.get("labelled_records", 0):
+        rows = f"{found['rows']:,} of {plural(validation['labelled_records'], 'validation row')}"
     return (
         f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
-        f"temperature {found['temperature']:.2f}, measured on held-out parts of "
-        f"{plural(found['rows'], 'validation row')}"
+        f"temperature {found['temperature']:.2f}, measured on held-out parts of {rows}"
     )
 
 
@@ -132,8 +136,11 @@ def _chance_lines(figures: dict[str, Any]) -> list[str]:
         return []
     if figures["above_chance"] is None:
         return ["these rows have one label only: whether it is told from others cannot be seen"]
+    verdict = "NOT TOLD FROM CHANCE"
+    if _interval(figures)[1] < figures["chance_accuracy"]:
+        verdict = "TOLD WORSE THAN BY CHANCE"
     warning = (
-        f"!!! THE LABELS ARE NOT TOLD FROM CHANCE: accuracy {_with_interval(figures)}, "
+        f"!!! THE LABELS ARE {verdict}: accuracy {_with_interval(figures)}, "
         f"guessing gets {_percent(figures['chance_accuracy'])}"
     )
     if "perplexity" in figures:
@@ -145,7 +152,7 @@ def _chance_lines(figures: dict[str, Any]) -> list[str]:
 
 
 def _label_summary(figures: dict[str, Any]) -> str:
-    low, high = figures["accuracy_interval"]
+    low, high = _interval(figures)
     raw = f"{figures['raw_ece']:.3f} before, temperature {figures['temperature']:.2f}"
     reason = _why_not_calibrated(figures["validation"] or {})
     if reason:
@@ -172,7 +179,7 @@ def _label_table(figures: dict[str, Any], blocks: bool) -> str:
         asked = [name for name in names if per_class[name]["support"]]
         names = sorted(asked, key=lambda name: per_class[name]["recall"])[:WORST_LABELS_SHOWN]
         note = (
-            f"\nthe {len(names)} labels of lowest recall; all {len(per_class)} stand under "
+            f"\nthe {len(names)} labels of lowest recall; all {len(per_class):,} stand under "
             f"per_class in metrics.json"
         )
     rows = []
@@ -198,9 +205,8 @@ def _confusions(figures: dict[str, Any]) -> list[str]:
     labels = figures["labels"]
     found = [
         (count, labels[true], labels[told])
-        for true, row in enumerate(figures["confusion_matrix"])
-        for told, count in enumerate(row)
-        if count and true != told
+        for true, told, count in confusion_cells(figures["confusion_matrix"])
+        if true != told
     ]
     found.sort(key=lambda entry: -entry[0])
     lines = [
@@ -213,17 +219,24 @@ def _confusions(figures: dict[str, Any]) -> list[str]:
     return ["\n".join(["most frequent mistakes", *lines])] if lines else ["not one mistake"]
 
 
-def _not_told(figures: dict[str, Any]) -> list[str]:
-    """The labels that are told no better than by guessing, and why where it is known."""
+def _not_told(figures: dict[str, Any], where: str = "") -> list[str]:
+    """The labels that are told no better than by guessing, and why where it is known.
+
+    Args:
+        figures: as in metrics.json, or as training stores them.
+        where: words after a list that is cut: where the rest stands.
+    """
     if figures["above_chance"] is None:
         return []
-    few = figures["too_few_rows"]
-    bad = [name for name in figures["not_above_chance"] if name not in few]
+    few, too_few = figures["too_few_rows"], set(figures["too_few_rows"])
+    bad = [name for name in figures["not_above_chance"] if name not in too_few]
+    more = figures.get("names_left_out", {"not_told": 0, "too_few_rows": 0})
     lines = []
     if bad:
-        lines.append(f"labels not told from chance: {_names(bad)}")
+        lines.append(f"labels not told from chance: {_names(bad, more['not_told'], where)}")
     if few:
-        lines.append(f"labels with too few rows to see whether they are told: {_names(few)}")
+        names = _names(few, more["too_few_rows"], where)
+        lines.append(f"labels with too few rows to see whether they are told: {names}")
     return ["\n".join(lines)] if lines else []
 
 
@@ -280,7 +293,7 @@ def _not_better(validation: dict[str, Any]) -> list[str]:
     """A line for each kind of figure in which a baseline is as good as the model."""
     lines = []
     best = _best_baseline(validation, "accuracy")
-    if "accuracy" in validation and best and validation["accuracy_interval"][0] <= best[1]:
+    if "accuracy" in validation and best and _interval(validation)[0] <= best[1]:
         lines.append(
             f"no clearly better labels than the baseline {best[0]}, which needs no training"
         )
@@ -291,7 +304,18 @@ def _not_better(validation: dict[str, Any]) -> list[str]:
 
 
 def _with_interval(figures: dict[str, Any]) -> str:
-    return f"{_percent(figures['accuracy'])} ({_span(*figures['accuracy_interval'])})"
+    return f"{_percent(figures['accuracy'])} ({_span(*_interval(figures))})"
+
+
+def _interval(figures: dict[str, Any]) -> list[float]:
+    """Where the accuracy may lie: the exact interval, which the verdict on chance goes by.
+
+    What an old version stored with a model may lack the number of rows.
+    """
+    rows = figures.get("labelled_records")
+    if not rows:
+        return figures["accuracy_interval"]
+    return exact_interval(round(figures["accuracy"] * rows), rows)
 
 
 def _percent(share: float) -> str:
@@ -303,15 +327,14 @@ def _span(low: float, high: float) -> str:
 
 
 def _short(name: str) -> str:
-    """A label that fits into a line; of a long one both ends stay, it may differ in either."""
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+    """A label that fits into a line."""
+    return shorten(printable(name), _LONGEST_NAME)
 
 
-def _names(names: list[str]) -> str:
-    rest = len(names) - MOST_NAMES
+def _names(names: list[str], left_out: int, where: str) -> str:
+    rest = len(names) + left_out - MOST_NAMES
     shown = ", ".join(_short(name) for name in names[:MOST_NAMES])
-    return f"{shown} and {rest} more (metrics.json)" if rest > 0 else shown
+    return f"{shown} and {rest:,} more{where}" if rest > 0 else shown
 
 
 # ------------------------------------------------------------------------------- pictures

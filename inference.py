@@ -29,7 +29,10 @@ from console import (
     UserError,
     can_show_blocks,
     format_table,
+    json_text,
     plural,
+    printable,
+    printable_lines,
     run_command,
 )
 from input_files import shown, size_text
@@ -38,13 +41,13 @@ from run_folder import write_json
 from settings import InferenceSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dataset import TokenLabelDataset
     from evaluation import Scores
+    from metrics import LabelShares
     from model_folder import TrainedModel
 
 NEXT_TOKENS_SHOWN = 5
+MOST_LABELS_SHOWN = 30  # in a table; of more the first and a line for the others
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
 _NOT_FINITE = "{}: the model gives no finite number: damaged weights? (try --precision fp32)"
 # Guided generation gives up when this many samples per wanted sequence brought too few.
@@ -124,7 +127,8 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
         named = []
         for token in list(dict.fromkeys(error.args[0]))[:10]:
             close = difflib.get_close_matches(token, trained.vocabulary.tokens, n=1)
-            named.append(shown(token) + (f" (did you mean {close[0]}?)" if close else ""))
+            hint = f" (did you mean {printable(close[0])}?)" if close else ""
+            named.append(shown(token) + hint)
         raise UserError(f"not in the vocabulary: {', '.join(named)}") from None
     if not ids:
         _refuse_empty()
@@ -337,7 +341,7 @@ def generate(
         rows = [row for row in rows if len(row) < trained.max_length]
         tried += batch_size
         if rows:
-            read_as = class_log_shares(trained, rows, batch_size).argmax(axis=1)
+            read_as = class_shares(trained, rows, batch_size).predicted
             kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
     if len(kept) < count:
         raise UserError(
@@ -362,10 +366,10 @@ def drop_tail(row: list[int], trained: TrainedModel) -> list[int]:
     return row[:-1] if row[-1] in ends else row
 
 
-def class_log_shares(
+def class_shares(
     trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
-) -> np.ndarray:
-    """Logarithms of the label shares of rows (ids without a tail), N x labels."""
+) -> LabelShares:
+    """The label shares of rows (ids without a tail)."""
     from dataset import TokenLabelDataset
 
     records = [{"input_ids": list(row)} for row in rows]
@@ -377,29 +381,32 @@ def class_log_shares(
 
 def classify_dataset(
     trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
-) -> np.ndarray:
-    """Logarithms of the label shares of rows read with `for_label`, each asked after its body.
+) -> LabelShares:
+    """The label shares of rows read with `for_label`, each asked after its body.
 
     Raises:
         UserError: the vocabulary has no labels.
     """
-    from evaluation import head_log_shares, label_log_shares
+    from evaluation import head_shares, prompted_shares
 
+    how = {"batch_size": batch_size, "temperature": trained.temperature}
     if is_labels_only(trained):
-        return head_log_shares(trained.model, dataset, trained.precision, batch_size=batch_size)
+        return head_shares(trained.model, dataset, trained.precision, **how)
     if not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
-    return label_log_shares(
+    return prompted_shares(
         trained.model,
         [dataset.classification_prompt(index) for index in range(len(dataset))],
         trained.vocabulary.label_ids,
         trained.precision,
-        batch_size=batch_size,
+        **how,
     )
 
 
 def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
     """The label of a row and the calibrated share of every label, the largest first.
+
+    Of more than 200 labels those of the 50 likeliest.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
@@ -425,8 +432,8 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
     dataset = TokenLabelDataset.from_records(
         [record], trained.vocabulary, max_length=trained.max_length, for_label=True
     )
-    log_shares_1xL = classify_dataset(trained, dataset, 1)
-    answer = predictions_of(dataset, log_shares_1xL, trained.temperature)[0]
+    shares = classify_dataset(trained, dataset, 1)
+    answer = predictions_of(dataset, shares, trained.temperature)[0]
     if answer["prediction"] is None:
         raise UserError(_NOT_FINITE.format(trained.folder))
     by_share = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
@@ -450,8 +457,8 @@ def classify_file(
     dataset = read_rows(trained, path, for_label=True)
     if not len(dataset):
         _refuse_unusable(dataset, path, "classified")
-    log_shares_NxL = classify_dataset(trained, dataset, batch_size)
-    predictions = predictions_of(dataset, log_shares_NxL, trained.temperature)
+    shares = classify_dataset(trained, dataset, batch_size)
+    predictions = predictions_of(dataset, shares, trained.temperature)
     write_predictions(Path(output_dir) / "predictions.jsonl", predictions)
     return predictions
 
@@ -477,9 +484,16 @@ def evaluate_file(
     from answers import answer_figures, generate_answers
     from evaluation import leave_out_failures, predictions_of, score_rows, write_predictions
     from evaluation_report import draw_evaluation
+    from metrics import MOST_LABELS_WHOLE
 
     dataset = read_rows(trained, path)
-    scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
+    scores = score_rows(
+        trained.model,
+        dataset,
+        trained.precision,
+        batch_size=batch_size,
+        temperature=trained.temperature,
+    )
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
         _refuse_unusable(dataset, path, "scored")
@@ -505,15 +519,15 @@ def evaluate_file(
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
         "validation": trained.validation or None,
     }
-    predictions = predictions_of(
-        dataset, scores.log_shares_NxL, trained.temperature, scores, answers
-    )
+    predictions = predictions_of(dataset, scores.shares, trained.temperature, scores, answers)
     folder = Path(output_dir)
     # Figures of an earlier evaluation never stand beside the predictions of this one.
     (folder / "metrics.json").unlink(missing_ok=True)
     write_predictions(folder / "predictions.jsonl", predictions)
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
-    write_json(folder / "metrics.json", figures)
+    # Of very many labels a line for each, not for each of their figures.
+    many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
+    write_json(folder / "metrics.json", figures, most_levels=2 if many else None)
     return figures
 
 
@@ -537,7 +551,7 @@ def ask_unlabelled(
     from dataset import TokenLabelDataset
 
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
-    scores.log_shares_NxL[unlabelled] = np.nan
+    scores.shares.log_shares_NxK[unlabelled] = np.nan
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         return
     questions = TokenLabelDataset.from_records(
@@ -549,7 +563,7 @@ def ask_unlabelled(
         for_label=True,
     )
     asked = unlabelled[questions.lines_N - 1]
-    scores.log_shares_NxL[asked] = classify_dataset(trained, questions, batch_size)
+    scores.shares.put_shares(asked, classify_dataset(trained, questions, batch_size))
 
 
 def _refuse_unusable(dataset: TokenLabelDataset, path: str | Path, what: str) -> NoReturn:
@@ -608,10 +622,8 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
             example = vocabulary.tokens[vocabulary.img_id or len(vocabulary) // 2]
             which = "tokens" if is_labels_only(trained) else "first tokens"
             what = f"the {which} of a row, for example {example}"
-        print(
-            f"{trained.folder}: {len(vocabulary)} tokens in the vocabulary. Type {what}; quit or "
-            f"Ctrl-D leaves."
-        )
+        text = f"{trained.folder}: {len(vocabulary)} tokens in the vocabulary. Type {what}; quit or"
+        print(printable(f"{text} Ctrl-D leaves."))
     prompt_sign = "tokens> " if trained.vocabulary.tokenizer is None else "text> "
     while True:
         try:
@@ -624,7 +636,8 @@ def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
             print()
             return EXIT_INTERRUPTED
         except UserError as error:
-            print(json.dumps({"error": str(error)}) if settings.json else error)
+            text = printable_lines(str(error))
+            print(json_text({"error": str(error)}) if settings.json else text)
         sys.stdout.flush()
 
 
@@ -659,7 +672,7 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     tell_unknown(trained, prompt)
     if as_json:
         answer = [{"token": token, "probability": share} for token, share in found]
-        print(json.dumps({"prompt": prompt, "next_tokens": answer}, ensure_ascii=False))
+        print(json_text({"prompt": prompt, "next_tokens": answer}))
     else:
         # Pieces of text show their spaces and line ends.
         quote = trained.vocabulary.tokenizer is not None
@@ -673,9 +686,9 @@ def show_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     tell_unknown(trained, prompt)
     answer = shown_row(trained, result.sequences[0])
     if as_json:
-        print(json.dumps({"prompt": prompt, "answer": answer}, ensure_ascii=False))
+        print(json_text({"prompt": prompt, "answer": answer}))
     else:
-        print(answer)
+        print(printable_lines(answer))
 
 
 def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
@@ -691,10 +704,15 @@ def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     if as_json:
         names = ("confidence", "raw_confidence", "probabilities")
         answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
-        print(json.dumps(answer, ensure_ascii=False))
+        print(json_text(answer))
         return
-    rows = [[name, f"{share:.4f}"] for name, share in answer["probabilities"].items()]
+    shares = answer["probabilities"]
+    rows = [[name, f"{share:.4f}"] for name, share in [*shares.items()][:MOST_LABELS_SHOWN]]
     print(format_table(["label", "probability"], rows))
+    others = len(trained.vocabulary.labels) - len(rows)
+    if others:
+        rest = max(0.0, 1 - sum([*shares.values()][:MOST_LABELS_SHOWN]))
+        print(f"the other {plural(others, 'label')} together {rest:.4f}")
 
 
 def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
@@ -731,15 +749,15 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
             "image": settings.image,
             "note": result.note or None,
         }
-        print(json.dumps(answer, ensure_ascii=False))
+        print(json_text(answer))
         return
     for row in rows:
-        print(row)
+        print(printable_lines(row))
     notes = [result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
     if settings.image is not None:
         notes.append(f"drawn: {settings.image}")
     for note in filter(None, notes):
-        print(note, file=sys.stderr)
+        print(printable_lines(note), file=sys.stderr)
 
 
 def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
@@ -787,20 +805,22 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
     predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
     if settings.json:
         for row in predictions:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_text(row))
         return
     counts: dict[str, int] = {}
     for row in predictions:
         name = row["prediction"] if row["prediction"] is not None else "could not be classified"
         counts[name] = counts.get(name, 0) + 1
-    print(
-        format_table(
-            ["predicted label", "rows"], [[n, f"{c:,}"] for n, c in sorted(counts.items())]
-        )
-    )
+    names = sorted(counts)
+    if len(names) > MOST_LABELS_SHOWN:
+        names = sorted(names, key=lambda name: -counts[name])[:MOST_LABELS_SHOWN]
+    print(format_table(["predicted label", "rows"], [[n, f"{counts[n]:,}"] for n in names]))
+    if len(counts) > len(names):
+        rest = plural(sum(counts.values()) - sum(counts[name] for name in names), "row")
+        print(f"and {plural(len(counts) - len(names), 'more label')} of {rest}")
     tell_bad_rows(predictions)
     print(describe_confidence(trained.validation))
-    print(f"written: {Path(folder) / 'predictions.jsonl'}")
+    print(f"written: {printable(str(Path(folder) / 'predictions.jsonl'))}")
 
 
 def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
@@ -813,17 +833,19 @@ def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
         trained, settings.test_data, folder, settings.batch_size, settings.max_new_tokens
     )
     if settings.json:
-        print(json.dumps(figures, ensure_ascii=False))
+        print(json_text(figures))
         return
     print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
     if figures["unscored"] or "answers" in figures:
         with open(folder / "predictions.jsonl", encoding="utf-8") as handle:
-            predictions = [json.loads(line) for line in handle]
+            read = map(json.loads, handle)
+            predictions = [row for row in read if "reason" in row or "answer" in row]
         if "answers" in figures:
             print(describe_examples(predictions), end="\n\n")
         tell_bad_rows(predictions)
     drawn = [name for name in PICTURES if (folder / name).exists()]
-    print(f"written to {folder}: {', '.join(['metrics.json', 'predictions.jsonl', *drawn])}")
+    files = ", ".join(["metrics.json", "predictions.jsonl", *drawn])
+    print(f"written to {printable(str(folder))}: {files}")
 
 
 def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
@@ -834,7 +856,7 @@ def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
             f"{plural(len(bad), 'row')} could not be used (kept in predictions.jsonl), the first:"
         )
         for row in bad[:5]:
-            print(f"  line {row['line']}: {row['reason']}")
+            print(f"  line {row['line']}: {printable(row['reason'])}")
 
 
 if __name__ == "__main__":

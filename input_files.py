@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from console import UserError
+from console import UserError, printable
 
 # Deeper objects are refused: parsing and writing them again recurses, and Python ends that at about
 # 1000 levels, wherever it happens to be. Nothing of ours is deeper than 5.
@@ -204,4 +204,4 @@ def shown(value: Any) -> str:
         except (TypeError, ValueError, RecursionError):  # not JSON, or nested to the limit
             text = f"a value of type {type(value).__name__}"
     text = text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return printable(text)

@@ -303,6 +303,11 @@ def _is_validation(value: Any) -> bool:
         whole &= all(
             are_names(value.get(name, [])) for name in ("not_above_chance", "too_few_rows")
         )
+    if "names_left_out" in value:
+        left_out = value["names_left_out"]
+        whole &= _is_count(left_out["not_told"]) and _is_count(left_out["too_few_rows"])
+    if "labelled_records" in value:
+        whole &= _is_count(value["labelled_records"])
     if "calibration" in value:
         found = value["calibration"]
         whole &= _is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from console import printable, shorten, text_width
 from run_folder import atomic_write
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _SHEET_INCHES = 11  # wide at most
 _CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
 _DPI = 150
 _MOST_LABELS_DRAWN = 60
+_MOST_BARS = 200  # of more labels accuracies are a curve
+_MOST_CONFUSED_DRAWN = 29  # of many labels; with one line for all others counts fit into the cells
 _DARK, _LIGHT = "#30638e", "#9cc3e0"
 _MOST_TICKS, _TICK_LETTERS = 90, 44
 # matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
@@ -68,6 +71,7 @@ def draw_image_sheet(
         columns: images in one row, if their captions leave room for so many.
         title: text above the sheet.
     """
+    captions = [printable(caption) for caption in captions]
     tiles = [_as_rgb(image, value_range) for image in images]
     longest = max((len(word) for caption in captions for word in caption.split()), default=0)
     line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
@@ -255,7 +259,7 @@ def _draw_curves(
 def draw_class_accuracy(
     path: str | Path, per_class: dict[str, dict[str, Any]], accuracy: float
 ) -> None:
-    """Draw the share of each label's rows that were told right.
+    """Draw the share of each label's rows that were told right; of very many labels the curve.
 
     Args:
         path: PNG to write.
@@ -263,19 +267,30 @@ def draw_class_accuracy(
         accuracy: of all rows, drawn as a line.
     """
     recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
+    if len(recalls) > _MOST_BARS:
+        figure, axes = _chart(8, 4.5)
+        axes.fill_between(range(len(recalls)), sorted(recalls.values()), step="mid", color=_LIGHT)
+        axes.set_xlim(-0.5, len(recalls) - 0.5)
+        _name_accuracy_axes(axes, accuracy, f"{len(recalls):,} labels, from the worst to the best")
+        _save(figure, path)
+        return
     width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
     figure, axes = _chart(width, 3.7 + _name_room(recalls))
     axes.bar(range(len(recalls)), list(recalls.values()))
     _name_ticks(axes.set_xticks, list(recalls), upright=True)
+    _name_accuracy_axes(axes, accuracy, "true label")
+    _save(figure, path)
+
+
+def _name_accuracy_axes(axes: Axes, accuracy: float, across: str) -> None:
     axes.axhline(accuracy, color="black", linewidth=0.8, linestyle="--")
     axes.set(
         title=f"Accuracy per class (dashed: all rows, {accuracy:.3f})",
-        xlabel="true label",
+        xlabel=across,
         ylabel="share right",
         ylim=(0, 1.02),
     )
     axes.grid(axis="y", alpha=0.3)
-    _save(figure, path)
 
 
 def draw_reliability(
@@ -329,9 +344,22 @@ def draw_reliability(
     _save(figure, path)
 
 
-def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]) -> None:
-    """Draw counts of true label (row) against predicted label (column)."""
-    counts_LxL = np.array(counts)
+def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> None:
+    """Draw counts of true label (row) against predicted label (column).
+
+    Of very many labels those of the most frequent mistakes are drawn, the others as one.
+
+    Args:
+        path: PNG to write.
+        confusions: `confusion_matrix` of metrics.json.
+        labels: their names.
+    """
+    title = "Confusion matrix"
+    if isinstance(confusions, dict):
+        title += f": labels of the most frequent mistakes, of {len(labels):,}"
+        counts_LxL, labels = _most_confused(confusions["entries"], labels)
+    else:
+        counts_LxL = np.array(confusions)
     share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
     size = min(max(4, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
     room = _name_room(labels)
@@ -339,7 +367,7 @@ def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]
     axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
     _name_ticks(axes.set_xticks, labels, upright=True)
     _name_ticks(axes.set_yticks, labels, upright=False)
-    axes.set(title="Confusion matrix", xlabel="predicted label", ylabel="true label")
+    axes.set(title=title, xlabel="predicted label", ylabel="true label")
     if len(labels) <= 30:
         for (row, column), count in np.ndenumerate(counts_LxL):
             if count:
@@ -350,15 +378,27 @@ def draw_confusion_matrix(path: Path, counts: list[list[int]], labels: list[str]
     _save(figure, path)
 
 
+def _most_confused(cells: list[list[int]], labels: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Counts among the labels of the most frequent mistakes, all others as the last one."""
+    # Mistakes first, the most frequent first; then the labels of most rows.
+    by_count = sorted(cells, key=lambda cell: (cell[0] == cell[1], -cell[2]))
+    found = list(dict.fromkeys(label for cell in by_count for label in cell[:2]))
+    shown = sorted(found[:_MOST_CONFUSED_DRAWN])
+    place_of = {label: place for place, label in enumerate(shown)}
+    counts_LxL = np.zeros((len(shown) + 1, len(shown) + 1), np.int64)
+    for true, told, count in cells:
+        counts_LxL[place_of.get(true, -1), place_of.get(told, -1)] += count
+    return counts_LxL, [*(labels[label] for label in shown), "(all others)"]
+
+
 def _name_room(labels: Iterable[str]) -> float:
     """Inches that the names of an axis' ticks take when they stand across it."""
-    return 0.08 * max(len(_tick_name(label)) for label in labels)
+    return 0.08 * max(text_width(_tick_name(label)) for label in labels)
 
 
 def _tick_name(label: str) -> str:
-    """A label that fits beside an axis; of a long one both ends stay, it may differ in either."""
-    half = _TICK_LETTERS // 2
-    return label if len(label) <= _TICK_LETTERS else f"{label[:half]}…{label[-half:]}"
+    """A label that fits beside an axis."""
+    return shorten(printable(label), _TICK_LETTERS, "…")
 
 
 def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool) -> None:
@@ -435,7 +475,7 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
     axes.bar(places, train, color=_DARK, label="training")
     axes.bar(places, validation, bottom=train, color=_LIGHT, label="validation")
     # The middle of a long name goes: many differ at their end only.
-    shown = [name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}" for name in names]
+    shown = [shorten(printable(name), 18, "…") for name in names]
     shown = [name.replace("$", r"\$") for name in shown]
     size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
     axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=_fonts())

@@ -37,6 +37,7 @@ from console import (
     format_duration,
     format_table,
     plural,
+    printable_lines,
     run_command,
 )
 from input_files import shown
@@ -730,7 +731,7 @@ def main(argv: list[str]) -> int:
     )
     start = time.monotonic()
     summary = prepare(settings)
-    print("\n".join(_report_lines(summary, time.monotonic() - start)))
+    print(printable_lines("\n".join(_report_lines(summary, time.monotonic() - start))))
     return 0
 
 

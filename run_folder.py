@@ -32,6 +32,7 @@ from console import (
     UserError,
     command_hint,
     plural,
+    printable_lines,
     tell,
 )
 
@@ -343,9 +344,30 @@ def write_atomically(path: str | Path, text: str) -> None:
         handle.write(text)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are a ValueError."""
-    write_atomically(path, json_line(value, indent=2))
+def write_json(path: str | Path, value: Any, most_levels: int | None = None) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are a ValueError.
+
+    Args:
+        path: the file.
+        value: what to write.
+        most_levels: what lies deeper than so many levels stands in one line; None = nothing.
+    """
+    write_atomically(path, _indented(value, most_levels) + "\n")
+
+
+def _indented(value: Any, levels: int | None, margin: str = "") -> str:
+    if levels is None or levels == 0 or not value or not isinstance(value, (dict, list)):
+        return json_line(value, indent=2 if levels is None else None).removesuffix("\n")
+    inner = margin + "  "
+    if isinstance(value, dict):
+        parts = [
+            f"{_indented(key, 0)}: {_indented(item, levels - 1, inner)}"
+            for key, item in value.items()
+        ]
+    else:
+        parts = [_indented(item, levels - 1, inner) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{closing}"
 
 
 @contextmanager
@@ -491,6 +513,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print `text` above a progress bar and append it with the time to train.log."""
+        text = printable_lines(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in [*text.splitlines(), *tell(text)]:
             if self._log is None:

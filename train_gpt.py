@@ -87,6 +87,33 @@ STORED_FIGURES = (
 )
 
 
+# Of lists of labels so many names are stored, and how many more there are.
+_MOST_NAMES_STORED = 200
+
+
+def stored_figures(validation: dict[str, Any]) -> dict[str, Any]:
+    """What of the figures of an evaluation is kept with the weights.
+
+    Of very many labels `not_above_chance` and `too_few_rows` have the first ones, and
+    `names_left_out` counts the others: those not told from chance, those of too few rows.
+    """
+    stored = {name: validation[name] for name in STORED_FIGURES if name in validation}
+    few = stored.get("too_few_rows", [])
+    too_few = set(few)
+    bad = [name for name in stored.get("not_above_chance", []) if name not in too_few]
+    if max(len(bad), len(few)) > _MOST_NAMES_STORED:
+        kept, kept_few = bad[:_MOST_NAMES_STORED], few[:_MOST_NAMES_STORED]
+        stored |= {
+            "not_above_chance": kept + kept_few,
+            "too_few_rows": kept_few,
+            "names_left_out": {
+                "not_told": len(bad) - len(kept),
+                "too_few_rows": len(few) - len(kept_few),
+            },
+        }
+    return stored
+
+
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     settings = read_command_line(argv)
@@ -630,7 +657,7 @@ class TrainingRun:
                 "measured_on": "the validation rows of the training run",
                 "step": self.state.step,
                 "rows": len(self.validation_rows),
-                **{name: validation[name] for name in STORED_FIGURES if name in validation},
+                **stored_figures(validation),
                 "baselines": self.baselines,
             },
             adapter,
@@ -841,7 +868,10 @@ class TrainingRun:
             batch_size=max(64, self.settings.batch_size),
             each_batch=stop.raise_if_requested,
             description="validating",
+            to_calibrate=self.validation_rows.has_labels,
         )
+        if not scores.is_finite.all():
+            raise UserError(f"the validation {self.best_metric} is no longer finite")
         figures = scores.figures(self.validation_rows)
         if self.validation_rows.has_labels:
             figures["calibration"] = asdict(scores.calibration(self.validation_rows))
@@ -947,6 +977,8 @@ class TrainingRun:
                 "raw_ece": validation["calibration"]["raw_ece"],
                 "ece": validation["calibration"]["ece"],
             }
+            if validation["calibration"]["rows"] < validation["labelled_records"]:
+                row["calibration_rows"] = validation["calibration"]["rows"]  # of a sample
         self.record(row)
 
     def record(self, row: dict[str, Any]) -> None:

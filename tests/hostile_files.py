@@ -265,15 +265,15 @@ def _evaluate_rows(folder: Path) -> None:
         rows = read_rows(trained, folder / "rows.jsonl", for_label)
         scores = None
         if for_label:
-            log_shares_NxL = classify_dataset(trained, rows, 8)
+            shares = classify_dataset(trained, rows, 8)
         elif len(rows):
             scores = score_rows(trained.model, rows, trained.precision, batch_size=8)
             rows, scores = leave_out_failures(rows, scores)
             scores.figures(rows)
-            log_shares_NxL = scores.log_shares_NxL
+            shares = scores.shares
         else:
             continue
-        for answer in predictions_of(rows, log_shares_NxL, 1.5, scores):
+        for answer in predictions_of(rows, shares, 1.5, scores):
             json_line(answer).encode()
 
 

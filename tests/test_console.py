@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -14,17 +15,24 @@ import termios
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from console import (
     can_show_blocks,
     command_hint,
     format_duration,
     format_table,
+    json_text,
     plural,
     print_error,
+    printable,
+    printable_lines,
     progress_bar,
     share_bar,
+    shorten,
     tell,
+    text_width,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -327,3 +335,65 @@ def test_table_aligns_the_columns_named():
     assert format_table(["a", "b"], [["1", "22"], ["333", "4"]], left=(1,)) == (
         "  a  b\n  1  22\n333  4"
     )
+
+
+# ------------------------------------------------------------------------------- foreign text
+
+
+RED, OVERRIDE = "\x1b[31m", "\u202e"
+ODD = "\u200b\u200d\u0301\u2028\u202a\u202e\u2066\u2069\u3000\ufeff\ud800\udfff\ue000好ｶ😀"
+ODD_TEXTS = st.text(st.sampled_from([*map(chr, range(0x180)), *ODD]))
+
+
+@given(ODD_TEXTS)
+def test_printable_is_one_line_without_anything_unseen(text):
+    assert printable(text).isprintable()
+    if text.isprintable():
+        assert printable(text) == text
+
+
+@given(ODD_TEXTS)
+def test_nothing_that_a_terminal_obeys_is_left_in_text_of_many_lines(text):
+    shown = printable_lines(text)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+    shown.encode()
+    harmless = "".join(letter for letter in text if letter == printable_lines(letter))
+    assert printable_lines(harmless) == harmless
+
+
+def test_text_of_many_lines_keeps_its_lines_tabs_and_spaces():
+    text = "Zwei\tSpalten\n\n房间\u3000很好\xa0!\n"
+    assert printable_lines(text) == text
+    assert printable_lines(f"{RED}red\r{OVERRIDE}") == r"\x1b[31mred\r\u202e"
+
+
+@given(ODD_TEXTS)
+def test_json_for_a_terminal_stands_for_the_same_value(text):
+    shown = json_text({"text": text})
+    assert json.loads(shown) == {"text": text}
+    assert printable_lines(shown) == shown and "\n" not in shown
+
+
+def test_columns_of_wide_and_of_unseen_characters_align():
+    assert [text_width(text) for text in ("abc", "好房间", "e\u0301", "ｶ")] == [3, 6, 1, 1]
+    table = format_table(["label", "rows"], [["好房间", "1"], [f"{RED}x", "22"], ["e\u0301", "3"]])
+    assert table.splitlines() == [
+        "label      rows",
+        "好房间        1",
+        r"\x1b[31mx    22",
+        "e\u0301             3",
+    ]
+
+
+def test_long_name_keeps_both_ends_whatever_its_letters():
+    assert shorten("a" * 44, 44) == "a" * 44
+    assert shorten("ab" * 30, 10) == "ababa...babab"
+    assert shorten("好房" * 30, 10, "…") == "好房…好房"
+
+
+def test_mistake_and_log_never_reach_the_terminal_raw(capsys):
+    print_error(f"{RED}: no such file\nand{OVERRIDE}")
+    tell(f"kept:\n{RED}")
+    told = capsys.readouterr()
+    assert told.err == "error: \\x1b[31m: no such file\nerror: and\\u202e\n"
+    assert told.out == "kept:\n\\x1b[31m\n"

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+import evaluation as evaluation_module
+import metrics
 from console import UserError
 from dataset import TokenLabelDataset
-from evaluation import score_rows
+from evaluation import labelled_in_drawn_order, score_rows
 from inference import classify, classify_file, evaluate_file, load_trained_model, main
 from model import Precision, build_model
 from model_folder import read_validation, save_model_folder
@@ -99,6 +101,17 @@ def evaluation(trained, tmp_path_factory):
     return figures, lines_of(folder / "out" / "predictions.jsonl"), folder / "out"
 
 
+@pytest.fixture(scope="module")
+def largest_only(trained, evaluation):
+    """The same rows where five labels are too many to keep every share of every row."""
+    folder = evaluation[2].parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
+        patch.setattr(metrics, "LARGEST_KEPT", 2)
+        figures = evaluate_file(trained, folder / "rows.jsonl", folder / "largest", 16)
+    return figures, lines_of(folder / "largest" / "predictions.jsonl"), folder / "largest"
+
+
 # ------------------------------------------------------------------------------- every figure
 
 
@@ -135,7 +148,9 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
     body = math.fsum(row["body_nll_sum"] for row in scored)
     label_loss = math.fsum(row["label_nll"] for row in labelled) / len(labelled)
     right = sum(one == other for one, other in zip(true, told, strict=True))
-    shares = np.array([[row["probabilities"][label] for label in LABELS] for row in labelled])
+    shares = np.array(
+        [[row["probabilities"].get(label, 0) for label in LABELS] for row in labelled]
+    )
     interval = stats.binomtest(right, len(true)).proportion_ci(method="wilson")
     chance = sum(true.count(label) * told.count(label) for label in LABELS) / len(true) ** 2
     chance_p = stats.binomtest(right, len(true), chance, alternative="greater").pvalue
@@ -244,6 +259,60 @@ def test_the_recomputed_evaluation_has_something_of_everything(evaluation):
     assert figures["body_perplexity"] != figures["perplexity"] != figures["label_perplexity"]
 
 
+def test_every_figure_recomputes_from_the_largest_probabilities(largest_only):
+    figures, rows, folder = largest_only
+    assert figures == json.loads((folder / "metrics.json").read_text())
+    words = {"model", "data", "device", "precision", "validation"}
+    words |= {"rows_cut", "tokens_left_out", "unknown_tokens"}
+    measured = {name: value for name, value in figures.items() if name not in words}
+    cells = measured["confusion_matrix"]
+    table = np.zeros((cells["labels"],) * 2, int)
+    for true, told, count in cells["entries"]:
+        table[true, told] = count
+    measured["confusion_matrix"] = table.tolist()
+    assert_same(measured, figures_of(rows, 1.7))
+
+
+def test_largest_probabilities_and_the_rest_are_those_of_all(largest_only, evaluation):
+    for row, whole in zip(largest_only[1], evaluation[1], strict=True):
+        if "reason" in row:
+            assert row == whole
+            continue
+        expected = sorted(whole["probabilities"].items(), key=lambda pair: -pair[1])
+        kept, rest = expected[:2], sum(share for _, share in expected[2:])
+        assert list(row["probabilities"]) == [label for label, _ in kept]
+        assert list(row["probabilities"].values()) == pytest.approx([share for _, share in kept])
+        assert row["probabilities_left_out"] == {"labels": 3, "share": pytest.approx(rest)}
+        same = [name for name in whole if name != "probabilities"]
+        assert_same({name: row[name] for name in same}, {name: whole[name] for name in same})
+        assert "probabilities_left_out" not in whole
+
+
+def test_classifying_keeps_the_largest_probabilities_as_well(
+    largest_only, trained, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
+    monkeypatch.setattr(metrics, "LARGEST_KEPT", 2)
+    rows = classify_file(trained, largest_only[2].parent / "rows.jsonl", tmp_path, 16)
+    for row, scored in zip(rows, largest_only[1], strict=True):
+        if "reason" not in row:
+            names = ("probabilities", "probabilities_left_out")
+            for name in names:
+                assert row[name] == pytest.approx(scored[name], abs=1e-6)
+    assert len(classify(trained, "A B C")[1]) == 2
+    monkeypatch.setattr("inference.MOST_LABELS_SHOWN", 1)
+    argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "classify"]
+    main([*argv, "--prompt", "A B C"])
+    assert "the other 4 labels together 0." in capsys.readouterr().out
+    data = str(largest_only[2].parent / "rows.jsonl")
+    main([*argv, "--test_data", data, "--output_dir", str(tmp_path)])
+    told = capsys.readouterr().out.splitlines()
+    counts = [row["prediction"] for row in rows]
+    most = max(set(counts), key=counts.count)
+    assert told[1].split() == [most, str(counts.count(most))]
+    assert told[2].startswith(f"and {len(set(counts)) - 1} more labels of ")
+
+
 def test_calibrated_and_raw_confidence_belong_together(evaluation):
     for row in evaluation[1]:
         if "reason" not in row:
@@ -344,6 +413,57 @@ def test_classifying_gives_the_calibrated_confidence_everywhere(
         assert answer[name] == pytest.approx(row[name])
     assert answer["confidence"] < answer["raw_confidence"]
     assert classify(trained, "A B C")[1] == pytest.approx(row["probabilities"])
+
+
+def shuffled(dataset: TokenLabelDataset, seed: int) -> tuple[TokenLabelDataset, np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.subset(order), order
+
+
+@pytest.fixture(scope="module")
+def labelled_rows(trained):
+    """Rows of which a third stand there several times."""
+    random = np.random.default_rng(3)
+    records = [
+        {
+            "tokens": " ".join(random.choice(BODY, random.integers(1, 9))),
+            "label": str(random.choice(LABELS)),
+        }
+        for _ in range(60)
+    ]
+    records += [records[0]] * 20 + [{**records[1], "label": "a"}, {"tokens": "A B"}]
+    return TokenLabelDataset.from_records(records, trained.vocabulary, max_length=32)
+
+
+def test_drawn_order_follows_from_the_rows_and_not_from_their_places(labelled_rows):
+    order = labelled_in_drawn_order(labelled_rows)
+    assert sorted(order) == list(range(len(labelled_rows) - 1))  # the last has no label
+    rows = [(labelled_rows.row(i).tolist(), labelled_rows.classes_N[i]) for i in order]
+    for seed in range(3):
+        other, _ = shuffled(labelled_rows, seed)
+        again = labelled_in_drawn_order(other)
+        assert [(other.row(i).tolist(), other.classes_N[i]) for i in again] == rows
+    # Copies of one row are spread over the order, not side by side.
+    copies = [place for place, index in enumerate(order) if 60 <= index < 80]
+    assert min(copies) < 20 and max(copies) > 60
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
+    trained, labelled_rows, monkeypatch, whole
+):
+    if not whole:
+        monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
+        monkeypatch.setattr(metrics, "LARGEST_KEPT", 2)
+        monkeypatch.setattr(evaluation_module, "MOST_LABELS_WHOLE", 3)
+        monkeypatch.setattr(evaluation_module, "_MOST_SHARES_SAMPLED", 40 * len(LABELS))
+    found = []
+    for rows, batch in ((labelled_rows, 64), (shuffled(labelled_rows, 1)[0], 7)):
+        how = {"batch_size": batch, "to_calibrate": True}
+        scores = score_rows(trained.model, rows, trained.precision, **how)
+        found.append(vars(scores.calibration(rows)))
+    assert found[0]["rows"] == (81 if whole else 40)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 # ------------------------------------------------------------------------------- odd files

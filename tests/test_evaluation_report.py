@@ -1,9 +1,15 @@
 """The report for a person, and the pictures."""
 
+import re
+
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from console import text_width
 from evaluation_report import (
     PICTURES,
     _validation_table,
@@ -11,8 +17,8 @@ from evaluation_report import (
     describe_validation,
     draw_evaluation,
 )
-from metrics import label_figures, language_figures
-from plots import draw_image_sheet
+from metrics import exact_interval, label_figures, language_figures
+from plots import _most_confused, draw_image_sheet
 
 VALIDATION = {
     "rows": 80,
@@ -79,6 +85,45 @@ def test_labels_at_chance_come_before_all_figures():
     assert "guessing gets 50.0 %" in text and "labels not told from chance: cat, dog" in text
 
 
+def test_interval_beside_the_verdict_is_the_one_that_decides():
+    # Wilson's interval of 27 in 40 begins at 52.0 %, above the 51 % of guessing.
+    validation = {
+        **VALIDATION,
+        "labelled_records": 40,
+        "accuracy": 27 / 40,
+        "accuracy_interval": [0.520, 0.799],
+        "chance_accuracy": 0.51,
+        "above_chance": False,
+    }
+    told = describe_validation(validation)
+    assert "CHANCE: accuracy 67.5 % (50.9 .. 81.4 %), guessing gets 51.0 %" in told
+    assert "52.0" not in told
+
+
+@hypothesis.settings(max_examples=40)
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=4), st.sampled_from([1, 25]))
+def test_verdict_and_shown_interval_never_contradict(counts, times):
+    pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    true, told = np.repeat(pairs, np.array(counts) * times, axis=0).reshape(-1, 2).T
+    hypothesis.assume(len(set(true.tolist())) == 2)
+    text = describe_figures(figures_of(true, told, ["cat", "dog"]), blocks=False)
+    shown = re.search(r"\naccuracy +\S+ %  95 % interval (\S+) \.\. (\S+) %", text)
+    low, high = map(float, shown.groups())
+    chance = float(re.search(r"\nchance +(\S+) %", text)[1])
+    verdict = re.search(r"!!! THE LABELS ARE (.+) CHANCE: .+ \((\S+) \.\. (\S+) %\)", text)
+    if verdict is None:
+        assert low >= chance
+        return
+    assert (float(verdict[2]), float(verdict[3])) == (low, high)
+    assert low <= chance <= high if verdict[1] == "NOT TOLD FROM" else high <= chance
+
+
+def test_labels_told_worse_than_by_guessing_are_called_so():
+    figures = figures_of([0] * 20 + [1] * 20, [1] * 19 + [0] * 20 + [1], ["cat", "dog"])
+    text = describe_figures(figures, blocks=False)
+    assert "!!! THE LABELS ARE TOLD WORSE THAN BY CHANCE" in text
+
+
 def test_rows_of_one_label_are_not_called_chance():
     text = describe_figures(figures_of([0] * 9, [0] * 9, ["cat", "dog"]), blocks=True)
     assert "one label only" in text and "!!!" not in text and "not one mistake" in text
@@ -127,10 +172,12 @@ def test_report_says_why_confidence_is_not_calibrated(validation, words):
 def test_baseline_as_good_as_the_model_is_told():
     validation = {
         **VALIDATION,
+        "labelled_records": 80,
         "baselines": {"nearest_row_accuracy": 0.5, "unigram_perplexity": 3.9},
     }
     text = describe_validation(validation)
-    assert "label accuracy 60.0 % (49.0 .. 70.0 %), chance 50.0 %" in text
+    low, high = exact_interval(48, 80)
+    assert f"accuracy 60.0 % ({100 * low:.1f} .. {100 * high:.1f} %), chance 50.0 %" in text
     assert "best baseline 50.0 % (nearest row)" in text
     assert "no clearly better labels than the baseline nearest row" in text
     assert "no better perplexity than the baseline unigram" in text
@@ -159,6 +206,59 @@ def test_pictures_of_few_and_of_many_labels(tmp_path, names):
     for name in drawn:
         with Image.open(tmp_path / name) as image:
             assert image.width > 400 and image.height > 400
+
+
+def test_pictures_and_report_of_very_many_labels_are_legible_and_short(tmp_path):
+    random = np.random.default_rng(0)
+    names = [f"a rather long name of a label {number:06,}" for number in range(600)]
+    true, told = random.integers(0, 600, (2, 3000))
+    told[:2000] = true[:2000]
+    told[2000:2100], true[2000:2100] = 7, 11
+    figures = figures_of(true, told, names)
+    draw_evaluation(tmp_path, figures, [], None, None)
+    for name in set(PICTURES) - {"mistakes.png"}:
+        with Image.open(tmp_path / name) as image:
+            assert 400 < image.width < 3600 and 400 < image.height < 3600
+    counts_LxL, shown = _most_confused(figures["confusion_matrix"]["entries"], figures["labels"])
+    assert counts_LxL.sum() == 3000 and len(shown) == len(counts_LxL) == 30
+    assert counts_LxL[shown.index(names[11]), shown.index(names[7])] >= 100
+    text = describe_figures(figures, blocks=True)
+    assert len(text.splitlines()) < 60 and max(map(len, text.splitlines())) < 700
+    assert f"{names[11]} read as {names[7]}: " in text
+
+
+ODD_NAMES = [
+    "\x1b[31mred\x1b[0m", "\u202eright", "\x9b2J", "zero\u200bwidth", "$x_{$", "好评" * 40, "\x00",
+    "line\nend", "\ud800", "e\u0301" * 30, "<b>", "\t", "",
+]  # fmt: skip
+
+
+def test_names_of_labels_never_reach_the_terminal_raw():
+    count = len(ODD_NAMES)
+    true = np.repeat(np.arange(count), 3)
+    figures = figures_of(true, np.roll(true, 1), ODD_NAMES, data="\x1b]0;title\x07.jsonl")
+    text = describe_figures(figures, blocks=True)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"\x1b[31mred\x1b[0m read as" in text and r"\u202eright" in text
+    assert text.startswith(r"\x1b]0;title\x07.jsonl: ")
+    table = text[text.index("\nlabel  ") + 1 :].splitlines()
+    assert len({text_width(line) for line in table[: count + 1]}) == 1
+
+
+@hypothesis.settings(max_examples=5)
+@given(st.data())
+def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
+    names = data.draw(st.lists(st.sampled_from(ODD_NAMES), min_size=1, unique=True))
+    rows = data.draw(st.integers(1, 4))
+    one_of = st.integers(0, len(names) - 1)
+    true, told = (
+        np.array(data.draw(st.lists(one_of, min_size=rows, max_size=rows))) for _ in range(2)
+    )
+    log_shares = np.full((rows, len(names)), data.draw(st.sampled_from([-1.0, -800.0, -np.inf])))
+    log_shares[np.arange(rows), told] = 0.0
+    figures = {**figures_of([0], [0], ["a", "b"]), **label_figures(true, log_shares, names)}
+    assert describe_figures(figures, blocks=False)
+    draw_evaluation(tmp_path_factory.mktemp("odd"), figures, [], None, None)
 
 
 def test_wide_captions_take_fewer_columns_and_a_short_one_leaves_them(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from console import SettingsError, UserError
+from console import SettingsError, UserError, printable_lines
 from evaluation import score_rows
 from evaluation_report import describe_figures
 from image_tokens import Codebook
@@ -29,9 +29,10 @@ from inference import (
     read_rows,
 )
 from model import Precision, build_model
-from model_folder import TrainedModel
+from model_folder import TrainedModel, save_model_folder
 from settings import TrainSettings
 from train_gpt import train
+from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 SIDE = 4  # pixels of an image, patches of one pixel
@@ -325,8 +326,8 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
         assert not dataset.bad_rows
         return dataset
 
-    def check(dataset, log_shares_NxL):
-        for record, log_shares_L in zip(dataset.records, log_shares_NxL, strict=True):
+    def check(dataset, shares):
+        for record, log_shares_L in zip(dataset.records, shares.log_shares_NxK, strict=True):
             body = record["tokens"][: record["tokens"].rindex("D") + 1]
             expected = [alone[body][name] for name in trained.vocabulary.labels]
             assert np.exp(log_shares_L) == pytest.approx(expected, abs=1e-5)
@@ -340,7 +341,7 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
             dataset = read(rows, for_label=False)
             scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
             ask_unlabelled(trained, dataset, scores, batch_size)
-            check(dataset, scores.log_shares_NxL)
+            check(dataset, scores.shares)
 
 
 def test_a_row_that_names_a_label_in_its_body_is_scored_and_not_asked(untrained, tmp_path):
@@ -537,3 +538,43 @@ def test_file_without_one_good_row_is_told(world, tmp_path):
     done = run(world, "--test_data", str(data), "--output_dir", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "bad.jsonl:1: no `tokens`" in done.stderr
+
+
+# ------------------------------------------------------------------------------- odd names
+
+
+@pytest.fixture(scope="module")
+def odd_model(tmp_path_factory):
+    """A model of random weights whose tokens and labels hold what a terminal would obey."""
+    folder = tmp_path_factory.mktemp("odd")
+    tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", "\x1b[31mA", "\u202eB", "好"]
+    vocabulary = Vocabulary([*tokens, "<CLS_\x1b[2J>", "<CLS_好评>"])
+    settings = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=16, max_length=16)
+    model = build_model(settings, vocabulary)
+    save_model_folder(model, folder / "model", vocabulary, settings, None)
+    return folder / "model"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--prompt", "好"],
+        ["--mode", "generate", "--prompt", "\x1b[31mA", "--num_return_sequences", "20"],
+        ["--mode", "classify", "--prompt", "好"],
+        ["--mode", "classify", "--test_data", "rows.jsonl"],
+        ["--test_data", "rows.jsonl"],
+    ],
+)
+def test_what_a_terminal_would_obey_is_never_printed(odd_model, flags, capsys, monkeypatch):
+    monkeypatch.chdir(odd_model.parent)
+    rows = [{"tokens": "好 \u202eB", "label": "\x1b[2J"}, {"tokens": "好", "label": "\x1b[9m"}] * 3
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = ["--model_path", str(odd_model), "--device", "cpu", "--seed", "1", *flags]
+    main(argv)
+    told = "".join(capsys.readouterr())
+    assert told == printable_lines(told) and r"\x1b" in told
+    main([*argv, "--json"])
+    told = capsys.readouterr().out
+    assert told == printable_lines(told)
+    values = [json.loads(line) for line in told.splitlines()]
+    assert "\x1b" in json.dumps(values, ensure_ascii=False).replace(r"\u001b", "\x1b")

@@ -2,16 +2,23 @@
 
 import json
 import math
+import tracemalloc
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+import metrics
 from metrics import (
+    LARGEST_KEPT,
+    LabelShares,
     chance_figures,
+    confusion_cells,
+    exact_interval,
     expected_calibration_error,
     label_figures,
     label_p_values,
@@ -131,6 +138,90 @@ def test_temperature_moves_the_confidence_and_nothing_else():
     assert cooler["ece"] == pytest.approx(9 ** (1 / 3) / (1 + 9 ** (1 / 3)) - 0.5)
 
 
+# ---- many labels ---------------------------------------------------------------------
+
+
+def many_label_rows(rows=900, labels=300, seed=0):
+    """Shares over many labels, a third of the rows told right, and the rows' labels."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(rows, labels)) * 2
+    true = random.integers(0, labels // 2, rows)
+    logits[np.arange(rows), true] += 5 * (random.random(rows) < 0.5)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return true, logits, [f"label {number}" for number in range(labels)]
+
+
+def assert_close(found, expected):
+    """Names and counts equal, floats but for the last digits."""
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_close(found[key], expected[key])
+    elif isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, float):
+        assert math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_figures_of_many_labels_are_those_of_every_share(monkeypatch, temperature):
+    true, log_shares, names = many_label_rows()
+    found = label_figures(true, log_shares, names, temperature)
+    monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 1000)
+    expected = label_figures(true, log_shares, names, temperature)
+    cells, counts = found.pop("confusion_matrix"), expected.pop("confusion_matrix")
+    assert cells["labels"] == len(found["labels"]) > 200
+    assert [tuple(entry) for entry in cells["entries"]] == confusion_cells(counts)
+    assert confusion_cells(cells) == confusion_cells(counts)
+    assert sum(count for _, _, count in cells["entries"]) == len(true)
+    assert_close(found, expected)
+
+
+def test_largest_shares_are_kept_with_their_labels_in_order():
+    _, log_shares, _ = many_label_rows(rows=40)
+    log_shares[3] = np.repeat([-9.0, -5.0, -9.0], [20, 100, 180])
+    log_shares[4, 7] = np.nan
+    shares = LabelShares.of(log_shares, 2.0)
+    order = np.argsort(-log_shares, axis=1, kind="stable")[:, :LARGEST_KEPT]
+    whole = np.delete(np.arange(40), 4)
+    assert (shares.classes_NxK[whole] == order[whole]).all()
+    assert shares.classes_NxK[3].tolist() == list(range(20, 70))
+    assert (shares.predicted[whole] == log_shares.argmax(axis=1)[whole]).all()
+    calibrated = metrics.label_shares(log_shares, 2.0)
+    expected = np.take_along_axis(calibrated, order, axis=1)
+    assert shares.at(2.0)[whole] == pytest.approx(expected[whole], rel=1e-12)
+    assert shares.asked.tolist() == [index != 4 for index in range(40)]
+    with pytest.raises(ValueError, match=r"known at 1 and 2\.0"):
+        shares.at(3.0)
+
+
+def test_sampled_rows_keep_every_share_in_whatever_batches_they_come():
+    _, log_shares, _ = many_label_rows(rows=60)
+    shares = LabelShares.empty(60, 300, sampled=[41, 2, 17])
+    for batch in np.array_split(np.random.default_rng(0).permutation(60), 7):
+        shares.put(batch, log_shares[batch])
+    assert shares.sampled_log_shares_SxL == pytest.approx(log_shares[[41, 2, 17]], rel=1e-6)
+    assert len(LabelShares.empty(60, 20, sampled=[1]).sampled_S) == 0
+
+
+def test_figures_need_no_table_of_labels_by_labels():
+    labels, rows = 4000, 2000
+    random = np.random.default_rng(0)
+    shares = LabelShares.empty(rows, labels)
+    shares.log_shares_NxK[:] = np.linspace(-1, -5, LARGEST_KEPT)
+    true, shares.classes_NxK[:] = random.integers(0, labels, rows), 0
+    shares.classes_NxK[:, :2] = random.integers(0, labels, (rows, 2))
+    tracemalloc.start()
+    figures = label_figures(true, shares, [str(number) for number in range(labels)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < labels * labels  # a byte for each pair; 12.6 MB where this was written down
+    assert len(json.dumps(figures)) < 2_000_000
+
+
 # ---- chance --------------------------------------------------------------------------
 
 
@@ -189,6 +280,25 @@ def test_label_that_is_told_badly_is_named_and_a_rare_one_with_its_reason():
     assert figures["per_class"]["rare"]["p_value"] == pytest.approx(2 / 181)
     once = label_figures(np.repeat([0, 1], [10, 1]), np.log(shares_of([0] * 11, 2)), ["a", "b"])
     assert once["not_above_chance"] == once["too_few_rows"] == ["a", "b"]
+
+
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=4), st.booleans())
+def test_verdict_on_chance_and_exact_interval_agree(counts, scaled):
+    confusion = np.array(counts).reshape(2, 2) * (50 if scaled else 1)
+    hypothesis.assume((confusion.sum(axis=1) > 0).all())
+    figures = chance_figures(confusion)
+    low, _ = exact_interval(int(confusion.trace()), int(confusion.sum()))
+    if figures["above_chance"]:
+        assert low >= figures["chance_accuracy"] - 1e-9
+    else:
+        assert low <= figures["chance_accuracy"] + 1e-9
+
+
+@given(st.integers(1, 5000), st.data())
+def test_exact_interval_is_that_of_scipy(trials, data):
+    right = data.draw(st.integers(0, trials))
+    expected = stats.binomtest(right, trials).proportion_ci(0.95, "exact")
+    assert exact_interval(right, trials) == pytest.approx([expected.low, expected.high], abs=1e-9)
 
 
 # ---- Wilson's interval ---------------------------------------------------------------

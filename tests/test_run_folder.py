@@ -116,6 +116,28 @@ def test_json_is_indented_readable_and_refuses_nan(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"标签": [1, None]}
 
 
+def test_deep_levels_of_json_can_stand_in_one_line(tmp_path):
+    value = {"a": {"x": {"y": [1, 2]}, "标签": None}, "b": [[1, [2]], {}], "c": [], "d": 0.1}
+    lines = {}
+    for levels in (None, 0, 1, 2):
+        write_json(tmp_path / "file.json", value, levels)
+        text = (tmp_path / "file.json").read_text(encoding="utf-8")
+        assert json.loads(text) == value
+        lines[levels] = text.splitlines()
+    assert len(lines[0]) == 1 and len(lines[1]) == 6
+    assert lines[2][1:5] == ['  "a": {', '    "x": {"y": [1, 2]},', '    "标签": null', "  },"]
+    assert "\n".join(lines[None]) == json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def test_log_holds_no_escape_sequence(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    with RunLog(folder) as log:
+        log.say("label \x1b[31mred\r\nsecond line")
+    (first, second) = folder.log.read_text().splitlines()
+    assert first.endswith(r"  label \x1b[31mred\r") and second.endswith("  second line")
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_folder_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "model"
     with pytest.raises(ValueError), atomic_folder(path) as folder:

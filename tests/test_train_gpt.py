@@ -20,12 +20,13 @@ import torch
 from safetensors.torch import load_file
 
 from console import SettingsError, UserError
+from evaluation_report import describe_validation
 from image_tokens import Codebook
 from inference import evaluate_file, generate
 from model_folder import load_trained_model
 from run_folder import RunFolder, RunLog, read_metrics
 from settings import TrainSettings
-from train_gpt import TrainingRun, learning_rate_at, main, read_data, train
+from train_gpt import TrainingRun, learning_rate_at, main, read_data, stored_figures, train
 from training_step import PackedStep
 from vocabulary import Vocabulary
 
@@ -875,3 +876,27 @@ def test_missing_tensorboard_is_told_before_anything_is_touched(settings, monkey
     with pytest.raises(UserError, match=r"pip install -r requirements-tensorboard.txt$"):
         train(change(settings, tensorboard=True, overwrite=True))
     assert sorted(Path(settings.output_dir).rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------- stored figures
+
+
+def test_of_very_many_labels_the_first_names_are_stored(tmp_path):
+    names = [f"label {number}" for number in range(3000)]
+    few = names[1000:]
+    figures = {"accuracy": 0.5, "not_above_chance": names, "too_few_rows": few}
+    stored = stored_figures(figures)
+    assert len(json.dumps(stored)) < 20_000
+    assert stored["too_few_rows"] == names[1000:1200]
+    assert stored["not_above_chance"] == names[:200] + names[1000:1200]
+    assert stored["names_left_out"] == {"not_told": 800, "too_few_rows": 1800}
+    told = describe_validation(
+        {
+            **stored, "rows": 9000, "labelled_records": 9000, "accuracy_interval": [0.4, 0.6],
+            "chance_accuracy": 0.1, "above_chance": True, "baselines": {},
+        }
+    )  # fmt: skip
+    assert "labels not told from chance: label 0, label 1" in told
+    assert "label 9 and 990 more\n" in told and "label 1009 and 1,990 more\n" in told
+    figures = {"accuracy": 0.5, "not_above_chance": names[:200], "too_few_rows": names[50:60]}
+    assert stored_figures(figures) == figures
