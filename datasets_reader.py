@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def open_records(
         }
         chosen = found.select_columns([name for name in found.column_names if name in columns])
         with progress_bar(f"reading {path.name}", len(chosen), "record") as bar:
-            for record in chosen:
+            for record in _each(path, chosen):
                 for column, feature in names.items():
                     # -1 stands for no label in data sets whose labels are kept secret.
                     number = record[column]
@@ -71,6 +71,19 @@ def open_records(
                 bar.update()
 
     return list(found.column_names), records
+
+
+def _each(path: Path, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records; what the library says of one that it cannot read names the file."""
+    each = iter(records)
+    while True:
+        try:
+            record = next(each)
+        except StopIteration:
+            return
+        except Exception as error:  # of pyarrow, of the library, of a text that is not UTF-8
+            raise _unreadable(path, error) from None
+        yield record
 
 
 def _library(path: Path) -> Any:

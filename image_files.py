@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from console import SettingsError, UserError, plural, progress_bar
+from console import SettingsError, UserError, plural, printable, progress_bar
 from input_files import open_input, size_text
 from vocabulary import LabelNames
 
@@ -361,7 +361,8 @@ def _list_pictures(
         if len(files) == before:
             passed_over["class folder without pictures"] += 1
         else:
-            labels += [_label(folder.name, str(folder), names)] * (len(files) - before)
+            place = f"{root}/{printable(folder.name)}"
+            labels += [_label(folder.name, place, names)] * (len(files) - before)
     if not files:
         raise UserError(
             f"{root}: no pictures in it; expected one subfolder per class, with the pictures "

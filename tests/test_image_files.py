@@ -284,6 +284,15 @@ def test_whitespace_in_a_class_name_becomes_an_underscore_and_is_told(folder):
         assert str(folder / name) in text
 
 
+def test_a_class_name_of_control_characters_is_told_in_one_line(folder):
+    (folder / "a").rename(folder / "a\x1b[31m\nb")
+    names = LabelNames()
+    read_images(folder, names=names)
+    (note,) = names.notes()
+    assert f"of {folder}/a\\x1b[31m\\nb is 'a\\x1b[31m_b'" in note
+    assert note.isprintable()
+
+
 def test_one_coloured_pixel_makes_all_pictures_rgb(folder):
     write(folder / "a" / "grey_but_rgb.png", picture("RGB", (9, 9, 9)))
     assert read_images(folder).images_NxHxWxC.shape[3] == 1

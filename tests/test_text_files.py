@@ -204,6 +204,18 @@ def test_data_that_the_library_cannot_read_are_told_in_one_line(library, reviews
         assert "\n" not in str(caught.value)
 
 
+def test_a_text_of_the_library_that_is_not_utf8_is_told_in_one_line(library, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = pyarrow.array([b"a", b"\xff"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match=r"a\.parquet: the datasets library cannot read it \('utf-8'"
+    ):
+        texts_of(tmp_path / "a.parquet", label=None)
+
+
 @pytest.mark.parametrize("name", ["hub:x", "hub:a/b/c/d", "hub:"])
 def test_a_hub_name_of_another_form_is_refused(library, name):
     with pytest.raises(UserError, match="hub:OWNER/NAME"):
