@@ -15,7 +15,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ from image_files import read_images
 from image_tokens import Codebook
 from rows import VARIANT
 from run_folder import json_line
-from settings import TokensSettings, TrainSettings
+from settings import InstructionsSettings, TextSettings, TokensSettings, TrainSettings
 from vocabulary import Vocabulary
 
 WORDS = ["<IMG>", *[f"<Z_{code:03d}>" for code in range(6)], "</IMG>", "<CLS>", "<CLS_0>", "<EOS>"]
@@ -312,6 +312,60 @@ def _prepare_rows(folder: Path) -> None:
             raise
 
 
+TEXTS = [
+    {
+        "text": f"Room {n}, bed {n}. {'Good' if n % 2 else '差，'} all.",
+        "label": "a b" if n % 2 else 1,
+    }
+    for n in range(30)
+]
+ORDERS = [
+    {"instruction": f"Count to {n}.", "input": " 1" * (n % 2), "output": f"{n}"} for n in range(30)
+]
+
+
+def _json_lines(records: list[dict]) -> bytes:
+    return "".join(map(json_line, records)).encode()
+
+
+def _table() -> bytes:
+    lines = [f'"{row["text"]}",{row["label"]},{n}' for n, row in enumerate(TEXTS)]
+    return "\r\n".join(["text,label,", *lines]).encode()
+
+
+def _prepare_texts(folder: Path, name: str, of_orders: bool = False) -> None:
+    """`prepare_data.py text` or `instructions`, and reading what it wrote."""
+    from prepare_data import _report_lines
+    from prepare_text import prepare_instructions, prepare_text
+
+    prepare, settings = prepare_text, TextSettings(label_column="label", augment=2)
+    if of_orders:
+        prepare, settings = prepare_instructions, InstructionsSettings()
+    out = folder / "out"
+    settings = replace(
+        settings,
+        input=(str(folder / name),),
+        output_dir=str(out),
+        on_bad_row="skip",
+        tokenizer="chars",
+        validation_fraction=0.0,
+    )
+    try:
+        summary = prepare(settings)
+    except UserError as error:
+        if "nothing is left for" in str(error) or "different labels" in str(error):
+            return
+        raise
+    _report_lines(summary, 1.0)
+    vocabulary = Vocabulary.load(out / "vocab.json")
+    for side in ("train", "test"):
+        rows = TokenLabelDataset.read(out / f"{side}.jsonl", vocabulary, max_length=2**20)
+        assert len(rows) == summary[side]["rows"] + summary[side].get("variants", 0)
+
+
+TEXT_WORDS = ("text", "label", "instruction", "input", "output", "a b", "a_b", "\t", ",,")
+
+
 def _read_forged_cache(folder: Path) -> None:
     """An entry whose digest is right, whatever stands in it."""
     import row_cache
@@ -535,6 +589,30 @@ READERS = (
     Reader("rows evaluated", "rows.jsonl", _rows, _evaluate_rows, words=ROW_WORDS),
     Reader("rows reported", "rows.jsonl", _rows, _report_rows, words=ROW_WORDS, slow=True),
     Reader("rows prepared", "rows.jsonl", _rows, _prepare_rows, words=ROW_WORDS, slow=True),
+    Reader(
+        "texts prepared",
+        "texts.jsonl",
+        lambda: _json_lines(TEXTS),
+        lambda folder: _prepare_texts(folder, "texts.jsonl"),
+        words=TEXT_WORDS,
+        slow=True,
+    ),
+    Reader(
+        "table of texts prepared",
+        "texts.csv",
+        _table,
+        lambda folder: _prepare_texts(folder, "texts.csv"),
+        words=TEXT_WORDS,
+        slow=True,
+    ),
+    Reader(
+        "instructions prepared",
+        "orders.json",
+        lambda: json.dumps(ORDERS).encode(),
+        lambda folder: _prepare_texts(folder, "orders.json", of_orders=True),
+        words=TEXT_WORDS,
+        slow=True,
+    ),
     Reader(
         "forged cache of rows",
         ".cache/rows.jsonl.rows",
