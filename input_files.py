@@ -25,6 +25,7 @@ from console import UserError, printable
 # 1000 levels, wherever it happens to be. Nothing of ours is deeper than 5.
 MOST_JSON_LEVELS = 64
 _MOST_SHOWN = 60
+_CHUNK = 2**20
 # A text of JSON, also one that never ends; nothing is tried twice, so time grows with length alone.
 _JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
@@ -66,7 +67,10 @@ def read_bytes(path: str | Path, most_bytes: int) -> bytes:
         UserError: as `open_input`, or the file is larger than `most_bytes`.
     """
     with open_input(path) as handle:
-        content = handle.read(most_bytes + 1)
+        # Python sets aside as much memory as it is asked to read, whatever is there.
+        content = handle.read(min(os.fstat(handle.fileno()).st_size, most_bytes) + 1)
+        while len(content) <= most_bytes and (more := handle.read(_CHUNK)):  # it grew meanwhile
+            content += more
     if len(content) > most_bytes:
         raise UserError(f"{path}: larger than {size_text(most_bytes)}, which is the most read here")
     return content

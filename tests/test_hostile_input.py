@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,23 @@ def test_file_larger_than_the_limit_is_refused_with_the_limit(tmp_path):
     with pytest.raises(UserError, match="file: larger than 2 KiB"):
         read_bytes(tmp_path / "file", 2048)
     assert len(read_bytes(tmp_path / "file", 2049)) == 2049
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    tracemalloc.start()
+    try:
+        assert read_bytes(tmp_path / "file", 2**32) == b"content"
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_does_not_tell_its_size_is_read_whole():
+    assert os.path.getsize("/proc/self/status") == 0
+    assert read_bytes("/proc/self/status", 2**20).count(b"\n") > 10
+    with pytest.raises(UserError, match="larger than 9 bytes"):
+        read_bytes("/proc/self/status", 9)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
