@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from console import plural, progress_bar
+from console import plural, printable, progress_bar, shorten
 from dataset import TokenLabelDataset
 from naive_bayes import NaiveBayes, class_counts
 from rows import LABEL_BEFORE_TAIL
@@ -58,7 +58,7 @@ WIDE_COVERAGE, MIN_REST_ERROR_BELOW_IT = 0.6, 0.25
 _LENGTH_BINS = 64
 _MOST_SCORES = 200_000_000  # rows times labels of a place that all labels are told by
 _MOST_SPELLINGS = 16  # of a label's name as tokens
-_NAME_LETTERS = 40  # of a token or a label in a message
+_NAME_COLUMNS = 40  # of a token or a label in a message
 _SEED = 0  # of the sample and the halves
 _SMOOTHING = 0.1  # of naive Bayes on the rest of a row
 THRESHOLDS = {
@@ -405,9 +405,7 @@ def _rows_with(wanted: np.ndarray, sign_M: np.ndarray, row_M: np.ndarray) -> dic
 
 def short_name(name: str) -> str:
     """A token, a label or a group for a message: short and printable whatever it holds."""
-    if len(name) > _NAME_LETTERS:
-        name = f"{name[: _NAME_LETTERS // 2]}…{name[-_NAME_LETTERS // 2 + 1 :]}"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+    return shorten(printable(name), _NAME_COLUMNS)
 
 
 def _absent(present: _Signs, classes_N: np.ndarray) -> _Signs | None:

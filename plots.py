@@ -31,7 +31,7 @@ _TILE_INCHES = 0.85
 _SHEET_INCHES = 11  # wide at most
 _CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
 _DPI = 150
-_MOST_LABELS_DRAWN = 60
+_MOST_LABELS_DRAWN = 40
 _MOST_BARS = 200  # of more labels accuracies are a curve
 _MOST_CONFUSED_DRAWN = 29  # of many labels; with one line for all others counts fit into the cells
 _DARK, _LIGHT = "#30638e", "#9cc3e0"
@@ -463,15 +463,20 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
 
 def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int]) -> None:
     """Rows of each label, the training rows darker; of many labels the largest and smallest."""
-    names, title = list(counts), f"Rows per label ({len(counts)})"
+    names, title = list(counts), f"Rows per label ({len(counts):,})"
+    places = list(range(len(names)))
     if len(names) > _MOST_LABELS_DRAWN:
         names = sorted(names, key=counts.get, reverse=True)
         half = _MOST_LABELS_DRAWN // 2
         names = names[:half] + names[-half:]
+        places = [*range(half), *range(half + 2, 2 * half + 2)]
         title += f", the {half} largest and the {half} smallest"
+        axes.text(
+            half + 0.5, 0.02, f"and {len(counts) - 2 * half:,} more between", rotation=90, size=8,
+            ha="center", va="bottom", transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
     sides = [report["splits"][side]["labels"] for side in ("train", "validation")]
     train, validation = ([side[name] for name in names] for side in sides)
-    places = range(len(names))
     axes.bar(places, train, color=_DARK, label="training")
     axes.bar(places, validation, bottom=train, color=_LIGHT, label="validation")
     # The middle of a long name goes: many differ at their end only.
