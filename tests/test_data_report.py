@@ -1,7 +1,12 @@
 """The data report on rows small enough to count by hand."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,6 +372,73 @@ def test_rows_beyond_one_counting_round_are_counted(make, vocabulary, monkeypatc
     report = report_of(many, make("A B:"))
     assert report["vocabulary"]["most_frequent_share"] == 0.5
     assert report["duplicates"] == {"within": 10_050, "across": 1}
+
+
+# ------------------------------------------------------------------------------- scale
+
+
+def seconds_of_forward(vocabulary: Vocabulary, rows: int, length: int) -> float:
+    """CPU seconds that the default model, its head aside, would take to read so many rows."""
+    import torch
+
+    from blocks import PackedRows
+    from model import build_model, choose_device, choose_precision, hidden_states
+
+    settings = TrainSettings(data_path="rows.jsonl")
+    device = choose_device("cpu")
+    model = build_model(settings, vocabulary).eval()
+    precision = choose_precision("auto", device)
+    lengths = torch.full((32,), length)
+    ids = torch.randint(len(vocabulary), (32 * length,))
+    with torch.inference_mode():
+        hidden_states(model, ids, PackedRows(lengths), precision)
+        began = time.process_time()
+        for _ in range(5):
+            hidden_states(model, ids, PackedRows(lengths), precision)
+    return (time.process_time() - began) / 5 / 32 * rows
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("learnable", [False, True])
+def test_ten_thousand_labels_and_a_hundred_thousand_rows_take_4_gb_and_less_than_a_forward_pass(
+    tmp_path, learnable
+):
+    """--check_data on rows of 50 tokens out of 2,000, with and without signs of the label."""
+    labels, rows, length, words = 10_000, 100_000, 50, 2_000
+    vocabulary = Vocabulary(
+        ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *[f"w{number}" for number in range(words)]]
+        + [f"<CLS_label_{number}>" for number in range(labels)]
+    )
+    random = np.random.default_rng(0)
+    classes_N = random.integers(labels, size=rows)
+    ids_NxT = random.integers(words, size=(rows, length))
+    if learnable:
+        ids_NxT[:, ::10] = random.integers(words, size=(labels, 5))[classes_N]
+    path = tmp_path / "rows.jsonl"
+    names = np.array([f"w{number}" for number in range(words)])
+    with path.open("w") as handle:
+        for of_class, row in zip(classes_N, names[ids_NxT].tolist(), strict=True):
+            handle.write(f'{{"tokens": "{" ".join(row)}", "label": "label_{of_class}"}}\n')
+    (tmp_path / "vocab.json").write_text(vocabulary.to_json())
+    program = Path(__file__).parent.parent / "train_gpt.py"
+    files = "--data_path", path, "--vocab_path", tmp_path / "vocab.json"
+    process = subprocess.Popen(
+        [sys.executable, program, "--check_data", *files, "--output_dir", tmp_path / "run"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    told = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, told
+    assert usage.ru_maxrss * 1024 < 4e9
+    assert max(map(len, told.splitlines())) < 250
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())
+    assert (report["rows"], len(report["labels"]), report["leaks"]) == (rows, labels, [])
+    assert report["baselines_note"]["linear_ngram_accuracy"].startswith("left out")
+    assert (report["baselines"]["naive_bayes_accuracy"] > 0.03) == learnable
+    # Reading, splitting and drawing included.
+    assert usage.ru_utime + usage.ru_stime < seconds_of_forward(vocabulary, rows, length + 3) / 4
 
 
 # ------------------------------------------------------------------------------- picture
