@@ -9,6 +9,7 @@ A flag beats the file and the file beats the default (`command_line.py` does the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -362,6 +363,9 @@ class TrainSettings:
         shape = PRESETS.get(self.preset, ()) if isinstance(self.preset, str) else ()
         for name, value in zip(SHAPE, shape, strict=False):
             object.__setattr__(self, name, value)  # frozen
+        for name, value in vars(self).items():
+            if isinstance(value, os.PathLike):  # from Python; files and flags have text
+                object.__setattr__(self, name, os.fspath(value))
 
     @staticmethod
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:

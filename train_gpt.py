@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -176,6 +177,9 @@ class TrainResult:
 def train(settings: TrainSettings) -> TrainResult:
     """Train as the settings say and write the run folder.
 
+    The process is left as it was found: torch's random generators (a GPU's where it was in use
+    before), signal handlers and all else of the caller's.
+
     Raises:
         SettingsError: wrong or contradicting settings.
         UserError: bad data, an existing or locked run folder, non-finite loss, no space.
@@ -211,7 +215,7 @@ def train(settings: TrainSettings) -> TrainResult:
             return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
         train_rows, validation_rows = read_data(settings, tell)
         settings = replace(settings, task=task_of(settings, train_rows))
-        with RunLog(folder, later=True) as log:
+        with RunLog(folder, later=True) as log, own_random_numbers():
             for line in passed_over:
                 log.say(line)
             report = None
@@ -241,6 +245,14 @@ def train(settings: TrainSettings) -> TrainResult:
             except OSError as error:
                 saved = run.saved_position
                 raise disk_error(error, folder, saved and saved[0]) from None
+
+
+def own_random_numbers() -> AbstractContextManager:
+    """Random numbers that the caller's are not touched by: the run seeds torch's generators."""
+    import torch
+
+    in_use = torch.cuda.is_initialized()
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else [])
 
 
 def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:

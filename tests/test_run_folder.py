@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import run_folder
 from command_line import to_yaml
@@ -64,6 +65,18 @@ def test_bytes_can_be_written(tmp_path):
     with atomic_write(tmp_path / "x.bin", "wb") as handle:
         handle.write(b"\xff\x00\r\n")
     assert (tmp_path / "x.bin").read_bytes() == b"\xff\x00\r\n"
+
+
+def test_tensors_with_equal_metadata_are_equal_bytes(tmp_path):
+    tensors = {name: torch.arange(3.0) for name in ("b", "a", '"')}
+    facts = {f"键 {n}": f'"{n}"\\\n\t\x01\x7f é' for n in range(20)}
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path, order in zip(paths, (facts, dict(reversed(facts.items()))), strict=True):
+        write_tensors(path, tensors, order)
+        with safe_open(path, framework="pt") as handle:
+            assert handle.metadata() == facts
+            assert all(torch.equal(handle.get_tensor(name), tensors[name]) for name in tensors)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -2,16 +2,21 @@
 
 import dataclasses
 import fcntl
+import gc
 import json
+import logging
 import os
 import pty
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -424,6 +429,13 @@ def test_overwrite_tells_what_stays(settings, capsys):
     assert line in capsys.readouterr().out and line in folder.log.read_text()
 
 
+def test_run_and_its_repetition_leave_the_same_models_to_the_byte(settings):
+    folder = train(settings).folder
+    models = [files_of(folder.best_model), files_of(folder.final_model)]
+    train(change(settings, overwrite=True))
+    assert [files_of(folder.best_model), files_of(folder.final_model)] == models
+
+
 @pytest.mark.parametrize("what", ["init_from", "vocab_path", "data_path", "val_data_path"])
 def test_overwrite_that_deletes_what_it_reads_is_refused(settings, what, monkeypatch):
     folder = train(settings).folder
@@ -470,7 +482,52 @@ def test_start_that_was_killed_does_not_stand_in_the_way(settings, left):
     assert not list(folder.root.glob("**/.*.tmp"))
 
 
-def interrupted(run: TrainingRun) -> None:
+def test_paths_may_be_paths(settings):
+    paths = ("data_path", "vocab_path", "output_dir")
+    given = change(settings, **{name: Path(getattr(settings, name)) for name in paths})
+    assert given == settings
+    assert train(change(given, num_epochs=1)).exit_code == 0
+    with pytest.raises(SettingsError, match=r"vocab_path: expected text.*\nseed: expected"):
+        train(change(settings, seed=Path("x"), vocab_path=7))
+
+
+def state_of_the_process() -> dict:
+    gc.collect()
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": str(np.random.get_state()),
+        "random": random.getstate(),
+        "handlers": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+        "environment": dict(os.environ),
+        "threads": (torch.get_num_threads(), [thread.name for thread in threading.enumerate()]),
+        "warnings": list(warnings.filters),
+        "logging": {name: logging.getLogger(name).level for name in ("", "transformers", "peft")},
+        "files": sorted(os.readlink(f"/proc/self/fd/{n}") for n in open_files()),
+        "folder": os.getcwd(),
+        "streams": (sys.stdout, sys.stderr, sys.stdin),
+    }
+
+
+def open_files() -> list[str]:
+    with os.scandir("/proc/self/fd") as found:  # itself among them
+        return [e.name for e in found if os.path.exists(e.path) and os.path.isfile(e.path)]
+
+
+def test_training_leaves_the_process_as_it_found_it(settings):
+    train(settings)  # libraries are loaded now
+    torch.manual_seed(5)
+    before = state_of_the_process()
+    train(change(settings, overwrite=True))
+    assert state_of_the_process() == before
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingRun, "validate", interrupted)
+        train(change(settings, overwrite=True))
+    assert state_of_the_process() == before
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert state_of_the_process() == before
+
+
+def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
