@@ -54,6 +54,8 @@ _CHANGES_ITS_FILES = {
     "keep_checkpoints",
     "tensorboard",
 }
+# Where the run finds what it reads. The contents may not change, and are compared themselves.
+_PLACES = {"data_path", "val_data_path", "vocab_path", "init_from"}
 _HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
 _THIS_CALL = {"config", "resume", "overwrite", "check_data"}
 
@@ -307,21 +309,47 @@ def find_run_to_resume(
                 f"--overwrite, which deletes it, or choose another --output_dir"
             )
         return settings, None
-    if settings.init_from is not None and settings.init_from == found.settings.get("init_from"):
+    stored = found.settings
+    if settings.init_from is not None and stored.get("init_from") is not None:
         shape = {name: found.settings[name] for name in SHAPE}
         settings = replace(settings, preset="none", **shape)  # as the pretrained model had it
     may_change = _CHANGES_THE_RESULT | _CHANGES_ITS_FILES | _HOW_AND_WHERE | _THIS_CALL
+    places = {name for name in _PLACES if None not in (getattr(settings, name), stored.get(name))}
+    remedy = {}
+    if not (settings.lora_rank or settings.freeze_backbone):  # else the base is read again
+        places.discard("init_from")
+        if settings.init_from is not None:
+            remedy["init_from"] = "leave it out, the run does not need it again"
     mistakes = [
-        f"--resume: {name} is {value} but the run has {found.settings.get(name)}; it cannot "
-        f"change within a run"
+        f"--resume: {name} is {value} but the run has {stored.get(name)}; "
+        f"{remedy.get(name, 'it cannot change within a run')}"
         for name, value in asdict(settings).items()
-        if name not in may_change
-        and value != found.settings.get(name)
+        if name not in may_change | places
+        and value != stored.get(name)
         and (name, value) != ("task", "auto")  # it follows from the rows, which are compared
     ]
     if mistakes:
         raise SettingsError(mistakes)
     return settings, found
+
+
+def check_places(settings: TrainSettings) -> None:
+    """See whether a run that goes on finds from here what it reads.
+
+    Raises:
+        UserError: names what is not here, and how to say where it is.
+    """
+    missing = {
+        name: place
+        for name in sorted(_PLACES - {"init_from"})  # which may be a name on the hub
+        if (place := getattr(settings, name)) is not None and not Path(place).exists()
+    }
+    if missing:
+        raise UserError(
+            f"--resume: no {' and no '.join(missing.values())} here; if the run began in another "
+            f"directory, or its data has moved, say where it is: "
+            f"{' '.join(f'--{name} FILE' for name in missing)}"
+        )
 
 
 def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
@@ -375,7 +403,7 @@ def what_changed(
     now = asdict(settings)
     result, files = (
         _differences(checkpoint.settings, {name: now[name] for name in now if name in names})
-        for names in (_CHANGES_THE_RESULT, _CHANGES_ITS_FILES)
+        for names in (_CHANGES_THE_RESULT, _CHANGES_ITS_FILES | _PLACES)
     )
     if result:
         lines.append(

@@ -411,7 +411,9 @@ class TrainSettings:
             found.append("compile on has no effect with precision fp16: use bf16, or compile off")
         if self.compile == "on" and self.gradient_checkpointing:
             found.append("compile on has no effect with gradient_checkpointing: drop one of them")
-        if self.val_data_path is not None and self.val_data_path == self.data_path:
+        if self.val_data_path is not None and (
+            os.path.realpath(self.val_data_path) == os.path.realpath(self.data_path)
+        ):
             found.append(
                 "val_data_path is data_path: validation on the training rows means nothing "
                 "(leave val_data_path out to hold out a share)"

@@ -195,7 +195,7 @@ def train(settings: TrainSettings) -> TrainResult:
         found, passed_over = None, []
         clearing = settings.overwrite and folder.holds_run()
         if settings.resume:
-            from checkpoint import find_run_to_resume, is_finished
+            from checkpoint import check_places, find_run_to_resume, is_finished
 
             settings, found = find_run_to_resume(settings, folder, passed_over.append)
         elif folder.holds_run() and not clearing:
@@ -213,6 +213,8 @@ def train(settings: TrainSettings) -> TrainResult:
                 f"--num_epochs with more epochs goes on with it"
             )
             return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
+        if found:
+            check_places(settings)
         train_rows, validation_rows = read_data(settings, tell)
         settings = replace(settings, task=task_of(settings, train_rows))
         with RunLog(folder, later=True) as log, own_random_numbers():

@@ -309,6 +309,58 @@ def test_settings_of_best_model_are_those_of_its_weights(settings):
     assert "num_epochs: 9" in (result.folder.best_model / "settings.yaml").read_text()
 
 
+@pytest.mark.parametrize("how", ["absolute", "relative", "moved"])
+def test_run_goes_on_from_another_directory(settings, monkeypatch, tmp_path, how, ends_alike):
+    monkeypatch.chdir(tmp_path)
+    names = {"data_path": "rows.jsonl", "vocab_path": "vocab.json"}
+    began = change(settings, **names, output_dir="run")
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES["step"], interrupt)
+        train(began)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    if how == "moved":
+        (tmp_path / "data").mkdir()
+        for name in names.values():
+            (tmp_path / name).rename(tmp_path / "data" / name)
+    place = {"absolute": tmp_path, "relative": Path(".."), "moved": Path("../data")}[how]
+    argv = ["--resume", "--output_dir", "../run"]
+    remedy = "no rows.jsonl and no vocab.json here.*--data_path FILE --vocab_path FILE$"
+    with pytest.raises(UserError, match=remedy):
+        main(argv)
+    for name, file in names.items():
+        argv += [f"--{name}", str(place / file)]
+    assert main(argv) == 0
+    folder = RunFolder(settings.output_dir)
+    assert ends_alike(settings, folder)
+    line = f"data_path was rows.jsonl, is {place / 'rows.jsonl'}; vocab_path was"
+    assert line in folder.log.read_text() and "depend on it" in folder.log.read_text()
+    assert f"data_path: {place / 'rows.jsonl'}\n" in folder.settings.read_text()
+
+
+def test_other_rows_of_another_place_are_refused(settings, tmp_path):
+    train(settings)
+    text = Path(settings.data_path).read_text()
+    (tmp_path / "other.jsonl").write_text(text + text.splitlines()[0] + "\n")
+    other = {"data_path": str(tmp_path / "other.jsonl"), "num_epochs": 4, "resume": True}
+    with pytest.raises(UserError, match="the training data was 48 rows"):
+        train(change(settings, **other))
+    with pytest.raises(SettingsError, match=r"val_data_path is .* but the run has None"):
+        train(change(settings, resume=True, val_data_path=other["data_path"]))
+
+
+def test_base_of_a_run_that_needs_it_no_more_is_left_out(settings, monkeypatch, tmp_path):
+    base = train(change(settings, num_epochs=1, output_dir=str(tmp_path / "base"))).folder
+    fine = change(settings, init_from=str(base.best_model))
+    with monkeypatch.context() as patch:
+        call_before(patch, *PLACES["step"], interrupt)
+        train(fine)
+    shutil.rmtree(base.root)
+    with pytest.raises(SettingsError, match=r"init_from is elsewhere but .*; leave it out"):
+        train(change(fine, resume=True, init_from="elsewhere"))
+    assert main(["--resume", "--output_dir", settings.output_dir]) == 0
+
+
 # ---- what is refused -------------------------------------------------------------------
 
 
