@@ -347,4 +347,4 @@ def has_plain_variant(record: dict[str, Any]) -> bool:
     Earlier versions of `prepare_data.py --augment` marked their variants so.
     """
     meta = record.get("meta")
-    return isinstance(meta, dict) and {"source", "variant"} <= meta.keys() and VARIANT not in meta
+    return isinstance(meta, dict) and "variant" in meta and "source" in meta and VARIANT not in meta
