@@ -172,8 +172,8 @@ class TrainSettings:
     batch_size: int = option(32, "Rows in one forward pass.", group="Training", minimum=1)
     grad_accumulation_steps: int = option(
         1,
-        "Forward passes before one update; the update equals that of batch_size times this "
-        "many rows at once.",
+        "Forward passes before one update. It has the rows of batch_size times this many at once "
+        "and, but for rounding and dropout's random numbers, the same result.",
         group="Training",
         minimum=1,
     )

@@ -529,8 +529,8 @@ class TrainingRun:
         )
         self.waiting: list[StepFigures] = []
         rows_an_epoch = round(len(train_rows) * train_rows.epoch_share)
-        micro_batches = math.ceil(rows_an_epoch / settings.batch_size)
-        self.steps_per_epoch = math.ceil(micro_batches / settings.grad_accumulation_steps)
+        rows_an_update = settings.batch_size * settings.grad_accumulation_steps
+        self.steps_per_epoch = math.ceil(rows_an_epoch / rows_an_update)
         self.total_steps = self.steps_per_epoch * settings.num_epochs
         self.best_metric = settings.best_metric
         if self.by_head and self.best_metric == "loss":
@@ -756,11 +756,17 @@ class TrainingRun:
         return TrainResult(EXIT_OK, self.folder, state.best_step, validation)
 
     def epoch_steps(self, epoch: int) -> list[list[np.ndarray]]:
-        """The batches of each update of an epoch: row numbers, follow from seed and epoch."""
+        """The batches of each update of an epoch: row numbers, follow from seed and epoch.
+
+        The rows of an update are chosen first and then divided, so that a smaller batch_size with
+        as much more accumulation learns from the same rows in the same order of updates.
+        """
         settings = self.settings
-        batches = self.rows.epoch_batches(settings.batch_size, settings.seed, epoch)
-        size = settings.grad_accumulation_steps
-        return [batches[i : i + size] for i in range(0, len(batches), size)]
+        size = settings.batch_size
+        updates = self.rows.epoch_batches(
+            size * settings.grad_accumulation_steps, settings.seed, epoch
+        )
+        return [[rows[i : i + size] for i in range(0, len(rows), size)] for rows in updates]
 
     def update(self, batches: list[np.ndarray]) -> None:
         """One optimizer step on the rows of `batches`, and its share of figures and averages.
@@ -783,33 +789,33 @@ class TrainingRun:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
         self.waiting.append(StepFigures(state.step + 1, batches, nll, norm))
-        is_finite = True
-        if self.device.type != "cuda":
-            is_finite = self.collect_figures()
-        elif not self.scaler.is_enabled():
-            bad = (~(torch.isfinite(norm) & torch.isfinite(nll))).float()
+        # The norm is of all gradients together, so that one optimizer never moves without the
+        # other. (GradScaler.step would ask each about its own gradients only.)
+        is_finite = torch.isfinite(norm) & torch.isfinite(nll)
+        if self.device.type == "cuda":  # the host does not wait to know
             for optimizer in self.optimizers:
-                optimizer.found_inf = bad  # they pass over a step where it is 1
-        if is_finite:
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-            self.scaler.update()
-        self.gradients.clear_gradients()
-
+                optimizer.found_inf = (~is_finite).float()  # where 1, they pass over the step
+        else:
+            self.collect_figures()
         state.step += 1
         state.epoch_step += 1
-        if settings.ema_decay and is_finite:
-            from weight_average import update_average
+        if self.device.type == "cuda" or is_finite:
+            for optimizer in self.optimizers:
+                optimizer.step()
+            if settings.ema_decay:
+                from weight_average import update_average
 
-            update_average(self.optimizers, settings.ema_decay, state.step)
+                update_average(self.optimizers, settings.ema_decay, state.step)
+        self.scaler.update()
+        self.gradients.clear_gradients()
         if state.step % settings.log_steps == 0:
             self.collect_figures()
             state.seconds = time.monotonic() - self.clock_zero
             self.record_training(learning_rate, float(norm))
         state.seconds = time.monotonic() - self.clock_zero
 
-    def collect_figures(self) -> bool:
-        """Add the figures of the last updates to the sums; returns whether all were finite.
+    def collect_figures(self) -> None:
+        """Add the figures of the last updates to the sums.
 
         Raises:
             UserError: one was not, and `on_nonfinite` says to stop.
@@ -819,9 +825,8 @@ class TrainingRun:
 
         state, waiting, self.waiting = self.state, self.waiting, []
         if not waiting:
-            return True
+            return
         pairs = torch.stack([torch.stack((each.nll, each.norm)) for each in waiting]).tolist()
-        all_finite = True
         for each, (nll, norm) in zip(waiting, pairs, strict=True):
             # In fp16 a gradient that overflows is ordinary: the scaler passes over it.
             if math.isfinite(nll) and (math.isfinite(norm) or self.scaler.is_enabled()):
@@ -832,10 +837,8 @@ class TrainingRun:
                 state.window_read += int(self.read_N[rows].sum())
                 state.epoch_nll += nll
                 state.epoch_tokens += count
-                continue
-            all_finite = False
-            self.note_nonfinite(each, nll)
-        return all_finite
+            else:
+                self.note_nonfinite(each, nll)
 
     def note_nonfinite(self, step: StepFigures, nll: float) -> None:
         """Say which step was passed over and what it was fed.

@@ -25,6 +25,9 @@ _EARLY = 10
 def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, updates: int) -> None:
     """Move the mean of each parameter towards it by 1 - decay, at first by more.
 
+    Where an optimizer has an attribute `found_inf` that is 1.0 it has passed over this update, and
+    so do the means.
+
     Args:
         optimizers: whose parameters are averaged, after their step.
         decay: of the mean, below 1; its memory is some 1 / (1 - decay) updates.
@@ -33,12 +36,18 @@ def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, up
     decay = min(decay, updates / (updates + _EARLY))
     means, weights = [], []
     for optimizer, parameter in _parameters(optimizers):
-        state = optimizer.state[parameter]
-        if _KEY in state:
+        state = optimizer.state.get(parameter)
+        if not state:
+            continue  # it has had no gradient yet; an optimizer takes a state for its own
+        found_inf = getattr(optimizer, "found_inf", None)
+        if _KEY not in state:
+            state[_KEY] = parameter.detach().clone()
+        elif found_inf is None:
             means.append(state[_KEY])
             weights.append(parameter)
         else:
-            state[_KEY] = parameter.detach().clone()
+            means.append(state[_KEY])
+            weights.append(torch.where(found_inf.bool(), state[_KEY], parameter))
     if means:
         torch._foreach_lerp_(means, weights, 1 - decay)
 

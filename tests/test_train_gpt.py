@@ -710,7 +710,9 @@ def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])  # as on a GPU: figures are read later
 def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, optimizer):
     poison_gradient(monkeypatch, after_calls=3)
-    run = start(change(settings, log_steps=1000, on_nonfinite="skip", optimizer=optimizer))
+    run = start(
+        change(settings, log_steps=1000, on_nonfinite="skip", optimizer=optimizer, ema_decay=0.9)
+    )
     run.device, run.clock_zero = torch.device(device), 0.0
     steps = run.epoch_steps(0)
     for batches in steps[:3]:
@@ -723,6 +725,33 @@ def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, 
     run.collect_figures()
     learned = np.concatenate([rows for batches in (*steps[:3], steps[4]) for rows in batches])
     assert run.state.epoch_tokens == run.rows.lengths_N[learned].sum() - len(learned)
+    assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # as on a GPU: figures are read later
+def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, monkeypatch, device):
+    """One gradient of a block, Muon's, is infinite; AdamW's are not."""
+    run = start(change(settings, log_steps=1000, optimizer="muon", ema_decay=0.9))
+    run.device, run.clock_zero = torch.device(device), 0.0
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    run.gradients.scaler = run.scaler
+    real = run.gradients.add_gradients
+
+    def overflowing(batches):
+        nll = real(batches)
+        run.optimizers[0].param_groups[0]["params"][-1].grad.fill_(float("inf"))
+        return nll
+
+    steps = run.epoch_steps(0)
+    run.update(steps[0])
+    before = state_of(run)
+    monkeypatch.setattr(run.gradients, "add_gradients", overflowing)
+    run.update(steps[1])
+    assert all(map(torch.equal, before, state_of(run)))
+    assert run.scaler.get_scale() == 512.0  # a lower scale is the remedy, not the end of the run
+    monkeypatch.undo()
+    run.update(steps[2])
+    assert not any(map(torch.equal, before, state_of(run)))
     assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
 
 
@@ -760,6 +789,26 @@ def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch, capsys, b
     with pytest.raises(UserError, match=r"no longer finite at step 21|no step of epoch 1"):
         train(change(settings, on_nonfinite="skip", batch_size=batch_size))
     assert "train loss" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(2, 4), (3, 3)])
+def test_smaller_batches_with_more_accumulation_learn_the_same(settings, batch_size, parts):
+    """The rows of an update are the same, so the weights after an epoch are, but for rounding."""
+    ended, visited = [], []
+    for size, accumulated in ((batch_size * parts, 1), (batch_size, parts)):
+        run = start(
+            change(settings, dropout=0.0, batch_size=size, grad_accumulation_steps=accumulated)
+        )
+        run.clock_zero = 0.0
+        steps = run.epoch_steps(0)
+        assert len(steps) == run.steps_per_epoch
+        assert max(len(rows) for batches in steps for rows in batches) == size
+        visited.append([np.concatenate(batches).tolist() for batches in steps])
+        for batches in steps:
+            run.update(batches)
+        ended.append(torch.cat([parameter.flatten() for parameter in run.model.parameters()]))
+    assert visited[0] == visited[1]
+    torch.testing.assert_close(*ended, atol=1e-5, rtol=1e-3)
 
 
 def test_figures_read_late_are_the_same(settings):

@@ -10,6 +10,7 @@ from dataset import TokenLabelDataset
 from evaluation import score_rows
 from model import Precision
 from model_folder import load_trained_model
+from muon import Muon
 from run_folder import read_metrics
 from settings import TrainSettings
 from train_gpt import train
@@ -17,7 +18,12 @@ from weight_average import averaged, update_average
 
 
 def optimizers_of(*parameters: torch.Tensor) -> list[torch.optim.Optimizer]:
-    return [torch.optim.AdamW([parameter]) for parameter in parameters]
+    """Optimizers that have made a step, of no length."""
+    optimizers = [torch.optim.AdamW([parameter], lr=0.0) for parameter in parameters]
+    for parameter, optimizer in zip(parameters, optimizers, strict=True):
+        parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    return optimizers
 
 
 def test_mean_is_that_of_the_formula_and_weights_come_back():
@@ -51,6 +57,20 @@ def test_the_mean_does_not_remember_the_starting_weights():
         update_average(optimizers, 0.999, update)
     with averaged(optimizers):
         assert weight.item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, Muon])
+def test_a_parameter_whose_first_gradient_comes_late_is_learned_and_averaged(kind):
+    early, late = torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(2, 4))
+    optimizer = kind([early, late], lr=0.1)
+    for update in (1, 2, 3):
+        early.grad = torch.ones_like(early)
+        if update > 1:
+            late.grad = torch.ones_like(late)
+        optimizer.step()
+        update_average([optimizer], 0.9, update)
+    with averaged([optimizer]):
+        assert (early.min() < 1) and (late.min() < 1)
 
 
 def test_nothing_to_average_leaves_the_weights():
