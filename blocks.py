@@ -35,6 +35,9 @@ GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 # Queries are taken in chunks, and each chunk sees only the keys up to its end: with 128, little
 # of the masked half is computed, and the products are still large enough to run at full rate.
 _CHUNK = 128
+# Up to this many tokens of the longest row, attention weights are kept for the backward pass. They
+# grow with the square of the length, so beyond each chunk's are computed again.
+_LONGEST_KEPT = 2048
 
 
 class PackedRows:
@@ -202,6 +205,7 @@ def _through_block(
         attention_output_rate=attention.resid_dropout.p if block.training else 0.0,
         mlp_output_rate=mlp.dropout.p if block.training else 0.0,
         attention_rate=attention.attn_dropout.p if block.training else 0.0,
+        keeps=torch.is_grad_enabled(),
     )
     return _Block.apply(x_NxE, plan, *parameters)
 
@@ -261,16 +265,20 @@ def _keep_freed_memory() -> None:
 # ------------------------------------------------------------------------------- dropout
 
 
-def _keep(like: Tensor, rate: float, dtype: torch.dtype) -> Tensor | None:
+def _keep(
+    like: Tensor, rate: float, dtype: torch.dtype, generator: torch.Generator | None = None
+) -> Tensor | None:
     """Ones where dropout keeps and zeros where it drops, in `dtype`; None where it is off.
 
+    Random numbers come from `generator`, where it is None from torch's own.
     16 random bits an element: the rate is met to 1/65536, at a sixth of the time that torch's
     own dropout takes for its 64 bits an element.
     """
     if rate == 0.0:
         return None
     n = like.numel()
-    bits = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    bits = torch.empty((n + 3) // 4, dtype=torch.int64)
+    bits = bits.random_(-(2**63), None, generator=generator).view(torch.int16)
     # In place the comparison stays vectorised; into a bool it is four times as slow.
     return bits[:n].ge_(_threshold(rate) - 32768).to(dtype).view(like.shape)
 
@@ -304,33 +312,72 @@ class _Dropout(torch.autograd.Function):
 
 
 def _attend(
-    q_RxTxD: Tensor, k_RxTxD: Tensor, v_RxTxD: Tensor, rows: PackedRows, rate: float
+    q_RxTxD: Tensor,
+    k_RxTxD: Tensor,
+    v_RxTxD: Tensor,
+    rows: PackedRows,
+    rate: float,
+    keeps: bool = True,
 ) -> tuple[Tensor, list[Tensor]]:
     """softmax(Q K^T / sqrt(D), causal) V (Vaswani et al., 2017, eq. 1).
 
+    Args:
+        q_RxTxD, k_RxTxD, v_RxTxD: queries, keys and values.
+        rows: where the rows end.
+        rate: of dropout.
+        keeps: whether there will be a backward pass.
+
     Returns:
-        output_RxTxD (undefined where a row has ended), and for each chunk the attention
-        weights, followed by what dropout kept of them if it is on.
+        output_RxTxD (undefined where a row has ended), and what `_attend_backward` takes: for
+        each chunk the attention weights, followed by what dropout kept of them if it is on. Of
+        long rows none of these, only the seed of dropout if it is on.
     """
-    R, T, D = q_RxTxD.shape
+    T = q_RxTxD.shape[1]
     output_RxTxD = torch.empty_like(v_RxTxD)
-    kept = []
+    kept, generator = [], None
+    recomputes = T > _LONGEST_KEPT
+    if recomputes and rate:
+        kept.append(torch.randint(2**62, ()))
+        generator = _generator(kept)
     for start in range(0, T, _CHUNK):
-        end = min(start + _CHUNK, T)
-        r = rows.rows_longer_than(start) * (R // rows.B)
-        mask_CxK = q_RxTxD.new_full((end - start, end), -math.inf).triu_(1 + start)
-        weights_RxCxK = torch.baddbmm(
-            mask_CxK, q_RxTxD[:r, start:end], k_RxTxD[:r, :end].mT, alpha=D**-0.5
-        ).softmax(-1)
-        kept.append(weights_RxCxK)
-        if rate:
-            keep_RxCxK = _keep(weights_RxCxK, rate, weights_RxCxK.dtype)
-            kept.append(keep_RxCxK)
+        weights_RxCxK, keep_RxCxK = _chunk_weights(q_RxTxD, k_RxTxD, rows, start, rate, generator)
+        r, _, K = weights_RxCxK.shape
+        if keeps and not recomputes:
+            kept += [weights_RxCxK] if keep_RxCxK is None else [weights_RxCxK, keep_RxCxK]
+        if keep_RxCxK is not None:
             weights_RxCxK = weights_RxCxK * keep_RxCxK
-        torch.bmm(weights_RxCxK, v_RxTxD[:r, :end], out=output_RxTxD[:r, start:end])
+        torch.bmm(weights_RxCxK, v_RxTxD[:r, :K], out=output_RxTxD[:r, start:K])
+        del weights_RxCxK, keep_RxCxK  # before the next are made
     if rate:
         output_RxTxD *= _scale(rate)
     return output_RxTxD, kept
+
+
+def _chunk_weights(
+    q_RxTxD: Tensor,
+    k_RxTxD: Tensor,
+    rows: PackedRows,
+    start: int,
+    rate: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention weights_RxCxK of the queries from `start`, and what dropout keeps of them.
+
+    R are the rows that reach the chunk, and K is where the chunk ends.
+    """
+    R, T, D = q_RxTxD.shape
+    end = min(start + _CHUNK, T)
+    r = rows.rows_longer_than(start) * (R // rows.B)
+    mask_CxK = q_RxTxD.new_full((end - start, end), -math.inf).triu_(1 + start)
+    weights_RxCxK = torch.baddbmm(
+        mask_CxK, q_RxTxD[:r, start:end], k_RxTxD[:r, :end].mT, alpha=D**-0.5
+    ).softmax(-1)
+    return weights_RxCxK, _keep(weights_RxCxK, rate, weights_RxCxK.dtype, generator)
+
+
+def _generator(kept: Sequence[Tensor]) -> torch.Generator:
+    """Gives the random numbers of one call of `_attend`, a second time where asked again."""
+    return torch.Generator().manual_seed(int(kept[0]))
 
 
 def _attend_backward(
@@ -344,6 +391,8 @@ def _attend_backward(
     """Gradients of queries, keys and values, 3 x R x T x D.
 
     Uses sum_j P_ij dP_ij = O_i . dO_i (Dao et al., 2022, appendix B.2), which dropout leaves true.
+    The weights of long rows are computed again (section 3.1), by the same operations and so to the
+    same bits.
     """
     q_RxTxD, k_RxTxD, v_RxTxD = qkv_3xRxTxD
     R, T, D = q_RxTxD.shape
@@ -355,18 +404,24 @@ def _attend_backward(
         grad_k_RxTxD, grad_v_RxTxD = grads_3xRxTxD[1:]
     else:  # several chunks add to the same keys: their sum is kept in fp32
         grad_k_RxTxD, grad_v_RxTxD = torch.zeros(2, R, T, D)
+    recomputes = T > _LONGEST_KEPT
+    generator = _generator(kept) if recomputes and rate else None
     kept = iter(kept)
     for start in range(0, T, _CHUNK):
-        end = min(start + _CHUNK, T)
-        r = rows.rows_longer_than(start) * (R // rows.B)
-        weights_RxCxK = next(kept)
+        if recomputes:
+            weights_RxCxK, keep_RxCxK = _chunk_weights(
+                q_RxTxD, k_RxTxD, rows, start, rate, generator
+            )
+        else:
+            weights_RxCxK, keep_RxCxK = next(kept), next(kept) if rate else None
+        r, _, end = weights_RxCxK.shape
         grad_RxCxD, k_RxKxD, v_RxKxD = (
             grad_RxTxD[:r, start:end],
             k_RxTxD[:r, :end],
             v_RxTxD[:r, :end],
         )
         if rate:
-            keep_RxCxK = next(kept).mul_(_scale(rate))
+            keep_RxCxK = keep_RxCxK.mul_(_scale(rate))
             grad_weights_RxCxK = torch.bmm(grad_RxCxD, v_RxKxD.mT).mul_(keep_RxCxK)
             grad_weights_RxCxK -= overlap_RxTx1[:r, start:end]
             used_RxCxK = weights_RxCxK * keep_RxCxK
@@ -384,6 +439,8 @@ def _attend_backward(
         else:
             grad_k_RxTxD[:r, :end] += torch.bmm(grad_scores_RxCxK.mT, q_RxCxD)
             grad_v_RxTxD[:r, :end] += torch.bmm(used_RxCxK.mT, grad_RxCxD)
+        # Before the next chunk's are made.
+        del weights_RxCxK, keep_RxCxK, used_RxCxK, grad_weights_RxCxK, grad_scores_RxCxK
     if not one_chunk:
         grads_3xRxTxD[1], grads_3xRxTxD[2] = grad_k_RxTxD, grad_v_RxTxD
     return grads_3xRxTxD
@@ -404,6 +461,7 @@ class _Plan:
     attention_output_rate: float
     mlp_output_rate: float
     attention_rate: float
+    keeps: bool  # what a backward pass needs
 
 
 class _Block(torch.autograd.Function):
@@ -418,7 +476,7 @@ class _Block(torch.autograd.Function):
         n1_NxE, mean1, rstd1 = torch.native_layer_norm(x_NxE, E, g1, b1, plan.eps)
         n1_NxE = n1_NxE.to(dtype)
         qkv = rows.heads(torch.addmm(b_qkv.to(dtype), n1_NxE, w_qkv), 3, H)
-        attended, weights = _attend(*qkv, rows, plan.attention_rate)
+        attended, weights = _attend(*qkv, rows, plan.attention_rate, plan.keeps)
         merged_NxE = rows.merge(attended[None], H)
         out_NxE = torch.addmm(b_out.to(dtype), merged_NxE, w_out)
         keep1 = _keep(out_NxE, plan.attention_output_rate, dtype)

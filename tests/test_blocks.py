@@ -1,6 +1,9 @@
 """The blocks on packed rows give what plain transformers gives row by row."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,10 +136,12 @@ def test_dropout_follows_the_seed_and_changes_with_each_call():
 
 @pytest.mark.parametrize(("dropout", "attention_dropout"), [(0.3, 0.0), (0.0, 0.4), (0.2, 0.2)])
 @pytest.mark.parametrize("lengths", [[6, 6], [140, 3]], ids=str)
+@pytest.mark.parametrize("longest_kept", [2048, 5])
 def test_gradients_under_dropout_are_those_of_the_function_drawn(
-    lengths, dropout, attention_dropout
+    monkeypatch, lengths, dropout, attention_dropout, longest_kept
 ):
     """With the masks held still, the directional derivative is a difference quotient's."""
+    monkeypatch.setattr(blocks, "_LONGEST_KEPT", longest_kept)
     model = build(dropout=dropout, attention_dropout=attention_dropout).train()
     ids_N, rows = torch.cat(rows_of(lengths)), PackedRows(lengths)
     weights_NxE = torch.randn(sum(lengths), 32)
@@ -182,6 +187,11 @@ def test_attention_dropout_is_right_on_average():
     rows = PackedRows([20, 20])
     mean = sum(blocks._attend(q, k, v, rows, 0.3)[0] for _ in range(4000)) / 4000
     torch.testing.assert_close(mean, blocks._attend(q, k, v, rows, 0.0)[0], atol=0.06, rtol=0)
+
+
+def test_attention_dropout_of_long_rows_is_right_on_average_and_differs_between_calls(monkeypatch):
+    monkeypatch.setattr(blocks, "_LONGEST_KEPT", 5)
+    test_attention_dropout_is_right_on_average()
 
 
 def test_evaluation_mode_has_no_dropout():
@@ -242,3 +252,101 @@ def test_last_states_are_those_of_transformers_last_tokens(lengths):
     )
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert (in_bf16 - expected).norm() <= 0.02 * expected.norm()
+
+
+# ------------------------------------------------------------------------------- long rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [[129, 20], [300, 20, 130, 128, 1]], ids=str)
+def test_attention_weights_computed_again_give_the_same_bits(monkeypatch, lengths, dtype):
+    found = []
+    for longest_kept in (300, 128):
+        monkeypatch.setattr(blocks, "_LONGEST_KEPT", longest_kept)
+        found.append(plain_and_packed(build(), lengths, dtype)[1])
+    assert torch.equal(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        assert torch.equal(gradient, found[1][1][name]), name
+
+
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.2])
+def test_what_is_kept_for_the_backward_pass_grows_with_the_tokens_of_long_rows(
+    monkeypatch, attention_dropout
+):
+    monkeypatch.setattr(blocks, "_LONGEST_KEPT", 100)
+    model = build(attention_dropout=attention_dropout).train()
+    kept = {}
+    for length in (100, 150, 200, 250):  # up to 100 tokens the weights are kept
+
+        def note(tensor, length=length):
+            kept[length][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        kept[length] = {}
+        ids = torch.zeros(length, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = packed_hidden_states(model, ids, PackedRows([length]), torch.float32)
+        del output
+    with_weights, *without = (sum(sizes.values()) for sizes in kept.values())
+    growth = [more - less for less, more in itertools.pairwise(without)]
+    assert growth[1] == pytest.approx(growth[0], rel=0.001)
+    weights = 4 * 100 * 100 * 2 * model.config.n_layer
+    assert with_weights - (without[0] - growth[0]) >= 0.99 * weights  # as these figures can tell
+
+
+def test_nothing_is_kept_where_no_backward_pass_will_come(monkeypatch):
+    """An evaluation holds the attention weights of one chunk at a time, of short rows too."""
+    model, rows, kept = build().eval(), PackedRows([300]), []
+    attend = blocks._attend
+
+    def noting(*args):
+        output, left = attend(*args)
+        kept.append(len(left))
+        return output, left
+
+    monkeypatch.setattr(blocks, "_attend", noting)
+    ids = torch.zeros(300, dtype=torch.int64)
+    packed_hidden_states(model, ids, rows, torch.float32)
+    with torch.no_grad():
+        packed_hidden_states(model, ids, rows, torch.float32)
+    packed_last_states(model, ids, rows, torch.float32)
+    assert kept == [3, 3, 0, 0, 0]  # two blocks; the last states need one
+
+
+@pytest.mark.long
+def test_a_row_of_16_000_tokens_takes_less_than_1_gib():
+    """Training, evaluation and generation in one process, Python and libraries included."""
+    program = """
+import resource, sys
+import numpy as np, torch
+sys.path[:0] = ["."]
+from dataset import TokenLabelDataset
+from evaluation import score_rows
+from generation import make_decoder
+from model import Precision, build_model
+from settings import TrainSettings
+from training_step import Objective, PackedStep
+from vocabulary import Vocabulary
+
+T, name = 16000, sys.argv[1]
+words = [f"t{number}" for number in range(500)]
+vocabulary = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *words, "<CLS_0>"])
+record = {"tokens": " ".join(words[i % 500] for i in range(T - 3)), "label": 0}
+rows = TokenLabelDataset.from_records([record], vocabulary, max_length=T)
+settings = TrainSettings(n_layer=1, n_head=4, n_embd=32, max_length=T, n_positions=T)
+model, precision = build_model(settings, vocabulary).train(), Precision(name, "tests")
+objective = Objective(model, rows, settings, precision)
+step = PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+assert torch.isfinite(step.add_gradients([np.array([0])]))
+score_rows(model, rows, precision)
+ids = torch.from_numpy(rows.row(0).astype(np.int64))[None]
+make_decoder(model.eval(), precision.dtype).prefill(ids, torch.tensor([T]), T)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    for name in ("fp32", "bf16"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, name],
+            cwd=Path(blocks.__file__).parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.splitlines()[-1]) < 2**30, name
