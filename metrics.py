@@ -218,8 +218,12 @@ def _largest(values_BxL: np.ndarray, count: int) -> np.ndarray:
     found_BxK.sort(axis=1)
     least_B = np.take_along_axis(values_BxL, found_BxK, axis=1).min(axis=1)
     # Of equal values at the edge topk takes any.
-    for row in np.flatnonzero((values_BxL >= least_B[:, None]).sum(axis=1) > count):
-        found_BxK[row] = np.sort(np.argsort(-values_BxL[row], kind="stable")[:count])
+    rows = np.flatnonzero((values_BxL >= least_B[:, None]).sum(axis=1) > count)
+    above_RxL = values_BxL[rows] > least_B[rows, None]
+    equal_RxL = values_BxL[rows] == least_B[rows, None]
+    room_Rx1 = count - above_RxL.sum(axis=1, keepdims=True)
+    kept_RxL = above_RxL | (equal_RxL & (equal_RxL.cumsum(axis=1, dtype=np.int32) <= room_Rx1))
+    found_BxK[rows] = kept_RxL.nonzero()[1].reshape(len(rows), count)
     kept_BxK = np.take_along_axis(values_BxL, found_BxK, axis=1)
     order_BxK = np.argsort(-kept_BxK, axis=1, kind="stable")
     return np.take_along_axis(found_BxK, order_BxK, axis=1)

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -617,3 +619,75 @@ def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_voc
     assert (scores.token_count_N - scores.body_token_count_N).tolist() == tail.tolist()
     figures = scores.figures(dataset)
     assert figures["loss"] == pytest.approx(total / dataset.target_count, rel=1e-5)
+
+
+# ------------------------------------------------------------------------------- scale
+
+
+AT_SCALE = """
+import json, resource, sys
+from pathlib import Path
+
+import numpy as np
+
+from inference import main
+from run_folder import RunFolder, RunLog
+from settings import TrainSettings
+from train_gpt import TrainingRun, read_data
+
+rows, labels, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+random = np.random.default_rng(0)
+tokens = [f"T{number}" for number in range(50)]
+names = [f"a_label_of_some_length_{number:05}" for number in range(labels)]
+special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
+vocabulary = [*special, *tokens, *(f"<CLS_{name}>" for name in names)]
+(folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(vocabulary)}))
+with open(folder / "rows.jsonl", "w") as handle:
+    for body, label in zip(random.integers(0, 50, (rows, 50)), random.integers(0, labels, rows)):
+        text = " ".join(tokens[number] for number in body)
+        handle.write(json.dumps({"tokens": text, "label": names[label]}) + "\\n")
+settings = TrainSettings(
+    data_path=str(folder / "rows.jsonl"), val_data_path=str(folder / "rows.jsonl"),
+    vocab_path=str(folder / "vocab.json"), output_dir=str(folder / "run"), classifier="head",
+    n_layer=1, n_head=2, n_embd=32, n_positions=64, max_length=64, num_epochs=1, device="cpu",
+)
+train_rows, validation_rows = read_data(settings, print)
+run_folder = RunFolder(settings.output_dir)
+peaks = []
+def note_peak():
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+with RunLog(run_folder) as log:
+    TrainingRun(
+        settings, run_folder, log, train_rows.subset(np.arange(640)), validation_rows
+    ).fit()
+note_peak()
+asked = ["--model_path", str(run_folder.best_model), "--test_data", str(folder / "rows.jsonl")]
+for mode in ("evaluate", "classify"):
+    main([*asked, "--device", "cpu", "--mode", mode, "--output_dir", str(folder / mode)])
+    note_peak()
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.long
+def test_many_rows_of_many_labels_are_evaluated_in_bounded_memory(tmp_path):
+    rows, labels = 100_000, 10_000
+    argv = [sys.executable, "-c", AT_SCALE, str(rows), str(labels), str(tmp_path)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *told, peaks = done.stdout.splitlines()
+    assert max(json.loads(peaks)) < 4e9
+    assert len(told) < 250 and max(map(len, told)) < 2000
+    figures = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert figures["labelled_records"] == rows and len(figures["labels"]) > labels / 2
+    stored = figures["validation"]
+    assert len(json.dumps(stored)) < 100_000
+    assert stored["accuracy"] == pytest.approx(figures["accuracy"], abs=1e-3)
+    assert 100 < stored["calibration"]["rows"] < rows
+    assert (tmp_path / "evaluate" / "metrics.json").stat().st_size < 10e6
+    for mode in ("evaluate", "classify"):
+        with open(tmp_path / mode / "predictions.jsonl") as handle:
+            lengths = [len(line) for line in handle]
+        assert len(lengths) == rows and max(lengths) < 5000
+    assert (tmp_path / "evaluate" / "confusion_matrix.png").stat().st_size < 2e6

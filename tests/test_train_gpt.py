@@ -29,7 +29,7 @@ from evaluation_report import describe_validation
 from image_tokens import Codebook
 from inference import evaluate_file, generate
 from model_folder import load_trained_model
-from run_folder import RunFolder, RunLog, read_metrics
+from run_folder import RunFolder, RunLog, StopSignal, read_metrics
 from settings import TrainSettings
 from train_gpt import TrainingRun, learning_rate_at, main, read_data, stored_figures, train
 from training_step import PackedStep
@@ -594,6 +594,14 @@ def test_first_call_before_any_data_names_the_command_that_makes_it(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "prepare_data.py digits" in done.stderr
+
+
+def test_weights_that_are_not_finite_are_never_kept_as_the_best_model(settings):
+    run = start(change(settings, best_metric="label_accuracy"))
+    with torch.no_grad():
+        run.model.lm_head.weight[run.vocabulary.label_ids[0]] = float("nan")
+    with StopSignal() as stop, pytest.raises(UserError, match="accuracy is no longer finite"):
+        run.validate(stop)
 
 
 def test_second_run_on_a_locked_folder_is_refused(settings):
