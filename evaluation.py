@@ -229,7 +229,9 @@ def score_rows(
         return Scores(None, None, None, None, None, label_nll_N, shares)
     device = next(model.parameters()).device
     head = _Head.of(model)
-    label_head = head.only(torch.tensor(dataset.vocabulary.label_ids, device=device))
+    label_head = head.only(
+        torch.tensor(dataset.vocabulary.label_ids, dtype=torch.long, device=device)
+    )
     n = len(dataset)
     nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
     correct_N = np.zeros(n, np.int64)

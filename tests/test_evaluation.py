@@ -646,8 +646,10 @@ with open(folder / "rows.jsonl", "w") as handle:
     for body, label in zip(random.integers(0, 50, (rows, 50)), random.integers(0, labels, rows)):
         text = " ".join(tokens[number] for number in body)
         handle.write(json.dumps({"tokens": text, "label": names[label]}) + "\\n")
+with open(folder / "rows.jsonl") as handle:
+    (folder / "train.jsonl").write_text("".join(next(handle) for _ in range(640)))
 settings = TrainSettings(
-    data_path=str(folder / "rows.jsonl"), val_data_path=str(folder / "rows.jsonl"),
+    data_path=str(folder / "train.jsonl"), val_data_path=str(folder / "rows.jsonl"),
     vocab_path=str(folder / "vocab.json"), output_dir=str(folder / "run"), classifier="head",
     n_layer=1, n_head=2, n_embd=32, n_positions=64, max_length=64, num_epochs=1, device="cpu",
 )
@@ -657,9 +659,7 @@ peaks = []
 def note_peak():
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 with RunLog(run_folder) as log:
-    TrainingRun(
-        settings, run_folder, log, train_rows.subset(np.arange(640)), validation_rows
-    ).fit()
+    TrainingRun(settings, run_folder, log, train_rows, validation_rows).fit()
 note_peak()
 asked = ["--model_path", str(run_folder.best_model), "--test_data", str(folder / "rows.jsonl")]
 for mode in ("evaluate", "classify"):
