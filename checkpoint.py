@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _FORMAT = 4  # of state.json
-_LARGEST_STATE = 2**20  # bytes
+_LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a config.json
 _DIGITS = 16  # of a digest that a person compares
 
 # Options that may differ when a run goes on: what its result depends on, what only its files do,

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from console import UserError
+from input_files import open_input, shown
 from pretrained import ADAPTER_CONFIG, Start, load_checkpoint_model
 from settings import TrainSettings
 from vocabulary import Vocabulary
@@ -137,14 +138,17 @@ def load_adapter(
     from safetensors import SafetensorError, safe_open
 
     weights = folder / ADAPTER_WEIGHTS
+    if not weights.exists():
+        raise UserError(f"{weights}: missing; this is not an adapter that training wrote")
+    with open_input(weights):  # no pipe, which would be read for ever
+        pass
     try:
         with safe_open(weights, framework="pt") as handle:
             header = handle.metadata() or {}
             state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{weights}: missing; this is not an adapter that training wrote") from None
-    except SafetensorError as error:
-        raise UserError(f"{weights}: damaged or not a safetensors file ({error})") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
     if not settings.init_from or not settings.lora_rank:
         raise UserError(f"{folder}: settings.yaml names no base model (init_from) and lora_rank")
     try:

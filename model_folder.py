@@ -149,7 +149,7 @@ def _save_weights(
     else:
         state, metadata = _state_of(model), {"format": "pt"}
     if validation is not None:
-        metadata[_VALIDATION] = json.dumps(validation)
+        metadata[_VALIDATION] = json.dumps(validation, ensure_ascii=False)
     write_tensors(path, state, metadata)
 
 

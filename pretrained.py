@@ -35,8 +35,8 @@ from vocabulary import EOS, PAD, UNK, Vocabulary
 
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-# Labels of a head stand in it twice, and each of their letters may take six bytes.
-MOST_CONFIG_BYTES = 2**26
+# 10,000 labels of a head, of 1,000 letters each, stand in it twice, a letter in up to six bytes.
+MOST_CONFIG_BYTES = 2**27
 # What a configuration could choose beside the shape: code, its own or a kernel of another
 # repository, files, kinds of numbers. Keys of these names are passed over at every level.
 _NEVER_FOLLOWED = re.compile(

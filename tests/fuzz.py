@@ -108,7 +108,9 @@ def try_once(reader: Reader, parent: Path, content: bytes) -> tuple[bool, str]:
     signal.alarm(MOST_SECONDS)
     try:
         return reader.try_content(folder, content), ""
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
         return False, f"{type(error).__name__} at {place}: {str(error)[:200]}"

@@ -8,6 +8,7 @@ into the time that a person gives it.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import json
 import re
@@ -32,6 +33,7 @@ from image_tokens import Codebook
 from rows import VARIANT
 from run_folder import json_line
 from settings import InstructionsSettings, TextSettings, TokensSettings, TrainSettings
+from text_tokenizer import TextTokenizer
 from vocabulary import Vocabulary
 
 WORDS = ["<IMG>", *[f"<Z_{code:03d}>" for code in range(6)], "</IMG>", "<CLS>", "<CLS_0>", "<EOS>"]
@@ -417,6 +419,189 @@ def _sound_cache_body() -> bytes:
         return _cache_entry(rows)[96:]
 
 
+# ------------------------------------------------------------------------------- texts
+
+CLAUSES = ("the cat sat", "on the mat", "a dog ran, far", "房间很好。", "No 12!", "to the house")
+TEXT_SPECIAL = ("<PAD>", "<UNK>", "<CLS>", "<EOS>", "<CLS_1>", "<CLS_a_b>")
+
+
+@cache
+def _text_vocabulary() -> Vocabulary:
+    learned = TextTokenizer.learn_bpe(CLAUSES * 4, TEXT_SPECIAL, 280)
+    return Vocabulary(learned.tokens, learned)
+
+
+def _plain_text() -> bytes:
+    return "\n<|endoftext|>\n".join(CLAUSES * 3).encode()
+
+
+def _tabbed() -> bytes:
+    lines = [f"{record['text']}\t{record['label']}" for record in TEXTS]
+    return "\n".join(["text\tlabel", *lines]).encode()
+
+
+def _parquet() -> bytes:
+    from pyarrow import Table, parquet
+
+    stream = io.BytesIO()
+    records = [{**record, "label": str(record["label"])} for record in TEXTS]
+    parquet.write_table(Table.from_pylist(records), stream)
+    return stream.getvalue()
+
+
+def _read_text_rows(folder: Path) -> None:
+    rows = TokenLabelDataset.read(
+        folder / "rows.jsonl", _text_vocabulary(), max_length=24, on_bad_row="skip"
+    )
+    for index in range(len(rows)):
+        rows.classification_prompt(index)
+
+
+def _prepare_documents(folder: Path) -> None:
+    """`prepare_data.py text` of plain text."""
+    from prepare_text import prepare_text
+
+    prepare_text(
+        TextSettings(
+            input=(str(folder / "texts.txt"),), output_dir=str(folder / "out"), max_length=16,
+            tokenizer="chars",
+        )
+    )  # fmt: skip
+
+
+def _read_tokenizer(folder: Path) -> None:
+    """Load a tokenizer, and use it as the readers of texts and the prompts do."""
+    path = folder / "tokenizer.json"
+    found = TextTokenizer.load(path).with_special(TEXT_SPECIAL)
+    found.to_json()
+    found.fingerprint()
+    for text in (*CLAUSES, "", "x" * 40, " \n\0\U0010ffff", "<EOS> a <CLS_good>"):
+        try:
+            ids = found.encode(text)
+        except ValueError as error:
+            assert len(str(error)) < 700
+            continue
+        assert all(0 <= index < len(found.tokens) for index in ids)
+        found.count_unknown(ids)
+        found.decode(ids)
+
+
+# ------------------------------------------------------------------------------- pretrained
+
+
+@cache
+def _pretrained_files() -> dict[str, bytes]:
+    """The files of a tiny Llama as transformers writes it."""
+    import tempfile
+
+    from pretrained_models import save_byte_level
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        save_byte_level(folder, "llama")
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _start_from(folder: Path) -> None:
+    """What `train_gpt.py --init_from` does before its first step."""
+    from pretrained import load_checkpoint_model, with_checkpoint_shape
+
+    settings = TrainSettings(init_from=str(folder), max_length=16)
+    settings = with_checkpoint_shape(settings)
+    load_checkpoint_model(settings, _text_vocabulary(), str)
+
+
+def _prepare_with_tokenizer_of(folder: Path) -> None:
+    """What `prepare_data.py text --tokenizer` does with a folder."""
+    found = TextTokenizer.pretrained(str(folder), TEXT_SPECIAL)
+    for text in CLAUSES:
+        found.decode(found.encode(text))
+
+
+def _pretrained_reader(
+    name: str, file: str, read: Callable[[Path], Any] = _start_from, **more: Any
+) -> Reader:
+    def others() -> dict[str, bytes]:
+        return {n: c for n, c in _pretrained_files().items() if n != file}
+
+    return Reader(
+        name, file, lambda: _pretrained_files()[file], read, beside=others, slow=True, **more
+    )
+
+
+@cache
+def _adapter_files() -> dict[str, bytes]:
+    """The files of an adapter, and of its base in a folder within."""
+    import contextlib
+    import tempfile
+
+    from lora import add_adapter
+    from model_folder import save_model_folder
+    from pretrained import load_checkpoint_model
+
+    settings = TrainSettings(
+        init_from="base", max_length=16, n_positions=48, n_layer=2, n_head=4, n_embd=32, lora_rank=2
+    )
+    vocabulary = _text_vocabulary()
+    with tempfile.TemporaryDirectory() as parent, contextlib.chdir(parent):
+        base = Path("base")
+        base.mkdir()
+        for name, content in _pretrained_files().items():
+            (base / name).write_bytes(content)
+        start = load_checkpoint_model(settings, vocabulary, str)
+        adapter = add_adapter(start, settings, str)
+        save_model_folder(start.model, Path("adapter"), vocabulary, settings, None, None, adapter)
+        files = {f"base/{path.name}": path.read_bytes() for path in base.iterdir()}
+        return files | {path.name: path.read_bytes() for path in Path("adapter").iterdir()}
+
+
+def _read_adapter(folder: Path) -> None:
+    """What inference.py does with the folder of an adapter."""
+    import contextlib
+
+    from inference import next_tokens
+    from model_folder import load_trained_model
+
+    with contextlib.chdir(folder):
+        next_tokens(load_trained_model(folder, "cpu", "fp32"), "the cat")
+
+
+def _adapter_reader(name: str, file: str, **more: Any) -> Reader:
+    def others() -> dict[str, bytes]:
+        return {n: c for n, c in _adapter_files().items() if n != file}
+
+    return Reader(
+        name, file, lambda: _adapter_files()[file], _read_adapter, beside=others, slow=True, **more
+    )
+
+
+# ------------------------------------------------------------------------------- commands
+
+COMMAND_WORDS = (
+    "train_gpt.py", "--data_path", "--n_layer", "--resume", "--config", "--seed=", "--help", "--",
+    "-", "--init_from", "none", "5e-5", "--no", "text", "digits",
+)  # fmt: skip
+
+
+def _run_command_line(folder: Path) -> None:
+    """A whole command, its words one a line; where it is right it ends for want of data."""
+    import contextlib
+
+    import inference
+    import prepare_data
+    import train_gpt
+
+    words = (folder / "words").read_bytes().decode(errors="surrogateescape").split("\n")
+    words = [word.replace("HERE", str(folder)) for word in words]
+    for main in (train_gpt.main, inference.main, prepare_data.main):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.chdir(folder),
+            contextlib.suppress(UserError, SystemExit),
+        ):
+            main([*words, "--output_dir", str(folder / "out")])
+
+
 # ------------------------------------------------------------------------------- settings
 
 
@@ -612,6 +797,83 @@ READERS = (
         lambda folder: _prepare_texts(folder, "orders.json", of_orders=True),
         words=TEXT_WORDS,
         slow=True,
+    ),
+    Reader(
+        "rows of texts",
+        "rows.jsonl",
+        lambda: _json_lines(TEXTS),
+        _read_text_rows,
+        words=TEXT_WORDS,
+    ),
+    Reader(
+        "plain text prepared",
+        "texts.txt",
+        _plain_text,
+        _prepare_documents,
+        words=("<|endoftext|>",),
+        slow=True,
+        names_file=False,
+    ),
+    *(
+        Reader(
+            f"texts prepared: {file}",
+            file,
+            sound,
+            lambda folder, file=file: _prepare_texts(folder, file),
+            words=TEXT_WORDS,
+            slow=True,
+        )
+        for file, sound in (("texts.tsv", _tabbed), ("texts.parquet", _parquet))
+        if sound is not _parquet or importlib.util.find_spec("datasets")
+    ),
+    Reader(
+        "tokenizer.json",
+        "tokenizer.json",
+        lambda: _text_vocabulary().tokenizer.to_json().encode(),
+        _read_tokenizer,
+        words=(
+            "ByteLevel",
+            "Split",
+            "Regex",
+            "(x+x+)+y",
+            "Replace",
+            "WordLevel",
+            "merges",
+            "added_tokens",
+            "special",
+            "TemplateProcessing",
+            "BPE",
+            "Unigram",
+            "Sequence",
+        ),
+        slow=True,
+    ),
+    _pretrained_reader(
+        "pretrained: config.json",
+        "config.json",
+        words=("attn_implementation", "dtype", "rope_scaling", "auto_map", "model_type", "gpt2"),
+    ),
+    _pretrained_reader("pretrained: weights", "model.safetensors"),
+    _pretrained_reader("pretrained: generation_config.json", "generation_config.json"),
+    _pretrained_reader(
+        "pretrained: tokenizer_config.json",
+        "tokenizer_config.json",
+        words=("auto_map", "tokenizer_class", "chat_template", "{{ 1 }}", "eos_token", "sep_token"),
+    ),
+    _pretrained_reader("pretrained: tokenizer.json", "tokenizer.json", _prepare_with_tokenizer_of),
+    *(
+        _adapter_reader(f"adapter: {file}", file)
+        for file in ("adapter_config.json", "adapter_model.safetensors", "settings.yaml")
+        if importlib.util.find_spec("peft")
+    ),
+    Reader(
+        "command line",
+        "words",
+        lambda: b"--data_path\nHERE/none.jsonl\n--n_layer\n2\n--seed=7",
+        _run_command_line,
+        words=COMMAND_WORDS,
+        slow=True,
+        names_file=False,
     ),
     Reader(
         "forged cache of rows",

@@ -87,6 +87,15 @@ def test_what_is_saved_comes_back_and_goes_on_alike(tmp_path):
     assert torch.equal(number, torch.rand(1))
 
 
+def test_configuration_with_many_labels_comes_back(tmp_path):
+    run = Small(seed=1, steps=1)
+    labels = {str(number): "\u732b" * 900 + str(number) for number in range(800)}
+    about = {**ABOUT, "config": {"model_type": "gpt2", "id2label": labels}}  # 2 MB
+    parts = (run.model, run.optimizers, run.scaler, LoopState(), about)
+    save_checkpoint(tmp_path, *parts, keep=1)
+    assert find_checkpoint(tmp_path, print).config["id2label"] == labels
+
+
 def test_newest_ones_are_kept(tmp_path):
     run = Small(1, steps=1)
     for step in range(1, 6):

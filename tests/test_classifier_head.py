@@ -40,7 +40,7 @@ from model import (
     class_logits,
     starting_model,
 )
-from model_folder import load_trained_model
+from model_folder import load_trained_model, save_model_folder
 from pretrained import load_checkpoint_model, with_checkpoint_shape
 from rows import VARIANT
 from run_folder import StopRequestedError, read_metrics
@@ -54,7 +54,7 @@ from training_step import (
     class_weights,
     make_step,
 )
-from vocabulary import Vocabulary
+from vocabulary import Vocabulary, label_token
 
 FP32 = Precision("fp32", "tests")
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
@@ -449,6 +449,24 @@ def test_class_weights_need_labels(own_settings, write_rows):
     )  # fmt: skip
     with pytest.raises(UserError, match="--class_weights needs labels"):
         train(settings)
+
+
+def test_many_long_labels_that_are_saved_can_be_loaded(tmp_path):
+    labels = ["\u732b" * 990 + f"{number:03}" for number in range(400)]
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *(label_token(name) for name in labels)])
+    settings = TrainSettings(
+        classifier="head", n_layer=1, n_head=1, n_embd=4, n_positions=8, max_length=8
+    )
+    figures = {
+        "rows": 400, "accuracy": 0.0, "accuracy_interval": [0.0, 0.1], "chance_accuracy": 0.1,
+        "above_chance": False, "not_above_chance": labels, "too_few_rows": labels, "baselines": {},
+    }  # fmt: skip
+    model, folder = build_model(settings, vocabulary), tmp_path / "model"
+    save_model_folder(model, folder, vocabulary, settings, None, figures)
+    assert (folder / "config.json").stat().st_size > 2**22
+    loaded = load_trained_model(folder, "cpu", "fp32")
+    assert list(loaded.model.config.id2label.values()) == labels
+    assert loaded.validation == figures
 
 
 def test_hidden_layer_is_saved_and_loaded_here_the_backbone_anywhere(own_settings):
