@@ -106,7 +106,9 @@ def _from_hub(path: Path) -> Any:
     if Path(name).exists():
         raise UserError(f"{path}: {name} lies here as well and would be read instead: move it away")
     with hub_errors(name, "data set"):
-        found = _library(path).load_dataset(name, split=parts[2] if len(parts) > 2 else None)
+        split = parts[2] if len(parts) > 2 else None
+        # Older versions of the library ask on standard input whether a repository's script may run.
+        found = _library(path).load_dataset(name, split=split, trust_remote_code=False)
     return _only_split(path, found)
 
 
