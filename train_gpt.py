@@ -346,17 +346,17 @@ def read_data(
             unknown_token=settings.unknown_token,
             group_by=settings.group_by,
         )
+        if rows.counts.plain_variants and has_variants(Path(path)):
+            raise UserError(
+                f"{path}: an older version of prepare_data.py marked its variants as "
+                f"`meta.variant`, and an epoch would visit all of them: prepare the data again "
+                f"(prepared.json beside it has the settings)"
+            )
         for line in rows.counts.lines():
             say(f"{path}: {line}")
         return rows
 
     rows = read(settings.data_path)
-    if rows.counts.plain_variants and has_variants(Path(settings.data_path)):
-        raise UserError(
-            f"{settings.data_path}: an older version of prepare_data.py marked its variants as "
-            f"`meta.variant`, and an epoch would visit all of them: prepare the data again "
-            f"(prepared.json beside it has the settings)"
-        )
     default_key = settings.group_by == TrainSettings.group_by
     if settings.group_by and not default_key and len(rows) and not (rows.groups_N >= 0).any():
         raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")

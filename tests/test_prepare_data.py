@@ -195,10 +195,11 @@ def test_variants_that_an_older_version_marked_are_refused_with_the_remedy(augme
     settings = TrainSettings(
         data_path=str(tmp_path / "train.jsonl"), vocab_path=str(tmp_path / "vocab.json")
     )
-    with pytest.raises(UserError, match=r"train\.jsonl: .*prepare the data again"):
-        read_data(settings, str)
-    (tmp_path / "prepared.json").unlink()
     told = []
+    with pytest.raises(UserError, match=r"train\.jsonl: .*prepare the data again"):
+        read_data(settings, told.append)
+    assert told == []
+    (tmp_path / "prepared.json").unlink()
     rows = read_data(settings, told.append)
     assert not rows[0].has_variants
     assert "every one of them" in told[0]
