@@ -460,7 +460,9 @@ def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
             ]
         value = getattr(settings, field.name)
         value = list(value) if isinstance(value, tuple) else value
-        # allow_unicode keeps Chinese paths readable; width stops long paths being folded.
-        dumped = yaml.safe_dump({field.name: value}, allow_unicode=True, width=10_000)
+        # allow_unicode keeps Chinese paths readable; width stops long paths being folded. Line
+        # separators of Unicode that PyYAML would lose are escaped.
+        readable = not (isinstance(value, str) and re.search("[\x85\u2028\u2029]", value))
+        dumped = yaml.safe_dump({field.name: value}, allow_unicode=readable, width=10_000)
         lines.append(dumped.rstrip("\n"))
     return "\n".join(lines).lstrip("\n") + "\n"

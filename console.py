@@ -66,9 +66,12 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files and tokens may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = _forgiving(sys.stderr)
+    sys.stdout, sys.stderr = _Named(sys.stdout, "standard output"), _forgiving(sys.stderr)
     try:
-        code = main(sys.argv[1:]) or EXIT_OK
+        try:
+            code = main(sys.argv[1:]) or EXIT_OK
+        except SystemExit as left:  # --help
+            code = left.code
         if sys.stdout not in _given_up:
             sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
         _leave(code)
@@ -81,8 +84,6 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     except BrokenPipeError:  # the reader (`| head`) has left
         _leave(EXIT_OK)
     except (MemoryError, RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None and _has_failed(sys.stdout):
-            error.filename = "standard output"
         explanation = _explain(error)
         if explanation is None:
             raise
@@ -170,11 +171,45 @@ def tell(text: str) -> list[str]:
     return []
 
 
-class _Forgiving:
-    """A text stream for a person: what cannot be written is dropped, and ends no work."""
+class _Wrapped:
+    """A text stream that is another one but for how it fails."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
+        return self is other or self._stream is other
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+
+class _Named(_Wrapped):
+    """Its errors have a name, as those of files have."""
+
+    def __init__(self, stream: TextIO, name: str):
+        super().__init__(stream)
+        self._name = name
+
+    def write(self, text: str) -> int:
+        return self._naming(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._naming(self._stream.flush)
+
+    def _naming(self, act: Callable[..., Any], *words: str) -> Any:
+        try:
+            return act(*words)
+        except OSError as error:
+            error.filename = self._name
+            raise
+
+
+class _Forgiving(_Wrapped):
+    """For a person alone: what cannot be written is dropped, and ends no work."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
@@ -189,14 +224,6 @@ class _Forgiving:
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
-        return self is other or self._stream is other
-
-    __hash__ = None
 
 
 def _forgiving(stream: TextIO | None) -> Any:

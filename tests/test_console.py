@@ -156,6 +156,9 @@ def test_result_that_did_not_fit_on_the_disk_is_a_failure():
         code, _, err = run("print('the result')", stdout=full)
     told = "error: no space left on the disk of standard output: free some and run again\n"
     assert (code, err) == (1, told)
+    for body in ("print('much' * 100_000)", "print('--help'), sys.exit(0)"):
+        with open("/dev/full", "w") as full:
+            assert run(body, stdout=full) == (1, None, told)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
