@@ -21,6 +21,7 @@ import numpy as np
 
 from console import UserError, progress_bar
 from image_files import LARGEST_VALUE, MOST_IMAGE_VALUES, read_npz
+from input_files import size_text
 from run_folder import atomic_write
 from vocabulary import END_IMG, IMG, Vocabulary
 
@@ -35,6 +36,7 @@ _BATCH, _BATCH_EPOCHS = 4096, 3
 # long (MNIST, 500 codes). Of a large codebook it must see a few for each code.
 _START_PATCHES, _START_PATCHES_PER_CODE = 20_000, 4
 _MOST_FILE_BYTES = 2**28  # 65,000 codes for patches of 18 x 18 pixels in colour
+_HEADS_BYTES = 2**14  # what stands in it beside the codes
 _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
 _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
 # The kernel of the starting embeddings: its width in mean distances to so many neighbours.
@@ -93,8 +95,19 @@ class Codebook:
             size: number of codes wanted, at least 1.
             seed: decides which images are used and where k-means starts.
             max_images: k-means sees at most this many images, drawn at random.
+
+        Raises:
+            UserError: it could become larger than `load` takes.
         """
         count, height, width, channels = images_NxHxWxC.shape
+        patches = count * -(-height // patch_size) * -(-width // patch_size)
+        most_bytes = 4 * min(size, patches) * channels * patch_size**2
+        if most_bytes > _MOST_FILE_BYTES - _HEADS_BYTES:
+            raise UserError(
+                f"{min(size, patches):,} codes of {patch_size} x {patch_size} pixels would make a "
+                f"codebook larger than {size_text(_MOST_FILE_BYTES)}: lower --codebook_size or "
+                f"--patch_size"
+            )
         centers = _few_distinct_patches(images_NxHxWxC, patch_size, size)
         if centers is None:
             random = np.random.default_rng(seed)

@@ -602,7 +602,12 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
             f"{', '.join(map(str, paths))}: {labels:,} labels, and there may be {MOST_LABELS:,} of "
             f"them: is `label` the class of each row?"
         )
-    return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
+    try:
+        return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: {error}; write rare tokens as one of your own"
+        ) from None
 
 
 def _check_new_tokens(record: Any) -> None:

@@ -269,3 +269,11 @@ def test_embeddings_follow_from_the_seed():
     codebook = Codebook(np.linspace(0, 1, 8, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0)
     one, again, other = (codebook.embeddings(16, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_codebook_too_large_to_be_read_again_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr("image_tokens._MOST_FILE_BYTES", 2**14 + 2**12)
+    images = np.zeros((9, 8, 8, 3), np.uint8)  # 144 patches of 48 bytes
+    with pytest.raises(UserError, match=r"144 codes of 2 x 2 .*larger than 20 KiB: lower"):
+        Codebook.fit(images, patch_size=2, size=500, seed=0, max_images=9)
+    assert len(Codebook.fit(images[:2], patch_size=2, size=500, seed=0, max_images=9)) == 1

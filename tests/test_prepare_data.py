@@ -839,3 +839,13 @@ def test_rows_of_ids_are_bad_rows_that_can_be_skipped(tmp_path):
     with pytest.raises(UserError, match=r"rows\.jsonl:11: a row of `input_ids`"):
         main(argv)
     assert main([*argv, "--on_bad_row", "skip"]) == 0
+
+
+def test_more_different_tokens_than_a_vocabulary_takes_are_told_in_one_line(
+    tmp_path, write_rows, monkeypatch
+):
+    monkeypatch.setattr("vocabulary.MOST_TOKENS", 100)
+    rows = write_rows(*({"tokens": f"w{number} w{number + 1}"} for number in range(120)))
+    with pytest.raises(UserError, match="127 tokens, at most 100; write rare tokens") as caught:
+        prepare_tokens(TokensSettings(input=(str(rows),), output_dir=str(tmp_path / "out")))
+    assert str(rows) in str(caught.value) and "\n" not in str(caught.value)
