@@ -21,6 +21,7 @@ tokens, I and O inputs and outputs of a linear map.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -385,7 +386,7 @@ class Sampling:
 
     Attributes:
         greedy: take the most likely token; the other fields then do nothing.
-        temperature: divides the logits.
+        temperature: divides the logits; near 0 the same as greedy.
         top_k: keep the k largest logits, and those equal to the k-th; 0 keeps all.
         top_p: keep the smallest set of likeliest tokens whose shares reach p; 1 keeps all.
     """
@@ -396,8 +397,10 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise ValueError(f"temperature {self.temperature} must be above 0 (or use greedy)")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature {self.temperature} must be a finite number above 0 (or use greedy)"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k {self.top_k} must be 0 (keep all) or above")
         if not 0 < self.top_p <= 1:
@@ -412,7 +415,11 @@ def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
     """
     if sampling.greedy:
         return one_hot(logits_BxV.argmax(dim=-1), logits_BxV.shape[-1]).to(logits_BxV.dtype)
-    logits_BxV = logits_BxV / sampling.temperature
+    # The largest becomes 0 and no quotient can overflow to more. A divisor that fp32 would round
+    # to 0 or to infinity would make it NaN.
+    limits = torch.finfo(torch.float32)
+    temperature = min(max(sampling.temperature, limits.tiny), limits.max)
+    logits_BxV = (logits_BxV - logits_BxV.amax(dim=-1, keepdim=True)) / temperature
     if 0 < sampling.top_k < logits_BxV.shape[-1]:
         kth_Bx1 = logits_BxV.topk(sampling.top_k, sorted=False).values.amin(dim=-1, keepdim=True)
         logits_BxV = logits_BxV.masked_fill(logits_BxV < kth_Bx1, -torch.inf)
@@ -500,8 +507,7 @@ def generate_tokens(
         )
         capacity = ids_BxT.shape[1] + max_new_tokens
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
-        if not logits_BxV.isfinite().all():
-            raise ValueError(f"the model's logits are not finite (decoding in {decoder.dtype})")
+        finite = logits_BxV.isfinite().all()
         uniform_BxM = uniform_NxM[live]
         unseen: list[Tensor] = []
         for m in range(max_new_tokens):
@@ -510,6 +516,10 @@ def generate_tokens(
             unseen.append(ids_B)
             last = m == max_new_tokens - 1
             if last or len(unseen) == steps_per_look:
+                if not finite:
+                    raise ValueError(
+                        f"the model's logits are not finite (decoding in {decoder.dtype})"
+                    )
                 survivors = []
                 for row, tokens in enumerate(torch.stack(unseen, dim=1).tolist()):
                     kept = _up_to_stop(tokens, stops)
@@ -528,6 +538,7 @@ def generate_tokens(
                     live = [live[row] for row in rows]
                     ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
             logits_BxV = decoder.step(ids_B)
+            finite &= logits_BxV.isfinite().all()
     return new_tokens
 
 

@@ -336,6 +336,41 @@ def test_probabilities_equal_the_warpers_of_transformers(rows, temperature, top_
     )
 
 
+@given(
+    row=st.lists(
+        st.floats(-(2.0**127), 2.0**127, width=32)
+        | st.floats(-20, 20, width=32)
+        | st.just(-torch.inf),
+        min_size=2,
+        max_size=9,
+    ).filter(lambda row: max(row) > -torch.inf),
+    temperature=st.floats(-320, 308).map(lambda power: 10**power) | st.sampled_from([1e-45, 1e30]),
+    top_k=st.integers(0, 4),
+    top_p=st.sampled_from([1.0, 0.5, 1e-9]),
+)
+@example(row=[90.0, 100.0], temperature=1e-40, top_k=0, top_p=1.0)
+@example(row=[90.0, 100.0, -torch.inf], temperature=1e-45, top_k=2, top_p=0.5)
+@example(row=[90.0, 100.0, -torch.inf], temperature=1e300, top_k=2, top_p=0.5)
+def test_any_temperature_gives_probabilities_and_a_tiny_one_is_greedy(
+    row, temperature, top_k, top_p
+):
+    if not temperature:  # 10**-330 and the like
+        return
+    logits = torch.tensor([row])
+    probs = sampling_probabilities(logits, Sampling(False, temperature, top_k, top_p))
+    assert probs.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (probs[logits == -torch.inf] == 0).all()
+    largest = logits.amax()
+    rest = logits[logits < largest]
+    if temperature < 1e-30 and (largest - rest > 1e-20).all():
+        assert (probs[logits < largest] == 0).all()
+    for number in (0.0, 0.5, 1 - 2**-24):
+        chosen = generation._choose(
+            logits, Sampling(False, temperature, top_k, top_p), torch.tensor([number])
+        )
+        assert probs[0, chosen] > 0
+
+
 def test_greedy_probability_is_all_on_the_largest_logit():
     probs = sampling_probabilities(torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, -2.0]]), GREEDY)
     assert probs.tolist() == [[0, 1, 0], [1, 0, 0]]
@@ -507,8 +542,25 @@ def test_model_with_damaged_weights_raises():
         sample(Decoder(model), [[3]], seed=0)
 
 
+def test_model_whose_logits_go_astray_while_it_generates_raises(model):
+    class Astray(Decoder):
+        def step(self, ids_B):
+            return super().step(ids_B) * torch.nan
+
+    with pytest.raises(ValueError, match="not finite"):
+        sample(Astray(model), [[3]], seed=0)
+
+
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}], ids=str
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": float("inf")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
+    ids=str,
 )
 def test_senseless_sampling_raises(options):
     with pytest.raises(ValueError, match=next(iter(options))):
