@@ -469,10 +469,25 @@ class TokenLabelDataset:
         held_out = held_out[~self.augmented_N[held_out]]
         if not len(train) or not len(held_out):
             raise UserError(
-                "the rows cannot be split into training and validation: they are too few, or "
-                "all share one body or group; give more rows or --val_data_path"
+                f"the rows cannot be split into training and validation: "
+                f"{self._why_unsplit(keys)}; give more rows or --val_data_path"
             )
         return self.subset(train), self.subset(held_out)
+
+    def _why_unsplit(self, keys: list[np.ndarray]) -> str:
+        """Why `split` can hold nothing out, `keys` being those it split by."""
+        if len(self) < 2:
+            return f"there is {plural(len(self), 'row')}"
+        linked_N = _linked(keys, len(self))
+        if not linked_N.any():
+            return f"all {len(self):,} rows belong together, by a shared body or group"
+        if self.augmented_N.any():
+            return "too few of them are originals, and variants are not held out"
+        labels = len(np.unique(self.classes_N))
+        return (
+            f"each of {plural(labels, 'label')} has one row alone, or rows of one body or group, "
+            f"and holding those out would leave none to learn from"
+        )
 
     # ---------------------------------------------------------------------------- batching
 

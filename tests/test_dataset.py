@@ -337,6 +337,22 @@ def test_each_class_is_held_out_in_the_asked_share(vocabulary):
     assert len(train) + len(held_out) == len(dataset)
 
 
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([("A B", 0)], "there is 1 row"),
+        ([("A B", 0), ("A B", 1), ("A B", None)], "all 3 rows belong together"),
+        ([("A B", 0), ("A C", 1), ("A D", "cat")], "each of 3 labels has one row alone"),
+        ([("A B", 0), ("A B", 0), ("A D", "cat")], "or rows of one body or group"),
+    ],
+)
+def test_rows_that_cannot_be_split_are_told_the_true_reason(vocabulary, rows, why):
+    records = [{"tokens": tokens, "label": label} for tokens, label in rows]
+    with pytest.raises(UserError, match=f"cannot be split .*{why}.*; give more rows") as caught:
+        dataset_of(vocabulary, *records).split(0.2, seed=1)
+    assert "\n" not in str(caught.value)
+
+
 def test_split_follows_from_the_seed(vocabulary):
     dataset = dataset_of(vocabulary, *unique_rows({0: 60, 1: 40}))
     lines = [dataset.split(0.2, seed)[1].lines_N.tolist() for seed in (1, 1, 2)]
