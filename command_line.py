@@ -141,8 +141,11 @@ def build_settings(settings_class: type[T], values: Mapping[str, Any], mistakes:
     return settings
 
 
-def check_values(settings: Any) -> None:
+def check_values(settings: T) -> T:
     """Check settings made in Python as strictly as those from a file.
+
+    Returns:
+        The same settings, paths that came as `Path` as text.
 
     Raises:
         SettingsError: wrong types, values out of range, contradictions.
@@ -157,7 +160,7 @@ def check_values(settings: Any) -> None:
         if isinstance(value, str) and not isinstance(values.get(field.name, ""), str):
             text = f"{field.name}: expected {values[field.name]!r}, got the text {value!r}"
             mistakes.append((field.name, text))
-    build_settings(type(settings), values, mistakes)
+    return build_settings(type(settings), {**vars(settings), **values}, mistakes)
 
 
 def parse_flags(
@@ -244,6 +247,7 @@ def _convert(kind: Any, raw: Any) -> Any:
         (kind,) = [part for part in typing.get_args(kind) if part is not type(None)]
     if typing.get_origin(kind) is tuple:
         items = raw if isinstance(raw, (list, tuple)) else [raw]
+        items = [os.fspath(item) if isinstance(item, Path) else item for item in items]
         if not all(isinstance(item, str) for item in items):
             raise ValueError(f"expected a list of strings, got {shown(raw)}")
         return tuple(items)
@@ -273,6 +277,8 @@ def _convert(kind: Any, raw: Any) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"expected a finite number, got {shown(raw)}")
         return value
+    if isinstance(raw, Path):
+        raw = os.fspath(raw)
     if isinstance(raw, str) and raw:
         if "\0" in raw or not _is_unicode(raw):  # no path, and nothing that could be stored
             raise ValueError(f"{shown(raw)} is not valid Unicode text without NUL")

@@ -50,7 +50,7 @@ from run_folder import (
     write_atomically,
     write_json,
 )
-from settings import DEFAULT_CONFIG, LEAST_LENGTH, TrainSettings
+from settings import DEFAULT_CONFIG, LEAST_LENGTH, TrainSettings, load_train_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,7 @@ _MOST_REPORT_BYTES = 2**26  # of data_report.json, which grows with the kinds of
 # Updates without a single finite one after which `on_nonfinite skip` gives up within an epoch.
 HOPELESS_STEPS = 20
 
+TRAINED_LENGTH = "trained_length"  # in a checkpoint, beside the configuration of its model
 # Of the validation figures, what is stored with the weights.
 STORED_FIGURES = (
     "loss",
@@ -184,7 +185,7 @@ def train(settings: TrainSettings) -> TrainResult:
         SettingsError: wrong or contradicting settings.
         UserError: bad data, an existing or locked run folder, non-finite loss, no space.
     """
-    check_values(settings)
+    settings = check_values(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
         return check_data(settings, folder)
@@ -398,15 +399,39 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
     return "classify" if rows.has_labels else "lm"
 
 
-def trained_length(settings: TrainSettings, *parts: TokenLabelDataset) -> int:
+def trained_length(
+    settings: TrainSettings,
+    *parts: TokenLabelDataset,
+    stored: int | None = None,
+) -> int:
     """What a model is good for, in tokens: beyond its longest row it has never seen a position.
 
-    A pretrained model knows more positions than the rows at hand show.
+    A pretrained model knows more positions than the rows at hand show; one of ours says how many.
+
+    Args:
+        settings: of the run.
+        parts: all its rows.
+        stored: what the run's checkpoint says, since the model it began from may be gone.
     """
-    if settings.init_from is not None:
-        return settings.max_length
+    if type(stored) is int and 0 < stored <= settings.max_length:
+        return stored
+    started = 0 if settings.init_from is None else length_of_start(settings)
     longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
-    return min(settings.max_length, max(longest, LEAST_LENGTH))
+    return min(settings.max_length, max(longest, started, LEAST_LENGTH))
+
+
+def length_of_start(settings: TrainSettings) -> int:
+    """The trained length of the model of ours that a run begins from, max_length of a foreign one.
+
+    Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
+    """
+    from model_folder import SETTINGS
+
+    stored = Path(settings.init_from) / SETTINGS
+    try:
+        return load_train_settings(stored).max_length if stored.is_file() else settings.max_length
+    except UserError:
+        return settings.max_length
 
 
 def codebook_beside(vocab_path: str) -> Path | None:
@@ -481,9 +506,15 @@ class TrainingRun:
         )
         from training_step import make_step
 
+        stored_length = None
+        if stored_config is not None:
+            stored_config = dict(stored_config)
+            stored_length = stored_config.pop(TRAINED_LENGTH, None)
         self.settings, self.folder, self.log = settings, folder, log
         self.by_head = settings.classifier == "head"
-        self.trained_length = trained_length(settings, train_rows, validation_rows)
+        self.trained_length = trained_length(
+            settings, train_rows, validation_rows, stored=stored_length
+        )
         if self.by_head:
             if not validation_rows.has_labels:
                 raise UserError("--classifier head needs labelled validation rows")
@@ -644,7 +675,10 @@ class TrainingRun:
                 "settings": asdict(self.settings),
                 "belongs_to": self.belongs_to,
                 "computed_by": self.computed_by(),
-                "config": json.loads(self.model.config.to_json_string()),
+                "config": {
+                    **json.loads(self.model.config.to_json_string()),
+                    TRAINED_LENGTH: self.trained_length,
+                },
             },
             keep=self.settings.keep_checkpoints,
         )

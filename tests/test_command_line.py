@@ -335,6 +335,11 @@ def test_check_values_accepts_settings_as_they_come():
     check_values(Options(rows=100, rate=0.5, limit=3, inputs=("a",)))
 
 
+def test_a_path_made_in_python_is_as_good_as_its_text():
+    checked = check_values(Options(path=Path("here"), name=Path("a/b"), inputs=(Path("c"), "d")))
+    assert checked == Options(path="here", name="a/b", inputs=("c", "d"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -347,7 +352,7 @@ def test_check_values_accepts_settings_as_they_come():
         {"quiet": "yes"},
         {"color": "blue"},
         {"path": None},
-        {"path": Path("here")},
+        {"path": b"here"},
         {"name": "none"},
         {"limit": 50},
     ],

@@ -49,7 +49,7 @@ from model import (
 from pretrained import carry_over, load_checkpoint_model, with_checkpoint_shape
 from run_folder import RunFolder, RunLog, StopRequestedError
 from settings import PRESETS, TrainSettings, load_train_settings
-from train_gpt import TrainingRun, main, read_data, train
+from train_gpt import TrainingRun, main, read_data, train, trained_length
 from training_step import Objective, PackedStep
 from vocabulary import Vocabulary
 
@@ -301,6 +301,32 @@ def test_resumed_run_needs_its_checkpoint_no_more(tmp_path, checkpoints, kind, m
         )
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_model_begun_from_one_of_ours_is_good_for_the_longest_row_of_both(
+    tmp_path, checkpoints, monkeypatch
+):
+    rows = [{"text": f"row {n:02d}", "label": ("no", "yes")[n % 2]} for n in range(20)]
+    settings = train_settings(tmp_path, checkpoints / "gpt2", num_epochs=1)
+    Path(settings.data_path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = train(dataclasses.replace(settings, output_dir=str(tmp_path / "first"))).folder
+    stored = (first.best_model / "settings.yaml").read_text()
+    # From a foreign model: as long as was asked for.
+    assert f"max_length: {POSITIONS}\n" in stored
+    again = dataclasses.replace(settings, init_from=str(first.best_model), num_epochs=2)
+    rows, held_out = read_data(again, str)
+    longest = max(rows.lengths_N.max(), held_out.lengths_N.max())
+    for length in (8, longest + 2):
+        ours = stored.replace(f"max_length: {POSITIONS}\n", f"max_length: {length}\n")
+        (first.best_model / "settings.yaml").write_text(ours)
+        assert trained_length(again, rows, held_out) == max(length, longest) < POSITIONS
+    with monkeypatch.context() as patch:
+        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(2))
+        assert train(again).exit_code == 130
+    shutil.rmtree(first.best_model)
+    made = train(dataclasses.replace(again, resume=True)).folder.final_model
+    assert load_train_settings(made / "settings.yaml").max_length == longest + 2
+    assert "trained_length" not in (made / "config.json").read_text()
 
 
 def test_pretrained_embeddings_are_not_replaced_by_those_of_codes(tmp_path):
