@@ -20,12 +20,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from command_line import read_settings
+from command_line import check_values, read_settings
 from console import (
     EXIT_INTERRUPTED,
+    SettingsError,
     UserError,
     can_show_blocks,
     format_table,
@@ -37,6 +39,7 @@ from console import (
 )
 from input_files import shown, size_text
 from instructions import instruction_prompt
+from rows import TAIL_LENGTH
 from run_folder import write_json
 from settings import InferenceSettings
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from metrics import LabelShares
     from model_folder import TrainedModel
 
+PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 NEXT_TOKENS_SHOWN = 5
 MOST_LABELS_SHOWN = 30  # in a table; of more the first and a line for the others
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
@@ -110,8 +114,6 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
     Raises:
         UserError: no tokens, or tokens that the vocabulary lacks (named, with the nearest).
     """
-    import difflib
-
     tokenizer = trained.vocabulary.tokenizer
     try:
         if tokenizer is not None:
@@ -126,8 +128,8 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
     except KeyError as error:
         named = []
         for token in list(dict.fromkeys(error.args[0]))[:10]:
-            close = difflib.get_close_matches(token, trained.vocabulary.tokens, n=1)
-            hint = f" (did you mean {printable(close[0])}?)" if close else ""
+            close = trained.vocabulary.nearest(token)
+            hint = f" (did you mean {printable(close)}?)" if close else ""
             named.append(shown(token) + hint)
         raise UserError(f"not in the vocabulary: {', '.join(named)}") from None
     if not ids:
@@ -146,7 +148,8 @@ def tell_unknown(trained: TrainedModel, prompt: str) -> None:
         count = tokenizer.count_unknown(tokenizer.encode(prompt))
         if count:
             letters = dict.fromkeys(prompt)
-            unknown = [c for c in letters if tokenizer.count_unknown(tokenizer.encode(c))]
+            every = (c for c in letters if tokenizer.count_unknown(tokenizer.encode(c)))
+            unknown = list(islice(every, 6))
             named = " ".join(shown(letter) for letter in unknown[:5])
             print(
                 f"{plural(count, 'unknown token')} read as <UNK>{': ' if named else ''}{named}"
@@ -201,11 +204,13 @@ def next_tokens(
     """The likeliest next tokens of a prompt and their probabilities, falling.
 
     Raises:
-        UserError: unknown tokens, a prompt beyond the trained length, or a model that only names
-            labels.
+        UserError: unknown tokens, a prompt beyond the trained length, a count below 1, or a model
+            that only names labels.
     """
     import torch
 
+    if count < 1:
+        raise UserError(f"count: {count} is out of range (1 or above)")
     refuse_labels_only(trained)
     ids = prompt_ids(trained, prompt)
     if len(ids) > trained.max_length:
@@ -222,6 +227,23 @@ def next_tokens(
         (shown_token(trained, index), share)
         for share, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
+
+
+def check_arguments(mode: str, **values: Any) -> None:
+    """Hold what a call from Python says to the rules of the command line.
+
+    Args:
+        mode: of the command.
+        values: options of `InferenceSettings` by name.
+
+    Raises:
+        SettingsError: a wrong value, or values that contradict one another.
+    """
+    try:
+        check_values(InferenceSettings(mode=mode, **values))
+    except SettingsError as error:
+        own_name = [text.replace("num_return_sequences", "count") for text in error.mistakes]
+        raise SettingsError(own_name) from None
 
 
 @dataclass(frozen=True)
@@ -263,10 +285,12 @@ def generate(
         max_new_tokens: most new tokens; None = up to the trained length.
         greedy, temperature, top_k, top_p: how to choose among the next tokens.
         seed: of the sampling.
-        label: keep only sequences that the model itself classifies as this label.
+        label: keep only sequences that the model itself classifies as this label; each is then
+            a whole row with its label tail, no longer than the trained length.
         batch_size: sequences sampled at once.
 
     Raises:
+        SettingsError: a value that the command line would refuse, such as temperature 0.
         UserError: unknown tokens or label, a prompt as long as the trained length, or too few
             samples that the model reads as `label`, or a model that only names labels.
     """
@@ -274,6 +298,18 @@ def generate(
 
     from generation import Sampling, generate_tokens, make_decoder
 
+    check_arguments(
+        "generate",
+        num_return_sequences=count,
+        max_new_tokens=max_new_tokens,
+        greedy=greedy,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        label=label,
+        batch_size=batch_size,
+    )
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
     if prompt is None:
@@ -282,18 +318,24 @@ def generate(
         ids = [vocabulary.img_id]
     else:
         ids = prompt_ids(trained, prompt)
-    room = trained.max_length - len(ids)
+    # With a label its tail stands at the end of the row.
+    tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
+    room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
     if room < 1:
         raise UserError(
             f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
-            f"{trained.max_length}: nothing can follow; shorten it"
+            f"{trained.max_length}{tail}: nothing can follow; shorten it"
         )
     note = ""
     if max_new_tokens is not None and max_new_tokens > room:
         note = (
             f"max_new_tokens cut from {max_new_tokens} to {room}: the model was trained on rows "
-            f"of at most {trained.max_length} tokens"
+            f"of at most {trained.max_length} tokens{tail}"
         )
+        max_new_tokens = room
+    # What is asked for is cut there; what the model itself makes is to end within the room, and
+    # with a label the token that ends it is dropped again.
+    most = max_new_tokens or (room + 1 if tail else room)
     sampling = Sampling(greedy, temperature, top_k, top_p)
     decoder = make_decoder(trained.model, trained.precision.dtype)
     generator = torch.Generator().manual_seed(seed)
@@ -313,7 +355,7 @@ def generate(
             new = generate_tokens(
                 decoder,
                 [ids] * how_many,
-                max_new_tokens=min(max_new_tokens or room, room),
+                max_new_tokens=most,
                 stop_ids=stops,
                 sampling=sampling,
                 generator=generator,
@@ -333,12 +375,16 @@ def generate(
         raise UserError(
             f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
         )
+    if not vocabulary.label_id_set.isdisjoint(ids):
+        raise UserError("--label: the prompt holds a label token already; leave it out")
     wanted = vocabulary.labels.index(label)
+    ends = (vocabulary.cls_id, vocabulary.eos_id)
     kept: list[list[int]] = []
     tried = 0
     while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
-        rows = [drop_tail(row, trained) for row in sample(batch_size)]
-        rows = [row for row in rows if len(row) < trained.max_length]
+        rows = [row[:-1] if row[-1] in ends else row for row in sample(batch_size)]
+        # A row that found no end is none, nor is one that is nothing but a prompt with a tail.
+        rows = [row for row in rows if len(row) <= len(ids) + room and row[-1] not in ends]
         tried += batch_size
         if rows:
             read_as = class_shares(trained, rows, batch_size).predicted
@@ -348,7 +394,7 @@ def generate(
             f"only {len(kept)} of {tried} samples were read as label {label}, {count} were "
             f"asked for: raise --temperature, or the model does not know this label"
         )
-    tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
+    label_tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
     note = "; ".join(
         text
         for text in (
@@ -357,13 +403,7 @@ def generate(
         )
         if text
     )
-    return Generated([row + tail for row in kept[:count]], tried, note)
-
-
-def drop_tail(row: list[int], trained: TrainedModel) -> list[int]:
-    """A generated row without the <CLS> or <EOS> that ended it."""
-    ends = (trained.vocabulary.cls_id, trained.vocabulary.eos_id)
-    return row[:-1] if row[-1] in ends else row
+    return Generated([row + label_tail for row in kept[:count]], tried, note)
 
 
 def class_shares(
@@ -450,16 +490,21 @@ def classify_file(
         The written objects, one a row in input order.
 
     Raises:
+        SettingsError: a value that the command line would refuse, or a file that would be
+            overwritten.
         UserError: no such file, not one row that can be classified, or a model without labels.
     """
     from evaluation import predictions_of, write_predictions
 
+    check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
+    refuse_overwriting(path, output_dir)
     dataset = read_rows(trained, path, for_label=True)
     if not len(dataset):
         _refuse_unusable(dataset, path, "classified")
     shares = classify_dataset(trained, dataset, batch_size)
     predictions = predictions_of(dataset, shares, trained.temperature)
-    write_predictions(Path(output_dir) / "predictions.jsonl", predictions)
+    remove_earlier(output_dir)
+    write_predictions(Path(output_dir) / PREDICTIONS, predictions)
     return predictions
 
 
@@ -479,6 +524,8 @@ def evaluate_file(
         The figures, as in metrics.json.
 
     Raises:
+        SettingsError: a value that the command line would refuse, or a file that would be
+            overwritten.
         UserError: no such file, or not one row that can be scored.
     """
     from answers import answer_figures, generate_answers
@@ -486,6 +533,14 @@ def evaluate_file(
     from evaluation_report import draw_evaluation
     from metrics import MOST_LABELS_WHOLE
 
+    check_arguments(
+        "evaluate",
+        test_data=path,
+        output_dir=output_dir,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+    refuse_overwriting(path, output_dir)
     dataset = read_rows(trained, path)
     scores = score_rows(
         trained.model,
@@ -521,14 +576,45 @@ def evaluate_file(
     }
     predictions = predictions_of(dataset, scores.shares, trained.temperature, scores, answers)
     folder = Path(output_dir)
-    # Figures of an earlier evaluation never stand beside the predictions of this one.
-    (folder / "metrics.json").unlink(missing_ok=True)
-    write_predictions(folder / "predictions.jsonl", predictions)
+    remove_earlier(folder)
+    write_predictions(folder / PREDICTIONS, predictions)
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     # Of very many labels a line for each, not for each of their figures.
     many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
-    write_json(folder / "metrics.json", figures, most_levels=2 if many else None)
+    write_json(folder / METRICS, figures, most_levels=2 if many else None)
     return figures
+
+
+def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
+    """Raise where a file of rows is one of those that its evaluation writes.
+
+    Raises:
+        SettingsError: it is, by whatever name.
+    """
+    from evaluation_report import PICTURES
+
+    for name in (PREDICTIONS, METRICS, *PICTURES):
+        written = Path(output_dir) / name
+        try:
+            same = os.path.samefile(path, written)
+        except OSError:  # one of them is not there
+            continue
+        if same:
+            raise SettingsError(
+                [f"--test_data {path} would be overwritten: give another --output_dir"]
+            )
+
+
+def remove_earlier(output_dir: str | Path) -> None:
+    """Remove figures and pictures of an earlier evaluation, so that none stands beside new rows.
+
+    A folder without predictions had no evaluation.
+    """
+    from evaluation_report import PICTURES
+
+    if (Path(output_dir) / PREDICTIONS).exists():
+        for name in (METRICS, *PICTURES):
+            (Path(output_dir) / name).unlink(missing_ok=True)
 
 
 def ask_unlabelled(
@@ -722,6 +808,10 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
             f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
             f"prepare_data.py can be drawn"
         )
+    if settings.image is not None and os.path.exists(settings.image):
+        inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
+        if any(os.path.samefile(path, settings.image) for path in inputs):
+            raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(
         trained,
@@ -791,6 +881,13 @@ def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
     draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)
 
 
+def beside(folder: Path, name: str) -> Path:
+    """The path of a folder beside `folder`, also where that is called `.`, without a name."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))
+    return folder.parent / name
+
+
 def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
     """Name the label of a prompt, or of every row of a file."""
     from evaluation_report import describe_confidence
@@ -801,7 +898,7 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
             return
         print(describe_confidence(trained.validation), file=sys.stderr)
         return
-    folder = settings.output_dir or trained.folder.parent / "classification"
+    folder = settings.output_dir or beside(trained.folder, "classification")
     predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
     if settings.json:
         for row in predictions:
@@ -820,7 +917,7 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
         print(f"and {plural(len(counts) - len(names), 'more label')} of {rest}")
     tell_bad_rows(predictions)
     print(describe_confidence(trained.validation))
-    print(f"written: {printable(str(Path(folder) / 'predictions.jsonl'))}")
+    print(f"written: {printable(str(Path(folder) / PREDICTIONS))}")
 
 
 def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
@@ -828,7 +925,7 @@ def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
     from answers import describe_examples
     from evaluation_report import PICTURES, describe_figures
 
-    folder = Path(settings.output_dir or trained.folder.parent / "evaluation")
+    folder = Path(settings.output_dir or beside(trained.folder, "evaluation"))
     figures = evaluate_file(
         trained, settings.test_data, folder, settings.batch_size, settings.max_new_tokens
     )
@@ -837,14 +934,14 @@ def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
         return
     print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
     if figures["unscored"] or "answers" in figures:
-        with open(folder / "predictions.jsonl", encoding="utf-8") as handle:
+        with open(folder / PREDICTIONS, encoding="utf-8") as handle:
             read = map(json.loads, handle)
             predictions = [row for row in read if "reason" in row or "answer" in row]
         if "answers" in figures:
             print(describe_examples(predictions), end="\n\n")
         tell_bad_rows(predictions)
     drawn = [name for name in PICTURES if (folder / name).exists()]
-    files = ", ".join(["metrics.json", "predictions.jsonl", *drawn])
+    files = ", ".join([METRICS, PREDICTIONS, *drawn])
     print(f"written to {printable(str(folder))}: {files}")
 
 

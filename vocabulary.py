@@ -10,6 +10,7 @@ tokenizer.json of `text_tokenizer` lies beside the file, rows may be text.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import os
@@ -32,6 +33,10 @@ _MANY_LETTERS = MOST_BYTES // 16  # above this the size of the file is computed
 MOST_LABELS = 10_000
 # Longer ones are no tokens, and would be drawn and printed as labels.
 MOST_TOKEN_LETTERS = 1000
+# An unknown token is compared with so many of those that begin, and that end, most like it, and
+# one longer than so many letters with none.
+_MOST_LIKENED = 400
+_LONGEST_LIKENED = 50
 _LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
 
 
@@ -186,6 +191,32 @@ class Vocabulary:
         if unknown:
             raise KeyError(unknown)
         return [self.ids_by_bytes[word] for word in words]
+
+    @cached_property
+    def _in_order(self) -> tuple[list[str], list[str]]:
+        """The tokens in alphabetical order, and in that of their letters from behind."""
+        return sorted(self.tokens), sorted(token[::-1] for token in self.tokens)
+
+    def nearest(self, token: str) -> str | None:
+        """The token most like one that is not there, None where none is like it.
+
+        Of many tokens those alone are compared that begin or end most like it, since comparing
+        two takes time.
+        """
+        import difflib
+
+        if len(token) > _LONGEST_LIKENED:
+            return None
+        near: Iterable[str] = self.tokens
+        if len(self) > 2 * _MOST_LIKENED:
+            near = {}  # a dict, as an ordered set
+            for backwards, tokens in enumerate(self._in_order):
+                step = -1 if backwards else 1
+                place = bisect.bisect(tokens, token[::step])
+                around = tokens[max(0, place - _MOST_LIKENED // 2) : place + _MOST_LIKENED // 2]
+                near |= dict.fromkeys(other[::step] for other in around)
+        near = [other for other in near if len(other) <= 2 * _LONGEST_LIKENED]
+        return next(iter(difflib.get_close_matches(token, near, n=1)), None)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Tokens of `ids`, separated by spaces."""

@@ -1,8 +1,16 @@
 """Using a model: next tokens, generation, classification, the evaluation folder, mistakes."""
 
+import contextlib
+import dataclasses
+import io
 import json
+import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +38,7 @@ from inference import (
 )
 from model import Precision, build_model
 from model_folder import TrainedModel, save_model_folder
-from settings import TrainSettings
+from settings import InferenceSettings, TrainSettings
 from train_gpt import train
 from vocabulary import Vocabulary
 
@@ -578,3 +586,182 @@ def test_what_a_terminal_would_obey_is_never_printed(odd_model, flags, capsys, m
     assert told == printable_lines(told)
     values = [json.loads(line) for line in told.splitlines()]
     assert "\x1b" in json.dumps(values, ensure_ascii=False).replace(r"\u001b", "\x1b")
+
+
+# ------------------------------------------------------------------------------- from Python
+
+
+def test_a_labelled_row_takes_no_more_than_the_trained_length(untrained):
+    trained = untrained["tokens"]  # its 12 positions suffice for 9 of a body
+    lengths = {
+        len(row)
+        for seed in range(6)
+        for row in generate(trained, "A", label="cat", count=1, seed=seed).sequences
+    }
+    assert lengths and max(lengths) <= trained.max_length
+    label = classify(trained, "A B C D A B C D A")[0]
+    result = generate(trained, "A B C D A B C D", label=label, max_new_tokens=99)
+    assert "cut from 99 to 1: " in result.note and "3 of them for the label" in result.note
+    with pytest.raises(UserError, match="nothing can follow"):
+        generate(trained, "A B C D A B C D A", label="cat")
+    with pytest.raises(UserError, match="label token already"):
+        generate(trained, "A <CLS_1>", label="cat")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"num_return_sequences": 0},
+        {"seed": -1},
+        {"label": 1},
+    ],
+    ids=str,
+)
+def test_python_refuses_what_the_command_line_refuses_and_names_it(untrained, tmp_path, arguments):
+    (name,) = arguments
+    given = {"count" if name == "num_return_sequences" else name: arguments[name]}
+    (shown,) = given
+    with pytest.raises(SettingsError, match=f"^{shown}: "):
+        generate(untrained["tokens"], "A", **given)
+    if name in ("batch_size", "max_new_tokens"):
+        with pytest.raises(SettingsError, match=name):
+            evaluate_file(untrained["tokens"], "rows.jsonl", tmp_path, **given)
+    if name == "batch_size":
+        with pytest.raises(SettingsError, match=name):
+            classify_file(untrained["tokens"], "rows.jsonl", tmp_path, **given)
+
+
+def test_no_next_tokens_is_no_count(untrained):
+    with pytest.raises(UserError, match="count: 0 is out of range"):
+        next_tokens(untrained["tokens"], "A", count=0)
+
+
+def state_of_the_process() -> list:
+    return [
+        torch.get_rng_state().tolist(),
+        repr(np.random.get_state()),
+        random.getstate(),
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        threading.active_count(),
+        dict(os.environ),
+        len(os.listdir("/proc/self/fd")),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        os.getcwd(),
+    ]
+
+
+def test_a_call_leaves_nothing_behind(trained, world, tmp_path):
+    test_file = world[0] / "test.jsonl"
+
+    def use():
+        generate(trained, count=2)
+        generate(trained, count=1, label="1")
+        next_tokens(trained, "<IMG>")
+        classify(trained, body_of(0))
+        classify_file(trained, test_file, tmp_path / "told")
+        evaluate_file(trained, test_file, tmp_path / "scored")
+        load_trained_model(trained.folder, "cpu", "fp32")
+
+    use()  # what is imported or drawn for the first time may stay
+    before = state_of_the_process()
+    use()
+    for was, is_now in zip(before, state_of_the_process(), strict=True):
+        assert was == is_now
+    assert not trained.model.training
+
+
+# ------------------------------------------------------------------------------- files written
+
+
+@pytest.mark.parametrize("link", ["itself", "symbolic", "hard"])
+@pytest.mark.parametrize("name", ["predictions.jsonl", "metrics.json", "reliability.png"])
+@pytest.mark.parametrize("use", [classify_file, evaluate_file])
+def test_no_evaluation_overwrites_its_own_input(untrained, tmp_path, use, name, link):
+    path = tmp_path / name
+    path.write_text('{"tokens": "A B"}\n')
+    given = tmp_path / "other.jsonl"
+    if link == "symbolic":
+        given.symlink_to(path)
+    elif link == "hard":
+        given.hardlink_to(path)
+    else:
+        given = tmp_path / "." / name
+    with pytest.raises(SettingsError, match="would be overwritten: give another --output_dir"):
+        use(untrained["tokens"], given, tmp_path)
+    assert path.read_text() == '{"tokens": "A B"}\n'
+
+
+def test_no_picture_overwrites_a_file_of_the_model(world, tmp_path):
+    vocabulary = world[1] / "vocab.json"
+    before = vocabulary.read_bytes()
+    picture = tmp_path / "sheet.png"
+    picture.symlink_to(vocabulary)
+    with pytest.raises(SettingsError, match="would overwrite a file of the model"):
+        main(["--model_path", str(world[1]), "--mode", "generate", "--image", str(picture)])
+    assert vocabulary.read_bytes() == before
+
+
+def test_labels_told_into_the_folder_of_an_evaluation_stand_alone(trained, world, tmp_path):
+    evaluate_file(trained, world[0] / "test.jsonl", tmp_path)
+    assert len(list(tmp_path.iterdir())) > 2
+    (tmp_path / "mine.png").write_text("not an evaluation's")
+    classify_file(trained, world[0] / "test.jsonl", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl", "mine.png"}
+
+
+@pytest.mark.parametrize("name", ["best_model", "best_model/.", ".", "../best_model"])
+def test_result_files_lie_beside_the_model_folder_however_it_is_named(
+    world, tmp_path, monkeypatch, name
+):
+    shutil.copytree(world[1], tmp_path / "best_model")
+    monkeypatch.chdir(tmp_path if name.startswith("best") else tmp_path / "best_model")
+    before = set(os.listdir(tmp_path / "best_model"))
+    flags = ["--model_path", name, "--test_data", str(world[0] / "test.jsonl"), "--device", "cpu"]
+    assert main([*flags, "--mode", "classify"]) == 0
+    assert (tmp_path / "classification" / "predictions.jsonl").exists()
+    assert set(os.listdir(tmp_path / "best_model")) == before
+
+
+# ------------------------------------------------------------------------------- random words
+
+FLAGS = [f"--{field.name}" for field in dataclasses.fields(InferenceSettings)]
+FLAGS = [flag for flag in FLAGS if flag not in ("--model_path", "--device", "--precision")]
+VALUES = st.sampled_from(
+    ["", "0", "1", "-1", "2", "nan", "1e-40", "1e30", "none", "true", "<IMG>", "<IMG> <Z_000>",
+     "<CLS>", "<CLS_1>", "<CLS> <CLS> <EOS>", "<PAD>", "\ud800", "\0", "x.png", ".", "rows.jsonl",
+     "classify", "generate", "evaluate", "interactive", "99999999999999999999"]
+) | st.text(max_size=5)  # fmt: skip
+
+
+@given(
+    words=st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), max_size=4, unique_by=lambda w: w[0]),
+    typed=st.lists(VALUES.map(lambda text: text.encode(errors="surrogatepass")) | st.binary()),
+)
+@settings(max_examples=40)
+def test_any_words_are_answered_or_refused_in_words(world, tmp_path_factory, words, typed):
+    folder = tmp_path_factory.mktemp("words")
+    before = os.getcwd()
+    (folder / "rows.jsonl").write_text('{"tokens": "<IMG> <Z_000>"}\n{"tokens": 3}\n')
+    argv = ["--model_path", str(world[1]), "--device", "cpu", "--precision", "fp32"]
+    argv += [f"{flag}={value}" for flag, value in words]
+    stdin = io.TextIOWrapper(io.BytesIO(b"\n".join(typed)))
+    try:
+        os.chdir(folder)
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+            patch.setattr(sys, "stdin", stdin)
+            assert main(argv) == 0
+    except UserError as error:
+        assert str(error)
+    except SystemExit as left:  # --help
+        assert left.code in (0, 2)
+    finally:
+        os.chdir(before)

@@ -1,5 +1,6 @@
 """vocab.json and the tokenizers made of it."""
 
+import difflib
 import json
 import random
 
@@ -322,6 +323,31 @@ def test_saved_folder_holds_the_vocabulary_and_no_pickle(vocabulary, tmp_path):
     assert Vocabulary.load(tmp_path / "vocab.json") == vocabulary
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"vocab.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_the_nearest_token_is_found_among_many_by_few_comparisons(monkeypatch):
+    words = [f"<Z_{number:05d}>" for number in range(100_000)]
+    vocabulary = Vocabulary(["<PAD>", "receive", "<CLS>", *words])
+    compared = 0
+
+    class Counting(difflib.SequenceMatcher):
+        def set_seq1(self, word):
+            nonlocal compared
+            compared += 1
+            super().set_seq1(word)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Counting)
+    assert vocabulary.nearest("recieve") == "receive"
+    assert vocabulary.nearest("<Z_012345>") == "<Z_12345>"
+    assert vocabulary.nearest("<Z_9999>") in words
+    assert vocabulary.nearest("x" * 10**6) is None
+    assert vocabulary.nearest("----") is None
+    assert 0 < compared < 5000
+
+
+def test_the_nearest_of_few_tokens_is_the_nearest_of_all(vocabulary):
+    assert vocabulary.nearest("<IMQ>") == "<IMG>"
+    assert vocabulary.nearest("zzz") is None
 
 
 def test_label_token_spells_the_label():
