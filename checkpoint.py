@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from console import SettingsError, UserError
+from model import random_states, set_random_states
 from run_folder import (
     CHECKPOINT_NAME,
     RunFolder,
@@ -274,9 +275,12 @@ def load_checkpoint(
             # On a GPU the fused kernel keeps its step count there too. A copy, since what is read
             # is the file itself, whose space a deleted checkpoint could not give back.
             owner[parameter].state[parameter][key] = tensor.to(parameter.device, copy=True)
-        torch.set_rng_state(training["random/cpu"])
-        if torch.cuda.is_available() and "random/cuda" in training:
-            torch.cuda.set_rng_state(training["random/cuda"])
+        random = {
+            place.split("/")[1]: state
+            for place, state in training.items()
+            if place.startswith("random/")
+        }
+        set_random_states(random, next(model.parameters()).device)
         scaler_state = json.loads((path / _STATE).read_text(encoding="utf-8"))["scaler"]
         if scaler_state:
             scaler.load_state_dict(scaler_state)
@@ -461,9 +465,8 @@ def _owners(
 def _training_tensors(
     model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
-    tensors = {"random/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    states = random_states(next(model.parameters()).device)
+    tensors = {f"random/{name}": state for name, state in states.items()}
     owner = _owners(optimizers)
     for name, parameter in model.named_parameters():
         if parameter not in owner:

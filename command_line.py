@@ -64,7 +64,7 @@ def option(
         group: the heading it stands under.
         minimum, maximum: inclusive bounds of a number.
         above, below: exclusive bounds of a number.
-        choices: the allowed values of a string.
+        choices: the allowed values of a string; `cuda:N` allows `cuda:0`, `cuda:1` and so on.
         flag_only: it is said for one call (`--resume`) and has no place in config.yaml.
     """
     return dataclasses.field(
@@ -221,7 +221,9 @@ def _take(
     try:
         value = _convert(kind, raw)
         limits = field.metadata
-        if limits["choices"] and value is not None and value not in limits["choices"]:
+        # A choice that ends in :N stands for those with a number there.
+        named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value
+        if limits["choices"] and value is not None and named not in limits["choices"]:
             near = _nearest(str(value), limits["choices"])
             raise ValueError(f"{shown(value)} is not one of {', '.join(limits['choices'])}{near}")
         if type(value) is int and limits["maximum"] is None and abs(value) > _LARGEST_NUMBER:

@@ -42,7 +42,9 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of an option `auto|cpu|cuda|mps`.
+    """The device of an option `auto|cpu|cuda|cuda:N|mps`.
+
+    A GPU asked for by number becomes torch's current one, on which CUDA graphs are recorded.
 
     Raises:
         UserError: the device asked for is not there.
@@ -50,9 +52,34 @@ def choose_device(name: str) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
-    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+    kind, _, number = name.partition(":")
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
         raise UserError(f"--device {name}: no such device here; use --device cpu")
+    if number:
+        count = torch.cuda.device_count()
+        if not number.isdigit() or int(number) >= count:
+            raise UserError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(int(number))
     return torch.device(name)
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the random generators that a run on `device` draws from, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_states` gave; the state of a device of another type is left out."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 from command_line import Mistakes, build_settings, option, read_config_file, to_yaml
 
 DEFAULT_CONFIG = Path(__file__).parent / "config.yaml"
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")  # N is a number
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
 TASKS = ("auto", "lm", "classify", "instruct")

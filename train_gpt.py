@@ -964,6 +964,7 @@ class TrainingRun:
         """Seconds of one update, evaluation's share included; measured, nothing is changed."""
         import torch
 
+        from model import random_states, set_random_states
         from muon import Muon, by_shape, orthogonalize
 
         muon = [optimizer for optimizer in self.optimizers if isinstance(optimizer, Muon)]
@@ -975,15 +976,17 @@ class TrainingRun:
         self.model.train()
         times = []
         # Dropout draws random numbers, which the run itself must find untouched.
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            settling = self.gradients.settling_runs
-            for _ in range(settling + 2):
-                began = time.perf_counter()
-                float(self.gradients.add_gradients(typical))
-                for alike in by_shape(matrix.grad for matrix in matrices).values():
-                    orthogonalize(torch.stack(alike))
-                times.append(time.perf_counter() - began)
-                self.gradients.clear_gradients()
+        states = random_states(self.device)
+        settling = self.gradients.settling_runs
+        for _ in range(settling + 2):
+            began = time.perf_counter()
+            float(self.gradients.add_gradients(typical))
+            for alike in by_shape(matrix.grad for matrix in matrices).values():
+                orthogonalize(torch.stack(alike))
+            getattr(torch, self.device.type).synchronize()
+            times.append(time.perf_counter() - began)
+            self.gradients.clear_gradients()
+        set_random_states(states, self.device)
         # A forward pass is a third of a step's arithmetic.
         an_epoch = float(self.read_N @ self.rows.visits)
         evaluation = int(self.validation_rows.lengths_N.sum()) / (3 * an_epoch)

@@ -84,7 +84,8 @@ def make_step(
         return PackedStep(objective, scaler)
     if compiled:
         say("torch.compile: the first steps of each row length take a minute or so longer")
-    return StaticStep(objective, settings.batch_size, compiled, say)
+    visited = round(len(rows) * rows.epoch_share)  # a batch never has more
+    return StaticStep(objective, min(settings.batch_size, visited), compiled, say)
 
 
 def compiles(
@@ -417,6 +418,11 @@ class StaticStep:
             parameter.grad = torch.zeros_like(parameter)
         self._losses: Callable[..., Tensor] = self._plain_losses
         if compiled:
+            # Each width of each run of this process is compiled by itself. Beyond its limit, which
+            # is that of one run's widths, torch goes on without.
+            limit = 64 * _MOST_WIDTHS
+            torch._dynamo.config.cache_size_limit = limit
+            torch._dynamo.config.accumulated_cache_size_limit = 2 * limit
             self._losses = torch.compile(self._plain_losses, dynamic=False)
         self._uses_graphs = device.type == "cuda"
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -473,6 +479,11 @@ class StaticStep:
             with torch.cuda.graph(graph, pool=pool):
                 self._forward_and_backward(width)
         except RuntimeError as error:
+            # Where memory runs out, ending the recording fails as well and hides it.
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
             self._say(f"CUDA graphs do not work here, going on without: {_first_line(error)}")
             self._uses_graphs = False
             return

@@ -20,6 +20,8 @@ from model import (
     count_parameters,
     hidden_states,
     last_states,
+    random_states,
+    set_random_states,
 )
 from model_folder import load_trained_model, save_model_folder
 from settings import TrainSettings
@@ -195,7 +197,41 @@ def test_missing_device_is_refused():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="--device cuda"):
             choose_device("cuda")
+        with pytest.raises(UserError, match="--device cuda:1: no such device here"):
+            choose_device("cuda:1")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_random_generators_are_those_of_the_device_and_come_back(monkeypatch):
+    def untouched(*_):
+        raise AssertionError("a run on another device starts no context on this one")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", untouched)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", untouched)
+    put_back = []
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: "state")
+    monkeypatch.setattr(torch.mps, "set_rng_state", put_back.append)
+    for device, names in (("cpu", ["cpu"]), ("mps", ["cpu", "mps"])):
+        states = random_states(torch.device(device))
+        assert list(states) == names
+        drawn = torch.rand(3)
+        set_random_states(states, torch.device(device))
+        assert torch.equal(torch.rand(3), drawn)
+        assert put_back == ["state"] * (device == "mps")
+    set_random_states({**states, "cuda": states["cpu"]}, torch.device("cpu"))  # it moved
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert current == [1]
+    for name in ("cuda:2", "cuda:N"):
+        with pytest.raises(UserError, match=f"--device {name}: the GPUs here are cuda:0 to cuda:1"):
+            choose_device(name)
 
 
 def test_precision_tells_its_reason():

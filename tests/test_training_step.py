@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,52 @@ def test_run_without_a_compiler_goes_on(tmp_path):
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("hidden", [False, True])  # by the end of a recording that failed
+def test_too_little_memory_while_a_graph_is_recorded_is_told_as_such(rows, monkeypatch, hidden):
+    class Recording:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            if hidden:
+                raise RuntimeError("operation failed during capture")
+
+    def run_out(width):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", Recording)
+    step, said = make("static", rows, SETTINGS), []
+    step._say = said.append
+    monkeypatch.setattr(step, "_forward_and_backward", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        step._record(32)
+    assert said == []
+
+
+def test_static_batches_have_no_more_rows_than_there_are(rows):
+    settings = replace(SETTINGS, batch_size=4096, compile="on")
+    model = build_model(settings, rows.vocabulary)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    step = make_step(model, rows, settings, FP32, scaler, lambda line: None)
+    assert len(step._rows_B) == len(rows)
+
+
+def test_every_width_of_every_run_in_a_process_is_compiled(rows, monkeypatch):
+    """Beyond its limit torch goes on without compiling; here it would raise instead."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        for n_embd in (8, 16):
+            step = make("compiled", rows, replace(SETTINGS, n_layer=1, n_embd=n_embd))
+            for width in (32, 64):
+                step._losses(*torch.zeros(2, 8, width, dtype=torch.int64))
+    torch._dynamo.reset()
 
 
 # ------------------------------------------------------------------------------- batches
