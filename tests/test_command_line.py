@@ -410,6 +410,13 @@ def test_reference_model_and_default_paths_stay():
     assert InferenceSettings().model_path == "outputs/best_model"
 
 
+def test_a_gpu_is_named_by_its_number():
+    assert read("--device", "cuda:1", settings_class=TrainSettings).device == "cuda:1"
+    for wrong in ("cuda:", "cuda:x", "cpu:1"):
+        with pytest.raises(SettingsError, match="is not one of auto, cpu, cuda, cuda:N, mps"):
+            read("--device", wrong, settings_class=TrainSettings)
+
+
 def test_config_yaml_is_what_settings_py_prints():
     printed = subprocess.run(
         [sys.executable, ROOT / "settings.py"], capture_output=True, check=True
