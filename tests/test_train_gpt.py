@@ -128,7 +128,7 @@ def test_a_model_is_used_up_to_its_longest_row_only(settings):
     assert f"rows of at most {longest} tokens" in result.note
     again = train(change(settings, init_from=str(folder.best_model), output_dir=f"{folder.root}2"))
     known = load_trained_model(again.folder.best_model, "cpu", "fp32")
-    assert known.max_length == settings.max_length
+    assert known.max_length == longest
 
 
 def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
