@@ -13,8 +13,10 @@ from vocabulary import Vocabulary
 
 # Tiny models are faster on one thread, and never wait for a busy core; for subprocesses too.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A shell starts what stands before `&` with Ctrl-C ignored, and processes of ours inherit that.
+# A shell starts what stands before `&` with Ctrl-C ignored, `nohup` ignores the end of the
+# terminal, and processes of ours inherit both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Repeatable, and with no limit on the time of an example: machines are busy at times.
 hypothesis.settings.register_profile(
