@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from console import SettingsError, UserError, printable_lines
+from console import SettingsError, UserError, printable_lines, run_command
 from evaluation import score_rows
 from evaluation_report import describe_figures
 from image_tokens import Codebook
@@ -97,7 +97,23 @@ def body_of(label: int) -> str:
     return "<IMG> " + " ".join(f"<Z_{code:03d}>" for code in image) + " </IMG>"
 
 
-def run(world, *flags: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+def run(world, *flags: str) -> subprocess.CompletedProcess:
+    """The command in this process, which has loaded torch already."""
+    argv = ["inference.py", "--model_path", str(world[1]), "--device", "cpu", *flags]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        patch.setattr(sys, "argv", argv)
+        run_command(main)
+    return subprocess.CompletedProcess(argv, left.value.code, out.getvalue(), err.getvalue())
+
+
+def run_process(world, stdin: str, *flags: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
     argv = [sys.executable, "inference.py", "--model_path", str(world[1]), "--device", "cpu"]
     return subprocess.run(
         [*argv, *flags], cwd=ROOT, input=stdin, capture_output=True, text=True, check=False
@@ -132,7 +148,7 @@ def test_prompt_beyond_the_trained_length_is_refused(trained):
 
 
 def test_interactive_reads_answers_and_leaves_at_quit(world):
-    done = run(world, "--json", stdin="<IMG>\nnonsense\n\n<IMG> <Z_003>\nquit\n<IMG>\n")
+    done = run_process(world, "<IMG>\nnonsense\n\n<IMG> <Z_003>\nquit\n<IMG>\n", "--json")
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [a.get("prompt") for a in answers] == ["<IMG>", None, "<IMG> <Z_003>"]
@@ -142,7 +158,7 @@ def test_interactive_reads_answers_and_leaves_at_quit(world):
 
 
 def test_interactive_leaves_at_the_end_of_input(world):
-    assert run(world, stdin="").returncode == 0
+    assert run_process(world, "").returncode == 0
 
 
 def test_prompt_flag_answers_once(world):
