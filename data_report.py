@@ -195,6 +195,9 @@ def describe_report(report: dict[str, Any]) -> str:
     search = report["leaks_search"]
     if search["rows"] < search["of"]:
         lines.append(f"leaks looked for in {search['rows']:,} of {search['of']:,} labelled rows")
+    asked = search.get("rest_of_row_rows")
+    if asked is not None:
+        lines.append(f"what the rest of a row tells was asked of {asked:,} of these rows")
     return "\n".join(lines)
 
 

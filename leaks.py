@@ -91,15 +91,17 @@ def find_leaks(
     Returns:
         leaks: at most 10 of each kind, the worst first, each `kind`, `message` and evidence.
         search: `rows` looked at, `of` how many labelled rows, `thresholds`, and `left_out`: how
-            many more of each kind there are.
+            many more of each kind there are. `rest_of_row_rows`, where a place tells all labels
+            and there are very many: of how many rows the rest was asked.
     """
     found = _label_tokens(train, validation, names)
     labelled = int((train.classes_N >= 0).sum() + (validation.classes_N >= 0).sum())
     bodies = _Bodies.of(train, validation, names)
-    rows = len(bodies.classes_N)
+    rows, asked = len(bodies.classes_N), None
     if len(np.unique(bodies.classes_N)) > 1:
         in_token, explained_N = _tokens(bodies)
-        found += in_token + _places(bodies.without(explained_N))
+        in_place, asked = _places(bodies.without(explained_N))
+        found += in_token + in_place
     found += _across(train, validation, names, group_by)
     kept, left_out = [], {}
     for kind in dict.fromkeys(leak["kind"] for leak in found):
@@ -109,6 +111,8 @@ def find_leaks(
         if len(of_kind) > MOST_FINDINGS:
             left_out[kind] = len(of_kind) - MOST_FINDINGS
     search = {"rows": rows, "of": labelled, "thresholds": THRESHOLDS, "left_out": left_out}
+    if asked is not None:
+        search["rest_of_row_rows"] = asked
     return kept, search
 
 
@@ -638,11 +642,15 @@ def _files(
 # ------------------------------------------------------------------------------- places
 
 
-def _places(bodies: _Bodies) -> list[dict[str, Any]]:
-    """The place, or else per label the token at a place, that gives the label."""
+def _places(bodies: _Bodies) -> tuple[list[dict[str, Any]], int | None]:
+    """The place, or else per label the token at a place, that gives the label.
+
+    Returns:
+        findings, and of how many rows the rest was asked if not of all.
+    """
     classes_N, rows = bodies.classes_N, len(bodies.classes_N)
     if rows < 2 * MIN_ROWS or len(np.unique(classes_N)) < 2:
-        return []
+        return [], None
     longest = int(bodies.lengths_N.max())
     edges = np.unique(np.quantile(bodies.lengths_N, np.linspace(0, 1, _LENGTH_BINS + 1)[1:-1]))
     exact = len(np.unique(bodies.lengths_N)) <= _LENGTH_BINS
@@ -682,31 +690,31 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
         if of_length in decide and table.right_P[of_length] >= 0.98 * table.right_P[best]:
             best = of_length
         share = float(table.right_P[best] / table.rows_P[best])
-        asked = np.arange(rows)
+        asked, sampled = np.arange(rows), None
         most = max(MIN_ROWS, _MOST_SCORES // len(np.unique(classes_N)))
         if rows > most:
             asked = np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
+            sampled = most
         rest = 1 - float(_RestOfRow(bodies).right(asked, decide).mean())
         if rest < max(MIN_REST_ERROR, TIMES_BETTER_THAN_REST * (1 - share)):
-            return []
-        return [
-            {
-                "kind": "position_gives_label",
-                "message": f"{said(best)} alone tells {share:.1%} of the labels, in rows that the "
-                f"lookup has not seen; the rest of the row tells {1 - rest:.1%}",
-                "label": None,
-                **words(best),
-                "places_in_all": len(decide),
-                "rows": int(table.rows_P[best]),
-                "share": share,
-                "lower_bound": float(table.lower_P[best]),
-                "gap_closed": float(table.gain_P[best]),
-                "majority_class": float(np.bincount(classes_N).max() / rows),
-                "rest_of_row": 1 - rest,
-                "p_value": float(table.p_P[best]),
-                "examples": bodies.examples(np.arange(rows)),
-            }
-        ]
+            return [], sampled
+        leak = {
+            "kind": "position_gives_label",
+            "message": f"{said(best)} alone tells {share:.1%} of the labels, in rows that the "
+            f"lookup has not seen; the rest of the row tells {1 - rest:.1%}",
+            "label": None,
+            **words(best),
+            "places_in_all": len(decide),
+            "rows": int(table.rows_P[best]),
+            "share": share,
+            "lower_bound": float(table.lower_P[best]),
+            "gap_closed": float(table.gain_P[best]),
+            "majority_class": float(np.bincount(classes_N).max() / rows),
+            "rest_of_row": 1 - rest,
+            "p_value": float(table.p_P[best]),
+            "examples": bodies.examples(np.arange(rows)),
+        }
+        return [leak], sampled
     signs = _Signs.present(sign_M, classes_N[row_M], classes_N)
     widest = list(signs.by_class(signs.leaking()))
     rows_of = _rows_with(signs.sign_P[[pairs[0] for _, pairs in widest]], sign_M, row_M)
@@ -745,7 +753,7 @@ def _places(bodies: _Bodies) -> list[dict[str, Any]]:
                     "examples": bodies.examples(has),
                 }
             )
-    return found
+    return found, None
 
 
 def _halves(rows: int) -> np.ndarray:
@@ -938,6 +946,10 @@ def _across(
     group_by: str | None,
 ) -> list[dict[str, Any]]:
     """Groups and bodies that stand on both sides; a split of one file never has any."""
+    # In the order of their files, so that the first ones are told.
+    train, validation = (
+        rows.subset(np.argsort(rows.lines_N, kind="stable")) for rows in (train, validation)
+    )
     found = []
     train_lines = _first_lines(train.group_values())
     held_out = validation.group_values()

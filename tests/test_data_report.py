@@ -157,6 +157,13 @@ def test_duplicates_are_counted_within_and_across_two_files(make):
     assert "warning: leak: duplicate_across: 2 of 4 validation rows" in describe_report(report)
 
 
+def test_first_lines_of_what_stands_on_both_sides_are_told(make):
+    bodies = [" ".join("ABCD"[(i >> k) % 4] for k in (0, 2, 4)) + ":1" for i in range(30)]
+    (leak,) = report_of(make(*bodies, *bodies), make(*bodies[::-1]))["leaks"]
+    lines = zip(range(1, 6), range(30, 25, -1), strict=True)
+    assert leak["examples"] == [f"held_out.jsonl:{a} and rows.jsonl:{b}" for a, b in lines]
+
+
 def test_across_in_one_file_is_what_a_plain_split_would_let_pass(make):
     different = [" ".join("ABCD"[(i >> k) % 4] for k in (0, 2, 4)) + ":1" for i in range(60)]
     rows = make(*different, *["A A A A:0"] * 40)
@@ -234,6 +241,21 @@ def test_leak_is_told_with_its_evidence_and_remedy():
     told = describe_report(report)
     assert "warning: leak: token_gives_label: 100.0% of the 100 rows with the token X" in told
     assert leak["examples"][0] in told and leak["remedy"] in told
+
+
+def test_sample_that_the_rest_of_a_row_is_asked_of_is_told(monkeypatch):
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *"AB", "<CLS_0>", "<CLS_1>"])
+    random = np.random.default_rng(0)
+    records = [
+        {"tokens": ["AB"[i % 2], *random.choice(list("AB"), 7)], "label": i % 2} for i in range(200)
+    ]
+    sides = TokenLabelDataset.from_records(records, vocabulary, max_length=64).split(0.2, 1)
+    assert "asked of" not in describe_report(report_of(*sides, ONE_FILE))
+    monkeypatch.setattr("leaks._MOST_SCORES", 2 * 150)
+    report = report_of(*sides, ONE_FILE)
+    assert [leak["kind"] for leak in report["leaks"]] == ["position_gives_label"]
+    told = "what the rest of a row tells was asked of 150 of these rows"
+    assert told in describe_report(report).splitlines()
 
 
 def test_summary_names_the_rarest_and_the_most_frequent_label(make):
