@@ -47,6 +47,8 @@ _RUNS_BEFORE_GRAPH = 2
 # Operations from which a run is compiled on a GPU: five minutes at 100 TFLOP/s. Not measured: an
 # estimate from a minute of compiling.
 _COMPILED_FROM = 3e16
+# Logits (fp32) of so many tokens times vocabulary are held at once while their loss is computed.
+_MOST_LOGITS = 2**26
 # Of a frozen backbone: rows that go through it at once, and numbers (fp32) that are kept at most.
 _ROWS_AT_ONCE, _MOST_KEPT = 32, 2**29
 
@@ -131,6 +133,7 @@ class Objective:
         rate = settings.token_dropout
         self.token_dropout = settings.dropout / 2 if rate is None else rate
         vocabulary = rows.vocabulary
+        self._chunk = max(1, _MOST_LOGITS // len(vocabulary))  # tokens
         self._may_drop_V = torch.ones(len(vocabulary), dtype=torch.bool, device=self.device)
         self._may_drop_V[[*vocabulary.special_ids, *vocabulary.label_ids]] = False
         unknown = vocabulary.unk_id
@@ -161,10 +164,20 @@ class Objective:
         return ids.masked_fill(dropped & self._may_drop_V[ids], self._replacement)
 
     def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
-        """Negative log likelihood nll_M of the targets (nats), from last hidden states."""
+        """Negative log likelihood nll_M of the targets (nats), from last hidden states.
+
+        Many tokens are taken in chunks: of tokens times vocabulary there is then one matrix, what
+        the gradient needs, and not the three or four that lead to it and back.
+        """
+        head = self.model.get_output_embeddings()
         with self.precision.autocast(self.device):
-            logits_MxV = self.model.get_output_embeddings()(hidden_MxE)
-            return functional.cross_entropy(logits_MxV, targets_M, reduction="none")
+            nll = [
+                functional.cross_entropy(head(hidden_CxE), targets_C, reduction="none")
+                for hidden_CxE, targets_C in zip(
+                    hidden_MxE.split(self._chunk), targets_M.split(self._chunk), strict=True
+                )
+            ]
+        return torch.cat(nll)
 
 
 def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:

@@ -146,6 +146,15 @@ def test_accumulated_gradients_equal_one_large_batch(kind, rows):
 
 
 @pytest.mark.parametrize("kind", STEPS)
+def test_losses_of_many_tokens_are_those_of_all_at_once(kind, rows, monkeypatch):
+    expected = gradients(make(kind, rows, SETTINGS), [np.arange(8)])
+    monkeypatch.setattr("training_step._MOST_LOGITS", 7 * len(rows.vocabulary))
+    found = gradients(make(kind, rows, SETTINGS), [np.arange(8)])
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", STEPS)
 def test_a_step_leaves_nothing_to_the_next(kind, rows):
     step = make(kind, rows, SETTINGS)
     first = gradients(step, [np.arange(8)])
@@ -243,6 +252,7 @@ def test_static_batches_have_no_more_rows_than_there_are(rows):
     assert len(step._rows_B) == len(rows)
 
 
+@pytest.mark.long
 def test_every_width_of_every_run_in_a_process_is_compiled(rows, monkeypatch):
     """Beyond its limit torch goes on without compiling; here it would raise instead."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
