@@ -602,7 +602,12 @@ class TrainingRun:
         """What else the last bits of the result depend on, by name."""
         from checkpoint import way_of_computing
 
-        return way_of_computing(self.device, self.precision.name, self.gradients.compiled)
+        settings = self.settings
+        found = way_of_computing(self.device, self.precision.name, self.gradients.compiled)
+        if settings.grad_accumulation_steps > 1 or settings.class_weights != "none":
+            # Checkpoints of older versions, which did both otherwise, do not have it.
+            found["an update"] = "of rows drawn together, class weights not divided by their sum"
+        return found
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint back.

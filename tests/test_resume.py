@@ -127,6 +127,21 @@ def test_stopped_run_ends_where_the_uninterrupted_one_ends(
     assert ends_alike(settings, stopped.folder)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_run_of_an_older_version_that_accumulated_otherwise_says_so(settings, monkeypatch, parts):
+    settings = change(settings, grad_accumulation_steps=parts, num_epochs=1)
+
+    def older(run):
+        return checkpoint.way_of_computing(run.device, run.precision.name, compiled=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "computed_by", older)
+        call_before(patch, TrainingRun, "update", 3, interrupt)
+        folder = train(settings).folder
+    assert train(change(settings, resume=True)).exit_code == 0
+    assert ("no longer ends bit for bit" in folder.log.read_text()) == (parts > 1)
+
+
 def test_run_stopped_twice_by_early_stopping_and_muon(settings, monkeypatch, ends_alike):
     settings = change(settings, num_epochs=30, learning_rate=0.1, optimizer="muon",
                       early_stopping_patience=2)  # fmt: skip
