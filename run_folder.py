@@ -42,20 +42,22 @@ if TYPE_CHECKING:
 EVENT_FILES = "events.out.tfevents.*"
 LOCK = ".lock"
 
-# The names that are a run's own, by the folder below its root that they stand in; "" is the root.
+# The names that are a run's own, by the folder below its root that they stand in; "" is the root,
+# which goes last when a run is deleted: only beside a model or figures do pictures pass for its.
 CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
-    "": re.compile(
-        r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
-        r"|events\.out\.tfevents\..+|best_model|final_model"
-    ),
     "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
     "evaluation": re.compile(
         r"metrics\.json|predictions\.jsonl"
         r"|(confusion_matrix|reliability|class_accuracy|mistakes)\.png"
     ),
+    "": re.compile(
+        r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
+        r"|events\.out\.tfevents\..+|best_model|final_model"
+    ),
 }
+_WRITTEN_IN = ("", "plots", "checkpoints")  # by training, of these
 # What checkpoints and model folders consist of. They come and go as wholes.
 _PARTS = {
     *("state.json", "training.safetensors", "model.safetensors", "config.json"),
@@ -103,10 +105,14 @@ class RunFolder:
         Raises:
             UserError: names the file that stands in the way.
         """
-        if self.root.exists() and not self.root.is_dir():
-            raise UserError(f"{self.root} is a file: give a folder as --output_dir")
+        for folder in (self.root / place for place in _WRITTEN_IN):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UserError(
+                    f"{folder} is no folder, and a run has one of that name: move it, or choose "
+                    f"another --output_dir"
+                )
         if not self._left_by_run():
-            for path in (p for place in ("", "plots", "checkpoints") for p in self._own_in(place)):
+            for path in (p for place in _WRITTEN_IN for p in self._own_in(place)):
                 if not self._is_own(path):
                     raise UserError(
                         f"{path} was left by no training run, and one writes under that name: "
@@ -150,7 +156,8 @@ class RunFolder:
         """Delete the run's own files, and its folders where nothing else is in them.
 
         The oldest checkpoint goes first, and the newest of them before anything else of the run:
-        a half-deleted run is the whole one yet, or does not pass for one to go on with.
+        a half-deleted run is the whole one yet, or does not pass for one to go on with. Of the
+        rest best_model goes last: as long as anything is left it is seen to be a run's.
 
         Returns:
             what else lies in the run's folders, and stays.
@@ -161,7 +168,8 @@ class RunFolder:
             if place and folder.is_symlink():
                 folder.unlink()
                 continue
-            for path in self._own_in(place):
+            own = self._own_in(place)
+            for path in own if place else reversed(own):
                 remove(path)
             if place and folder.is_dir():
                 remove_leftovers(folder, _OWN[place])

@@ -448,6 +448,20 @@ def test_the_newest_checkpoint_is_cleared_last_of_them_and_before_the_rest(tmp_p
     assert gone[:2] == ["step_00000000", "step_00000012_finished"]
 
 
+@pytest.mark.parametrize("lost", [[], ["best_model", "final_model"]])
+def test_deletion_that_was_killed_does_not_stand_in_the_way(tmp_path, monkeypatch, lost):
+    write_files(tmp_path, [name for name in RUN if name.split("/")[0] not in lost])
+    folder = RunFolder(tmp_path)
+
+    def killed(path):
+        folder.check_start(clearing=True)  # what the same command does when it is given again
+        remove(path)
+
+    monkeypatch.setattr(run_folder, "remove", killed)
+    folder.clear()
+    folder.check_start(clearing=False)
+
+
 @pytest.mark.parametrize("name", ["best_model/notes.md", "final_model/onnx/x.onnx",
                                   "checkpoints/step_00000000/pytorch_model.bin"])  # fmt: skip
 def test_foreign_file_within_what_goes_as_a_whole_is_not_cleared(tmp_path, name):
@@ -514,10 +528,15 @@ def test_damaged_file_of_a_run_is_still_the_run_s(tmp_path, damaged):
     RunFolder(tmp_path).check_start(clearing=True)
 
 
-def test_file_in_the_place_of_the_folder_is_told(tmp_path):
-    (tmp_path / "run").write_text("x")
-    with pytest.raises(UserError, match=r"run is a file: give a folder as --output_dir"):
-        RunFolder(tmp_path / "run").check_start(clearing=False)
+@pytest.mark.parametrize("name", ["run", "run/plots", "run/checkpoints"])
+def test_file_in_the_place_of_a_folder_is_told(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to("nowhere")
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"{name} is no folder, .* another --output_dir$"):
+            RunFolder(tmp_path / "run").check_start(clearing=False)
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_text("x")
 
 
 def test_what_the_new_run_reads_is_not_cleared(tmp_path, monkeypatch):
