@@ -46,7 +46,6 @@ from prepared_folder import (
     CODEBOOK,
     CODEBOOK_PICTURE,
     RECONSTRUCTIONS,
-    SUMMARY,
     TEST,
     TRAIN,
     VALIDATION,
@@ -60,9 +59,10 @@ from prepared_folder import (
     publishing,
     row_line,
     write_lines,
+    write_summary,
     write_text,
 )
-from run_folder import atomic_write, write_json
+from run_folder import atomic_write
 from settings import (
     DigitsSettings,
     ImagesSettings,
@@ -286,7 +286,7 @@ def _prepare(
         write_text(folder / VOCABULARY, vocabulary.to_json())
         codebook.save(folder / CODEBOOK)
         _draw(folder, codebook, images, codes_NxP, labels, test, summary["test"]["rmse"])
-        write_json(folder / SUMMARY, summary)
+        write_summary(folder, summary)
     return summary
 
 
@@ -521,7 +521,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     with publishing(settings.output_dir) as folder:
         _write_token_rows(folder, paths, bad_lines, coded, is_test_N)
         write_text(folder / VOCABULARY, vocabulary.to_json())
-        write_json(folder / SUMMARY, summary)
+        write_summary(folder, summary)
     return summary
 
 

@@ -23,7 +23,6 @@ from console import UserError, plural, progress_bar
 from input_files import shown
 from instructions import instruction_prompt
 from prepared_folder import (
-    SUMMARY,
     TEST,
     TRAIN,
     VALIDATION,
@@ -34,10 +33,10 @@ from prepared_folder import (
     publishing,
     row_line,
     write_lines,
+    write_summary,
     write_text,
 )
 from rows import IDS_OF, VARIANT
-from run_folder import write_json
 from settings import InstructionsSettings, TextSettings
 from text_tokenizer import SMALLEST_BPE, TOKENIZER, WHITESPACE_MARKS, TextTokenizer
 from vocabulary import CLS, EOS, PAD, UNK, LabelNames, Vocabulary, label_token, sorted_labels
@@ -575,7 +574,7 @@ def _publish(
                 write_lines(folder / name, lines, len(rows[name]))
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_text(folder / TOKENIZER, vocabulary.tokenizer.to_json())
-        write_json(folder / SUMMARY, summary)
+        write_summary(folder, summary)
     return summary
 
 

@@ -5,6 +5,7 @@
         check_output(settings.output_dir, inputs)
         with publishing(settings.output_dir) as folder:
             write_lines(folder / TRAIN, lines, count)
+            write_summary(folder, summary)
 
 Either all files of a preparation are there or those of the one before.
 """
@@ -12,6 +13,7 @@ Either all files of a preparation are there or those of the one before.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 from console import SettingsError, UserError, plural, progress_bar
 from input_files import parse_json, read_text, shown, size_text
 from rows import MOST_LINE_BYTES
-from run_folder import LOCK, atomic_write, hold_folder, json_line, sync
+from run_folder import (
+    LOCK,
+    atomic_write,
+    hold_folder,
+    json_line,
+    remove_leftovers,
+    sync,
+    write_json,
+)
 from text_tokenizer import TOKENIZER
 from vocabulary import sorted_labels
 
@@ -136,11 +146,12 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
         SettingsError: an input is one of the files to be written.
     """
     folder = Path(output_dir)
-    own = [name for name in FILES if (folder / name).exists()]
-    if own and not (folder / SUMMARY).exists():
+    made = _made_before(folder)
+    foreign = [name for name in FILES if os.path.lexists(folder / name) and name not in made]
+    if foreign:
         raise UserError(
-            f"{folder / own[0]} is there already and was not made by this command: give another "
-            f"--output_dir"
+            f"{folder / foreign[0]} is there already and was not made by this command: move it, or "
+            f"give another --output_dir"
         )
     # Not Path.resolve, which fails on a loop of symbolic links.
     written = {os.path.realpath(folder / name) for name in FILES}
@@ -151,11 +162,40 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
 
 def has_variants(rows: Path) -> bool:
     """Whether a file of rows lies in a folder that was prepared with --augment."""
+    return bool(_figures(_summary_of(rows.parent), "train").get("variants"))
+
+
+def _made_before(folder: Path) -> set[str]:
+    """The names in `FILES` that an earlier preparation wrote in a folder."""
+    summary = _summary_of(folder)
+    if not summary:
+        return set()
+    if "files" in summary:
+        listed = summary["files"]
+        return {name for name in FILES if isinstance(listed, list) and name in listed}
+    # An earlier version of this program lists none, but tells of which rows there are any.
+    sides = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+    return {n for n in FILES if n not in sides or _figures(summary, sides[n]).get("rows")}
+
+
+def _summary_of(folder: Path) -> dict[str, Any]:
+    """What prepared.json says in a folder, {} where there is none of this program."""
     try:
-        summary = parse_json(read_text(rows.with_name(SUMMARY), _MOST_SUMMARY_BYTES))
-        return bool(summary["train"]["variants"])
-    except (UserError, ValueError, KeyError, TypeError):
-        return False
+        summary = parse_json(read_text(folder / SUMMARY, _MOST_SUMMARY_BYTES))
+    except (UserError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) and "command" in summary else {}
+
+
+def _figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
+    figures = summary.get(side)
+    return figures if isinstance(figures, dict) else {}
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write prepared.json, the last file; `files` in it are the names of all."""
+    summary["files"] = sorted({SUMMARY, *os.listdir(folder)})
+    write_json(folder / SUMMARY, summary)
 
 
 @contextmanager
@@ -166,15 +206,14 @@ def publishing(output_dir: str) -> Iterator[Path]:
     the vocabulary of other rows: the old training rows leave first and the new ones come last.
     """
     folder = Path(output_dir)
-    for left in folder.glob(".prepare.[0-9]*.tmp"):  # of a process that was killed
-        shutil.rmtree(left)
+    remove_leftovers(folder, re.compile("prepare"))
     stage = folder / f".prepare.{os.getpid()}.tmp"
     stage.mkdir()
     try:
         yield stage
         made = {path.name for path in stage.iterdir()}
         (folder / TRAIN).unlink(missing_ok=True)
-        for name in set(FILES) - made:
+        for name in _made_before(folder) - made:
             (folder / name).unlink(missing_ok=True)
         for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
             os.replace(stage / name, folder / name)

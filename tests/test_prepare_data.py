@@ -407,6 +407,33 @@ def test_another_preparation_leaves_nothing_of_the_one_before(tmp_path, npz, wri
     assert contents(folder).keys() == made
 
 
+def test_files_that_no_preparation_made_are_neither_replaced_nor_deleted(tmp_path, write_rows):
+    path = write_rows(*({"tokens": f"a b{n}"} for n in range(10)))
+    folder = tmp_path / "out"
+    argv = ["tokens", "--input", str(path), "--output_dir", str(folder)]
+    assert main(argv) == 0
+    made = contents(folder)
+    assert json.loads(made["prepared.json"])["files"] == sorted(made)
+    (folder / ".prepare.2024.mine.tmp").write_text("mine")
+    assert main(argv) == 0
+    (folder / "val.jsonl").write_text("mine")
+    for older in (False, True):
+        if older:  # an earlier version listed no files
+            summary = json.loads(made["prepared.json"])
+            del summary["files"]
+            (folder / "prepared.json").write_text(json.dumps(summary))
+        before = contents(folder)
+        assert f"{folder / 'val.jsonl'} is there already and was not made" in mistake(*argv)
+        assert contents(folder) == before
+    (folder / "val.jsonl").unlink()
+    assert main(argv) == 0
+    assert contents(folder) == {**made, ".prepare.2024.mine.tmp": b"mine"}
+    for name in made.keys() - {"prepared.json"}:
+        (folder / name).unlink()
+    (folder / "prepared.json").write_text('{"flour": "sifted"}')
+    assert f"{folder / 'prepared.json'} is there already" in mistake(*argv)
+
+
 def test_a_failure_changes_nothing(tmp_path, npz, monkeypatch):
     folder = images(tmp_path / "out", "--input", npz())
     before = contents(folder)
