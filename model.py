@@ -57,9 +57,10 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: no such device here; use --device cpu")
     if number:
         count = torch.cuda.device_count()
-        if not number.isdigit() or int(number) >= count:
+        if not number.isdecimal() or int(number) >= count:
             raise UserError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
         torch.cuda.set_device(int(number))
+        return torch.device(kind, int(number))
     return torch.device(name)
 
 

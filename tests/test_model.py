@@ -227,8 +227,9 @@ def test_a_gpu_is_chosen_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    assert current == [1]
+    for name in ("cuda:1", "cuda:01"):
+        assert choose_device(name) == torch.device("cuda", 1)
+    assert current == [1, 1]
     for name in ("cuda:2", "cuda:N"):
         with pytest.raises(UserError, match=f"--device {name}: the GPUs here are cuda:0 to cuda:1"):
             choose_device(name)
