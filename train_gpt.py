@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -179,7 +180,7 @@ def train(settings: TrainSettings) -> TrainResult:
     """Train as the settings say and write the run folder.
 
     The process is left as it was found: torch's random generators (a GPU's where it was in use
-    before), signal handlers and all else of the caller's.
+    before) and current GPU, signal handlers and all else of the caller's.
 
     Raises:
         SettingsError: wrong or contradicting settings.
@@ -218,7 +219,7 @@ def train(settings: TrainSettings) -> TrainResult:
             check_places(settings)
         train_rows, validation_rows = read_data(settings, tell)
         settings = replace(settings, task=task_of(settings, train_rows))
-        with RunLog(folder, later=True) as log, own_random_numbers():
+        with RunLog(folder, later=True) as log, torch_left_alone():
             for line in passed_over:
                 log.say(line)
             report = None
@@ -250,12 +251,19 @@ def train(settings: TrainSettings) -> TrainResult:
                 raise disk_error(error, folder, saved and saved[0]) from None
 
 
-def own_random_numbers() -> AbstractContextManager:
-    """Random numbers that the caller's are not touched by: the run seeds torch's generators."""
+@contextmanager
+def torch_left_alone() -> Iterator[None]:
+    """Put torch's generators, which a run seeds, and its current GPU back as they were."""
     import torch
 
     in_use = torch.cuda.is_initialized()
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else [])
+    current = torch.cuda.current_device() if in_use else 0
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
+        try:
+            yield
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.set_device(current)
 
 
 def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:

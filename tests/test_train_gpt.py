@@ -31,7 +31,15 @@ from inference import evaluate_file, generate
 from model_folder import load_trained_model
 from run_folder import RunFolder, RunLog, StopSignal, read_metrics
 from settings import TrainSettings
-from train_gpt import TrainingRun, learning_rate_at, main, read_data, stored_figures, train
+from train_gpt import (
+    TrainingRun,
+    learning_rate_at,
+    main,
+    read_data,
+    stored_figures,
+    torch_left_alone,
+    train,
+)
 from training_step import PackedStep
 from vocabulary import Vocabulary
 
@@ -525,6 +533,18 @@ def test_training_leaves_the_process_as_it_found_it(settings):
     assert state_of_the_process() == before
     assert train(change(settings, resume=True)).exit_code == 0
     assert state_of_the_process() == before
+
+
+def test_the_current_gpu_of_the_caller_is_put_back(monkeypatch):
+    current = [1]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # whose generators are not here
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: current.__setitem__(0, number))
+    with pytest.raises(UserError), torch_left_alone():
+        torch.cuda.set_device(0)
+        raise UserError
+    assert current == [1]
 
 
 def interrupted(*_: object) -> None:
