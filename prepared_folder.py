@@ -130,7 +130,9 @@ def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], 
             try:
                 return prepare(settings)
             finally:
-                (folder / LOCK).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    if not (folder / LOCK).lstat().st_size:  # nothing is ever written to ours
+                        (folder / LOCK).unlink()
                 for path in new:
                     with suppress(OSError):  # not empty: the files are there
                         path.rmdir()

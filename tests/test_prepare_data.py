@@ -480,6 +480,15 @@ def test_a_second_preparation_into_one_folder_is_refused_and_disturbs_nothing(tm
     assert contents(folder).keys() == {"train.jsonl", "test.jsonl", "vocab.json", "prepared.json"}
 
 
+def test_a_lock_file_of_others_in_the_folder_stays_as_it_is(tmp_path, write_rows):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".lock").write_text("4711")
+    path = write_rows(*({"tokens": f"a b{n}"} for n in range(10)))
+    assert main(["tokens", "--input", str(path), "--output_dir", str(folder)]) == 0
+    assert (folder / ".lock").read_text() == "4711"
+
+
 def test_of_many_preparations_at_once_one_holds_the_folder(tmp_path):
     """Each takes the folder and leaves it, folder and lock file deleted, again and again."""
     program = (
