@@ -513,7 +513,10 @@ def _spellings(
         return found
     for text in dict.fromkeys(f(x) for x in (name, spaced) for f in _CASES):
         for before in ("", " "):
-            ids = tokenizer.encode(before + text, marked=False)
+            try:
+                ids = tokenizer.encode(before + text, marked=False)
+            except ValueError:  # what it cannot read stands in no row
+                continue
             if ids and not tokenizer.count_unknown(ids):
                 found.add(tuple(ids))
     return found

@@ -518,7 +518,10 @@ def _document_rows(
     stride = stride or length - 1
     with progress_bar("cutting", len(texts), "text") as bar:
         for text in texts:
-            ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
+            try:
+                ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
+            except ValueError as error:
+                raise UserError(f"{text.place}: {error}") from None
             start = 0
             while len(ids) - start > 1:
                 yield {
@@ -579,13 +582,20 @@ def _publish(
 
 
 def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
-    """Tokens of each row as training will read it, and how many of all are unknown."""
-    from rows import parse_row
+    """Tokens of each row as training will read it, and how many of all are unknown.
+
+    Raises:
+        UserError: training could not read one.
+    """
+    from rows import RowError, parse_row
 
     lengths, unknown = [], 0
     with progress_bar("counting tokens", len(rows), "row") as bar:
         for row in rows:
-            parsed = parse_row(row, vocabulary)
+            try:
+                parsed = parse_row(row, vocabulary)
+            except RowError as error:  # a tokenizer of others may leave nothing of a text, or fail
+                raise UserError(f"{row['meta']['source']}: {error}") from None
             lengths.append(len(parsed.ids))
             unknown += vocabulary.tokenizer.count_unknown(parsed.ids)
             bar.update()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sklearn.naive_bayes import MultinomialNB
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import leaks
 import prepare_data
@@ -199,6 +200,20 @@ def test_word_that_the_tokenizer_has_whole_is_one_token():
     found = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
     (leak,) = [leak for leak in found if leak["kind"] == "label_in_body"]
     assert (leak["label"], leak["tokens"]) == ("spam", ["Ġspam"])
+
+
+def test_name_that_the_tokenizer_cannot_read_stands_in_no_row():
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", "<CLS_a>", "<CLS_spam>"]
+    tokenizer = TextTokenizer(backend).with_special(special)
+    records = [
+        {"text": "b " * (2 + i // 2) + "a" * (i % 2), "label": ["spam", "a"][i % 2]}
+        for i in range(100)
+    ]
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    found = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    assert [leak["label"] for leak in found if leak["kind"] == "label_in_body"] == ["a"]
 
 
 def test_names_in_messages_are_short_and_printable():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from console import SettingsError, UserError
 from dataset import TokenLabelDataset
@@ -345,6 +346,21 @@ def test_a_folder_that_was_prepared_is_a_tokenizer_for_other_texts(reviews, tmp_
     prepare_text(other)
     assert Vocabulary.load(tmp_path / "other" / "vocab.json").tokens == before.tokens
     assert rows_of(tmp_path / "other", "test.jsonl").counts.unknown_tokens == 0
+
+
+@pytest.mark.parametrize("label", ["label", None])
+def test_a_text_that_a_pretrained_tokenizer_fails_at_is_told_with_its_place(
+    reviews, tmp_path, label
+):
+    backend = Tokenizer(models.WordLevel({"a": 0}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    records = [{"text": "a " * n + "a", "label": n % 2} for n in range(30)]
+    records[11]["text"] = "a b"
+    path = write_jsonl(tmp_path / "some.jsonl", records)
+    settings = replace(reviews, input=(path,), tokenizer=str(tmp_path), label_column=label)
+    with pytest.raises(UserError, match=r"some\.jsonl:12: the tokenizer fails at this text: "):
+        prepare_text(settings)
 
 
 def test_labels_that_a_tokenizer_brings_along_are_told(reviews, tmp_path):
