@@ -33,6 +33,7 @@ _FILES = {
     "model": (
         *_TOKENIZER_FILES,
         "adapter_config.json",
+        "settings.yaml",  # which tells a model of ours
         "model.safetensors",
         "model-*.safetensors",
         "model.safetensors.index.json",

@@ -433,10 +433,11 @@ def length_of_start(settings: TrainSettings) -> int:
 
     Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
     """
+    from hub import folder_of
     from model_folder import SETTINGS
 
-    stored = Path(settings.init_from) / SETTINGS
     try:
+        stored = folder_of(settings.init_from, "model") / SETTINGS
         return load_train_settings(stored).max_length if stored.is_file() else settings.max_length
     except UserError:
         return settings.max_length

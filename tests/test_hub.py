@@ -130,7 +130,7 @@ class Repository(BaseHTTPRequestHandler):
 
 def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path, monkeypatch):
     wanted = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights",
-              "tokenizer.json": b"{}"}  # fmt: skip
+              "settings.yaml": b"max_length: 7", "tokenizer.json": b"{}"}  # fmt: skip
     Repository.files = wanted | {
         name: b"x"
         for name in ("pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl")
