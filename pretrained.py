@@ -38,9 +38,10 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # 10,000 labels of a head, of 1,000 letters each, stand in it twice, a letter in up to six bytes.
 MOST_CONFIG_BYTES = 2**27
 # What a configuration could choose beside the shape: code, its own or a kernel of another
-# repository, files, kinds of numbers. Keys of these names are passed over at every level.
+# repository, files, kinds of numbers. Keys of these names are passed over at every level; of those
+# that begin with an underscore OPT's alone shapes a model.
 _NEVER_FOLLOWED = re.compile(
-    r"_.*|.*implementation.*|auto_map|.*kernel_config.*|.*quantization.*|(torch_)?dtype|"
+    r"_(?!remove_final_layer_norm$).*|.*implementation.*|auto_map|.*kernel_config.*|.*quantization.*|(torch_)?dtype|"
     r"name_or_path|trust_remote_code|transformers_version|architectures"
 )
 _OWN_KINDS_OF_KEYS = ("id2label", "label2id")  # the keys of these are labels

@@ -46,10 +46,11 @@ from model import (
     last_states,
     linear_head,
 )
+from model_folder import save_model_folder
 from pretrained import carry_over, load_checkpoint_model, with_checkpoint_shape
 from run_folder import RunFolder, RunLog, StopRequestedError
 from settings import PRESETS, TrainSettings, load_train_settings
-from train_gpt import TrainingRun, main, read_data, train, trained_length
+from train_gpt import TrainingRun, length_of_start, main, read_data, train, trained_length
 from training_step import Objective, PackedStep
 from vocabulary import Vocabulary
 
@@ -562,6 +563,33 @@ def test_checkpoint_beyond_reason_is_refused_before_it_is_built(tmp_path, checkp
     (folder / "config.json").write_text(json.dumps(config | values))
     settings = train_settings(tmp_path, checkpoints / "llama", init_from=str(folder))
     assert f"{next(iter(values))} is " in mistake_of(settings)
+
+
+def test_a_model_of_ours_on_the_hub_is_known_as_one(tmp_path, monkeypatch):
+    vocabulary = Vocabulary(["<PAD>", "<EOS>", "a", "b"])
+    settings = TrainSettings(n_layer=1, n_head=1, n_embd=8, max_length=8, n_positions=16)
+    cached, commit = tmp_path / "models--owner--model", "c" * 40
+    folder = cached / "snapshots" / commit
+    save_model_folder(build_model(settings, vocabulary), folder, vocabulary, settings, None)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    settings = dataclasses.replace(settings, init_from="owner/model", max_length=16)
+    assert load_checkpoint_model(settings, vocabulary, str).new_ids == []
+    assert length_of_start(settings) == 8
+
+
+def test_an_opt_without_its_last_norm_stays_without_it(tmp_path, checkpoints):
+    folder = tmp_path / "older"
+    shutil.copytree(checkpoints / "opt", folder)
+    config = transformers.OPTConfig.from_pretrained(folder)
+    config._remove_final_layer_norm = True
+    model = transformers.OPTForCausalLM(config)
+    model.save_pretrained(folder)
+    settings = train_settings(tmp_path, checkpoints / "opt", init_from=str(folder))
+    found = start(settings)[1].model
+    assert found.state_dict().keys() == model.state_dict().keys()
 
 
 def test_adapter_does_not_lead_to_its_base(tmp_path, checkpoints):
