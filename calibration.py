@@ -82,9 +82,16 @@ def fit_temperature(log_shares_NxL: np.ndarray, true_N: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    below_NxL = log_shares_NxL - log_shares_NxL.max(axis=1, keepdims=True)
+    true_sum = float(below_NxL[np.arange(len(true_N)), true_N].sum(dtype=np.float64))
+    # Memory made once: of many labels it takes longer to get than the exponentials.
+    shares_NxL = np.empty_like(below_NxL)
+
     def cost(log_temperature: float) -> float:
-        nll_N = _label_nll(log_shares_NxL, true_N, math.exp(log_temperature))
-        return float(nll_N.sum(dtype=np.float64)) + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
+        sharpness = math.exp(-log_temperature)
+        np.exp(np.multiply(below_NxL, sharpness, out=shares_NxL), out=shares_NxL)
+        nll = float(np.log(shares_NxL.sum(axis=1)).sum(dtype=np.float64)) - true_sum * sharpness
+        return nll + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
 
     found = minimize_scalar(
         cost,

@@ -99,6 +99,14 @@ def test_few_rows_help_on_average():
     assert np.mean(losses) < before
 
 
+def test_single_precision_gives_the_same_temperature_and_leaves_the_shares_alone():
+    log_shares, true = rows_of(200, 300, 2.0)
+    single = log_shares.astype(np.float32)
+    before = single.copy()
+    assert fit_temperature(single, true) == pytest.approx(fit_temperature(log_shares, true), 1e-3)
+    assert (single == before).all()
+
+
 def test_numbers_that_are_not_finite_are_left_alone():
     log_shares, true = rows_of(30, 3, 1.0)
     log_shares[3] = np.nan
