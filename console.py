@@ -269,8 +269,13 @@ def _written_out(letter: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as one line of JSON that a terminal can show; it stands for `value` exactly."""
-    text = json.dumps(value, ensure_ascii=False)
+    """`value` as one line of JSON for standard output; it stands for `value` exactly.
+
+    A terminal can show it. Where the encoding lacks a letter, JSON's own escape stands for it:
+    what Python writes out in its place, such as `\\xe9`, is no JSON.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -377,6 +377,15 @@ def test_json_for_a_terminal_stands_for_the_same_value(text):
     assert printable_lines(shown) == shown and "\n" not in shown
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_whatever_standard_output_can_show(encoding, monkeypatch):
+    value, written = {"text": "\xe9 \u597d \U0001f600"}, io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print(json_text(value), flush=True)
+    assert json.loads(written.getvalue()) == value
+
+
 def test_columns_of_wide_and_of_unseen_characters_align():
     assert [text_width(text) for text in ("abc", "好房间", "e\u0301", "ｶ")] == [3, 6, 1, 1]
     table = format_table(["label", "rows"], [["好房间", "1"], [f"{RED}x", "22"], ["e\u0301", "3"]])
