@@ -375,6 +375,8 @@ def generate(
         raise UserError(
             f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
         )
+    if vocabulary.cls_id is None or vocabulary.eos_id is None:
+        raise UserError("--label: a labelled row needs <CLS> and <EOS> in the vocabulary")
     if not vocabulary.label_id_set.isdisjoint(ids):
         raise UserError("--label: the prompt holds a label token already; leave it out")
     wanted = vocabulary.labels.index(label)
@@ -593,16 +595,16 @@ def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
     """
     from evaluation_report import PICTURES
 
-    for name in (PREDICTIONS, METRICS, *PICTURES):
-        written = Path(output_dir) / name
-        try:
-            same = os.path.samefile(path, written)
-        except OSError:  # one of them is not there
-            continue
-        if same:
-            raise SettingsError(
-                [f"--test_data {path} would be overwritten: give another --output_dir"]
-            )
+    if any(are_one(path, Path(output_dir) / name) for name in (PREDICTIONS, METRICS, *PICTURES)):
+        raise SettingsError([f"--test_data {path} would be overwritten: give another --output_dir"])
+
+
+def are_one(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, however they are written."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def remove_earlier(output_dir: str | Path) -> None:
@@ -623,8 +625,8 @@ def ask_unlabelled(
     """Put the label shares of rows without a label into `scores`, as `classify` would tell them.
 
     Their tokens were scored to the full length; for the question the body leaves room for a tail,
-    so these rows are read anew. What cannot be asked, such as a row with a label token in its
-    body, has no shares.
+    so these rows are read anew. A head has answered already where that cuts nothing more. What
+    cannot be asked, such as a row with a label token in its body, has no shares.
 
     Args:
         trained: the model.
@@ -637,7 +639,6 @@ def ask_unlabelled(
     from dataset import TokenLabelDataset
 
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
-    scores.shares.log_shares_NxK[unlabelled] = np.nan
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         return
     questions = TokenLabelDataset.from_records(
@@ -649,6 +650,10 @@ def ask_unlabelled(
         for_label=True,
     )
     asked = unlabelled[questions.lines_N - 1]
+    scores.shares.log_shares_NxK[np.setdiff1d(unlabelled, asked)] = np.nan
+    if is_labels_only(trained):
+        cut = np.flatnonzero(questions.body_lengths_N < dataset.body_lengths_N[asked])
+        questions, asked = questions.subset(cut), asked[cut]
     scores.shares.put_shares(asked, classify_dataset(trained, questions, batch_size))
 
 
@@ -788,9 +793,9 @@ def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
             file=sys.stderr,
         )
     if as_json:
-        names = ("confidence", "raw_confidence", "probabilities")
-        answer = {"label": answer["prediction"], **{name: answer[name] for name in names}}
-        print(json_text(answer))
+        names = ("confidence", "raw_confidence", "probabilities", "probabilities_left_out")
+        told = {name: answer[name] for name in names if name in answer}
+        print(json_text({"label": answer["prediction"], **told}))
         return
     shares = answer["probabilities"]
     rows = [[name, f"{share:.4f}"] for name, share in [*shares.items()][:MOST_LABELS_SHOWN]]
@@ -808,9 +813,9 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
             f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
             f"prepare_data.py can be drawn"
         )
-    if settings.image is not None and os.path.exists(settings.image):
+    if settings.image is not None:
         inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
-        if any(os.path.samefile(path, settings.image) for path in inputs):
+        if any(are_one(path, settings.image) for path in inputs):
             raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(

@@ -306,6 +306,11 @@ def test_classifying_keeps_the_largest_probabilities_as_well(
     argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "classify"]
     main([*argv, "--prompt", "A B C"])
     assert "the other 4 labels together 0." in capsys.readouterr().out
+    main([*argv, "--prompt", "A B C", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    rest = answer["probabilities_left_out"]
+    assert (len(answer["probabilities"]), rest["labels"]) == (2, 3)
+    assert sum(answer["probabilities"].values()) + rest["share"] == pytest.approx(1)
     data = str(largest_only[2].parent / "rows.jsonl")
     main([*argv, "--test_data", data, "--output_dir", str(tmp_path)])
     told = capsys.readouterr().out.splitlines()

@@ -368,6 +368,20 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
             check(dataset, scores.shares)
 
 
+def test_a_head_reads_a_row_again_only_where_the_room_for_a_tail_cuts_it(untrained, tmp_path):
+    trained, read = untrained["head"], []
+    path = tmp_path / "rows.jsonl"
+    rows = [{"tokens": "A B"}, {"tokens": "A " * 11}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hook = trained.model.score.register_forward_hook(lambda *args: read.append(len(args[2])))
+    evaluate_file(trained, path, tmp_path / "out")
+    hook.remove()
+    assert sum(read) == 2 + 1
+    told = lines_of(tmp_path / "out" / "predictions.jsonl")
+    assert told[0]["probabilities"] == pytest.approx(classify(trained, "A B")[1], abs=1e-6)
+    assert told[1]["probabilities"] == pytest.approx(classify(trained, "A " * 9)[1], abs=1e-6)
+
+
 def test_a_row_that_names_a_label_in_its_body_is_scored_and_not_asked(untrained, tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"tokens": "A <CLS_1> B"}, {"tokens": "A B"}]
@@ -624,6 +638,13 @@ def test_a_labelled_row_takes_no_more_than_the_trained_length(untrained):
         generate(trained, "A <CLS_1>", label="cat")
 
 
+def test_a_label_is_asked_for_only_where_a_row_can_end_in_one(untrained):
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "A", "<CLS_1>"])
+    trained = dataclasses.replace(untrained["tokens"], vocabulary=vocabulary)
+    with pytest.raises(UserError, match="needs <CLS> and <EOS>"):
+        generate(trained, "A", label="1")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -724,6 +745,14 @@ def test_no_picture_overwrites_a_file_of_the_model(world, tmp_path):
     with pytest.raises(SettingsError, match="would overwrite a file of the model"):
         main(["--model_path", str(world[1]), "--mode", "generate", "--image", str(picture)])
     assert vocabulary.read_bytes() == before
+
+
+def test_a_link_to_nothing_in_the_model_folder_keeps_no_picture_from_being_drawn(world, tmp_path):
+    shutil.copytree(world[1], tmp_path / "model")
+    (tmp_path / "model" / "gone").symlink_to("nowhere")
+    (tmp_path / "sheet.png").write_text("of an earlier call")
+    argv = ["--model_path", str(tmp_path / "model"), "--device", "cpu", "--mode", "generate"]
+    assert main([*argv, "--image", str(tmp_path / "sheet.png")]) == 0
 
 
 def test_labels_told_into_the_folder_of_an_evaluation_stand_alone(trained, world, tmp_path):
