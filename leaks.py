@@ -894,12 +894,14 @@ class _RestOfRow:
         longest = self.longest
         left_out = np.zeros(2 * longest + 1, bool)
         left_out[places] = True
-        gone = []
+        ends = []
         for first, order, bounds in zip((0, longest), self.orders, self.bounds, strict=True):
             here = places[(places >= first) & (places < first + longest)] - first
-            gone += [order[bounds[place] : bounds[place + 1]] for place in here]
-        # A token that is left out from both ends counts once.
-        gone = np.unique(np.concatenate(gone)) if gone else np.zeros(0, np.int64)
+            parts = [order[bounds[place] : bounds[place + 1]] for place in here]
+            ends.append(np.concatenate([np.zeros(0, np.int64), *parts]))
+        from_start, from_end = ends
+        # A token that is left out from both ends counts once. (np.unique would take half the time.)
+        gone = np.concatenate([from_start, from_end[~left_out[self.places_M[0][from_end]]]])
         left_V = self.rows_V - np.bincount(self.column_M[gone], minlength=len(self.rows_V))
         features = max(1, int((left_V > 0).sum()))
         gone_row = self.bodies.row_M[gone]

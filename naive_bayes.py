@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _SCORES = 4_000_000  # rows x labels scored at once: 32 MB
-_TABLE = 20_000_000  # features x labels that are held as a table, which is faster: 160 MB
+# A table of features x labels is faster where the rows fill at least a share of it; 160 MB at most.
+_TABLE, _FILLED = 20_000_000, 1 / 16
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class NaiveBayes:
         with np.errstate(divide="ignore"):
             prior_L = np.log(self.rows_L) - np.log(self.rows_L.sum())
         all_L = self.total_L + self.smoothing * self.features
-        if self.counts_FxL.shape[0] * len(prior_L) <= _TABLE:
+        if self.counts_FxL.shape[0] * len(prior_L) <= min(_TABLE, self.counts_FxL.nnz / _FILLED):
             table_FxL = np.log(self.counts_FxL.toarray() + self.smoothing) - np.log(all_L)
             none_L = np.zeros(len(prior_L))
         else:
