@@ -83,13 +83,13 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         for some in (paths, test_paths)
     )
     if label is not None:
-        if label.isdecimal():
-            for some in (texts, own_test):
-                _check_first_lines(some)
         _check_labels(texts, label)
         label_names = LabelNames()
         texts, own_test = (_with_label_names(some, label_names) for some in (texts, own_test))
         notes += label_names.notes()
+        if label.isdecimal():
+            for some in (texts, own_test):
+                _check_first_lines(some)
     if label is None:
         sides = _split_documents(texts, own_test, settings, notes)
         labels: list[str] = []

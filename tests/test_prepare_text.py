@@ -561,7 +561,7 @@ def test_a_heading_read_as_a_record_is_told(tmp_path):
     assert text.startswith(
         f"{path}:1: no other line has the label 'label': if this line is a heading"
     )
-    path.write_text("text 40,1\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
+    path.write_text("text 40, 1\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
     assert main(["text", "--input", str(path), *map(str, by_number)]) == 0
 
 
