@@ -160,15 +160,13 @@ class RunFolder:
         rest best_model goes last: as long as anything is left it is seen to be a run's.
 
         Returns:
-            what else lies in the run's folders, and stays.
+            what else lies in the run's folders, or where links of the run lead to, and stays.
         """
         strangers = []
         for place in _OWN:
             folder = self.root / place
-            if place and folder.is_symlink():
-                folder.unlink()
-                continue
-            own = self._own_in(place)
+            own = [folder] if place and folder.is_symlink() else self._own_in(place)
+            strangers += [Path(os.path.realpath(path)) for path in own if path.is_symlink()]
             for path in own if place else reversed(own):
                 remove(path)
             if place and folder.is_dir():

@@ -571,8 +571,9 @@ def test_clearing_follows_no_link_out_of_the_folder(tmp_path):
     (tmp_path / "run").mkdir()
     for name in ("best_model", "plots"):
         (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere" / name)
-    RunFolder(tmp_path / "run").clear()
+    told = RunFolder(tmp_path / "run").clear()
     assert names_in(tmp_path / "run") == set()
+    assert set(told) == {tmp_path / "elsewhere" / name for name in ("best_model", "plots")}
     assert files_in(tmp_path / "elsewhere") == ["best_model/loss.png", "plots/loss.png"]
 
 
