@@ -344,6 +344,8 @@ def _without_foreign_choices(value: Any) -> Any:
         return [_without_foreign_choices(item) for item in value]
     if not isinstance(value, dict):
         return value
+    if value.keys() == {"__float__"}:  # so transformers writes infinity, which is no JSON
+        return float(value["__float__"])
     return {
         name: item if name in _OWN_KINDS_OF_KEYS else _without_foreign_choices(item)
         for name, item in value.items()

@@ -47,7 +47,7 @@ from model import (
     linear_head,
 )
 from model_folder import save_model_folder
-from pretrained import carry_over, load_checkpoint_model, with_checkpoint_shape
+from pretrained import carry_over, config_of, load_checkpoint_model, with_checkpoint_shape
 from run_folder import RunFolder, RunLog, StopRequestedError
 from settings import PRESETS, TrainSettings, load_train_settings
 from train_gpt import TrainingRun, length_of_start, main, read_data, train, trained_length
@@ -590,6 +590,12 @@ def test_an_opt_without_its_last_norm_stays_without_it(tmp_path, checkpoints):
     settings = train_settings(tmp_path, checkpoints / "opt", init_from=str(folder))
     found = start(settings)[1].model
     assert found.state_dict().keys() == model.state_dict().keys()
+
+
+def test_infinity_in_a_stored_configuration_is_read_again():
+    config = transformers.Mamba2Config(time_step_limit=(0.5, float("inf")))
+    stored = json.loads(config.to_json_string())
+    assert list(config_of(stored).time_step_limit) == [0.5, float("inf")]
 
 
 def test_adapter_does_not_lead_to_its_base(tmp_path, checkpoints):
