@@ -67,7 +67,8 @@ setup() {
 
 quick_start() {
     setup requirements.txt
-    if [ ! -f data/digits/prepared.json ]; then
+    # An older version listed no files there, and marked variants in another way.
+    if ! grep -qs '"files"' data/digits/prepared.json; then
         step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
     fi
     # With variants of every image the model needs less dropout, and Muon learns most per minute.
