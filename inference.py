@@ -369,6 +369,8 @@ def generate(
     if label is None:
         return Generated(sample(count), count, note)
 
+    if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
+        label = "_".join(label.split())
     if label not in vocabulary.labels:
         known = ", ".join(vocabulary.labels[:20]) or "none"
         rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""

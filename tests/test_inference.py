@@ -217,6 +217,13 @@ def test_guided_rows_are_read_as_the_label(trained, label):
         assert classify(trained, text)[0] == label
 
 
+def test_a_label_may_be_asked_for_as_its_rows_spell_it(trained):
+    tokens = [token.replace("CLS_1", "CLS_new_york") for token in trained.vocabulary.tokens]
+    spaced = dataclasses.replace(trained, vocabulary=Vocabulary(tokens))
+    asked = [generate(spaced, label=label, seed=3).sequences for label in ("new york", "new_york")]
+    assert asked[0] == asked[1]
+
+
 def test_unknown_label_is_refused(trained):
     with pytest.raises(UserError, match="no such label; it has 0, 1"):
         generate(trained, label="9")
