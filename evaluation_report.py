@@ -347,7 +347,7 @@ def draw_evaluation(
     dataset: TokenLabelDataset,
     codebook_path: Path | None,
 ) -> None:
-    """Draw what the figures have to show; pictures of an earlier evaluation go away.
+    """Draw what the figures have to show.
 
     Args:
         folder: the evaluation folder.
@@ -358,8 +358,6 @@ def draw_evaluation(
     """
     from plots import draw_class_accuracy, draw_confusion_matrix, draw_reliability
 
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
     if "accuracy" not in figures:
         return
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])

@@ -40,7 +40,7 @@ from console import (
 from input_files import shown, size_text
 from instructions import instruction_prompt
 from rows import TAIL_LENGTH
-from run_folder import write_json
+from run_folder import check_evaluation_folder, write_json
 from settings import InferenceSettings
 
 if TYPE_CHECKING:
@@ -494,9 +494,10 @@ def classify_file(
         The written objects, one a row in input order.
 
     Raises:
-        SettingsError: a value that the command line would refuse, or a file that would be
+        SettingsError: a value that the command line would refuse, or rows that would be
             overwritten.
-        UserError: no such file, not one row that can be classified, or a model without labels.
+        UserError: files of others in output_dir, no such file, not one row that can be classified,
+            or a model without labels.
     """
     from evaluation import predictions_of, write_predictions
 
@@ -528,9 +529,9 @@ def evaluate_file(
         The figures, as in metrics.json.
 
     Raises:
-        SettingsError: a value that the command line would refuse, or a file that would be
+        SettingsError: a value that the command line would refuse, or rows that would be
             overwritten.
-        UserError: no such file, or not one row that can be scored.
+        UserError: files of others in output_dir, no such file, or not one row that can be scored.
     """
     from answers import answer_figures, generate_answers
     from evaluation import leave_out_failures, predictions_of, score_rows, write_predictions
@@ -590,15 +591,17 @@ def evaluate_file(
 
 
 def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
-    """Raise where a file of rows is one of those that its evaluation writes.
+    """Raise where an evaluation would write over its own rows or over files of others.
 
     Raises:
-        SettingsError: it is, by whatever name.
+        SettingsError: the file of rows is one of those that it writes, by whatever name.
+        UserError: no evaluation has left what bears the name of such a file.
     """
     from evaluation_report import PICTURES
 
     if any(are_one(path, Path(output_dir) / name) for name in (PREDICTIONS, METRICS, *PICTURES)):
         raise SettingsError([f"--test_data {path} would be overwritten: give another --output_dir"])
+    check_evaluation_folder(Path(output_dir), "one writes under that name")
 
 
 def are_one(path: str | Path, other: str | Path) -> bool:
@@ -610,15 +613,11 @@ def are_one(path: str | Path, other: str | Path) -> bool:
 
 
 def remove_earlier(output_dir: str | Path) -> None:
-    """Remove figures and pictures of an earlier evaluation, so that none stands beside new rows.
-
-    A folder without predictions had no evaluation.
-    """
+    """Remove figures and pictures of an earlier evaluation, so that none stands beside new rows."""
     from evaluation_report import PICTURES
 
-    if (Path(output_dir) / PREDICTIONS).exists():
-        for name in (METRICS, *PICTURES):
-            (Path(output_dir) / name).unlink(missing_ok=True)
+    for name in (METRICS, *PICTURES):
+        (Path(output_dir) / name).unlink(missing_ok=True)
 
 
 def ask_unlabelled(

@@ -69,6 +69,8 @@ _SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| 
 _SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
 _LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
 _REPORT_START = b'{\n  "rows": '
+# How an evaluation's files are told from files of others that bear their names.
+_EVALUATION_STARTS = {"predictions.jsonl": b'{"line": ', "metrics.json": b'{\n  "model": '}
 
 
 class RunFolder:
@@ -119,6 +121,7 @@ class RunFolder:
                         f"move it, or choose another --output_dir"
                     )
         elif clearing:
+            check_evaluation_folder(self.evaluation, "--overwrite would delete it")
             wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
             for path in (path for whole in wholes for path in _inside(whole)):
                 if path.name not in _PARTS:
@@ -166,6 +169,7 @@ class RunFolder:
         for place in _OWN:
             folder = self.root / place
             own = [folder] if place and folder.is_symlink() else self._own_in(place)
+            own.sort(key=lambda path: path.name in _EVALUATION_STARTS)  # what pictures are told by
             strangers += [Path(os.path.realpath(path)) for path in own if path.is_symlink()]
             for path in own if place else reversed(own):
                 remove(path)
@@ -245,6 +249,28 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
                 yield
                 return
             # Deleted after it was opened here: the lock is on a file that nobody else will meet.
+
+
+def check_evaluation_folder(folder: Path, otherwise: str) -> None:
+    """Refuse a folder in which files of others bear the names of an evaluation's.
+
+    Its rows and figures are told by how they begin, its pictures by these beside them.
+
+    Args:
+        folder: where an evaluation's files are to be written or deleted.
+        otherwise: what would happen to such a file.
+
+    Raises:
+        UserError: names the first one.
+    """
+    own = [path for path in _inside(folder) if _OWN["evaluation"].fullmatch(path.name)]
+    told = [path for path in own if path.name in _EVALUATION_STARTS]
+    foreign = [p for p in told if not _start_of(p).startswith(_EVALUATION_STARTS[p.name])]
+    for path in foreign or (own if not told else ()):
+        raise UserError(
+            f"{path} was left by no evaluation, and {otherwise}: move it, or choose another "
+            f"--output_dir"
+        )
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -744,6 +744,15 @@ def test_no_evaluation_overwrites_its_own_input(untrained, tmp_path, use, name, 
     assert path.read_text() == '{"tokens": "A B"}\n'
 
 
+@pytest.mark.parametrize("name", ["predictions.jsonl", "metrics.json", "mistakes.png"])
+@pytest.mark.parametrize("use", [classify_file, evaluate_file])
+def test_no_evaluation_overwrites_files_of_others(untrained, world, tmp_path, use, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} was left by no evaluation, and one writes under"):
+        use(untrained["tokens"], world[0] / "test.jsonl", tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
 def test_no_picture_overwrites_a_file_of_the_model(world, tmp_path):
     vocabulary = world[1] / "vocab.json"
     before = vocabulary.read_bytes()

@@ -407,6 +407,8 @@ def write_files(root: Path, names: list[str]) -> None:
         "train.log": "2026-11-24 21:15:26  data: 3 rows\n",
         "metrics.jsonl": '{"kind": "train", "step": 1}\n',
         "data_report.json": '{\n  "rows": 3\n}\n',
+        "metrics.json": '{\n  "model": "best_model"\n}\n',
+        "predictions.jsonl": '{"line": 1, "label": "7"}\n',
     }
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -460,6 +462,18 @@ def test_deletion_that_was_killed_does_not_stand_in_the_way(tmp_path, monkeypatc
     monkeypatch.setattr(run_folder, "remove", killed)
     folder.clear()
     folder.check_start(clearing=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [("metrics.json", []), ("mistakes.png", ["metrics.json", "predictions.jsonl"])],
+)
+def test_foreign_file_in_the_place_of_an_evaluation_s_is_not_cleared(tmp_path, name, gone):
+    left = [path for path in RUN if path not in [f"evaluation/{file}" for file in gone]]
+    write_files(tmp_path, left)
+    (tmp_path / "evaluation" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"evaluation/{name} was left by no evaluation, and --over"):
+        RunFolder(tmp_path).check_start(clearing=True)
 
 
 @pytest.mark.parametrize("name", ["best_model/notes.md", "final_model/onnx/x.onnx",
