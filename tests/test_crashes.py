@@ -249,6 +249,7 @@ def test_killed_run_ends_where_the_uninterrupted_one_ends(tmp_path, variant):
     assert counts["reads"] > 0
 
 
+@pytest.mark.long
 def test_killed_command_goes_on(tmp_path):
     """The command itself, from the shell's point of view."""
     flags = [*FLAGS, *write_data(tmp_path), *VARIANTS["adamw"], "--num_epochs=3"]

@@ -97,7 +97,7 @@ def body_of(label: int) -> str:
     return "<IMG> " + " ".join(f"<Z_{code:03d}>" for code in image) + " </IMG>"
 
 
-def run(world, *flags: str) -> subprocess.CompletedProcess:
+def run(world, *flags: str, stdin: str = "") -> subprocess.CompletedProcess:
     """The command in this process, which has loaded torch already."""
     argv = ["inference.py", "--model_path", str(world[1]), "--device", "cpu", *flags]
     out, err = io.StringIO(), io.StringIO()
@@ -108,16 +108,9 @@ def run(world, *flags: str) -> subprocess.CompletedProcess:
         pytest.raises(SystemExit) as left,
     ):
         patch.setattr(sys, "argv", argv)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         run_command(main)
     return subprocess.CompletedProcess(argv, left.value.code, out.getvalue(), err.getvalue())
-
-
-def run_process(world, stdin: str, *flags: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own."""
-    argv = [sys.executable, "inference.py", "--model_path", str(world[1]), "--device", "cpu"]
-    return subprocess.run(
-        [*argv, *flags], cwd=ROOT, input=stdin, capture_output=True, text=True, check=False
-    )
 
 
 # ------------------------------------------------------------------------------- next token
@@ -148,7 +141,7 @@ def test_prompt_beyond_the_trained_length_is_refused(trained):
 
 
 def test_interactive_reads_answers_and_leaves_at_quit(world):
-    done = run_process(world, "<IMG>\nnonsense\n\n<IMG> <Z_003>\nquit\n<IMG>\n", "--json")
+    done = run(world, "--json", stdin="<IMG>\nnonsense\n\n<IMG> <Z_003>\nquit\n<IMG>\n")
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [a.get("prompt") for a in answers] == ["<IMG>", None, "<IMG> <Z_003>"]
@@ -158,7 +151,7 @@ def test_interactive_reads_answers_and_leaves_at_quit(world):
 
 
 def test_interactive_leaves_at_the_end_of_input(world):
-    assert run_process(world, "").returncode == 0
+    assert run(world).returncode == 0
 
 
 def test_prompt_flag_answers_once(world):

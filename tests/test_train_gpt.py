@@ -872,7 +872,9 @@ def test_training_goes_on_when_nobody_reads_its_output(settings):
     assert "done in" in RunFolder(settings.output_dir).log.read_text()
 
 
-@pytest.mark.parametrize("ignored", [False, True], ids=["plainly", "nohup"])
+@pytest.mark.parametrize(
+    "ignored", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plainly", "nohup"]
+)
 def test_training_survives_its_terminal(settings, ignored):
     """Its terminal is closed: SIGHUP for the run, and an error for all that it writes there."""
     epochs = 30 if ignored else 100_000

@@ -187,6 +187,7 @@ def test_compiled_step_computes_the_same(rows):
     assert_close(found, expected[1])
 
 
+@pytest.mark.long
 def test_run_without_a_compiler_goes_on(tmp_path):
     program = (
         "import sys; sys.path.insert(0, 'tests')\n"
