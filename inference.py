@@ -490,6 +490,8 @@ def classify_file(
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file and write `predictions.jsonl`.
 
+    What reading changed, such as rows that were cut, is told on standard error.
+
     Returns:
         The written objects, one a row in input order.
 
@@ -506,6 +508,8 @@ def classify_file(
     dataset = read_rows(trained, path, for_label=True)
     if not len(dataset):
         _refuse_unusable(dataset, path, "classified")
+    for line in dataset.counts.lines():
+        print(printable_lines(f"{path}: {line}"), file=sys.stderr)
     shares = classify_dataset(trained, dataset, batch_size)
     predictions = predictions_of(dataset, shares, trained.temperature)
     remove_earlier(output_dir)
@@ -583,10 +587,10 @@ def evaluate_file(
     folder = Path(output_dir)
     remove_earlier(folder)
     write_predictions(folder / PREDICTIONS, predictions)
-    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     # Of very many labels a line for each, not for each of their figures.
     many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
     write_json(folder / METRICS, figures, most_levels=2 if many else None)
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     return figures
 
 
@@ -601,6 +605,8 @@ def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
 
     if any(are_one(path, Path(output_dir) / name) for name in (PREDICTIONS, METRICS, *PICTURES)):
         raise SettingsError([f"--test_data {path} would be overwritten: give another --output_dir"])
+    if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+        raise UserError(f"{output_dir} is a file: give a folder as --output_dir")
     check_evaluation_folder(Path(output_dir), "one writes under that name")
 
 

@@ -764,6 +764,30 @@ def test_a_link_to_nothing_in_the_model_folder_keeps_no_picture_from_being_drawn
     assert main([*argv, "--image", str(tmp_path / "sheet.png")]) == 0
 
 
+def test_a_file_in_the_place_of_the_output_folder_is_told(trained, world, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file: give a folder as --output_dir"):
+        evaluate_file(trained, world[0] / "test.jsonl", tmp_path / "out")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_figures(trained, world, tmp_path):
+    (tmp_path / "codebook.npz").write_text("damaged")
+    damaged = dataclasses.replace(trained, codebook=tmp_path / "codebook.npz")
+    rows = [{"tokens": body_of(number % 2), "label": 1} for number in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"codebook\.npz"):
+        evaluate_file(damaged, tmp_path / "rows.jsonl", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["records"] == 4
+
+
+def test_rows_that_are_cut_to_be_classified_are_told(world, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"tokens": "<Z_000> " * 60}) + "\n")
+    done = run(world, "--mode", "classify", "--test_data", str(tmp_path / "rows.jsonl"),
+               "--output_dir", str(tmp_path / "out"), "--json")  # fmt: skip
+    assert "rows.jsonl: 1 row cut to max_length, " in done.stderr
+    assert json.loads(done.stdout)["line"] == 1
+
+
 def test_labels_told_into_the_folder_of_an_evaluation_stand_alone(trained, world, tmp_path):
     evaluate_file(trained, world[0] / "test.jsonl", tmp_path)
     assert len(list(tmp_path.iterdir())) > 2
