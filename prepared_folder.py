@@ -54,6 +54,7 @@ FILES = (
     CODEBOOK_PICTURE,
     RECONSTRUCTIONS,
 )
+_ONLY_OF_IMAGES = {CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS}
 _LABELS_NAMED = 10
 _MOST_SUMMARY_BYTES = 2**26
 
@@ -177,7 +178,13 @@ def _made_before(folder: Path) -> set[str]:
         return {name for name in FILES if isinstance(listed, list) and name in listed}
     # An earlier version of this program lists none, but tells of which rows there are any.
     sides = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
-    return {n for n in FILES if n not in sides or _figures(summary, sides[n]).get("rows")}
+    other = _ONLY_OF_IMAGES
+    if summary["command"] in ("digits", "images"):
+        other = {TOKENIZER}
+    elif summary["command"] == "tokens":
+        other = {TOKENIZER, *_ONLY_OF_IMAGES}
+    names = set(FILES) - other
+    return {n for n in names if n not in sides or _figures(summary, sides[n]).get("rows")}
 
 
 def _summary_of(folder: Path) -> dict[str, Any]:

@@ -62,13 +62,17 @@ setup() {
     if ! "$PY" -c '' 2>/dev/null; then
         step "making the environment in .venv" make_venv
     fi
+    # Stopped halfway, it has a Python and no pip yet.
+    if ! "$PY" -m pip --version >/dev/null 2>&1; then
+        step "completing the environment in .venv" "$PY" -m ensurepip
+    fi
     step "installing $1 (the first time this downloads torch)" install "$1"
 }
 
 quick_start() {
     setup requirements.txt
     # An older version listed no files there, and marked variants in another way.
-    if ! grep -qs '"files"' data/digits/prepared.json; then
+    if [ ! -f data/digits/train.jsonl ] || ! grep -qs '"files"' data/digits/prepared.json; then
         step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
     fi
     # With variants of every image the model needs less dropout, and Muon learns most per minute.

@@ -416,16 +416,17 @@ def test_files_that_no_preparation_made_are_neither_replaced_nor_deleted(tmp_pat
     assert json.loads(made["prepared.json"])["files"] == sorted(made)
     (folder / ".prepare.2024.mine.tmp").write_text("mine")
     assert main(argv) == 0
-    (folder / "val.jsonl").write_text("mine")
     for older in (False, True):
         if older:  # an earlier version listed no files
             summary = json.loads(made["prepared.json"])
             del summary["files"]
             (folder / "prepared.json").write_text(json.dumps(summary))
-        before = contents(folder)
-        assert f"{folder / 'val.jsonl'} is there already and was not made" in mistake(*argv)
-        assert contents(folder) == before
-    (folder / "val.jsonl").unlink()
+        for name in ("val.jsonl", "tokenizer.json", "codebook.npz"):
+            (folder / name).write_text("mine")
+            before = contents(folder)
+            assert f"{folder / name} is there already and was not made" in mistake(*argv)
+            assert contents(folder) == before
+            (folder / name).unlink()
     assert main(argv) == 0
     assert contents(folder) == {**made, ".prepare.2024.mine.tmp": b"mine"}
     for name in made.keys() - {"prepared.json"}:
