@@ -594,7 +594,7 @@ def _is_sound(arrays: dict[str, np.ndarray], facts: Any, vocabulary: Vocabulary)
 
 
 def _within(numbers: np.ndarray, least: int, end: int) -> bool:
-    return least <= int(numbers.min()) and int(numbers.max()) < end
+    return bool(((numbers >= least) & (numbers < end)).all())
 
 
 class RowsBuilder:

@@ -277,6 +277,21 @@ def test_entry_cut_off_or_too_long_is_not_trusted(kept, vocabulary, data):
     assert_same(read(path, vocabulary), rows)
 
 
+def test_entry_without_tokens_is_not_trusted_though_its_digest_is_right(
+    rows, vocabulary, monkeypatch
+):
+    store = RowCache.store
+
+    def store_without_tokens(cache, content, arrays, facts):
+        store(cache, content, arrays | {"tokens": arrays["tokens"][:0]}, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowCache, "store", store_without_tokens)
+        read(rows, vocabulary)
+    assert entry_of(rows).exists()
+    assert_same(read(rows, vocabulary), read_without_cache(rows, vocabulary))
+
+
 class Trap:
     """Unpickled, it leaves a file."""
 
