@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from text_tokenizer import TextTokenizer
-from vocabulary import Vocabulary
+from smallgpt.tokens.text_tokenizer import TextTokenizer
+from smallgpt.tokens.vocabulary import Vocabulary
 
 # Tiny models are faster on one thread, and never wait for a busy core; for subprocesses too.
 os.environ["OMP_NUM_THREADS"] = "1"

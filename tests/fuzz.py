@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hostile_files import READERS, Reader, hostile_content
 
-from console import format_duration, format_table, plural, progress_bar, tell
+from smallgpt.console import format_duration, format_table, plural, progress_bar, tell
 
 MOST_SECONDS = 60  # for one input of at most some kilobytes
 MOST_MEMORY = 4 * 2**30  # on top of what the libraries take

@@ -24,17 +24,19 @@ from typing import Any
 
 import numpy as np
 
-import dataset as dataset_module
-from command_line import read_settings, to_yaml
-from console import UserError
-from dataset import TokenLabelDataset
-from image_files import read_images
-from image_tokens import Codebook
-from rows import VARIANT
-from run_folder import json_line
-from settings import InstructionsSettings, TextSettings, TokensSettings, TrainSettings
-from text_tokenizer import TextTokenizer
-from vocabulary import Vocabulary
+from smallgpt.errors import UserError
+from smallgpt.files.writing import json_line
+from smallgpt.options.config_file import to_yaml
+from smallgpt.options.preparation import InstructionsSettings, TextSettings, TokensSettings
+from smallgpt.options.reader import read_settings
+from smallgpt.options.training import TrainSettings
+from smallgpt.preparation.image_files import read_images
+from smallgpt.rows import dataset as dataset_module
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.groups import VARIANT
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.text_tokenizer import TextTokenizer
+from smallgpt.tokens.vocabulary import Vocabulary
 
 WORDS = ["<IMG>", *[f"<Z_{code:03d}>" for code in range(6)], "</IMG>", "<CLS>", "<CLS_0>", "<EOS>"]
 VOCABULARY = Vocabulary.for_images(6, ["0", "1"])
@@ -259,8 +261,10 @@ def _read_rows(folder: Path) -> None:
 
 def _evaluate_rows(folder: Path) -> None:
     """What `inference.py --test_data` and `--mode classify` do, pictures aside."""
-    from evaluation import leave_out_failures, predictions_of, score_rows
-    from inference import classify_dataset, read_rows
+    from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
+    from smallgpt.evaluation.scoring import score_rows
+    from smallgpt.inference.classify import classify_dataset
+    from smallgpt.inference.files import read_rows
 
     trained = _trained()
     for for_label in (True, False):
@@ -281,8 +285,8 @@ def _evaluate_rows(folder: Path) -> None:
 
 def _report_rows(folder: Path) -> None:
     """What `train_gpt.py --check_data` does, pictures aside."""
-    from data_report import describe_baselines, describe_report, report_data
-    from train_gpt import read_data
+    from smallgpt.checks.report import describe_baselines, describe_report, report_data
+    from smallgpt.training.data import read_data
 
     (folder / "vocab.json").write_text(VOCABULARY.to_json())
     settings = TrainSettings(
@@ -302,7 +306,8 @@ def _report_rows(folder: Path) -> None:
 
 def _prepare_rows(folder: Path) -> None:
     """`prepare_data.py tokens`."""
-    from prepare_data import _report_lines, prepare_tokens
+    from prepare_data import _report_lines
+    from smallgpt.preparation.token_rows import prepare_tokens
 
     settings = TokensSettings(
         input=(str(folder / "rows.jsonl"),), output_dir=str(folder / "out"), on_bad_row="skip"
@@ -338,7 +343,8 @@ def _table() -> bytes:
 def _prepare_texts(folder: Path, name: str, of_orders: bool = False) -> None:
     """`prepare_data.py text` or `instructions`, and reading what it wrote."""
     from prepare_data import _report_lines
-    from prepare_text import prepare_instructions, prepare_text
+    from smallgpt.preparation.instructions import prepare_instructions
+    from smallgpt.preparation.texts import prepare_text
 
     prepare, settings = prepare_text, TextSettings(label_column="label", augment=2)
     if of_orders:
@@ -370,7 +376,7 @@ TEXT_WORDS = ("text", "label", "instruction", "input", "output", "a b", "a_b", "
 
 def _read_forged_cache(folder: Path) -> None:
     """An entry whose digest is right, whatever stands in it."""
-    import row_cache
+    from smallgpt.rows import cache as row_cache
 
     rows = folder / "rows.jsonl"
     entry = folder / row_cache.FOLDER / "rows.jsonl.rows"
@@ -399,7 +405,7 @@ _entries: dict[Path, bytes] = {}
 
 def _cache_entry(rows: Path) -> bytes:
     """The entry that reading `rows` leaves."""
-    from row_cache import FOLDER
+    from smallgpt.rows.cache import FOLDER
 
     if rows not in _entries:
         entry = rows.parent / FOLDER / "rows.jsonl.rows"
@@ -459,7 +465,7 @@ def _read_text_rows(folder: Path) -> None:
 
 def _prepare_documents(folder: Path) -> None:
     """`prepare_data.py text` of plain text."""
-    from prepare_text import prepare_text
+    from smallgpt.preparation.texts import prepare_text
 
     prepare_text(
         TextSettings(
@@ -504,7 +510,8 @@ def _pretrained_files() -> dict[str, bytes]:
 
 def _start_from(folder: Path) -> None:
     """What `train_gpt.py --init_from` does before its first step."""
-    from pretrained import load_checkpoint_model, with_checkpoint_shape
+    from smallgpt.model.foreign_config import with_checkpoint_shape
+    from smallgpt.model.pretrained import load_checkpoint_model
 
     settings = TrainSettings(init_from=str(folder), max_length=16)
     settings = with_checkpoint_shape(settings)
@@ -535,9 +542,9 @@ def _adapter_files() -> dict[str, bytes]:
     import contextlib
     import tempfile
 
-    from lora import add_adapter
-    from model_folder import save_model_folder
-    from pretrained import load_checkpoint_model
+    from smallgpt.model.folder import save_model_folder
+    from smallgpt.model.lora import add_adapter
+    from smallgpt.model.pretrained import load_checkpoint_model
 
     settings = TrainSettings(
         init_from="base", max_length=16, n_positions=48, n_layer=2, n_head=4, n_embd=32, lora_rank=2
@@ -559,8 +566,8 @@ def _read_adapter(folder: Path) -> None:
     """What inference.py does with the folder of an adapter."""
     import contextlib
 
-    from inference import next_tokens
-    from model_folder import load_trained_model
+    from smallgpt.inference.next_tokens import next_tokens
+    from smallgpt.model.folder import load_trained_model
 
     with contextlib.chdir(folder):
         next_tokens(load_trained_model(folder, "cpu", "fp32"), "the cat")
@@ -629,8 +636,8 @@ def _model_files() -> dict[str, bytes]:
     """The files of a tiny model folder."""
     import tempfile
 
-    from model import build_model
-    from model_folder import save_model_folder
+    from smallgpt.model.build import build_model
+    from smallgpt.model.folder import save_model_folder
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
@@ -644,7 +651,7 @@ def _model_files() -> dict[str, bytes]:
 def _trained() -> Any:
     import tempfile
 
-    from model_folder import load_trained_model
+    from smallgpt.model.folder import load_trained_model
 
     with tempfile.TemporaryDirectory() as parent:
         for name, content in _model_files().items():
@@ -654,9 +661,11 @@ def _trained() -> Any:
 
 def _read_model(folder: Path) -> None:
     """Load a model and use it in each of the ways that inference.py does."""
-    from evaluation_report import _validation_table, describe_confidence
-    from inference import classify, generate, next_tokens
-    from model_folder import load_trained_model
+    from smallgpt.evaluation.report import _validation_table, describe_confidence
+    from smallgpt.inference.classify import classify
+    from smallgpt.inference.generate import generate
+    from smallgpt.inference.next_tokens import next_tokens
+    from smallgpt.model.folder import load_trained_model
 
     trained = load_trained_model(folder, "cpu", "fp32")
     token = trained.vocabulary.tokens[-1]

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from text_tokenizer import TextTokenizer
+from smallgpt.tokens.text_tokenizer import TextTokenizer
 
 POSITIONS = 48
 TEXTS = ["the cat sat on the mat", "a dog ran to the house", "the house and the dog"] * 4

@@ -16,33 +16,43 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmark
-import benchmark_peers
-from benchmark import (
-    BARE_PROGRAM,
+from benchmark import SECTIONS, main, run_benchmark
+from smallgpt.benchmark import peers as benchmark_peers
+from smallgpt.benchmark import report as report_module
+from smallgpt.benchmark import starting
+from smallgpt.benchmark.bench import (
     COMMANDS,
     LOOP,
     MINIMAL,
     OURS,
     ROOT,
-    SECTIONS,
     TARGETS,
     TRAINER,
     Bench,
-    child,
-    main,
-    measure_classification,
-    measure_generation,
-    measure_reading,
-    measure_starting,
-    measure_training,
-    our_epoch,
-    run_benchmark,
     saved_model,
-    training_run,
 )
-from benchmark_peers import IGNORED, LARGEST_NORM, LEARNING_RATE, MinimalGPT, pad_batch, plain_epoch
-from benchmark_report import Comparison, Entry, Findings, Target, save_report, targets_table
-from benchmark_work import (
+from smallgpt.benchmark.classification import measure_classification
+from smallgpt.benchmark.generation import measure_generation
+from smallgpt.benchmark.peers import (
+    IGNORED,
+    LARGEST_NORM,
+    LEARNING_RATE,
+    MinimalGPT,
+    pad_batch,
+    plain_epoch,
+)
+from smallgpt.benchmark.reading import child, measure_reading
+from smallgpt.benchmark.report import (
+    Comparison,
+    Entry,
+    Findings,
+    Target,
+    save_report,
+    targets_table,
+)
+from smallgpt.benchmark.starting import BARE_PROGRAM, measure_starting
+from smallgpt.benchmark.training import measure_training, our_epoch, training_run
+from smallgpt.benchmark.work import (
     CPU_SIZES,
     GPU_SIZES,
     Shape,
@@ -54,12 +64,16 @@ from benchmark_work import (
     vocabulary_of,
     write_rows,
 )
-from console import SettingsError, UserError
-from dataset import TokenLabelDataset
-from generation import Decoder, Sampling, generate_tokens
-from model import Precision, build_model
-from model_folder import save_model_folder
-from settings import BENCHMARK_SECTIONS, BenchmarkSettings, TrainSettings
+from smallgpt.decoding.decoder import Decoder
+from smallgpt.decoding.generate import generate_tokens
+from smallgpt.decoding.sampling import Sampling
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.model.build import build_model
+from smallgpt.model.folder import save_model_folder
+from smallgpt.model.hardware import Precision
+from smallgpt.options.benchmark import BENCHMARK_SECTIONS, BenchmarkSettings
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
 
 SHAPE = Shape(n_layer=1, n_head=2, n_embd=16, n_positions=64, codes=120)
 # The names stay, and with them the keys of the targets.
@@ -207,7 +221,7 @@ def test_targets_are_reached_missed_or_not_measured():
         ("long", "1.00x", "not measured: needs --full", None),
         ("cuda: speed", "3.00x", "not measured: needs --device cuda", None),
     ]
-    _, rows = benchmark.target_rows(found)
+    _, rows = report_module.target_rows(found)
     assert [row[-1] for row in rows] == ["reached", "missed", "reached", "missed", "", "", ""]
 
 
@@ -535,7 +549,7 @@ def test_reading_section(make_bench):
 
 def test_starting_section(bench, monkeypatch):
     started = []
-    monkeypatch.setattr(benchmark, "child", lambda arguments: started.append(arguments))
+    monkeypatch.setattr(starting, "child", lambda arguments: started.append(arguments))
     found = measure_starting(bench)
     assert reached(found, "starting") == {t.key for t in TARGETS if t.section == "starting"}
     assert {arguments[0] for arguments in started} == {*COMMANDS, "-c"}

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console import (
+from smallgpt.console import (
     can_show_blocks,
     command_hint,
     format_duration,
@@ -38,7 +38,9 @@ from console import (
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import errno, sys, time
-from console import SettingsError, UserError, print_error, progress_bar, run_command, tell
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.console import print_error, progress_bar, tell
+from smallgpt.command import run_command
 
 def main(argv):
 {body}

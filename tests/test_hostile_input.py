@@ -17,16 +17,16 @@ from hostile_files import READERS, SMALL, VOCABULARY, Reader, hostile_content
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from console import SettingsError, UserError
-from dataset import TokenLabelDataset
-from image_files import read_images
-from image_tokens import Codebook
-from input_files import MOST_JSON_LEVELS, open_input, parse_json, read_bytes, shown
-from model import build_model
-from model_folder import load_trained_model, save_model_folder
-from rows import MOST_LINE_BYTES
-from settings import TrainSettings, load_train_settings
-from vocabulary import Vocabulary
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.files.reading import MOST_JSON_LEVELS, open_input, parse_json, read_bytes, shown
+from smallgpt.model.build import build_model
+from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.options.training import TrainSettings, load_train_settings
+from smallgpt.preparation.image_files import read_images
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.lines import MOST_LINE_BYTES
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 MODEL_READER = next(reader for reader in READERS if reader.name == "model: config.json")
@@ -210,7 +210,7 @@ def test_of_endless_bad_rows_only_the_told_ones_are_kept(tmp_path, monkeypatch):
         TokenLabelDataset.read(path, VOCABULARY, max_length=8)
     told = str(caught.value).splitlines()
     assert len(told) == 22 and told[20] == "... and 4,980 more bad rows"
-    monkeypatch.setattr("dataset.MOST_BAD_ROWS", 1000)
+    monkeypatch.setattr("smallgpt.rows.dataset.MOST_BAD_ROWS", 1000)
     with pytest.raises(UserError, match=r"rows\.jsonl:1001: .*\n.*more than 1,000 bad rows"):
         TokenLabelDataset.read(path, VOCABULARY, max_length=8, on_bad_row="keep")
 
@@ -352,7 +352,9 @@ def test_weights_that_are_not_finite_are_refused(model_folder, value):
 def test_weights_that_overflow_are_told_by_each_way_to_use_them(model_folder):
     from safetensors.numpy import load_file, save_file
 
-    from inference import classify, generate, next_tokens
+    from smallgpt.inference.classify import classify
+    from smallgpt.inference.generate import generate
+    from smallgpt.inference.next_tokens import next_tokens
 
     weights = load_file(model_folder / "model.safetensors")
     save_file({name: np.full_like(values, 3e38) for name, values in weights.items()},
@@ -413,14 +415,14 @@ sys.path[:0] = [{root!r}, {tests!r}]
 import numpy as np
 import torch, transformers, PIL.Image
 from transformers import GPT2Config, GPT2LMHeadModel
-from console import UserError
-from dataset import TokenLabelDataset
+from smallgpt.errors import UserError
+from smallgpt.rows.dataset import TokenLabelDataset
 from hostile_files import READERS, VOCABULARY
-from image_files import read_images
-from image_tokens import Codebook
-from model_folder import load_trained_model
-from settings import load_train_settings
-from vocabulary import Vocabulary
+from smallgpt.preparation.image_files import read_images
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.model.folder import load_trained_model
+from smallgpt.options.training import load_train_settings
+from smallgpt.tokens.vocabulary import Vocabulary
 
 folder = Path({folder!r})
 

@@ -20,27 +20,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from console import SettingsError, UserError, printable_lines, run_command
-from evaluation import score_rows
-from evaluation_report import describe_figures
-from image_tokens import Codebook
-from inference import (
-    ask_unlabelled,
-    classify,
-    classify_dataset,
-    classify_file,
-    evaluate_file,
-    generate,
-    load_trained_model,
-    main,
-    next_tokens,
-    read_rows,
-)
-from model import Precision, build_model
-from model_folder import TrainedModel, save_model_folder
-from settings import InferenceSettings, TrainSettings
+from inference import main
+from smallgpt.command import run_command
+from smallgpt.console import printable_lines
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.report import describe_figures
+from smallgpt.evaluation.scoring import score_rows
+from smallgpt.inference.classify import classify, classify_dataset, classify_file
+from smallgpt.inference.evaluate import ask_unlabelled, evaluate_file
+from smallgpt.inference.files import read_rows
+from smallgpt.inference.generate import generate
+from smallgpt.inference.next_tokens import next_tokens
+from smallgpt.inference.prompts import load_trained_model
+from smallgpt.model.build import build_model
+from smallgpt.model.folder import TrainedModel, save_model_folder
+from smallgpt.model.hardware import Precision
+from smallgpt.options.inference import InferenceSettings
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
 from train_gpt import train
-from vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent
 SIDE = 4  # pixels of an image, patches of one pixel

@@ -16,15 +16,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from console import SettingsError, UserError
-from dataset import TokenLabelDataset
-from image_tokens import Codebook
-from prepare_data import main, prepare_digits, prepare_images, prepare_tokens
-from prepared_folder import row_line
-from rows import VARIANT
-from settings import DigitsSettings, ImagesSettings, TokensSettings, TrainSettings
-from train_gpt import read_data
-from vocabulary import Vocabulary
+from prepare_data import main
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.options.preparation import DigitsSettings, ImagesSettings, TokensSettings
+from smallgpt.options.training import TrainSettings
+from smallgpt.preparation.digits import prepare_digits
+from smallgpt.preparation.folder import row_line
+from smallgpt.preparation.images import prepare_images
+from smallgpt.preparation.token_rows import prepare_tokens
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.groups import VARIANT
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training.data import read_data
 
 ROOT = Path(__file__).parent.parent
 IMAGE_FILES = {
@@ -456,8 +460,8 @@ def test_a_second_preparation_into_one_folder_is_refused_and_disturbs_nothing(tm
         [
             sys.executable, "-c",
             "import sys\n"
-            "from prepared_folder import holding_output, publishing\n"
-            "from settings import TokensSettings\n"
+            "from smallgpt.preparation.folder import holding_output, publishing\n"
+            "from smallgpt.options.preparation import TokensSettings\n"
             "@holding_output\n"
             "def prepare(settings):\n"
             "    with publishing(settings.output_dir) as stage:\n"
@@ -494,9 +498,9 @@ def test_of_many_preparations_at_once_one_holds_the_folder(tmp_path):
     """Each takes the folder and leaves it, folder and lock file deleted, again and again."""
     program = (
         "import os, sys\n"
-        "from console import UserError\n"
-        "from prepared_folder import holding_output\n"
-        "from settings import TokensSettings\n"
+        "from smallgpt.errors import UserError\n"
+        "from smallgpt.preparation.folder import holding_output\n"
+        "from smallgpt.options.preparation import TokensSettings\n"
         "@holding_output\n"
         "def prepare(settings):\n"
         "    os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))\n"
@@ -841,7 +845,7 @@ def test_more_labels_than_a_vocabulary_has_room_for_are_told_in_one_line(tmp_pat
 
 
 def test_a_row_that_would_be_too_long_to_be_read_again_is_refused(monkeypatch):
-    monkeypatch.setattr("prepared_folder.MOST_LINE_BYTES", 60)
+    monkeypatch.setattr("smallgpt.preparation.folder.MOST_LINE_BYTES", 60)
     assert (
         row_line({"tokens": "猫 " * 10})
         == json.dumps({"tokens": "猫 " * 10}, ensure_ascii=False) + "\n"
@@ -881,7 +885,7 @@ def test_rows_of_ids_are_bad_rows_that_can_be_skipped(tmp_path):
 def test_more_different_tokens_than_a_vocabulary_takes_are_told_in_one_line(
     tmp_path, write_rows, monkeypatch
 ):
-    monkeypatch.setattr("vocabulary.MOST_TOKENS", 100)
+    monkeypatch.setattr("smallgpt.tokens.vocabulary.MOST_TOKENS", 100)
     rows = write_rows(*({"tokens": f"w{number} w{number + 1}"} for number in range(120)))
     with pytest.raises(UserError, match="127 tokens, at most 100; write rare tokens") as caught:
         prepare_tokens(TokensSettings(input=(str(rows),), output_dir=str(tmp_path / "out")))

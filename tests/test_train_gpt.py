@@ -1,6 +1,5 @@
 """Training: the objective, the loop, resume, what a run folder holds, mistakes."""
 
-import dataclasses
 import fcntl
 import gc
 import json
@@ -22,45 +21,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from command_runs import LETTERS, ROOT, change, command, same_weights, weights_of, write_rule_rows
 
-from console import SettingsError, UserError
-from evaluation_report import describe_validation
-from image_tokens import Codebook
-from inference import evaluate_file, generate
-from model_folder import load_trained_model
-from run_folder import RunFolder, RunLog, StopSignal, read_metrics
-from settings import TrainSettings
-from train_gpt import (
-    TrainingRun,
-    learning_rate_at,
-    main,
-    read_data,
-    stored_figures,
-    torch_left_alone,
-    train,
-)
-from training_step import PackedStep
-from vocabulary import Vocabulary
-
-ROOT = Path(__file__).parent.parent
-LETTERS = "abcdef"
-
-
-def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
-    """Rows that run through the alphabet forwards or backwards; the direction is the label."""
-    tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *LETTERS, "<CLS_down>", "<CLS_up>"]
-    vocab = folder / "vocab.json"
-    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    data = folder / "rows.jsonl"
-    random = np.random.default_rng(0)
-    with open(data, "w") as handle:
-        for number in range(rows):
-            label, step = (("up", 1), ("down", -1))[number % 2]
-            start, length = random.integers(6), random.integers(3, 12)
-            body = [LETTERS[(start + step * i) % 6] for i in range(length)]
-            handle.write(json.dumps({"tokens": " ".join(body), "label": label}) + "\n")
-    return data, vocab
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.report import describe_validation
+from smallgpt.inference.evaluate import evaluate_file
+from smallgpt.inference.generate import generate
+from smallgpt.model.folder import load_trained_model
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training.best_model import stored_figures
+from smallgpt.training.data import read_data
+from smallgpt.training.gradients import PackedStep
+from smallgpt.training.metrics_file import read_metrics
+from smallgpt.training.run import TrainingRun
+from smallgpt.training.run_folder import RunFolder
+from smallgpt.training.run_log import RunLog
+from smallgpt.training.schedule import learning_rate_at
+from smallgpt.training.stopping import StopSignal
+from train_gpt import main, torch_left_alone, train
 
 
 @pytest.fixture
@@ -84,23 +64,10 @@ def settings(tmp_path):
     )
 
 
-def change(settings: TrainSettings, **values) -> TrainSettings:
-    return dataclasses.replace(settings, **values)
-
-
 def start(settings: TrainSettings) -> TrainingRun:
     """A run that is ready for its first step."""
     folder = RunFolder(settings.output_dir)
     return TrainingRun(settings, folder, RunLog(folder), *read_data(settings, print))
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = weights_of(one), weights_of(other)
-    return all(torch.equal(first[name], second[name]) for name in first | second)
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
@@ -246,8 +213,8 @@ def test_best_model_is_the_one_of_the_best_evaluation(settings):
     rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
     best = min(rows, key=lambda row: row["label_loss"])
     assert result.best_step == best["step"]
-    from dataset import TokenLabelDataset
-    from evaluation import score_rows
+    from smallgpt.evaluation.scoring import score_rows
+    from smallgpt.rows.dataset import TokenLabelDataset
 
     trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
     _, validation = read_data(settings, print)
@@ -549,18 +516,6 @@ def test_the_current_gpu_of_the_caller_is_put_back(monkeypatch):
 
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-# ------------------------------------------------------------------------------- as a command
-
-
-def command(settings: TrainSettings, *flags: str) -> list[str]:
-    values = [
-        f"--{field.name}={getattr(settings, field.name)}"
-        for field in dataclasses.fields(settings)
-        if not field.metadata["flag_only"]
-    ]
-    return [sys.executable, "train_gpt.py", *values, *flags]
 
 
 def wait_for_figures(settings: TrainSettings) -> None:
@@ -1008,7 +963,7 @@ def test_overwrite_deletes_the_event_files(with_tensorboard, settings):
 def test_missing_tensorboard_is_told_before_anything_is_touched(settings, monkeypatch):
     train(settings)
     before = sorted(Path(settings.output_dir).rglob("*"))
-    monkeypatch.setattr("event_files.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("smallgpt.training.event_files.importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install -r requirements-tensorboard.txt$"):
         train(change(settings, tensorboard=True, overwrite=True))
     assert sorted(Path(settings.output_dir).rglob("*")) == before

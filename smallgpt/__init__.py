@@ -1,0 +1,1 @@
+"""A toolkit for training small causal GPTs on rows of tokens."""

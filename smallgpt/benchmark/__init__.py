@@ -1,0 +1,1 @@
+"""Speed, against other ways and the machine's limits."""

@@ -1,0 +1,59 @@
+"""Speed of classifying a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.benchmark.bench import PEAK, Bench, saved_model
+from smallgpt.benchmark.report import Comparison, Findings
+from smallgpt.benchmark.work import counted_parameters, training_flops, write_rows
+
+if TYPE_CHECKING:
+    from smallgpt.model.folder import TrainedModel
+
+
+# ------------------------------------------------------------------------------- classification
+
+
+def measure_classification(bench: Bench) -> Findings:
+    """Rows of a JSONL file to predictions.jsonl, and to a whole evaluation folder.
+
+    Every round reads a file of its own, so that nothing can be kept from the round before.
+    """
+    from smallgpt.inference.classify import classify_file
+    from smallgpt.inference.evaluate import evaluate_file
+
+    trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
+    lengths = [sizes.row_length] * sizes.rows_classified
+    folder = bench.folder / "classification"
+
+    def timed(work: Callable[[TrainedModel, Path, Path], Any]) -> Callable[[], float]:
+        seeds = iter(range(bench.rounds + 1))
+
+        def measure() -> float:
+            seed = next(seeds)
+            path = folder / f"{work.__name__}_{seed}.jsonl"
+            write_rows(path, trained.vocabulary, lengths, seed)
+            return bench.rate(lambda: work(trained, path, folder / "out"), len(lengths))()
+
+        return measure
+
+    contenders = {
+        "file to predictions.jsonl": timed(classify_file),
+        "file to evaluation folder": timed(evaluate_file),
+        PEAK: bench.peak(bench.precision.dtype),
+    }
+    predicting, evaluating, peak = bench.take_turns("classification", contenders).values()
+    # A row is read up to its <CLS>, and the head is needed for ten tokens only.
+    parameters = counted_parameters(trained.model, head=False)
+    step = training_flops(parameters, sizes.shape, [sizes.row_length - 2])
+    gflops_a_row = 1e-9 * step / 3  # forward alone
+    predicting = replace(predicting, share=predicting.median * gflops_a_row / peak.median)
+    title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"
+    title += f", {bench.precision.name}; {PEAK} {peak.median:,.0f} GFLOP/s"
+    findings.add(Comparison(title, "rows/s", [predicting, evaluating], race=False))
+    findings.reach(f"file to predictions, of the {PEAK}", predicting.share)
+    return findings

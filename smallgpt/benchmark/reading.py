@@ -1,0 +1,84 @@
+"""Speed of reading rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from smallgpt.benchmark.bench import ROOT, Bench
+from smallgpt.benchmark.report import Comparison, Entry, Findings
+from smallgpt.benchmark.work import vocabulary_of, write_rows
+from smallgpt.console import progress_bar
+from smallgpt.files.writing import write_atomically
+
+# ------------------------------------------------------------------------------- reading
+
+# The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
+# counts what its parent held.
+READ_PROGRAM = r"""
+import json, re, sys, time
+from pathlib import Path
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.tokens.vocabulary import Vocabulary
+path, vocabulary = sys.argv[1], Vocabulary.load(sys.argv[2])
+began = time.perf_counter()
+rows = TokenLabelDataset.read(path, vocabulary, max_length=1024)
+seconds = time.perf_counter() - began
+peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+print(json.dumps({"rows": len(rows), "seconds": seconds, "bytes": 1024 * int(peak[1])}))
+"""
+
+
+def measure_reading(bench: Bench) -> Findings:
+    """Seconds to read a JSONL file the first time and again; with --full a large one."""
+    from smallgpt.rows.dataset import TokenLabelDataset
+
+    sizes, findings = bench.sizes, Findings()
+    vocabulary, folder = vocabulary_of(sizes.shape), bench.folder / "reading"
+    times: dict[str, list[float]] = {"first": [], "again": []}
+    with progress_bar("reading", bench.rounds, "round") as bar:
+        for number in range(bench.rounds):
+            path = folder / f"rows_{number}.jsonl"  # a new file: nothing is known of it
+            write_rows(path, vocabulary, [sizes.row_length] * sizes.rows_read, seed=number)
+            for seconds in times.values():
+                began = time.perf_counter()
+                TokenLabelDataset.read(path, vocabulary, max_length=1024)
+                seconds.append(time.perf_counter() - began)
+            bar.update()
+    entries = [Entry(name, seconds) for name, seconds in times.items()]
+    title = f"Reading {sizes.rows_read:,} rows of {sizes.row_length} tokens"
+    findings.add(Comparison(title, "s", entries, race=False))
+    for entry in entries:
+        findings.reach(f"{sizes.rows_read:,} rows, {entry.name}", entry.median)
+    if bench.settings.full:
+        rows = sizes.rows_read_full
+        path, vocabulary_path = folder / "many.jsonl", folder / "vocab.json"
+        write_atomically(vocabulary_path, vocabulary.to_json())
+        write_rows(path, vocabulary, [sizes.row_length] * rows, seed=0)
+        results = []
+        with progress_bar(f"reading {rows:,} rows", 2, "time") as bar:
+            for _ in range(2):
+                output = child(["-c", READ_PROGRAM, str(path), str(vocabulary_path)])
+                results.append(json.loads(output))
+                bar.update()
+        title = f"Reading {rows:,} rows of {sizes.row_length} tokens in a process of its own"
+        entries = [
+            Entry(name, [result["seconds"]], f"peak memory {result['bytes'] / 1e6:,.0f} MB")
+            for name, result in zip(times, results, strict=True)
+        ]
+        findings.add(Comparison(title, "s", entries, race=False))
+        findings.reach(f"{rows:,} rows, first", results[0]["seconds"])
+        findings.reach(f"{rows:,} rows, peak memory", results[0]["bytes"] / 1e6)
+    return findings
+
+
+def child(arguments: list[str]) -> str:
+    """Run Python in a process of its own beside the scripts; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"python {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,189 @@
+"""Speed of training."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallgpt.benchmark.bench import (
+    DROPOUT,
+    EVEN,
+    LOOP,
+    MINIMAL,
+    OURS,
+    PEAK,
+    TRAINER,
+    Bench,
+    Measure,
+    settings_of,
+)
+from smallgpt.benchmark.report import Comparison, Findings
+from smallgpt.benchmark.work import (
+    Job,
+    counted_parameters,
+    training_flops,
+    vocabulary_of,
+    write_rows,
+)
+from smallgpt.files.writing import write_atomically
+from smallgpt.training.run_folder import RunFolder
+from smallgpt.training.run_log import RunLog
+
+if TYPE_CHECKING:
+    import torch
+
+    from smallgpt.training.run import TrainingRun
+
+
+# ------------------------------------------------------------------------------- training
+
+
+@contextmanager
+def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]:
+    """A run of train_gpt.py on the rows of a job, ready for its first update.
+
+    Args:
+        bench: where.
+        job: the rows and the model.
+        shipped: with the defaults of train_gpt.py; else without the dropout of tokens, which
+            no peer has.
+    """
+    from smallgpt.training.data import read_data
+    from smallgpt.training.run import TrainingRun
+
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name:
+        folder, vocabulary = Path(name), vocabulary_of(job.shape)
+        write_atomically(folder / "vocab.json", vocabulary.to_json())
+        write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
+        write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
+        settings = replace(
+            settings_of(job.shape),
+            data_path=str(folder / "train.jsonl"),
+            val_data_path=str(folder / "validation.jsonl"),
+            vocab_path=str(folder / "vocab.json"),
+            output_dir=str(folder / "run"),
+            dropout=DROPOUT,
+            batch_size=job.batch_size,
+            device=bench.device.type,
+        )
+        if not shipped:
+            settings = replace(settings, token_dropout=0.0, attention_dropout=0.0)
+        run_folder = RunFolder(settings.output_dir)
+        with RunLog(run_folder) as log:
+            with redirect_stdout(io.StringIO()):
+                rows, validation_rows = read_data(settings, lambda _: None)
+                run = TrainingRun(settings, run_folder, log, rows, validation_rows)
+            run.model.train()
+            run.clock_zero = time.monotonic()
+            yield run
+
+
+def our_epoch(run: TrainingRun) -> Callable[[], None]:
+    """A function that trains on all rows once, as train_gpt.py does."""
+
+    def epoch() -> None:
+        for batches in run.epoch_steps(0):
+            run.update(batches)
+
+    return epoch
+
+
+def training_peers(
+    bench: Bench, job: Job, run: TrainingRun, shipped: bool
+) -> dict[str, Callable[[], Measure]]:
+    """Other ways to train the model of `run` on its rows, measured in tokens a second.
+
+    Returns:
+        name -> a function that makes a contender.
+    """
+    import torch
+
+    from smallgpt.benchmark.peers import MinimalGPT, plain_epoch, trainer_epoch, transformers_model
+
+    rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
+    tokens = sum(job.inputs)
+
+    def loop() -> Measure:
+        model = transformers_model(run.model, shipped)
+
+        def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return model(**batch).loss
+
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
+
+    def minimal(compiled: bool) -> Measure:
+        model = MinimalGPT(run.model, DROPOUT, DROPOUT if shipped else 0.0).to(bench.device)
+        loss = torch.compile(model.loss) if compiled else model.loss
+        epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
+        return bench.rate(epoch, tokens)
+
+    def trainer() -> Measure:
+        tokenizer = bench.folder / "tokenizer"
+        tokenizer.mkdir(exist_ok=True)
+        run.vocabulary.save_tokenizer(tokenizer)
+        model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
+        epoch = trainer_epoch(model, tokenizer, rows, job.batch_size, bench.precision, output)
+        return lambda: tokens / epoch()
+
+    peers = {LOOP: loop, TRAINER: trainer, MINIMAL: lambda: minimal(compiled=False)}
+    if bench.settings.full and not job.is_ragged:
+        peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
+    return peers
+
+
+def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
+    """All ways to train one job, in tokens predicted a second; padding does not count.
+
+    Beside ragged rows stands our own run on as many rows of their mean length.
+    """
+    with ExitStack() as stack:
+        run = stack.enter_context(training_run(bench, job, shipped))
+        contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
+        if job.is_ragged:
+            mean = round(statistics.mean(job.lengths))
+            even = replace(job, lengths=(mean,) * len(job.lengths))
+            even_run = stack.enter_context(training_run(bench, even, shipped))
+            contenders[EVEN] = bench.rate(our_epoch(even_run), sum(even.inputs))
+        contenders[PEAK] = bench.peak(bench.precision.dtype)
+        peers = training_peers(bench, job, run, shipped)
+        entries = bench.take_turns(f"training {job.name}", contenders, peers)
+        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
+    peak = entries.pop(PEAK).median
+    gflops_a_token = 1e-9 * flops / sum(job.inputs)
+    for name, entry in entries.items():
+        # Equal rows are other work: their attention reaches less far.
+        if entry.values and name != EVEN:
+            entries[name] = replace(entry, share=entry.median * gflops_a_token / peak)
+    kind = "as shipped" if shipped else "same work"
+    title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
+    title += f"; {PEAK} {peak:,.0f} GFLOP/s"
+    return Comparison(title, "tokens/s", list(entries.values()))
+
+
+def measure_training(bench: Bench) -> Findings:
+    """Equal rows, each job as shipped and with the same work for all; then ragged rows."""
+    findings = Findings()
+    jobs = [job for job in bench.sizes.jobs if bench.settings.full or not job.full]
+    for job, shipped in [(job, shipped) for job in jobs for shipped in (False, True)]:
+        found = compare_training(bench, job, shipped)
+        findings.add(found)
+        about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
+        ours = found.entries[0]
+        findings.reach(f"{about}, of the {PEAK}", ours.share)
+        findings.reach(f"{about}, against the best peer", found.lead())
+        findings.reach(f"{about}, against transformers", found.lead("transformers"))
+        findings.reach(f"{about}, against {TRAINER}", found.lead(TRAINER))
+    job = bench.sizes.ragged
+    found = compare_training(bench, job, shipped=False)
+    findings.add(found)
+    findings.reach(f"{job.name}, against equal rows", found.lead(EVEN))
+    findings.reach(f"{job.name}, against {TRAINER}", found.lead(TRAINER))
+    return findings

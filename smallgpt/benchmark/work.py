@@ -1,0 +1,176 @@
+"""What benchmark.py measures on: models, rows, how many; and the operations they cannot avoid.
+
+job = equal("64 x 54", rows=64, length=54, steps=2)
+write_rows(path, vocabulary_of(job.shape), job.lengths, seed=0)
+training_flops(counted_parameters(model, head=True), job.shape, job.inputs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.console import progress_bar
+from smallgpt.files.writing import atomic_write, json_line
+
+if TYPE_CHECKING:
+    import torch
+
+    from smallgpt.tokens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model; the default is that of the toolkit."""
+
+    n_layer: int = 6
+    n_head: int = 8
+    n_embd: int = 384
+    n_positions: int = 1024
+    codes: int = 500  # with 10 labels and 6 special tokens the vocabulary
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows to train on.
+
+    Attributes:
+        name: how it is called in the tables.
+        lengths: tokens of each row; a round trains on all of them once.
+        batch_size: rows of a step.
+        shape: of the model.
+        full: only measured with --full.
+    """
+
+    name: str
+    lengths: tuple[int, ...]
+    batch_size: int
+    shape: Shape = Shape()
+    full: bool = False
+
+    @property
+    def inputs(self) -> list[int]:
+        """Tokens that each row feeds into the model, all but its last; as many are predicted."""
+        return [length - 1 for length in self.lengths]
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the rows differ in length."""
+        return len(set(self.lengths)) > 1
+
+
+def equal(name: str, rows: int, length: int, steps: int, **more: Any) -> Job:
+    """`steps` batches of equal rows."""
+    return Job(name, (length,) * (rows * steps), rows, **more)
+
+
+def ragged(rows: int, batch_size: int, shortest: int, longest: int, **more: Any) -> Job:
+    """Rows whose lengths are spread evenly."""
+    step = (longest - shortest) / (rows - 1)
+    lengths = tuple(round(shortest + step * row) for row in range(rows))
+    return Job(f"rows of {shortest} to {longest}", lengths, batch_size, **more)
+
+
+RAGGED = ragged(32, 8, 32, 789)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured on a kind of device; the tests take less."""
+
+    jobs: tuple[Job, ...] = (equal("64 x 54", 64, 54, 2), equal("8 x 789", 8, 789, 1))
+    ragged: Job = RAGGED
+    shape: Shape = Shape()  # of the model that decodes, classifies and starts
+    batches: tuple[int, ...] = (1, 64)
+    batches_full: tuple[int, ...] = (1, 16, 64)
+    prompt: int = 8
+    new_tokens: int = 100
+    row_length: int = 54
+    rows_classified: int = 2048
+    rows_read: int = 60_000
+    rows_read_full: int = 1_000_000
+    rounds: int = 3
+    rounds_full: int = 7
+    starts: int = 5
+    squares: tuple[int, ...] = (1024, 2048, 4096)
+    copied: int = 1 << 28  # bytes
+
+
+CPU_SIZES = Sizes()
+GPT2_SMALL = Shape(n_layer=12, n_head=12, n_embd=768, codes=50_241)
+GPU_SIZES = replace(
+    CPU_SIZES,
+    jobs=(
+        equal("1024 x 54", 1024, 54, 8),
+        equal("16 x 1024, 124M", 16, 1024, 8, shape=GPT2_SMALL, full=True),
+    ),
+    ragged=ragged(1024, 64, 32, 789),
+    batches=(1, 64, 256),
+    batches_full=(1, 16, 64, 256),
+    rows_classified=60_000,
+    squares=(4096, 8192),
+    copied=1 << 31,
+)
+
+
+# ------------------------------------------------------------------------------- arithmetic
+
+
+def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
+    """Floating-point operations of a training step that cannot be avoided.
+
+    6 a parameter and token, and causal attention: 6 x layers x width x length a token. A third of
+    them are the forward pass.
+
+    Args:
+        parameters: position embeddings left out, the tied head counted once.
+        shape: of the model.
+        lengths: tokens that each row feeds into the model.
+    """
+    attention = 6 * shape.n_layer * shape.n_embd * sum(length**2 for length in lengths)
+    return 6.0 * parameters * sum(lengths) + attention
+
+
+def counted_parameters(model: torch.nn.Module, head: bool) -> int:
+    """Parameters that multiply every token; without the head where it is not needed."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    total -= model.transformer.wpe.weight.numel()
+    return total if head else total - model.transformer.wte.weight.numel()
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:
+    """Write labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
+
+    Args:
+        path: the JSONL file.
+        vocabulary: made by `Vocabulary.for_images`.
+        lengths: tokens of each row, 6 at least.
+        seed: of the codes.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
+    with (
+        atomic_write(path) as handle,
+        progress_bar(f"writing {path.name}", len(lengths), "row") as bar,
+    ):
+        for number, length in enumerate(lengths):
+            body = " ".join([codes[i] for i in random.integers(len(codes), size=length - 5)])
+            label = vocabulary.labels[number % len(vocabulary.labels)]
+            text = f"<IMG> {body} </IMG> <CLS> <CLS_{label}> <EOS>"
+            handle.write(json_line({"tokens": text, "label": label}))
+            bar.update()
+    return path
+
+
+def vocabulary_of(shape: Shape) -> Vocabulary:
+    """Codes and ten labels."""
+    from smallgpt.tokens.vocabulary import Vocabulary
+
+    return Vocabulary.for_images(shape.codes, map(str, range(10)))

@@ -1,0 +1,125 @@
+"""The picture of a data report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smallgpt.charts import _DARK, _DPI, _LIGHT, _fonts, _save
+from smallgpt.console import printable, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_MOST_LABELS_DRAWN = 40
+
+
+# ------------------------------------------------------------------------------- the data
+
+
+def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
+    """Draw a data report: rows per label, row lengths, use of the vocabulary, baselines.
+
+    Args:
+        path: PNG to write.
+        report: as `data_report.report_data` makes it; panels without figures are left out.
+    """
+    from matplotlib.figure import Figure
+
+    labels = {name: count for name, count in report["labels"].items() if count}
+    accuracies = {
+        name.removesuffix("_accuracy").replace("_", " "): value
+        for name, value in report["baselines"].items()
+        if name.endswith("_accuracy")
+    }
+    panels = [_draw_label_counts] if labels else []
+    panels += [_draw_lengths, _draw_token_ranks] if report["rows"] else []
+    panels += [_draw_accuracies] if accuracies else []
+    columns = min(2, max(1, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(5.6 * columns, 3.6 * lines + 0.5), dpi=_DPI, layout="constrained")
+    title = f"{report['rows']:,} rows"
+    if report["errors"]["count"]:
+        title += f", {report['errors']['count']:,} more that cannot be read"
+    if report["leaks"]:
+        title += f"; leaks found: {', '.join(dict.fromkeys(x['kind'] for x in report['leaks']))}"
+    figure.suptitle(title, size=12)
+    for place, draw in enumerate(panels, 1):
+        axes = figure.add_subplot(lines, columns, place)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes, report, accuracies if draw is _draw_accuracies else labels)
+    _save(figure, path)
+
+
+def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int]) -> None:
+    """Rows of each label, the training rows darker; of many labels the largest and smallest."""
+    names, title = list(counts), f"Rows per label ({len(counts):,})"
+    places = list(range(len(names)))
+    if len(names) > _MOST_LABELS_DRAWN:
+        names = sorted(names, key=counts.get, reverse=True)
+        half = _MOST_LABELS_DRAWN // 2
+        names = names[:half] + names[-half:]
+        places = [*range(half), *range(half + 2, 2 * half + 2)]
+        title += f", the {half} largest and the {half} smallest"
+        axes.text(
+            half + 0.5, 0.02, f"and {len(counts) - 2 * half:,} more between", rotation=90, size=8,
+            ha="center", va="bottom", transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+    sides = [report["splits"][side]["labels"] for side in ("train", "validation")]
+    train, validation = ([side[name] for name in names] for side in sides)
+    axes.bar(places, train, color=_DARK, label="training")
+    axes.bar(places, validation, bottom=train, color=_LIGHT, label="validation")
+    # The middle of a long name goes: many differ at their end only.
+    shown = [shorten(printable(name), 18, "…") for name in names]
+    shown = [name.replace("$", r"\$") for name in shown]
+    size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
+    axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=_fonts())
+    axes.set(title=title, ylabel="rows")
+    axes.margins(x=0.01, y=0.15)
+    axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
+
+
+def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
+    """Histogram of row lengths, the median marked."""
+    lengths = report["lengths"]
+    edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
+    width = edges[1] - edges[0]
+    axes.bar(edges[:-1], counts, width=width * 0.92, align="edge" if width > 1 else "center",
+             color=_DARK)  # fmt: skip
+    if len(counts) == 1:
+        axes.set_xlim(edges[0] - 5, edges[0] + 5)
+        axes.set_xticks([edges[0]])
+        axes.set(title=f"Row lengths: all {edges[0]} tokens")
+    else:
+        axes.axvline(lengths["median"], color="black", linewidth=0.9, linestyle="--")
+        axes.set(title=f"Row lengths (dashed: median {lengths['median']:g})")
+    axes.set(xlabel="tokens in a row", ylabel="rows")
+
+
+def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
+    """How often each token stands, from the most frequent to the rarest."""
+    words = report["vocabulary"]
+    axes.loglog(words["ranks"], words["counts_of_ranks"], color=_DARK, marker="o", markersize=2.5)
+    used = words["size"] - words["never_used"]
+    axes.set(
+        title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",
+        xlabel="rank of the token",
+        ylabel="times it stands in the rows",
+    )
+    axes.grid(alpha=0.3)
+
+
+def _draw_accuracies(axes: Axes, report: dict[str, Any], values: dict[str, float]) -> None:
+    """What simpler models reach on the validation rows."""
+    places = range(len(values))
+    axes.barh(places, list(values.values()), color=_DARK)
+    for place, value in zip(places, values.values(), strict=True):
+        axes.text(min(value, 1) + 0.01, place, f"{value:.3f}", va="center", fontsize=9)
+    axes.set_yticks(places, list(values))
+    axes.invert_yaxis()
+    axes.set(title="Baselines on the validation rows", xlabel="accuracy", xlim=(0, 1.12))
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.grid(axis="x", alpha=0.3)

@@ -1,0 +1,389 @@
+"""What is in the data: sizes, labels, lengths, vocabulary use, duplicates, leaks, baselines.
+
+Training writes it to `data_report.json` with a picture, `data_report.png`, before the first step;
+`python train_gpt.py --check_data` makes it alone. Leaks: `leaks.py`; baselines: `baselines.py`.
+Leaks and baselines are those of the rows, in whatever order the files have them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallgpt.checks.baselines import STEPS, measure_baselines
+from smallgpt.checks.leaks import find_leaks
+from smallgpt.checks.thresholds import short_name
+from smallgpt.console import format_table, plural, progress_bar
+from smallgpt.errors import UserError
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.bad_rows import bad_rows_remedy
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.splitting import number_keys, split_rows
+
+MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
+_LENGTH_BINS = 40
+_EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
+_TOKENS_AT_ONCE = 4_000_000
+_COUNTS = (
+    "cut",
+    "cut_tokens",
+    "repaired",
+    "completed",
+    "unknown_tokens",
+    "padding_dropped",
+    "skipped",
+)
+_REMEDIES = {
+    "label_in_body": "remove it from `tokens`, or the model reads the answer instead of the row",
+    "token_gives_label": "remove it if it is not there when the label is asked; if it honestly "
+    "belongs to the row, a lookup does what the model will",
+    "position_gives_label": "remove it if it is not there when the label is asked (a "
+    "serial number, a file's header, a fixed length for each class)",
+    "group_across": "move each group to one side, or leave out --val_data_path: the split of one "
+    "file keeps groups together",
+    "duplicate_across": "remove them from one file, or leave out --val_data_path: the split of one "
+    "file keeps equal rows together",
+}
+
+
+def report_data(
+    train: TokenLabelDataset,
+    validation: TokenLabelDataset,
+    settings: TrainSettings,
+    codebook: Path | None,
+) -> dict[str, Any]:
+    """Everything countable about the rows of a run, ready for JSON.
+
+    Variants made for training (`prepare_data.py --augment`) are counted and left out of all else.
+
+    Args:
+        train, validation: the rows; each may be empty where every row is bad.
+        settings: names of the files, share and seed of the split, key of the groups.
+        codebook: codebook.npz of image rows, None for others.
+
+    Raises:
+        UserError: the codebook is broken, or there is too little memory.
+    """
+    try:
+        return _report(train, validation, settings, codebook)
+    except MemoryError:
+        raise UserError(
+            f"out of memory: the data report of {plural(len(train) + len(validation), 'row')} "
+            f"needs more than there is; end other programs, give fewer rows or a lower --max_length"
+        ) from None
+
+
+def _report(
+    train: TokenLabelDataset,
+    validation: TokenLabelDataset,
+    settings: TrainSettings,
+    codebook: Path | None,
+) -> dict[str, Any]:
+    """`report_data`."""
+    variants = int(train.augmented_N.sum())
+    # Baselines, duplicates and leaks are those of the rows that were given, not of variants.
+    train = train.subset(np.flatnonzero(~train.augmented_N))
+    names = settings.data_path, settings.val_data_path or settings.data_path
+    files = [(train, names[0])]
+    if settings.val_data_path is not None:
+        files.append((validation, names[1]))
+    vocabulary = train.vocabulary
+    classes_N = np.concatenate([train.classes_N, validation.classes_N]).astype(np.int64)
+    lengths_N = np.concatenate([train.lengths_N, validation.lengths_N])
+    of_class_L = np.bincount(classes_N[classes_N >= 0], minlength=len(vocabulary.labels))
+    counts_V = _token_counts(train) + _token_counts(validation)
+    from threadpoolctl import threadpool_limits
+
+    # One thread: where other programs run as well, several wait for one another and were seen to
+    # take three times as long.
+    with (
+        threadpool_limits(limits=1),
+        progress_bar("data report", STEPS + 2, "part") as bar,
+    ):
+        keys = train.body_keys(), validation.body_keys()
+        bodies_N = number_keys(keys[0] + keys[1])
+        conflicts = _conflicts(bodies_N, classes_N)
+        where = _Lines(train, validation, names)
+        report = {
+            "rows": len(classes_N),
+            "variants": variants,
+            "unlabelled": int((classes_N < 0).sum()),
+            "labels": dict(zip(vocabulary.labels, of_class_L.tolist(), strict=True)),
+            "splits": {"train": _side(train), "validation": _side(validation)},
+            "lengths": _lengths(lengths_N),
+            "vocabulary": _vocabulary(vocabulary.tokens, counts_V),
+            **{name: sum(getattr(rows.counts, name) for rows, _ in files) for name in _COUNTS},
+            "duplicates": {
+                "within": len(bodies_N) - int(bodies_N.max(initial=-1) + 1),
+                "across": _across(train, validation, bodies_N, classes_N, settings),
+            },
+            "conflicting_labels": len(conflicts),
+            "conflicting_labels_shown": [
+                [
+                    {"row": where.of(row), "label": vocabulary.labels[classes_N[row]]}
+                    for row in rows[:_EXAMPLES_OF_BODY]
+                ]
+                for rows in conflicts[:_EXAMPLES]
+            ],
+            "errors": _errors(files),
+        }
+        bar.update()
+        train, validation = (
+            rows.subset(_order_by_content(rows, side))
+            for rows, side in zip((train, validation), keys, strict=True)
+        )
+        leaks, search = find_leaks(train, validation, names, settings.group_by)
+        bar.update()
+        figures, notes = measure_baselines(train, validation, codebook, bar.update)
+    report |= {
+        "leaks": [leak | {"remedy": _REMEDIES[leak["kind"]]} for leak in leaks],
+        "leaks_search": search,
+        "baselines": figures,
+        "baselines_note": notes,
+    }
+    return report
+
+
+def describe_report(report: dict[str, Any]) -> str:
+    """The report in a few lines for a person; what the reading changed is told by the reading."""
+    sides, words = report["splits"], report["vocabulary"]
+    lines = [
+        f"data: {sides['train']['rows']:,} training and {sides['validation']['rows']:,} validation "
+        f"rows of {_span(report['lengths'])} tokens; "
+        f"{words['size'] - words['never_used']:,} of {words['size']:,} vocabulary tokens used, "
+        f"{words['used_once']:,} once"
+    ]
+    if report["variants"]:
+        lines.append(
+            f"{plural(report['variants'], 'variant')} of the training rows beside them, not in "
+            f"these figures; of a row and its variants an epoch visits one"
+        )
+    used = {name: count for name, count in sides["train"]["labels"].items() if count}
+    if used:
+        smallest, largest = min(used, key=used.get), max(used, key=used.get)
+        line = (
+            f"labels: {len(used):,}, from {plural(used[smallest], 'training row')} "
+            f"({short_name(smallest)}) to {used[largest]:,} ({short_name(largest)})"
+        )
+        if used[smallest] == used[largest]:
+            line = f"labels: {len(used):,}, {plural(used[largest], 'training row')} each"
+        lines.append(line)
+        if report["unlabelled"]:
+            lines.append(f"{plural(report['unlabelled'], 'row')} without a label")
+    duplicates = report["duplicates"]
+    if duplicates["within"]:
+        line = f"{plural(duplicates['within'], 'row')} whose body stood before"
+        if duplicates["across"] and not _has(report, "duplicate_across"):
+            flattering = plural(duplicates["across"], "validation row")
+            line += (
+                f"; all of one body stay on one side, or {flattering} would stand among the "
+                f"training rows"
+            )
+        lines.append(line)
+    if report["conflicting_labels"]:
+        first = report["conflicting_labels_shown"][0][:3]
+        shown = ", ".join(f"{row['row']} has {short_name(row['label'])}" for row in first)
+        lines.append(
+            f"warning: {plural(report['conflicting_labels'], 'body', 'bodies')} with more than one "
+            f"label, the first: {shown}"
+        )
+    for leak in report["leaks"]:
+        lines.append(f"warning: leak: {leak['kind']}: {leak['message']}")
+        if leak["examples"]:
+            lines.append(f"  for example {', '.join(leak['examples'][:3])}")
+        lines.append(f"  {leak['remedy']}")
+    for kind, count in report["leaks_search"]["left_out"].items():
+        lines.append(f"warning: leak: {kind}: {count:,} more of this kind")
+    search = report["leaks_search"]
+    if search["rows"] < search["of"]:
+        lines.append(f"leaks looked for in {search['rows']:,} of {search['of']:,} labelled rows")
+    asked = search.get("rest_of_row_rows")
+    if asked is not None:
+        lines.append(f"what the rest of a row tells was asked of {asked:,} of these rows")
+    return "\n".join(lines)
+
+
+def describe_baselines(report: dict[str, Any]) -> str:
+    """The yardsticks as a small table, with a line for those left out or measured on a sample."""
+    rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in report["baselines"].items()]
+    lines = [format_table(["baseline on the same split", ""], rows)] if rows else []
+    for name, note in report["baselines_note"].items():
+        if name not in report["baselines"] or " of " in note.rpartition("fitted on")[2]:
+            lines.append(f"{name.replace('_', ' ')}: {note.rpartition('; ')[2]}")
+    return "\n".join(lines)
+
+
+def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -> str:
+    """The first bad rows, one line each, where the others stand, and what to do.
+
+    Args:
+        most: how many to tell.
+        listed_in: the report's file; None where it was not written.
+    """
+    errors = report["errors"]
+    lines = [f"{bad['file']}:{bad['line']}: {bad['reason']}" for bad in errors["shown"][:most]]
+    if errors["count"] > len(lines):
+        line = f"... and {plural(errors['count'] - len(lines), 'more bad row')}; "
+        which = f"the first {len(errors['shown']):,}" if errors["left_out"] else "all"
+        if listed_in is None:
+            lines.append(f"{line}with an --output_dir without a run {which} are listed there")
+        else:
+            lines.append(f"{line}{which} are listed in {listed_in}")
+    reasons = [bad["reason"] for bad in errors["shown"]]
+    return "\n".join([*lines, bad_rows_remedy(reasons, report["rows"])])
+
+
+# ------------------------------------------------------------------------------- parts
+
+
+def _has(report: dict[str, Any], kind: str) -> bool:
+    return any(leak["kind"] == kind for leak in report["leaks"])
+
+
+def _span(lengths: dict[str, Any]) -> str:
+    shortest, longest = lengths["shortest"], lengths["longest"]
+    return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+
+
+def _side(rows: TokenLabelDataset) -> dict[str, Any]:
+    """Size and labels of one side of the split; `tokens` are those that a model predicts."""
+    labelled_N = rows.classes_N[rows.classes_N >= 0]
+    labels = rows.vocabulary.labels
+    return {
+        "rows": len(rows),
+        "tokens": rows.target_count,
+        "labels": dict(
+            zip(labels, np.bincount(labelled_N, minlength=len(labels)).tolist(), strict=True)
+        ),
+        "unlabelled": len(rows) - len(labelled_N),
+    }
+
+
+def _lengths(lengths_N: np.ndarray) -> dict[str, Any]:
+    """Row lengths in tokens, tail included; bin i of the histogram is edges[i] <= length <
+    edges[i + 1]."""
+    if not len(lengths_N):
+        return {"shortest": 0, "median": 0.0, "mean": 0.0, "longest": 0,
+                "histogram": {"edges": [], "counts": []}}  # fmt: skip
+    shortest, longest = int(lengths_N.min()), int(lengths_N.max())
+    step = -(-(longest - shortest + 1) // _LENGTH_BINS)
+    edges = np.arange(shortest, longest + step + 1, step)
+    return {
+        "shortest": shortest,
+        "median": float(np.median(lengths_N)),
+        "mean": float(lengths_N.mean()),
+        "longest": longest,
+        "histogram": {
+            "edges": edges.tolist(),
+            "counts": np.histogram(lengths_N, edges - 0.5)[0].tolist(),
+        },
+    }
+
+
+def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
+    most = int(counts_V.argmax())
+    used = np.sort(counts_V[counts_V > 0])[::-1]
+    # Ranks for a picture with a logarithmic axis: all of the first ones, then ever fewer.
+    ranks = np.unique(np.geomspace(1, max(1, len(used)), 100).astype(int))[: len(used)]
+    return {
+        "size": len(tokens),
+        "never_used": int((counts_V == 0).sum()),
+        "used_once": int((counts_V == 1).sum()),
+        "most_frequent": tokens[most],
+        "most_frequent_share": float(counts_V[most] / max(1, counts_V.sum())),
+        "ranks": ranks.tolist(),
+        "counts_of_ranks": used[ranks - 1].tolist(),
+    }
+
+
+def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
+    """How often each vocabulary entry stands in the rows."""
+    counts_V = np.zeros(len(rows.vocabulary), np.int64)
+    step = max(1, _TOKENS_AT_ONCE // int(rows.lengths_N.max(initial=1)))
+    for start in range(0, len(rows), step):
+        ids_N, _ = rows.gather(np.arange(start, min(start + step, len(rows))))
+        counts_V += np.bincount(ids_N, minlength=len(counts_V))
+    return counts_V
+
+
+def _across(
+    train: TokenLabelDataset,
+    validation: TokenLabelDataset,
+    bodies_N: np.ndarray,
+    classes_N: np.ndarray,
+    settings: TrainSettings,
+) -> int:
+    """Validation rows whose body stands among the training rows.
+
+    With one file the split never lets that happen, so it is what a stratified split of the same
+    share and seed would let happen that looks at labels alone.
+    """
+    no_duplicates = int(bodies_N.max(initial=-1)) + 1 == len(bodies_N)
+    if no_duplicates or not len(train) or not len(validation):
+        return 0
+    if settings.val_data_path is not None:
+        return int(np.isin(bodies_N[len(train) :], bodies_N[: len(train)]).sum())
+    in_file = np.argsort(np.concatenate([train.lines_N, validation.lines_N]), kind="stable")
+    alone_N = np.full(len(classes_N), -1)
+    kept, held_out = split_rows(
+        [alone_N], classes_N[in_file], settings.validation_fraction, settings.seed
+    )
+    bodies_N = bodies_N[in_file]
+    return int(np.isin(bodies_N[held_out], bodies_N[kept]).sum())
+
+
+def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
+    """For each distinct body with more than one label the first row of each of its labels."""
+    labelled = np.flatnonzero(classes_N >= 0)
+    classes = int(classes_N.max(initial=0)) + 1
+    pairs_P, first_P = np.unique(
+        bodies_N[labelled] * classes + classes_N[labelled], return_index=True
+    )
+    bodies, count = np.unique(pairs_P // classes, return_counts=True)
+    several_P = np.isin(pairs_P // classes, bodies[count > 1])
+    rows_of: dict[int, list[int]] = {}
+    for pair, row in zip(
+        pairs_P[several_P].tolist(), labelled[first_P[several_P]].tolist(), strict=True
+    ):
+        rows_of.setdefault(pair // classes, []).append(row)
+    return [sorted(rows) for rows in rows_of.values()]
+
+
+def _order_by_content(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
+    """An order of the rows that is the same however their file is shuffled.
+
+    Samples, halves and ties then fall the same way too. Rows that are alike may trade places.
+
+    Args:
+        keys: fingerprint of each row's body.
+    """
+    key_Nx2 = np.frombuffer(b"".join(keys), np.uint64).reshape(len(keys), 2)
+    return np.lexsort((rows.lengths_N, rows.classes_N, key_Nx2[:, 1], key_Nx2[:, 0]))
+
+
+class _Lines:
+    """Where the rows of both sides, one after the other, stand: `file:line`."""
+
+    def __init__(
+        self, train: TokenLabelDataset, validation: TokenLabelDataset, names: tuple[str, str]
+    ):
+        self.lines_N = np.concatenate([train.lines_N, validation.lines_N])
+        self.names, self.in_train = names, len(train)
+
+    def of(self, row: int) -> str:
+        return f"{self.names[row >= self.in_train]}:{self.lines_N[row]}"
+
+
+def _errors(files: list[tuple[TokenLabelDataset, str]]) -> dict[str, Any]:
+    """Rows that could not be read, where reading kept them."""
+    bad = [(name, row) for rows, name in files for row in rows.bad_rows]
+    return {
+        "count": len(bad),
+        "left_out": max(0, len(bad) - MOST_ERRORS_LISTED),
+        "shown": [
+            {"file": name, "line": row.line, "reason": row.reason}
+            for name, row in bad[:MOST_ERRORS_LISTED]
+        ],
+    }

@@ -1,0 +1,261 @@
+"""What a person at the terminal sees: mistakes, exit codes, durations, tables, progress.
+
+Every command ends through `run_command`, so that a mistake is told in one or two lines and
+never as a traceback:
+
+    if __name__ == "__main__":
+        run_command(main)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import sys
+import unicodedata
+import weakref
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+# OpenMP's threads spin while they wait for one another, by default for long. Where another process
+# holds one of two cores they spin for a thread that is not running, and training falls to a
+# thirtieth of its speed. Spinning briefly and then sleeping keeps the speed of a free machine and
+# a quarter of it on a busy one (docs/measurements.md). It counts only before torch is loaded, hence
+# here, in the module that every command imports first.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# What a terminal obeys or what turns the order of letters around: controls but for line ends and
+# tabs, overrides of the writing direction, halves of characters.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+# ------------------------------------------------------------------------------- telling
+
+# Standard outputs that can be written no more.
+_given_up: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def tell(text: str) -> list[str]:
+    """Print above a progress bar; where standard output takes no more, go on in silence.
+
+    For work whose result is files: it must not die because its reader has left (`| head`), its
+    terminal is gone or the disk behind `>` is full.
+
+    Returns:
+        what else there is to say: a line where standard output has just failed.
+    """
+    from tqdm import tqdm
+
+    stream = sys.stdout
+    if stream is None or stream in _given_up:
+        return []
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = printable_lines(text)
+    try:
+        try:
+            tqdm.write(text, file=stream)
+        except UnicodeEncodeError:
+            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        _given_up.add(stream)
+        if isinstance(error, BrokenPipeError):
+            return []
+        reason = getattr(error, "strerror", None) or error
+        line = f"warning: standard output: {reason}; the work goes on, and says no more there"
+        print(line, file=_forgiving(sys.stderr))
+        return [line]
+    return []
+
+
+class _Wrapped:
+    """A text stream that is another one but for how it fails."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
+        return self is other or self._stream is other
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+
+class _Forgiving(_Wrapped):
+    """For a person alone: what cannot be written is dropped, and ends no work."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+
+def _forgiving(stream: TextIO | None) -> Any:
+    if stream is None:  # a program without a terminal
+        stream = io.StringIO()
+    return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)
+
+
+def print_error(text: str) -> None:
+    """Print a mistake to standard error, each line marked `error:`."""
+    for line in printable_lines(text).splitlines() or [""]:
+        print(f"error: {line}", file=_forgiving(sys.stderr))
+
+
+def command_hint(script: str, *words: str | Path) -> str:
+    """A command for a person to type, its words quoted where a shell would take them apart.
+
+    Args:
+        script: such as `train_gpt.py`.
+        words: its flags and their values; all but flags may hold any character.
+    """
+    return shlex.join(["python", script, *map(str, words)])
+
+
+def printable(text: str) -> str:
+    """Foreign text as a part of a line: what cannot be seen is written out, as in `\\x1b[31m`.
+
+    Labels, tokens and file names may hold escape sequences, line ends, characters of no width.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _written_out(letter) for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Foreign text of any length: line ends, tabs and all spaces stay, what a terminal obeys is
+    written out, as in `\\x1b[31m`."""
+    return _OBEYED.sub(lambda found: _written_out(found[0]), text)
+
+
+def _written_out(letter: str) -> str:
+    return ascii(letter)[1:-1]
+
+
+def json_text(value: Any) -> str:
+    """`value` as one line of JSON for standard output; it stands for `value` exactly.
+
+    A terminal can show it. Where the encoding lacks a letter, JSON's own escape stands for it:
+    what Python writes out in its place, such as `\\xe9`, is no JSON.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: Chinese characters two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me") for letter in text)
+
+
+def shorten(text: str, columns: int, mark: str = "...") -> str:
+    """A text of about so many columns; of a long one both ends stay, it may differ in either."""
+    if text_width(text) <= columns:
+        return text
+    ends = []
+    for letters in (text, text[::-1]):
+        room, count = columns // 2, 0
+        for letter in letters:
+            room -= text_width(letter)
+            if room < 0:
+                break
+            count += 1
+        ends.append(letters[:count])
+    return f"{ends[0]}{mark}{ends[1][::-1]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 row`, `1,437 rows`; `nouns` where the plural is not noun + s."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def format_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
+) -> str:
+    """A table in plain text; the columns `left` are left-aligned, the others right-aligned.
+
+    Cells may hold anything, see `printable`.
+    """
+    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(text_width(line[column]) for line in lines) for column in range(len(header))]
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - text_width(cell))
+        return cell + space if column in left else space + cell
+
+    return "\n".join(
+        "  ".join(padded(cell, column) for column, cell in enumerate(line)).rstrip()
+        for line in lines
+    )
+
+
+def share_bar(share: float, width: int, blocks: bool) -> str:
+    """A share from 0 to 1 as a bar of `width` characters; `blocks` where they can be shown."""
+    filled = round(share * width)
+    full, empty = ("█", "░") if blocks else ("#", ".")
+    return full * filled + empty * (width - filled)
+
+
+def can_show_blocks(stream: TextIO) -> bool:
+    """Whether the encoding of a stream has the characters of `share_bar`."""
+    try:
+        "█░".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def progress_bar(description: str, total: int, unit: str, initial: int = 0):
+    """A tqdm bar with rate and time left on standard error; silent where that is no terminal."""
+    from tqdm import tqdm
+
+    try:
+        has_width = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):
+        has_width = False
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=printable(description),
+        unit=unit,
+        unit_scale=total >= 10_000,
+        file=_forgiving(sys.stderr),
+        disable=None,
+        leave=False,
+        # A terminal that does not know its width (`script`, some containers) would get no bar.
+        dynamic_ncols=has_width,
+        ncols=None if has_width else 80,
+        delay=0.5,
+    )

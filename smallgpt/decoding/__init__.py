@@ -1,0 +1,1 @@
+"""Decoding: a key/value cache and sampling."""

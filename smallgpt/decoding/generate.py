@@ -1,0 +1,155 @@
+"""Fast decoding with a key/value cache: greedy, temperature, top-k, top-p.
+
+    decoder = make_decoder(model, dtype=torch.bfloat16)    # once; that of a GPT-2 packs its weights
+    new_tokens = generate_tokens(
+        decoder,
+        prompts=[[2, 17, 40], [2, 9]],                 # unequal lengths are welcome
+        max_new_tokens=100,
+        stop_ids=[vocabulary.eos_id],
+        sampling=Sampling(temperature=0.8, top_k=50),
+        generator=torch.Generator().manual_seed(0),
+        forbidden_ids=[vocabulary.pad_id],
+    )
+
+The computation is that of transformers' `GPT2LMHeadModel` (models/gpt2/modeling_gpt2.py); models of
+other architectures decode through transformers itself.
+Sizes in names: B rows, T prompt positions, R = B x T (R = B in a step), C cache columns, E
+embedding width, H heads, D width of a head, G groups of g heads, V vocabulary, N prompts, M new
+tokens, I and O inputs and outputs of a linear map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from smallgpt.decoding.decoder import Decoder
+from smallgpt.decoding.plain_decoder import PlainDecoder
+from smallgpt.decoding.sampling import Sampling, _choose
+from smallgpt.model.cpu_forward import is_gpt2
+
+# Steps between looks at the new tokens for finished rows: each look makes the host wait for a GPU.
+_STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
+
+
+def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainDecoder:
+    """The decoder that suits a model."""
+    config = model.config
+    if is_gpt2(model) and not config.scale_attn_by_inverse_layer_idx | config.add_cross_attention:
+        return Decoder(model, dtype)
+    return PlainDecoder(model, dtype)
+
+
+@torch.inference_mode()
+def generate_tokens(
+    decoder: Decoder | PlainDecoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    forbidden_ids: Collection[int] = (),
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Continue each prompt until a stop token or `max_new_tokens`.
+
+    Each prompt draws from random numbers of its own, made before the first step. So the seed of
+    `generator` fixes the result, and `batch_size`, or other rows ending early, do not change it,
+    but for rounding: sums over another batch may differ in the last bit, more visibly in bf16.
+
+    Args:
+        prompts: token ids, at least one each. A prompt and its new tokens together may take
+            n_positions at most. (The last new token is never read, so one more would fit; the
+            rule is kept plain.) Prompts of similar length are decoded together.
+        stop_ids: ids that end a row.
+        forbidden_ids: ids that are never produced.
+        on_progress: called with the number of prompts finished since the last call.
+
+    Returns:
+        The new tokens of each prompt, in the order of `prompts`, a stop token included.
+
+    Raises:
+        ValueError: an empty prompt or one that is too long, every token forbidden, or logits
+            that are not finite (damaged weights, or fp16 overflow).
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError("max_new_tokens and batch_size must be 1 or above")
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {index} is empty: it needs one token at least")
+        if len(prompt) + max_new_tokens > decoder.n_positions:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it does "
+                f"not fit the model's {decoder.n_positions} positions"
+            )
+    forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=decoder.device)
+    if len(forbidden) >= decoder.vocab_size:
+        raise ValueError("all tokens are forbidden")
+    stops = frozenset(stop_ids)
+    steps_per_look = _STEPS_PER_LOOK.get(decoder.device.type, 16)
+    uniform_NxM = torch.rand(
+        len(prompts), max_new_tokens, generator=generator, device=generator and generator.device
+    ).to(decoder.device)
+    new_tokens: list[list[int]] = [[] for _ in prompts]
+    # The longest first: if memory does not suffice, that shows at once.
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    for start in range(0, len(prompts), batch_size):
+        live = order[start : start + batch_size]
+        lengths_B = torch.tensor([len(prompts[index]) for index in live])
+        ids_BxT = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(prompts[index]) for index in live], batch_first=True
+        )
+        capacity = ids_BxT.shape[1] + max_new_tokens
+        logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
+        finite = logits_BxV.isfinite().all()
+        uniform_BxM = uniform_NxM[live]
+        unseen: list[Tensor] = []
+        for m in range(max_new_tokens):
+            logits_BxV.index_fill_(1, forbidden, -torch.inf)
+            ids_B = _choose(logits_BxV, sampling, uniform_BxM[:, m])
+            unseen.append(ids_B)
+            last = m == max_new_tokens - 1
+            if last or len(unseen) == steps_per_look:
+                if not finite:
+                    raise ValueError(
+                        f"the model's logits are not finite (decoding in {decoder.dtype})"
+                    )
+                survivors = []
+                for row, tokens in enumerate(torch.stack(unseen, dim=1).tolist()):
+                    kept = _up_to_stop(tokens, stops)
+                    new_tokens[live[row]] += kept
+                    if kept[-1] not in stops and not last:
+                        survivors.append(row)
+                unseen = []
+                finished = len(live) - len(survivors)
+                if finished and on_progress:
+                    on_progress(finished)
+                if not survivors:
+                    break
+                if finished:
+                    rows = _close_gaps(survivors)
+                    decoder.keep(rows)
+                    live = [live[row] for row in rows]
+                    ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
+            logits_BxV = decoder.step(ids_B)
+            finite &= logits_BxV.isfinite().all()
+    return new_tokens
+
+
+def _up_to_stop(tokens: list[int], stops: Collection[int]) -> list[int]:
+    for index, token in enumerate(tokens):
+        if token in stops:
+            return tokens[: index + 1]
+    return tokens
+
+
+def _close_gaps(rows: list[int]) -> list[int]:
+    """Order `rows` so that each below their number stays in its place: [0, 2, 5] -> [0, 5, 2]."""
+    staying = {row for row in rows if row < len(rows)}
+    moving = iter(row for row in rows if row >= len(rows))
+    return [row if row in staying else next(moving) for row in range(len(rows))]

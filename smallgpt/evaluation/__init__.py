@@ -1,0 +1,1 @@
+"""Evaluation: scores, figures, calibration, report, pictures."""

@@ -1,0 +1,208 @@
+"""Answers to instructions: generate them, and compare them with the ones that were expected.
+
+    answers = generate_answers(trained, dataset)         # one a row, None: no instruction
+    figures = answer_figures(expected, given)            # exact_match, bleu, rouge_l, answers
+
+BLEU (Papineni et al., 2002) is sacrebleu's over the whole file, 0 to 100; ROUGE-L (Lin, 2004) is
+rouge-score's F1, its mean over the rows, 0 to 1. Both libraries are optional
+(requirements-text.txt): without one its figure is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.console import format_table, plural, printable, progress_bar
+
+if TYPE_CHECKING:
+    from smallgpt.model.folder import TrainedModel
+    from smallgpt.rows.dataset import TokenLabelDataset
+
+
+MOST_EXAMPLES = 3
+_LONGEST_SHOWN = 200
+# A model that never ends would take the time of all its positions for every row.
+_LEAST_NEW_TOKENS = 32
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA = r"\u3040-\u30ff"
+# Chinese and Japanese have no spaces between words: one token a character.
+_TOKEN = re.compile(rf"[{_HAN}{_KANA}]|[^\W_{_HAN}{_KANA}]+")
+_HAN_LETTER = re.compile(rf"[{_HAN}]")
+
+
+# ------------------------------------------------------------------------------- generating
+
+
+def generate_answers(
+    trained: TrainedModel,
+    dataset: TokenLabelDataset,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+) -> list[str | None]:
+    """The greedy answer to each row's instruction, as far as the trained length reaches.
+
+    Args:
+        trained: the model.
+        dataset: rows read with keep_records; prompts are read as training read them, a long one
+            without its beginning.
+        batch_size: answers generated at once.
+        max_new_tokens: of an answer; None = twice the longest expected answer of the file, and
+            32 at least.
+
+    Returns:
+        A text for each row: empty where the expected answer alone fills the trained length, so
+        that no prompt is left; None for a row that is no instruction.
+    """
+    from smallgpt.decoding.generate import generate_tokens, make_decoder
+    from smallgpt.decoding.sampling import Sampling
+
+    vocabulary = trained.vocabulary
+    answers = ["" if is_instruction(record) else None for record in dataset.records]
+    prompts = {
+        index: dataset.row(index)[:length].tolist()
+        for index, length in enumerate(dataset.prompt_lengths_N.tolist())
+        if length
+    }
+    if not prompts:
+        return answers
+    if max_new_tokens is None:
+        longest = int(dataset.scored_counts[list(prompts)].max())
+        max_new_tokens = max(_LEAST_NEW_TOKENS, 2 * longest)
+    rooms = {
+        index: min(max_new_tokens, trained.max_length - len(prompt))
+        for index, prompt in prompts.items()
+    }
+    decoder = make_decoder(trained.model, trained.precision.dtype)
+    with progress_bar("answering", len(prompts), "row") as bar:
+        # Most rows have room for the longest answer; the others go by themselves, so that an
+        # answer does not depend on the rows beside it.
+        for room in sorted(set(rooms.values()), reverse=True):
+            rows = [index for index in prompts if rooms[index] == room]
+            made = generate_tokens(
+                decoder,
+                [prompts[index] for index in rows],
+                max_new_tokens=room,
+                stop_ids={vocabulary.eos_id, vocabulary.cls_id} - {None},
+                sampling=Sampling(greedy=True),
+                # An unknown character is no text.
+                forbidden_ids={vocabulary.pad_id, vocabulary.unk_id} - {None},
+                batch_size=batch_size,
+                on_progress=bar.update,
+            )
+            for index, ids in zip(rows, made, strict=True):
+                answers[index] = vocabulary.tokenizer.decode(ids)
+    return answers
+
+
+def is_instruction(record: dict[str, Any]) -> bool:
+    """Whether a readable record is an instruction and its answer, as `rows.parse_row` has it."""
+    given = record.get("tokens") is not None or record.get("input_ids") is not None
+    return not given and "instruction" in record
+
+
+# ------------------------------------------------------------------------------- figures
+
+
+def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
+    """How near answers come to the expected ones.
+
+    Args:
+        expected: one text a row; one at least.
+        given: the answer to each.
+
+    Returns:
+        answers: how many there are.
+        exact_match: share that is equal, whitespace at both ends aside.
+        bleu: 0 to 100; None without sacrebleu.
+        bleu_tokenizer: of sacrebleu: `zh` where most expected answers have Chinese characters,
+            else `13a`.
+        rouge_l: mean F1, 0 to 1; None without rouge-score.
+    """
+    pairs = list(zip(expected, given, strict=True))
+    chinese = sum(_HAN_LETTER.search(text) is not None for text in expected)
+    tokenizer = "zh" if chinese > len(pairs) / 2 else "13a"
+    return {
+        "answers": len(pairs),
+        "exact_match": sum(wanted.strip() == got.strip() for wanted, got in pairs) / len(pairs),
+        "bleu": _bleu(expected, given, tokenizer),
+        "bleu_tokenizer": tokenizer,
+        "rouge_l": _rouge_l(pairs),
+    }
+
+
+def _bleu(expected: Sequence[str], given: Sequence[str], tokenizer: str) -> float | None:
+    try:
+        from sacrebleu import corpus_bleu
+    except ImportError:
+        return None
+    # Without effective_order a file of answers below four words would get 0 however right it is;
+    # other files get the same with it. force: no advice on standard error about final periods.
+    return corpus_bleu(
+        list(given), [list(expected)], tokenize=tokenizer, force=True, use_effective_order=True
+    ).score
+
+
+def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float | None:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        return None
+    scorer = RougeScorer(["rougeL"], tokenizer=RougeTokenizer())
+    total = 0.0
+    with progress_bar("comparing answers", len(pairs), "row") as bar:
+        for wanted, got in pairs:
+            total += scorer.score(wanted, got)["rougeL"].fmeasure
+            bar.update()
+    return total / len(pairs)
+
+
+class RougeTokenizer:
+    """Words of any script in lower case, Chinese and Japanese by characters.
+
+    Of ASCII text the same as rouge-score's own tokenizer, which drops every other letter.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text."""
+        return _TOKEN.findall(text.lower())
+
+
+# ------------------------------------------------------------------------------- telling
+
+
+def describe_answers(figures: dict[str, Any]) -> str:
+    """The figures of `answer_figures` as a table, with what to install for one that is missing."""
+
+    def shown(name: str, form: str, library: str) -> str:
+        if figures[name] is not None:
+            return form.format(figures[name])
+        return f"needs {library}: pip install -r requirements-text.txt"
+
+    rows = [
+        ["equal to the expected one", f"{100 * figures['exact_match']:.1f} %"],
+        [f"BLEU ({figures['bleu_tokenizer']})", shown("bleu", "{:.1f}", "sacrebleu")],
+        ["ROUGE-L F1", shown("rouge_l", "{:.3f}", "rouge-score")],
+    ]
+    return format_table([plural(figures["answers"], "answer"), ""], rows, left=(0, 1))
+
+
+def describe_examples(predictions: Sequence[dict[str, Any]]) -> str:
+    """A few instructions of predictions.jsonl, with the expected answer and the given one."""
+    lines = []
+    for row in [row for row in predictions if row.get("answer") is not None][:MOST_EXAMPLES]:
+        asked = row["row"]["instruction"]
+        if row["row"].get("input"):
+            asked += f" | {row['row']['input']}"
+        lines += [
+            f"line {row['line']}: {_one_line(asked)}",
+            f"  expected: {_one_line(row['row']['output'])}",
+            f"  answer:   {_one_line(row['answer'])}",
+        ]
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    words = " ".join(text.split())
+    return printable(words if len(words) <= _LONGEST_SHOWN else words[: _LONGEST_SHOWN - 3] + "...")

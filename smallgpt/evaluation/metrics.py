@@ -1,0 +1,208 @@
+"""Figures from arrays; scikit-learn does the sums.
+
+Language-model figures come from what each row's tokens cost, label figures from the logarithms
+of the label tokens' shares. Definitions stand at each function.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smallgpt.evaluation.calibration import expected_calibration_error, reliability
+from smallgpt.evaluation.label_shares import MOST_LABELS_WHOLE, LabelShares
+from smallgpt.evaluation.statistics import (
+    _CHANCE_OF_ALL,
+    _CHANCE_OF_LABELS,
+    _best_p_value,
+    label_p_values,
+    wilson_interval,
+)
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+# exp() of more overflows a float; a perplexity this high means "worse than useless" anyway.
+_MOST_NATS = 700.0
+
+
+def perplexity(mean_nll: float) -> float:
+    """exp of the mean negative log likelihood (nats per token)."""
+    return math.exp(min(mean_nll, _MOST_NATS))
+
+
+def language_figures(
+    nll_sum_N: np.ndarray, token_count_N: np.ndarray, correct_N: np.ndarray
+) -> dict[str, float]:
+    """Loss, perplexity and next-token accuracy, each token counting once.
+
+    Args:
+        nll_sum_N: summed negative log likelihood of each row's tokens, nats.
+        token_count_N: predicted tokens of each row.
+        correct_N: tokens of each row where the likeliest token was the right one.
+    """
+    tokens = int(token_count_N.sum())
+    loss = math.fsum(nll_sum_N.tolist()) / tokens
+    return {
+        "loss": loss,
+        "perplexity": perplexity(loss),
+        "next_token_accuracy": int(correct_N.sum()) / tokens,
+    }
+
+
+def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float | None:
+    """Perplexity of a part of the rows' tokens, None where there are none."""
+    tokens = int(token_count_N.sum())
+    return perplexity(math.fsum(nll_sum_N.tolist()) / tokens) if tokens else None
+
+
+def label_figures(
+    true_N: np.ndarray,
+    shares: LabelShares | np.ndarray,
+    labels: list[str],
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """How well labels are told: accuracy, F1, confusion, chance, calibration.
+
+    Args:
+        true_N: index of each row's label in `labels`.
+        shares: what the model gives the labels; or an array of the logarithms of all shares, NxL.
+        labels: the names; figures cover those that occur as label or prediction.
+        temperature: of the calibrated confidence; no prediction depends on it.
+
+    Returns:
+        The figures of metrics.json. `not_above_chance` names the labels that are told no better
+        than by guessing (`p_value` of `per_class` above 5 %, see `label_p_values`),
+        `too_few_rows` those of them that have too few rows for it to show. Of more than
+        MOST_LABELS_WHOLE labels `confusion_matrix` has its filled cells alone, see
+        `confusion_cells`.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if isinstance(shares, np.ndarray):
+        shares = LabelShares.of(shares, temperature)
+    predicted_N = shares.predicted
+    present = np.union1d(true_N, predicted_N).tolist()
+    precision, recall, f1, support = precision_recall_fscore_support(
+        true_N, predicted_N, labels=present, zero_division=0
+    )
+    confusion_LxL = count_confusions(true_N, predicted_N, len(labels))
+    predicted_L = confusion_LxL.sum(axis=0)
+    right_N = predicted_N == true_N
+    confidence_N = shares.at(temperature).max(axis=1)
+    raw_confidence_N = shares.at(1.0).max(axis=1)
+    p_values_L = label_p_values(confusion_LxL)
+    support_of = dict(zip(present, support.tolist(), strict=True))
+    not_told = [index for index in present if p_values_L[index] > _CHANCE_OF_LABELS]
+    enough = _CHANCE_OF_LABELS / np.count_nonzero(support)
+    return {
+        "labels": [labels[index] for index in present],
+        "labelled_records": len(true_N),
+        "accuracy": float(right_N.mean()),
+        "accuracy_interval": wilson_interval(int(right_N.sum()), len(right_N)),
+        "top2_accuracy": float((shares.likeliest == true_N[:, None]).any(axis=1).mean()),
+        **chance_figures(confusion_LxL),
+        "not_above_chance": [labels[index] for index in not_told],
+        "too_few_rows": [
+            labels[index]
+            for index in not_told
+            if _best_p_value(len(true_N), support_of[index]) > enough
+        ],
+        "macro_f1": float(f1.mean()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "temperature": temperature,
+        "ece": expected_calibration_error(confidence_N, right_N),
+        "raw_ece": expected_calibration_error(raw_confidence_N, right_N),
+        "per_class": {
+            labels[index]: {
+                "precision": float(precision[place]),
+                "recall": float(recall[place]),
+                "f1": float(f1[place]),
+                "support": int(support[place]),
+                "predicted": int(predicted_L[index]),
+                "p_value": float(p_values_L[index]) if support[place] else None,
+            }
+            for place, index in enumerate(present)
+        },
+        "confusion_matrix": _confusion_figure(confusion_LxL, present),
+        "reliability": reliability(confidence_N, right_N),
+        "raw_reliability": reliability(raw_confidence_N, right_N),
+    }
+
+
+def count_confusions(true_N: np.ndarray, predicted_N: np.ndarray, labels: int) -> csr_array:
+    """How many rows of true label k were told as label l, as a sparse matrix."""
+    from scipy.sparse import coo_array
+
+    ones = np.ones(len(true_N), np.int64)
+    return coo_array((ones, (true_N, predicted_N)), shape=(labels, labels)).tocsr()
+
+
+def _confusion_figure(confusion_LxL: csr_array, present: list[int]) -> Any:
+    """The counts of the labels that occur as metrics.json has them: rows, or filled cells."""
+    if len(present) <= MOST_LABELS_WHOLE:
+        return confusion_LxL[present][:, present].toarray().tolist()
+    cells = confusion_LxL.tocoo()
+    place = {index: place for place, index in enumerate(present)}
+    entries = zip(cells.row.tolist(), cells.col.tolist(), cells.data.tolist(), strict=True)
+    return {
+        "labels": len(present),
+        "entries": sorted([place[true], place[told], count] for true, told, count in entries),
+    }
+
+
+def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:
+    """The filled cells of `confusion_matrix` in metrics.json, in whichever form it is.
+
+    Args:
+        figure: a row of counts for each true label, or `{"labels": how many, "entries": [[true,
+            predicted, rows], ...]}`; true and predicted are places in `labels` of metrics.json.
+
+    Returns:
+        (true, predicted, rows) of each pair that occurs, true labels first.
+    """
+    if isinstance(figure, dict):
+        return [tuple(entry) for entry in figure["entries"]]
+    return [
+        (true, told, count)
+        for true, row in enumerate(figure)
+        for told, count in enumerate(row)
+        if count
+    ]
+
+
+# ------------------------------------------------------------------------------- chance
+
+
+def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
+    """What guessing would reach, and whether the accuracy lies above it.
+
+    Chance is the accuracy to expect of the same predictions dealt out at random (as in Cohen's
+    kappa, 1960), so a model that always says one label is at chance however frequent it is.
+
+    Args:
+        confusion_LxL: rows of true label k told as label l.
+
+    Returns:
+        chance_accuracy: sum over k of true_k * predicted_k / N^2.
+        chance_p_value: how often guesses at that rate get as many right (binomial, exact).
+        above_chance: whether that is at most 2.5 %, which is to say that the lower end of the
+            exact 95 % interval lies above chance. None where the rows have one label only:
+            whether it is told from others cannot be seen on them.
+    """
+    from scipy.stats import binom
+
+    true_L, predicted_L = confusion_LxL.sum(axis=1), confusion_LxL.sum(axis=0)
+    rows, right = int(true_L.sum()), int(confusion_LxL.trace())
+    chance = float(true_L / rows @ (predicted_L / rows))
+    p_value = float(binom.sf(right - 1, rows, min(chance, 1.0)))
+    several = (true_L > 0).sum() > 1
+    return {
+        "chance_accuracy": chance,
+        "chance_p_value": p_value,
+        "above_chance": bool(p_value <= _CHANCE_OF_ALL) if several else None,
+    }

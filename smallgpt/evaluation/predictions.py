@@ -1,0 +1,133 @@
+"""predictions.jsonl: one object a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallgpt.console import progress_bar
+from smallgpt.evaluation.label_shares import LabelShares
+from smallgpt.evaluation.scoring import Scores
+from smallgpt.files.writing import atomic_write, json_line
+from smallgpt.rows.bad_rows import BadRow
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.row import ROW_KEYS
+
+
+def leave_out_failures(
+    dataset: TokenLabelDataset, scores: Scores
+) -> tuple[TokenLabelDataset, Scores]:
+    """Rows for which the model gives no finite number become bad rows with that reason.
+
+    Args:
+        dataset: rows read with keep_records.
+        scores: theirs.
+    """
+    finite_N = scores.is_finite
+    if finite_N.all():
+        return dataset, scores
+    reason = "the model gives no finite number for this row; try --precision fp32"
+    failed = [
+        BadRow(int(dataset.lines_N[index]), reason, dataset.records[index])
+        for index in np.flatnonzero(~finite_N)
+    ]
+    kept = np.flatnonzero(finite_N)
+    dataset = replace(dataset.subset(kept), bad_rows=dataset.bad_rows + failed)
+    return dataset, scores.subset(kept)
+
+
+# ------------------------------------------------------------------------------- one object a row
+
+
+def predictions_of(
+    dataset: TokenLabelDataset,
+    shares: LabelShares,
+    temperature: float,
+    scores: Scores | None = None,
+    answers: Sequence[str | None] = (),
+) -> list[dict[str, Any]]:
+    """The objects of predictions.jsonl in input order, rows that could not be read included.
+
+    `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own. Of many
+    labels `probabilities` are the largest, falling, and `probabilities_left_out` says how many
+    labels are not among them and their share together.
+
+    Args:
+        dataset: N rows and the bad ones of their file, read with keep_records.
+        shares: the label shares.
+        temperature: of the calibration.
+        scores: what the rows' tokens cost, None where they were only classified.
+        answers: what was generated for each row, None for a row that is no instruction.
+    """
+    labels = dataset.vocabulary.labels
+    asked = shares.asked
+    if labels:
+        predicted_N, shares_NxK = shares.predicted, shares.at(temperature)
+        raw_confidence_N = shares.at(1.0).max(axis=1)
+    predictions = []
+    for index in range(len(dataset)):
+        known = int(dataset.classes_N[index])
+        row: dict[str, Any] = {
+            "line": int(dataset.lines_N[index]),
+            "label": labels[known] if known >= 0 else None,
+            "prediction": None,
+            "confidence": None,
+            "raw_confidence": None,
+            "probabilities": {},
+        }
+        if asked[index]:
+            row["prediction"] = labels[predicted_N[index]]
+            row["confidence"] = float(shares_NxK[index].max())
+            row["raw_confidence"] = float(raw_confidence_N[index])
+            kept = shares_NxK[index].tolist()
+            if shares.classes_NxK is None:
+                row["probabilities"] = dict(zip(labels, kept, strict=True))
+            else:
+                names = [labels[k] for k in shares.classes_NxK[index].tolist()]
+                row["probabilities"] = dict(zip(names, kept, strict=True))
+                rest = {"labels": len(labels) - len(kept), "share": max(0.0, 1 - math.fsum(kept))}
+                row["probabilities_left_out"] = rest
+        if scores is not None and scores.of_tokens:
+            row["nll_sum"] = float(scores.nll_sum_N[index])
+            row["token_count"] = int(scores.token_count_N[index])
+            row["correct_tokens"] = int(scores.correct_N[index])
+            row["body_nll_sum"] = float(scores.body_nll_sum_N[index])
+            row["body_token_count"] = int(scores.body_token_count_N[index])
+        if scores is not None and known >= 0:
+            row["label_nll"] = float(scores.label_nll_N[index])
+        if answers and answers[index] is not None:
+            row["answer"] = answers[index]
+        row["row"] = _user_keys(dataset.records[index] if dataset.records else {})
+        predictions.append(row)
+    for bad in dataset.bad_rows:
+        predictions.append(
+            {
+                "line": bad.line,
+                "label": None,
+                "prediction": None,
+                "reason": bad.reason,
+                "row": _user_keys(bad.record),
+            }
+        )
+    return sorted(predictions, key=lambda row: row["line"])
+
+
+def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
+    """Write predictions.jsonl atomically."""
+    with (
+        atomic_write(path) as handle,
+        progress_bar("writing predictions", len(predictions), "row") as bar,
+    ):
+        for row in predictions:
+            handle.write(json_line(row))
+            bar.update()
+
+
+def _user_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a record that are the user's own."""
+    return {key: value for key, value in record.items() if key not in ROW_KEYS}

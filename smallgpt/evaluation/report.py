@@ -1,0 +1,331 @@
+"""What a person sees of an evaluation: the report in the terminal, and the pictures.
+
+    print(describe_figures(figures, blocks=True))
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
+
+Labels come first and chance stands beside them: a low perplexity has made people believe models
+whose labels were no better than guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from smallgpt.console import format_table, plural, printable, share_bar, shorten
+from smallgpt.evaluation.answers import describe_answers
+from smallgpt.evaluation.metrics import confusion_cells
+from smallgpt.evaluation.statistics import exact_interval
+
+MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
+MOST_NAMES, MOST_CONFUSIONS, MOST_MISTAKES = 10, 5, 32
+_BAR_WIDTH = 20
+_LONGEST_NAME = 44  # columns of a terminal
+
+
+# ------------------------------------------------------------------------------- terminal
+
+
+def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
+    """The figures of an evaluation as text for a person.
+
+    Args:
+        figures: as in metrics.json.
+        blocks: whether block characters can be shown (`console.can_show_blocks`).
+    """
+    rows = f"{printable(figures['data'])}: {_count_rows(figures)}"
+    parts = ["\n".join([rows, *_reading_lines(figures)])]
+    if "accuracy" in figures:
+        parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
+        parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
+    elif "answers" not in figures:
+        parts.append("label figures need rows with labels; this file has none")
+    if "answers" in figures:
+        parts.append(describe_answers(figures))
+    if "perplexity" in figures:
+        parts.append(_token_table(figures))
+    if figures["validation"]:
+        parts.append(_validation_table(figures["validation"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def describe_validation(validation: dict[str, Any]) -> str:
+    """What training stored with a model, in a few lines for the end of a run."""
+    rows = plural(validation["rows"], "validation row")
+    if "accuracy" in validation:
+        kind, lines = "accuracy", _chance_lines(validation)
+        told = (
+            f"label accuracy {_with_interval(validation)}, chance "
+            f"{_percent(validation['chance_accuracy'])}"
+        )
+    else:
+        kind, lines = "perplexity", []
+        told = f"perplexity {validation['perplexity']:.2f}"
+    best = _best_baseline(validation, kind)
+    if best:
+        value = _percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
+        told += f", best baseline {value} ({best[0]})"
+    lines += [f"best model on {rows}: {told}", *_not_better(validation)]
+    if "accuracy" in validation:
+        lines += [*_not_told(validation), describe_confidence(validation)]
+    return "\n".join(lines)
+
+
+def describe_confidence(validation: dict[str, Any]) -> str:
+    """How far the confidence of a model can be believed, in one line."""
+    reason = _why_not_calibrated(validation)
+    if reason:
+        return f"confidence is not calibrated: {reason}"
+    found = validation["calibration"]
+    rows = plural(found["rows"], "validation row")
+    if found["rows"] < validation.get("labelled_records", 0):
+        rows = f"{found['rows']:,} of {plural(validation['labelled_records'], 'validation row')}"
+    return (
+        f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
+        f"temperature {found['temperature']:.2f}, measured on held-out parts of {rows}"
+    )
+
+
+def _why_not_calibrated(validation: dict[str, Any]) -> str:
+    """The reason, "" where the confidence is calibrated."""
+    if not validation:
+        return "the model folder holds no validation figures"
+    if "calibration" not in validation:
+        return "no validation row had a label"
+    if validation["calibration"]["temperature"] == 1:
+        return f"only {plural(validation['calibration']['rows'], 'labelled validation row')}"
+    return ""
+
+
+def _count_rows(figures: dict[str, Any]) -> str:
+    """How many rows of which kind a file has."""
+    answers = figures.get("answers", 0)
+    kinds = [
+        (figures.get("labelled_records", 0), "labelled"),
+        (answers, "with an instruction"),
+        (figures["unlabelled"] - answers, "without a label"),
+        (figures["unscored"], "could not be scored"),
+    ]
+    told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+    tokens = f", {plural(figures['tokens'], 'predicted token')}" if "tokens" in figures else ""
+    return f"{plural(figures['records'], 'row')} ({told}){tokens}"
+
+
+def _reading_lines(figures: dict[str, Any]) -> list[str]:
+    """What of the rows the model did not see as it stands there."""
+    found = []
+    if figures["rows_cut"]:
+        found.append(
+            f"{plural(figures['rows_cut'], 'row')} cut to the trained length, "
+            f"{plural(figures['tokens_left_out'], 'token')} left out"
+        )
+    if figures["unknown_tokens"]:
+        found.append(f"{plural(figures['unknown_tokens'], 'unknown token')} read as <UNK>")
+    return found
+
+
+def _chance_lines(figures: dict[str, Any]) -> list[str]:
+    """The warning that nobody may overlook, [] where the labels are above chance."""
+    if figures["above_chance"]:
+        return []
+    if figures["above_chance"] is None:
+        return ["these rows have one label only: whether it is told from others cannot be seen"]
+    verdict = "NOT TOLD FROM CHANCE"
+    if _interval(figures)[1] < figures["chance_accuracy"]:
+        verdict = "TOLD WORSE THAN BY CHANCE"
+    warning = (
+        f"!!! THE LABELS ARE {verdict}: accuracy {_with_interval(figures)}, "
+        f"guessing gets {_percent(figures['chance_accuracy'])}"
+    )
+    if "perplexity" in figures:
+        warning += (
+            f"\n!!! perplexity {figures['perplexity']:.2f} says nothing of the labels, which are "
+            f"one token of each row"
+        )
+    return [warning]
+
+
+def _label_summary(figures: dict[str, Any]) -> str:
+    low, high = _interval(figures)
+    raw = f"{figures['raw_ece']:.3f} before, temperature {figures['temperature']:.2f}"
+    reason = _why_not_calibrated(figures["validation"] or {})
+    if reason:
+        raw = f"not calibrated: {reason}"
+    top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
+    if len(figures["labels"]) <= 2 and figures["top2_accuracy"] == 1:
+        top_2 = []  # of a model of two labels it says nothing
+    rows = [
+        ["accuracy", _percent(figures["accuracy"]), f"95 % interval {_span(low, high)}"],
+        ["chance", _percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
+        *top_2,
+        ["macro F1", f"{figures['macro_f1']:.3f}", ""],
+        ["calibration error", f"{figures['ece']:.3f}", raw],
+    ]
+    return format_table(["labels", "", ""], rows, left=(0, 2))
+
+
+def _label_table(figures: dict[str, Any], blocks: bool) -> str:
+    """Precision, recall and F1 of each label; of many labels the worst."""
+    per_class = figures["per_class"]
+    names, note = list(per_class), ""
+    if len(names) > MOST_LABELS_SHOWN:
+        # Labels that only occur as predictions have no recall to be bad at.
+        asked = [name for name in names if per_class[name]["support"]]
+        names = sorted(asked, key=lambda name: per_class[name]["recall"])[:WORST_LABELS_SHOWN]
+        note = (
+            f"\nthe {len(names)} labels of lowest recall; all {len(per_class):,} stand under "
+            f"per_class in metrics.json"
+        )
+    rows = []
+    for name in names:
+        row = per_class[name]
+        asked, told = row["support"] > 0, row["predicted"] > 0
+        rows.append(
+            [
+                _short(name),
+                share_bar(row["recall"], _BAR_WIDTH, blocks) if asked else "",
+                f"{row['recall']:.3f}" if asked else "-",
+                f"{row['precision']:.3f}" if told else "-",
+                f"{row['f1']:.3f}",
+                f"{row['support']:,}",
+            ]
+        )
+    header = ["label", "", "recall", "precision", "F1", "rows"]
+    return format_table(header, rows) + note
+
+
+def _confusions(figures: dict[str, Any]) -> list[str]:
+    """The most frequent mistakes, each as `7 read as 1: 12 rows`."""
+    labels = figures["labels"]
+    found = [
+        (count, labels[true], labels[told])
+        for true, told, count in confusion_cells(figures["confusion_matrix"])
+        if true != told
+    ]
+    found.sort(key=lambda entry: -entry[0])
+    lines = [
+        f"  {_short(true)} read as {_short(told)}: {plural(count, 'row')}"
+        for count, true, told in found[:MOST_CONFUSIONS]
+    ]
+    if len(found) > len(lines):
+        rest = sum(count for count, _, _ in found[MOST_CONFUSIONS:])
+        lines.append(f"  and {plural(rest, 'more mistake')} (confusion_matrix.png)")
+    return ["\n".join(["most frequent mistakes", *lines])] if lines else ["not one mistake"]
+
+
+def _not_told(figures: dict[str, Any], where: str = "") -> list[str]:
+    """The labels that are told no better than by guessing, and why where it is known.
+
+    Args:
+        figures: as in metrics.json, or as training stores them.
+        where: words after a list that is cut: where the rest stands.
+    """
+    if figures["above_chance"] is None:
+        return []
+    few, too_few = figures["too_few_rows"], set(figures["too_few_rows"])
+    bad = [name for name in figures["not_above_chance"] if name not in too_few]
+    more = figures.get("names_left_out", {"not_told": 0, "too_few_rows": 0})
+    lines = []
+    if bad:
+        lines.append(f"labels not told from chance: {_names(bad, more['not_told'], where)}")
+    if few:
+        names = _names(few, more["too_few_rows"], where)
+        lines.append(f"labels with too few rows to see whether they are told: {names}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _token_table(figures: dict[str, Any]) -> str:
+    rows = [["perplexity of all tokens", f"{figures['perplexity']:.3f}"]]
+    if "label_perplexity" in figures:  # else nearly all tokens are of the body
+        if figures["body_perplexity"] is not None:
+            rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
+        rows.append(["  of the label", f"{figures['label_perplexity']:.3f}"])
+    rows.append(["next token right", _percent(figures["next_token_accuracy"])])
+    return format_table(["tokens", ""], rows)
+
+
+def _validation_table(validation: dict[str, Any]) -> str:
+    """The model beside the baselines, on the rows where both were measured."""
+    columns: dict[str, Callable[[float], str]] = {}
+    own = {}
+    if "accuracy" in validation:
+        columns["label accuracy"], own["label accuracy"] = _percent, _with_interval(validation)
+    if "perplexity" in validation:
+        columns["perplexity"] = "{:.2f}".format
+        own["perplexity"] = columns["perplexity"](validation["perplexity"])
+    rows = [["this model", *(own[column] for column in columns)]]
+    for name, value in validation["baselines"].items():
+        words = name.replace("_", " ")
+        for column, shown in columns.items():
+            kind = column.split()[-1]
+            if words.endswith(f" {kind}"):
+                cells = [shown(value) if column == other else "" for other in columns]
+                rows.append([words.removesuffix(f" {kind}"), *cells])
+    lines = [
+        f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
+        f"not on this file",
+        format_table(["", *columns], rows, left=(0, 1) if "label accuracy" in columns else (0,)),
+        *_not_better(validation),
+    ]
+    return "\n".join(lines)
+
+
+def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:
+    """Name and figure of the hardest baseline of a kind, accuracy or perplexity."""
+    known = {
+        name.removesuffix(f"_{kind}").replace("_", " "): value
+        for name, value in validation["baselines"].items()
+        if name.endswith(f"_{kind}")
+    }
+    if not known:
+        return None
+    name = max(known, key=known.__getitem__) if kind == "accuracy" else min(known, key=known.get)
+    return name, known[name]
+
+
+def _not_better(validation: dict[str, Any]) -> list[str]:
+    """A line for each kind of figure in which a baseline is as good as the model."""
+    lines = []
+    best = _best_baseline(validation, "accuracy")
+    if "accuracy" in validation and best and _interval(validation)[0] <= best[1]:
+        lines.append(
+            f"no clearly better labels than the baseline {best[0]}, which needs no training"
+        )
+    best = _best_baseline(validation, "perplexity")
+    if "perplexity" in validation and best and validation["perplexity"] >= best[1]:
+        lines.append(f"no better perplexity than the baseline {best[0]}")
+    return lines
+
+
+def _with_interval(figures: dict[str, Any]) -> str:
+    return f"{_percent(figures['accuracy'])} ({_span(*_interval(figures))})"
+
+
+def _interval(figures: dict[str, Any]) -> list[float]:
+    """Where the accuracy may lie: the exact interval, which the verdict on chance goes by.
+
+    What an old version stored with a model may lack the number of rows.
+    """
+    rows = figures.get("labelled_records")
+    if not rows:
+        return figures["accuracy_interval"]
+    return exact_interval(round(figures["accuracy"] * rows), rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _span(low: float, high: float) -> str:
+    return f"{100 * low:.1f} .. {100 * high:.1f} %"
+
+
+def _short(name: str) -> str:
+    """A label that fits into a line."""
+    return shorten(printable(name), _LONGEST_NAME)
+
+
+def _names(names: list[str], left_out: int, where: str) -> str:
+    rest = len(names) + left_out - MOST_NAMES
+    shown = ", ".join(_short(name) for name in names[:MOST_NAMES])
+    return f"{shown} and {rest:,} more{where}" if rest > 0 else shown

@@ -1,0 +1,126 @@
+"""Names on the Hugging Face hub: what is taken from there, and what to say when it cannot be had.
+
+folder = folder_of("gpt2", "tokenizer")         # a folder stays what it is
+with hub_errors("gpt2", "tokenizer"):
+    AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+"""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from smallgpt.errors import UserError
+
+_SECONDS_TO_CONNECT = 5
+# What is taken of a repository: no code, no pickles, nothing from folders within it.
+_TOKENIZER_FILES = (
+    "config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+_FILES = {
+    "tokenizer": _TOKENIZER_FILES,
+    "model": (
+        *_TOKENIZER_FILES,
+        "adapter_config.json",
+        "settings.yaml",  # which tells a model of ours
+        "model.safetensors",
+        "model-*.safetensors",
+        "model.safetensors.index.json",
+    ),
+}
+
+
+def folder_of(name: str, what: str) -> Path:
+    """The folder that a name stands for; that of the hub's cache, once its files are there.
+
+    So whatever is checked of a folder is checked of a repository too, before any of it is used.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
+        what: the files to take: "model" (its tokenizer's among them) or "tokenizer".
+
+    Raises:
+        UserError: as `hub_errors`.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    with hub_errors(name, what):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        return Path(
+            snapshot_download(name, allow_patterns=list(_FILES[what]), ignore_patterns=["*/*"])
+        )
+
+
+@contextmanager
+def hub_errors(name: str, what: str) -> Iterator[None]:
+    """Turn the errors of loading `name` into one line.
+
+    Args:
+        name: a folder, or OWNER/NAME on the hub.
+        what: that is loaded, for the message: "model", "tokenizer", "data set".
+
+    Raises:
+        UserError: no network, no such name, no right to it, or no such thing there.
+    """
+    if Path(name).is_dir():
+        where = f"{name}: no {what} that transformers can load"
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        kind = "a file, not a folder" if Path(name).is_file() else "no such folder"
+        raise UserError(f"{name}: {kind}")
+    else:
+        where = f"{name}: neither a folder here nor a {what} that the Hugging Face hub gave"
+        _go_offline_without_a_network()
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{where} ({error})") from None
+    except Exception as error:  # a dozen kinds, of three libraries
+        reasons = {
+            "GatedRepoError": "access must be granted: set HF_TOKEN",
+            "RepositoryNotFoundError": "no such name, or a private one: set HF_TOKEN",
+            "LocalEntryNotFoundError": "no network (or HF_HUB_OFFLINE is set)",
+            "OfflineModeIsEnabled": "no network (or HF_HUB_OFFLINE is set)",
+        }
+        seen: BaseException | None = error
+        while seen is not None:
+            for name_of_error, reason in reasons.items():
+                # Some libraries wrap an error so that only its name is left, in the text.
+                if type(seen).__name__ == name_of_error or name_of_error in str(seen):
+                    raise UserError(f"{where}: {reason}") from None
+            seen = seen.__cause__ or seen.__context__
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where} ({first})") from None
+
+
+def _go_offline_without_a_network() -> None:
+    """Where the hub cannot be reached, have only its cache on this machine asked.
+
+    The library itself tries six times, with pauses, for each of several files.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_SECONDS_TO_CONNECT).close()
+    except urllib.error.HTTPError:  # it answered
+        pass
+    except OSError:
+        constants.HF_HUB_OFFLINE = True

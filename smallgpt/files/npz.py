@@ -1,0 +1,78 @@
+"""Arrays of .npz files that others wrote; nothing is unpickled."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.files.reading import open_input, size_text
+
+# More than a small model can learn from; what is read stays in memory, so it has a bound.
+MOST_BYTES = 2**31
+_MOST_MEMBERS = 1000
+
+
+# ------------------------------------------------------------------------------- .npz
+
+
+def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file by name; nothing is unpickled.
+
+    Raises:
+        UserError: no such file, not an .npz, damaged, or larger than `most_bytes` unpacked.
+    """
+    try:
+        with open_input(path) as handle:
+            if os.fstat(handle.fileno()).st_size > most_bytes:
+                raise UserError(f"{path}: {_too_much(most_bytes)}")
+            with zipfile.ZipFile(handle) as archive:
+                members = archive.infolist()
+                unpacked = sum(member.file_size for member in members)
+                if unpacked > most_bytes or len(members) > _MOST_MEMBERS:
+                    raise UserError(
+                        f"{path}: {plural(len(members), 'array')} of {unpacked:,} bytes unpacked; "
+                        f"{_too_much(most_bytes)}"
+                    )
+                for member in members:
+                    _check_npy_header(archive, member)
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: not a readable .npz file ({reason})") from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise UserError(f"{path}: not a readable .npz file (a member is no array)")
+    return arrays
+
+
+def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse an array whose header promises another size than the member has.
+
+    numpy would give it the promised memory first; and items of no bytes could be any number.
+    """
+    with archive.open(member) as handle:
+        version = np.lib.format.read_magic(handle)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(handle)
+        rest = member.file_size - handle.tell()
+    if dtype.hasobject:
+        raise ValueError("an array of objects, which would have to be unpickled")
+    if dtype.itemsize * math.prod(shape) != rest or (rest == 0 and math.prod(shape)):
+        raise ValueError(
+            f"{member.filename} promises shape {shape} of {dtype}, holds {rest:,} bytes"
+        )
+
+
+def _too_much(most_bytes: int = MOST_BYTES) -> str:
+    return f"at most {size_text(most_bytes)} are read: give fewer or smaller images"

@@ -1,0 +1,223 @@
+"""Files that appear whole or not at all: written beside their place, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from smallgpt.files.reading import _inside
+
+if TYPE_CHECKING:
+    import torch
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Give an error of the disk the name of the file, which a write to an open file leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
+    """Open a file beside `path` for writing; on success sync it and rename it into place.
+
+    A reader sees the old file or the new one, never a half. On an error nothing changes.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = _name_beside(path)
+    try:
+        text = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
+        with naming_file(path):
+            with open(temporary, mode, **text) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_line(value: Any, indent: int | None = None) -> str:
+    """`value` as one line of JSONL, or as indented lines, readable where Unicode allows.
+
+    A lone surrogate, which JSON can escape but UTF-8 cannot hold, stays an escape.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False, indent=indent)
+    return text + "\n"
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file as `atomic_write` does."""
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def write_json(path: str | Path, value: Any, most_levels: int | None = None) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are a ValueError.
+
+    Args:
+        path: the file.
+        value: what to write.
+        most_levels: what lies deeper than so many levels stands in one line; None = nothing.
+    """
+    write_atomically(path, _indented(value, most_levels) + "\n")
+
+
+def _indented(value: Any, levels: int | None, margin: str = "") -> str:
+    if levels is None or levels == 0 or not value or not isinstance(value, (dict, list)):
+        return json_line(value, indent=2 if levels is None else None).removesuffix("\n")
+    inner = margin + "  "
+    if isinstance(value, dict):
+        parts = [
+            f"{_indented(key, 0)}: {_indented(item, levels - 1, inner)}"
+            for key, item in value.items()
+        ]
+    else:
+        parts = [_indented(item, levels - 1, inner) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{closing}"
+
+
+@contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, to rename files from; it is deleted in the end."""
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = _name_beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        with naming_file(path):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success sync its files and rename it to `path`.
+
+    Raises:
+        FileExistsError: `path` exists already.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already")
+    with folder_beside(path) as new:
+        yield new
+        for place in [*new.rglob("*"), new]:
+            sync(place)
+        os.rename(new, path)
+        sync(path.parent)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file; the same contents give the same bytes.
+
+    Raises:
+        OSError: the disk is full or failed; safetensors has an error of its own for that.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    if metadata:
+        _sort_metadata(path)
+    # safetensors makes a file that its owner alone may read; others are made as the umask says.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order; its library shuffles the keys."""
+    with naming_file(path), open(path, "r+b") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) != size:  # the tensors begin where they began
+            raise RuntimeError(f"{path}: safetensors writes its header in another way than this")
+        handle.seek(8)
+        handle.write(text)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, durably: the name of a new one is synced too."""
+    path, missing = Path(path), []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder (a rename is safe once its folder is)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there.
+
+    A folder leaves its place by one rename, so that nobody meets a half of it.
+    """
+    if path.is_dir() and not path.is_symlink():
+        with folder_beside(path) as grave:
+            os.rename(path, grave / path.name)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, own: re.Pattern) -> None:
+    """Delete what a killed process left half-written in `folder`.
+
+    Args:
+        folder: where to look.
+        own: names that are written there; a temporary file or folder is called after one.
+    """
+    for path in _inside(folder):
+        name = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
+        if name is None or own.fullmatch(name[1]) is None:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _name_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

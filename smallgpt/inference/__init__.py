@@ -1,0 +1,1 @@
+"""Using a model: prompts, generation, classification, evaluation."""

@@ -1,0 +1,142 @@
+"""inference.py --test_data: evaluate a file of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.files.writing import write_json
+from smallgpt.inference.classify import classify_dataset
+from smallgpt.inference.files import (
+    METRICS,
+    PREDICTIONS,
+    read_rows,
+    refuse_overwriting,
+    remove_earlier,
+)
+from smallgpt.inference.prompts import _refuse_unusable, check_arguments, is_labels_only
+
+if TYPE_CHECKING:
+    from smallgpt.evaluation.scoring import Scores
+    from smallgpt.model.folder import TrainedModel
+    from smallgpt.rows.dataset import TokenLabelDataset
+
+
+def evaluate_file(
+    trained: TrainedModel,
+    path: str | Path,
+    output_dir: str | Path,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+) -> dict[str, Any]:
+    """Score a JSONL file, answer its instructions and write the evaluation folder.
+
+    Every row of the file stands in `predictions.jsonl`, one that could not be scored with its
+    reason; every figure of `metrics.json` can be computed again from it.
+
+    Returns:
+        The figures, as in metrics.json.
+
+    Raises:
+        SettingsError: a value that the command line would refuse, or rows that would be
+            overwritten.
+        UserError: files of others in output_dir, no such file, or not one row that can be scored.
+    """
+    from smallgpt.evaluation.answers import answer_figures, generate_answers
+    from smallgpt.evaluation.label_shares import MOST_LABELS_WHOLE
+    from smallgpt.evaluation.pictures import draw_evaluation
+    from smallgpt.evaluation.predictions import (
+        leave_out_failures,
+        predictions_of,
+        write_predictions,
+    )
+    from smallgpt.evaluation.scoring import score_rows
+
+    check_arguments(
+        "evaluate",
+        test_data=path,
+        output_dir=output_dir,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+    )
+    refuse_overwriting(path, output_dir)
+    dataset = read_rows(trained, path)
+    scores = score_rows(
+        trained.model,
+        dataset,
+        trained.precision,
+        batch_size=batch_size,
+        temperature=trained.temperature,
+    )
+    dataset, scores = leave_out_failures(dataset, scores)
+    if not len(dataset):
+        _refuse_unusable(dataset, path, "scored")
+    ask_unlabelled(trained, dataset, scores, batch_size)
+    answers = []
+    if scores.of_tokens:
+        answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
+    answered = [index for index, answer in enumerate(answers) if answer is not None]
+    expected = [dataset.records[index]["output"] for index in answered]
+    figures = {
+        "model": str(trained.folder),
+        "data": str(path),
+        "device": trained.device.type,
+        "precision": trained.precision.name,
+        "records": len(dataset) + len(dataset.bad_rows),
+        "unscored": len(dataset.bad_rows),
+        "unlabelled": int((dataset.classes_N < 0).sum()),
+        "rows_cut": dataset.counts.cut,
+        "tokens_left_out": dataset.counts.cut_tokens,
+        "unknown_tokens": dataset.counts.unknown_tokens,
+        **({"tokens": int(scores.token_count_N.sum())} if scores.of_tokens else {}),
+        **scores.figures(dataset, trained.temperature),
+        **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
+        "validation": trained.validation or None,
+    }
+    predictions = predictions_of(dataset, scores.shares, trained.temperature, scores, answers)
+    folder = Path(output_dir)
+    remove_earlier(folder)
+    write_predictions(folder / PREDICTIONS, predictions)
+    # Of very many labels a line for each, not for each of their figures.
+    many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
+    write_json(folder / METRICS, figures, most_levels=2 if many else None)
+    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
+    return figures
+
+
+def ask_unlabelled(
+    trained: TrainedModel, dataset: TokenLabelDataset, scores: Scores, batch_size: int
+) -> None:
+    """Put the label shares of rows without a label into `scores`, as `classify` would tell them.
+
+    Their tokens were scored to the full length; for the question the body leaves room for a tail,
+    so these rows are read anew. A head has answered already where that cuts nothing more. What
+    cannot be asked, such as a row with a label token in its body, has no shares.
+
+    Args:
+        trained: the model.
+        dataset: rows read with keep_records.
+        scores: theirs.
+        batch_size: rows in one forward pass.
+    """
+    import numpy as np
+
+    from smallgpt.rows.dataset import TokenLabelDataset
+
+    unlabelled = np.flatnonzero(dataset.classes_N < 0)
+    if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
+        return
+    questions = TokenLabelDataset.from_records(
+        [dataset.records[index] for index in unlabelled],
+        trained.vocabulary,
+        max_length=trained.max_length,
+        on_bad_row="skip",
+        unknown_token=trained.settings.unknown_token,
+        for_label=True,
+    )
+    asked = unlabelled[questions.lines_N - 1]
+    scores.shares.log_shares_NxK[np.setdiff1d(unlabelled, asked)] = np.nan
+    if is_labels_only(trained):
+        cut = np.flatnonzero(questions.body_lengths_N < dataset.body_lengths_N[asked])
+        questions, asked = questions.subset(cut), asked[cut]
+    scores.shares.put_shares(asked, classify_dataset(trained, questions, batch_size))

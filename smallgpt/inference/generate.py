@@ -1,0 +1,231 @@
+"""inference.py --mode generate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.files.reading import shown
+from smallgpt.inference.classify import class_shares
+from smallgpt.inference.prompts import (
+    check_arguments,
+    is_instructed,
+    prompt_ids,
+    refuse_labels_only,
+)
+from smallgpt.rows.label_tail import TAIL_LENGTH
+
+if TYPE_CHECKING:
+    from smallgpt.model.folder import TrainedModel
+
+
+# Guided generation gives up when this many samples per wanted sequence brought too few.
+TRIES_PER_SEQUENCE = 200
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Sequences from `generate`.
+
+    Attributes:
+        sequences: ids of each row, prompt included unless it was an instruction.
+        tried: sequences sampled; more than were kept where a label was asked for.
+        note: a line for the user where the request was cut, else "".
+    """
+
+    sequences: list[list[int]]
+    tried: int
+    note: str = ""
+
+
+def generate(
+    trained: TrainedModel,
+    prompt: str | None = None,
+    *,
+    count: int = 1,
+    max_new_tokens: int | None = None,
+    greedy: bool = False,
+    temperature: float = 1.0,
+    top_k: int = 50,
+    top_p: float = 1.0,
+    seed: int = 0,
+    label: str | None = None,
+    batch_size: int = 64,
+) -> Generated:
+    """Continue a prompt up to <EOS>.
+
+    Args:
+        trained: the model.
+        prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
+            model of images.
+        count: how many sequences.
+        max_new_tokens: most new tokens; None = up to the trained length.
+        greedy, temperature, top_k, top_p: how to choose among the next tokens.
+        seed: of the sampling.
+        label: keep only sequences that the model itself classifies as this label; each is then
+            a whole row with its label tail, no longer than the trained length.
+        batch_size: sequences sampled at once.
+
+    Raises:
+        SettingsError: a value that the command line would refuse, such as temperature 0.
+        UserError: unknown tokens or label, a prompt as long as the trained length, or too few
+            samples that the model reads as `label`, or a model that only names labels.
+    """
+    import torch
+
+    from smallgpt.decoding.generate import generate_tokens, make_decoder
+    from smallgpt.decoding.sampling import Sampling
+
+    check_arguments(
+        "generate",
+        num_return_sequences=count,
+        max_new_tokens=max_new_tokens,
+        greedy=greedy,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        label=label,
+        batch_size=batch_size,
+    )
+    refuse_labels_only(trained)
+    vocabulary = trained.vocabulary
+    if prompt is None:
+        if vocabulary.img_id is None:
+            raise UserError("--mode generate needs --prompt: the first tokens of a row")
+        ids = [vocabulary.img_id]
+    else:
+        ids = prompt_ids(trained, prompt)
+    # With a label its tail stands at the end of the row.
+    tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
+    room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
+    if room < 1:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
+            f"{trained.max_length}{tail}: nothing can follow; shorten it"
+        )
+    note = ""
+    if max_new_tokens is not None and max_new_tokens > room:
+        note = (
+            f"max_new_tokens cut from {max_new_tokens} to {room}: the model was trained on rows "
+            f"of at most {trained.max_length} tokens{tail}"
+        )
+        max_new_tokens = room
+    # What is asked for is cut there; what the model itself makes is to end within the room, and
+    # with a label the token that ends it is dropped again.
+    most = max_new_tokens or (room + 1 if tail else room)
+    sampling = Sampling(greedy, temperature, top_k, top_p)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    stops = {vocabulary.eos_id} - {None}
+    forbidden = {vocabulary.pad_id}
+    if vocabulary.tokenizer is not None:
+        # A label tail is not text, and an unknown character is none.
+        stops |= {vocabulary.cls_id} - {None}
+        forbidden |= {vocabulary.unk_id} - {None}
+    if label is not None:
+        # The rest of the row would be the model's own label; it is asked for apart.
+        stops.add(vocabulary.cls_id)
+        forbidden |= vocabulary.label_id_set
+
+    def sample(how_many: int) -> list[list[int]]:
+        try:
+            new = generate_tokens(
+                decoder,
+                [ids] * how_many,
+                max_new_tokens=most,
+                stop_ids=stops,
+                sampling=sampling,
+                generator=generator,
+                forbidden_ids=forbidden,
+                batch_size=batch_size,
+            )
+        except ValueError as error:  # what this call asks for fits: it is the model
+            raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
+        return [tokens if is_instructed(trained) else ids + tokens for tokens in new]
+
+    if label is None:
+        return Generated(sample(count), count, note)
+
+    if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
+        label = "_".join(label.split())
+    if label not in vocabulary.labels:
+        known = ", ".join(vocabulary.labels[:20]) or "none"
+        rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
+        raise UserError(
+            f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
+        )
+    if vocabulary.cls_id is None or vocabulary.eos_id is None:
+        raise UserError("--label: a labelled row needs <CLS> and <EOS> in the vocabulary")
+    if not vocabulary.label_id_set.isdisjoint(ids):
+        raise UserError("--label: the prompt holds a label token already; leave it out")
+    wanted = vocabulary.labels.index(label)
+    ends = (vocabulary.cls_id, vocabulary.eos_id)
+    kept: list[list[int]] = []
+    tried = 0
+    while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
+        rows = [row[:-1] if row[-1] in ends else row for row in sample(batch_size)]
+        # A row that found no end is none, nor is one that is nothing but a prompt with a tail.
+        rows = [row for row in rows if len(row) <= len(ids) + room and row[-1] not in ends]
+        tried += batch_size
+        if rows:
+            read_as = class_shares(trained, rows, batch_size).predicted
+            kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
+    if len(kept) < count:
+        raise UserError(
+            f"only {len(kept)} of {tried} samples were read as label {label}, {count} were "
+            f"asked for: raise --temperature, or the model does not know this label"
+        )
+    label_tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
+    note = "; ".join(
+        text
+        for text in (
+            note,
+            f"{len(kept)} of {tried} samples ({len(kept) / tried:.1%}) were read as {label}",
+        )
+        if text
+    )
+    return Generated([row + label_tail for row in kept[:count]], tried, note)
+
+
+def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
+    """Draw image rows into one PNG, each captioned with the label its tail names."""
+    from smallgpt.tokens.codebook import Codebook
+    from smallgpt.tokens.pictures import draw_image_sheet
+
+    codebook = Codebook.load(trained.codebook)
+    images, captions, malformed = [], [], 0
+    label_tokens = dict(
+        zip(
+            (trained.vocabulary.tokens[index] for index in trained.vocabulary.label_ids),
+            trained.vocabulary.labels,
+            strict=True,
+        )
+    )
+    for row in rows:
+        words = row.split(" ")
+        image, count = codebook.image_from_tokens(words)
+        malformed += count != codebook.patches_per_image
+        images.append(image)
+        captions.append(next((label_tokens[word] for word in words if word in label_tokens), ""))
+    title = f"{plural(len(rows), 'image')} from {trained.folder}"
+    if malformed:
+        title += f", {malformed} without exactly {codebook.patches_per_image} codes"
+        print(
+            f"{malformed} of {len(rows)} rows do not have {codebook.patches_per_image} codes: "
+            f"missing patches are drawn dark, surplus ones left out",
+            file=sys.stderr,
+        )
+    draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)
+
+
+def beside(folder: Path, name: str) -> Path:
+    """The path of a folder beside `folder`, also where that is called `.`, without a name."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))
+    return folder.parent / name

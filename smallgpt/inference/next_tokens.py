@@ -1,0 +1,45 @@
+"""The likeliest next tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smallgpt.errors import UserError
+from smallgpt.inference.prompts import _NOT_FINITE, prompt_ids, refuse_labels_only, shown_token
+
+if TYPE_CHECKING:
+    from smallgpt.model.folder import TrainedModel
+
+
+NEXT_TOKENS_SHOWN = 5
+
+
+def next_tokens(
+    trained: TrainedModel, prompt: str, count: int = NEXT_TOKENS_SHOWN
+) -> list[tuple[str, float]]:
+    """The likeliest next tokens of a prompt and their probabilities, falling.
+
+    Raises:
+        UserError: unknown tokens, a prompt beyond the trained length, a count below 1, or a model
+            that only names labels.
+    """
+    import torch
+
+    if count < 1:
+        raise UserError(f"count: {count} is out of range (1 or above)")
+    refuse_labels_only(trained)
+    ids = prompt_ids(trained, prompt)
+    if len(ids) > trained.max_length:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
+            f"{trained.max_length}: shorten it"
+        )
+    with torch.inference_mode(), trained.precision.autocast(trained.device):
+        logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
+    if not logits_V.isfinite().all():
+        raise UserError(_NOT_FINITE.format(trained.folder))
+    top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
+    return [
+        (shown_token(trained, index), share)
+        for share, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""The model: built or loaded, its forward pass, its folder."""

@@ -1,0 +1,159 @@
+"""Embeddings of a pretrained model, carried over by the names of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+
+from smallgpt.console import command_hint
+from smallgpt.files.hub import folder_of
+from smallgpt.model.foreign_config import quiet
+from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokenizer
+from smallgpt.tokens.vocabulary import EOS, PAD, UNK, Vocabulary
+
+# Vectors of new tokens lie around the mean of all, at this share of their spread: equal ones
+# would stay equal where the head is tied.
+_NOISE = 0.1
+_FEW_KNOWN = 0.5  # share of the vocabulary below which the tokenizers must differ
+_NAMES_SHOWN = 5
+
+
+def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
+    """Name the ids of `vocabulary` in the configuration, and drop what belonged to another one."""
+    from transformers import GenerationConfig
+
+    config = model.config
+    end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
+    config.bos_token_id = config.eos_token_id = end_id
+    config.pad_token_id = vocabulary.pad_id
+    for name in ("tokenizer_class", "task_specific_params"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, None)
+    if model.can_generate():
+        model.generation_config = GenerationConfig.from_model_config(config)
+    elif getattr(config, "use_cache", False):
+        config.use_cache = False  # nothing is continued
+    # The old padding token may be any token now, and torch gives its row no gradient.
+    model.get_input_embeddings().padding_idx = None
+
+
+def _fingerprint(model: torch.nn.Module, tokens: Sequence[str], fresh: Collection[str]) -> str:
+    digest = hashlib.sha256("\n".join(tokens).encode())
+    for name, tensor in model.state_dict().items():
+        if name in fresh:
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------- the tokens
+
+
+def _tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
+    """The token of each id of a checkpoint, and its ids for our special tokens.
+
+    Raises:
+        UserError: its tokenizer cannot be loaded.
+    """
+    folder = folder_of(name, "model")
+    if (folder / "settings.yaml").is_file() and (folder / "vocab.json").is_file():
+        return Vocabulary.load(folder / "vocab.json").tokens, {}
+    tokens = TextTokenizer.pretrained(name, ()).tokens
+    with quiet():
+        found = load_pretrained_tokenizer(name)
+    # BERT's tokenizers end a text with [SEP].
+    end = found.eos_token_id if found.eos_token_id is not None else found.sep_token_id
+    return tokens, {EOS: end, UNK: found.unk_token_id, PAD: found.pad_token_id}
+
+
+@torch.no_grad()
+def carry_over(
+    model: torch.nn.Module,
+    tokens: Sequence[str],
+    roles: Mapping[str, int | None],
+    vocabulary: Vocabulary,
+    seed: int,
+    name: str,
+    say: Callable[[str], None],
+) -> list[int]:
+    """Give a model the tokens of `vocabulary`, and those it knew their old embeddings.
+
+    Args:
+        model: its embedding, head and the head's bias change; tied ones stay tied.
+        tokens: the token of each of its ids.
+        roles: its own ids for <EOS>, <UNK> and <PAD>, from which ours start where it has none
+            of that name.
+        vocabulary: the tokens it is to have.
+        seed: of the noise that new tokens start with.
+        name: of the checkpoint, for messages.
+        say: called with each line for a person.
+
+    Returns:
+        The ids of `vocabulary` that the checkpoint does not have by name.
+    """
+    rows = len(model.get_input_embeddings().weight)
+    tokens = tokens[:rows]  # a tokenizer may have more tokens than its model was trained on
+    old_ids = {token: index for index, token in enumerate(tokens)}
+    source_V = [old_ids.get(token, -1) for token in vocabulary.tokens]
+    new_ids = [index for index, source in enumerate(source_V) if source < 0]
+    likened = []
+    for index in new_ids:
+        token = vocabulary.tokens[index]
+        role = roles.get(token)
+        if role is not None and role < len(tokens):
+            source_V[index] = role
+            likened.append(f"{token} starts as {tokens[role]}")
+    fresh = [vocabulary.tokens[index] for index in new_ids if source_V[index] < 0]
+
+    input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
+    generator = torch.Generator().manual_seed(seed)
+    wanted = torch.tensor(source_V)
+    old = [input_map.weight.clone()]
+    # A model that only names labels has no head of tokens.
+    tied = head is None or head.weight is input_map.weight
+    bias = getattr(head, "bias", None)
+    if not tied:
+        old.append(head.weight.clone())
+    if bias is not None:
+        old.append(bias[:, None].clone())
+    made = []
+    for old_VxE in old:
+        new_VxE = old_VxE[wanted.clamp(min=0)]
+        noise_VxE = (
+            torch.randn(new_VxE.shape, generator=generator) * old_VxE.std(0, correction=0) * _NOISE
+        )
+        fresh_V = wanted < 0
+        new_VxE[fresh_V] = (old_VxE.mean(0) + noise_VxE)[fresh_V]
+        made.append(new_VxE)
+    with quiet():
+        model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
+    input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
+    input_map.weight.copy_(made.pop(0))
+    if not tied:
+        head.weight.copy_(made.pop(0))
+    if bias is not None:
+        head.bias.copy_(made.pop(0)[:, 0])
+
+    known = len(vocabulary) - len(new_ids)
+    parts = [
+        f"tokens: {known:,} of {len(vocabulary):,} carried over by name from {name}",
+        *likened,
+        f"{len(fresh):,} new" + (f" ({_some(fresh)})" if fresh else ""),
+        f"{len(tokens) - known:,} of the checkpoint's dropped",
+    ]
+    say("; ".join(parts))
+    if known < _FEW_KNOWN * len(vocabulary):
+        say(
+            f"warning: most tokens are unknown to {name}: its tokenizer is another one, and what "
+            f"it learned of its tokens is lost; prepare the data with its own: "
+            + command_hint("prepare_data.py", "text", "--tokenizer", name)
+        )
+    return new_ids
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown + (", ..." if len(names) > _NAMES_SHOWN else "")

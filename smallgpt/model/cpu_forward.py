@@ -1,0 +1,172 @@
+"""GPT-2's blocks forward and backward, written for a CPU: packed rows, few passes over memory.
+
+    rows = PackedRows(lengths)                        # rows after one another, no padding
+    hidden_NxE = packed_hidden_states(model, ids_N, rows, torch.bfloat16)
+    hidden_NxE.sum().backward()                       # gradients reach the model's parameters
+
+The computation is that of transformers' `GPT2Model` (models/gpt2/modeling_gpt2.py) under autocast:
+linear maps and attention in `dtype`, residual stream and LayerNorm in fp32. What makes it fast
+(docs/measurements.md): padding is never computed, attention runs as matrix products over chunks of
+queries that skip the masked half and rows that have ended, and dropout takes its random numbers 16
+bits at a time.
+
+Sizes in names: N tokens of all rows together, B rows, T longest row, H heads, D width of a head,
+E = H x D, I width of the MLP, C queries of a chunk, K keys that a chunk sees, R = rows x heads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm
+from torch.utils.checkpoint import checkpoint
+
+from smallgpt.model.cpu_block import _Block, _Plan
+from smallgpt.model.cpu_dropout import _Dropout
+from smallgpt.model.packed_rows import PackedRows
+
+# config.activation_function -> torch's name of the formula. transformers computes gelu_new in
+# several operations, torch in one.
+GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+def packed_hidden_states(
+    model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
+) -> Tensor:
+    """Last hidden states of packed rows, N x E in fp32; the head comes after.
+
+    Args:
+        model: a GPT-2 (see `is_gpt2`) on a CPU that `supports` approves; dropout as its mode says.
+        ids_N: tokens of all rows.
+        rows: where the rows begin and end.
+        dtype: of the linear maps and attention, float32 or bfloat16.
+    """
+    x_NxE = _embed(model, ids_N, rows)
+    for block in model.transformer.h:
+        x_NxE = maybe_recomputed(model, _through_block, block, x_NxE, rows, dtype, model.config)
+    return _norm(model.transformer.ln_f, x_NxE)
+
+
+@torch.inference_mode()
+def packed_last_states(
+    model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
+) -> Tensor:
+    """Last hidden state of each row's last token, B x E in fp32, without gradients.
+
+    The last block computes nothing for the other tokens but their keys and values: a seventh less
+    work with six blocks. Arguments are those of `packed_hidden_states`, the model in evaluation
+    mode.
+    """
+    x_NxE = _embed(model, ids_N, rows)
+    *others, last = model.transformer.h
+    for block in others:
+        x_NxE = _through_block(block, x_NxE, rows, dtype, model.config)
+
+    attention, mlp, H = last.attn, last.mlp, model.config.n_head
+    E = x_NxE.shape[1]
+
+    def through(linear: torch.nn.Module, x: Tensor, columns: slice = slice(None)) -> Tensor:
+        weight, bias = linear.weight[:, columns].to(dtype), linear.bias[columns].to(dtype)
+        return torch.addmm(bias, x.to(dtype), weight)
+
+    normed_NxE = _norm(last.ln_1, x_NxE).to(dtype)
+    query_Rx1xD = rows.last_heads(through(attention.c_attn, normed_NxE[rows.last_B], slice(E)), H)
+    k_RxTxD, v_RxTxD = rows.heads(through(attention.c_attn, normed_NxE, slice(E, None)), 2, H)
+    scores_RxTx1 = (k_RxTxD @ query_Rx1xD.mT).float() * query_Rx1xD.shape[-1] ** -0.5
+    ended_RxTx1 = rows.ended(H)
+    if ended_RxTx1 is not None:
+        scores_RxTx1.masked_fill_(ended_RxTx1, -math.inf)
+    attended_BxE = rows.merge_last(scores_RxTx1.softmax(1).to(dtype).mT @ v_RxTxD)
+    x_BxE = x_NxE[rows.last_B] + through(attention.c_proj, attended_BxE)
+    formula = GELU_FORMULA[model.config.activation_function]
+    inner_BxI = gelu(through(mlp.c_fc, _norm(last.ln_2, x_BxE)), approximate=formula)
+    return _norm(model.transformer.ln_f, x_BxE + through(mlp.c_proj, inner_BxI))
+
+
+def _embed(model: torch.nn.Module, ids_N: Tensor, rows: PackedRows) -> Tensor:
+    _keep_freed_memory()
+    transformer = model.transformer
+    x_NxE = transformer.wte(ids_N) + transformer.wpe(rows.position_N)
+    return _Dropout.apply(x_NxE, transformer.drop.p if model.training else 0.0)
+
+
+def _norm(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    return layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+
+
+def _through_block(
+    block: torch.nn.Module, x_NxE: Tensor, rows: PackedRows, dtype: torch.dtype, config: Any
+) -> Tensor:
+    attention, mlp = block.attn, block.mlp
+    modules = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
+    parameters = [tensor for module in modules for tensor in (module.weight, module.bias)]
+    plan = _Plan(
+        rows=rows,
+        dtype=dtype,
+        H=config.n_head,
+        formula=GELU_FORMULA[config.activation_function],
+        eps=block.ln_1.eps,
+        attention_output_rate=attention.resid_dropout.p if block.training else 0.0,
+        mlp_output_rate=mlp.dropout.p if block.training else 0.0,
+        attention_rate=attention.attn_dropout.p if block.training else 0.0,
+        keeps=torch.is_grad_enabled(),
+    )
+    return _Block.apply(x_NxE, plan, *parameters)
+
+
+def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *args: Any) -> Tensor:
+    """`through(*args)`; its inside is computed again for the gradient where the model says so."""
+    if model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled():
+        return checkpoint(through, *args, use_reentrant=False)
+    return through(*args)
+
+
+def is_gpt2(model: torch.nn.Module) -> bool:
+    """Whether a model has the modules of GPT2LMHeadModel, or of the one with a head for labels."""
+    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
+
+
+def supports(model: torch.nn.Module) -> bool:
+    """Whether `packed_hidden_states` computes what this model computes."""
+    from transformers.pytorch_utils import Conv1D
+
+    if not is_gpt2(model):
+        return False
+    config = model.config
+    maps = [
+        linear
+        for block in model.transformer.h
+        for linear in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    ]
+    return (
+        config.activation_function in GELU_FORMULA
+        and config.scale_attn_weights
+        and not config.scale_attn_by_inverse_layer_idx
+        and not config.add_cross_attention
+        and all(type(linear) is Conv1D for linear in maps)  # an adapter wraps them
+    )
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed instead of handing it back to the system.
+
+    Every step allocates the same activations. Handed back, they come again page by page, each
+    page a fault and filled with zeros: 40,000 pages and a fifth of a step's time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # only glibc has it
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # <malloc.h>
+    mallopt(mmap_threshold, 1 << 25)  # the largest it takes
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 1 << 26)

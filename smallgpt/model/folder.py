@@ -1,0 +1,387 @@
+"""The folder of a trained model, in Hugging Face format: written whole, read with distrust.
+
+    trained = load_trained_model("outputs/best_model")
+    logits_BxTxV = trained.model(ids_BxT).logits
+
+Plain transformers reads it as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.files.reading import parse_json, read_text, shown
+from smallgpt.files.writing import atomic_folder, folder_beside, sync, write_tensors
+from smallgpt.model.build import parameters_of
+from smallgpt.model.foreign_config import (
+    CONFIG,
+    MOST_CONFIG_BYTES,
+    config_of,
+    model_class_of,
+    positions_of,
+    refuse_pickles,
+)
+from smallgpt.model.hardware import Precision, choose_device, choose_precision
+from smallgpt.model.head import add_hidden_layer, name_labels
+from smallgpt.model.lora import ADAPTER_WEIGHTS, Adapter, is_adapter_folder, load_adapter
+from smallgpt.model.weights_file import (
+    _VALIDATION,
+    CODEBOOK,
+    SETTINGS,
+    WEIGHTS,
+    _existing,
+    _is_number,
+    _parse_validation,
+    _read_header,
+)
+from smallgpt.options.config_file import to_yaml
+from smallgpt.options.training import (
+    MOST_LAYERS,
+    MOST_POSITIONS,
+    MOST_WIDTH,
+    TrainSettings,
+    load_train_settings,
+)
+from smallgpt.tokens.vocabulary import Vocabulary
+
+_MOST_CONFIG_VALUES = 100_000  # each of up to 10,000 labels twice
+_WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
+# What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
+_CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
+    "vocab_size": (int, 1, 2**31),
+    "n_positions": (int, 1, MOST_POSITIONS),
+    "n_embd": (int, 1, MOST_WIDTH),
+    "n_layer": (int, 1, MOST_LAYERS),
+    "n_head": (int, 1, MOST_WIDTH),
+    "n_inner": (int, 1, 2**31),
+    "activation_function": (str, 0, 0),
+    "resid_pdrop": (float, 0, 1),
+    "embd_pdrop": (float, 0, 1),
+    "attn_pdrop": (float, 0, 1),
+    "layer_norm_epsilon": (float, 0, 1),
+    "initializer_range": (float, 0, 1e6),
+    "scale_attn_weights": (bool, 0, 0),
+    "scale_attn_by_inverse_layer_idx": (bool, 0, 0),
+    "reorder_and_upcast_attn": (bool, 0, 0),
+    "bos_token_id": (int, 0, 2**31),
+    "eos_token_id": (int, 0, 2**31),
+    "pad_token_id": (int, 0, 2**31),
+}
+_TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+# ------------------------------------------------------------------------------- saving
+
+
+def save_model_folder(
+    model: torch.nn.Module,
+    folder: Path,
+    vocabulary: Vocabulary,
+    settings: TrainSettings,
+    codebook: Path | None,
+    validation: dict[str, Any] | None = None,
+    adapter: Adapter | None = None,
+) -> None:
+    """Write a model folder that transformers loads, or bring an existing one up to date.
+
+    A new folder appears whole. In an existing one of the same run only the weights differ, and
+    they are replaced by one rename, so that a reader never meets a half-written model. (In the
+    settings of a resumed run options may differ that do not describe the model.)
+
+    Args:
+        model: its fp32 weights are written.
+        folder: where to.
+        vocabulary: its tokenizer goes along.
+        settings: as resolved; its max_length is what the model is good for.
+        codebook: the codebook.npz to take along, None for rows that are no images.
+        validation: what was measured with these weights on the validation rows, the calibration
+            of their confidence included. It is written into the header of the weights' own
+            file, so that it can never belong to other weights.
+        adapter: written in place of the model, whose base stays where it is.
+    """
+    weights = WEIGHTS if adapter is None else ADAPTER_WEIGHTS
+    if not folder.exists():
+        with atomic_folder(folder) as new:
+            if adapter is None:
+                model.config.architectures = [type(model).__name__]
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(new)
+                if model.can_generate():
+                    model.generation_config.save_pretrained(new)
+            else:
+                adapter.save_config(new)
+            _save_weights(model, new / weights, validation, adapter)
+            vocabulary.save_tokenizer(new, settings.max_length)
+            (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
+            if codebook is not None:
+                shutil.copyfile(codebook, new / CODEBOOK)
+        return
+    with folder_beside(folder) as new:
+        (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
+        _save_weights(model, new / weights, validation, adapter)
+        for name in (SETTINGS, weights):
+            sync(new / name)
+            os.replace(new / name, folder / name)
+        sync(folder)
+
+
+def _save_weights(
+    model: torch.nn.Module,
+    path: Path,
+    validation: dict[str, Any] | None,
+    adapter: Adapter | None,
+) -> None:
+    """Write the weights as save_pretrained would: fp32, a tied head left out."""
+    if adapter is not None:
+        state, metadata = adapter.state(), adapter.header()
+    else:
+        state, metadata = _state_of(model), {"format": "pt"}
+    if validation is not None:
+        metadata[_VALIDATION] = json.dumps(validation, ensure_ascii=False)
+    write_tensors(path, state, metadata)
+
+
+def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model by name; those that are tied once, under their first name."""
+    state: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach().contiguous()
+    return state
+
+
+# ------------------------------------------------------------------------------- loading
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model folder in memory, ready to use.
+
+    Attributes:
+        model: in evaluation mode on `device`; an adapter is merged into its base.
+        vocabulary: its vocabulary.
+        settings: what it was trained with.
+        device, precision: where and how it computes.
+        codebook: path of its image codebook, None for rows that are no images.
+        folder: where it came from.
+        validation: what training measured with these weights on its validation rows; {} where
+            the weights came from elsewhere.
+    """
+
+    model: torch.nn.Module
+    vocabulary: Vocabulary
+    settings: TrainSettings
+    device: torch.device
+    precision: Precision
+    codebook: Path | None
+    folder: Path
+    validation: dict[str, Any]
+
+    @property
+    def temperature(self) -> float:
+        """Of the calibrated confidence; 1, the model's own, where it was never calibrated."""
+        return self.validation.get("calibration", {}).get("temperature", 1.0)
+
+    @property
+    def max_length(self) -> int:
+        """The longest row it was trained for; evaluation and generation keep to it."""
+        return self.settings.max_length
+
+
+def load_trained_model(
+    folder: str | Path, device: str = "auto", precision: str = "auto"
+) -> TrainedModel:
+    """Load a model folder that training wrote.
+
+    Raises:
+        UserError: the folder or a file of it is missing, damaged, or contradicts another.
+    """
+    folder = Path(folder)
+    if os.path.isfile(folder):
+        refuse_pickles(folder)
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
+            f"folder with --model_path"
+        )
+    is_adapter = is_adapter_folder(folder)
+    if not is_adapter and not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
+        raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
+    vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
+    try:
+        settings = load_train_settings(_existing(folder / SETTINGS))
+    except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
+        raise UserError(
+            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
+        ) from None
+    if is_adapter:
+        model, metadata = load_adapter(folder, settings, vocabulary)
+        validation = _parse_validation(folder / ADAPTER_WEIGHTS, metadata)
+    else:
+        model, validation = _load_model(folder, settings, vocabulary)
+    if model.config.vocab_size != len(vocabulary):
+        raise UserError(
+            f"{folder}: vocab.json has {len(vocabulary)} tokens but the model has "
+            f"{model.config.vocab_size}: the files belong to different models"
+        )
+    positions = positions_of(model.config)
+    if positions is not None and settings.max_length > positions:
+        raise UserError(
+            f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
+            f"{positions} positions: the files belong to different models"
+        )
+    codebook_path = folder / CODEBOOK
+    target = choose_device(device)
+    return TrainedModel(
+        model=model.to(target).eval(),
+        vocabulary=vocabulary,
+        settings=settings,
+        device=target,
+        precision=choose_precision(precision, target),
+        codebook=codebook_path if codebook_path.exists() else None,
+        folder=folder,
+        validation=validation,
+    )
+
+
+def _load_model(
+    folder: Path, settings: TrainSettings, vocabulary: Vocabulary
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model of a folder and the figures stored with its weights.
+
+    From config.json and safetensors alone. What the header of the weights says is compared with
+    the configuration before memory is given to either. Weights and figures are of one file even
+    where training replaces it meanwhile.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path, weights = _existing(folder / CONFIG), folder / WEIGHTS
+    values = _read_config(path)
+    refuse_pickles(folder)
+    header, start, size = _read_header(_existing(weights))
+    # Each weight takes a byte at least, so no promise of a small file can fill the memory.
+    if values["model_type"] == "gpt2" and parameters_of(values) > size:
+        raise UserError(
+            f"{folder}: {CONFIG} asks for {parameters_of(values):,} parameters, {WEIGHTS} has "
+            f"{size:,} bytes: they do not belong together"
+        )
+    try:
+        config = config_of(values)
+        if settings.classifier == "head":
+            name_labels(config, vocabulary)
+
+        def make() -> torch.nn.Module:
+            model = model_class_of(config, settings.classifier)(config)
+            if settings.classifier_hidden is not None:
+                add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
+            return model
+
+        with torch.device("meta"):
+            model = make()
+    except Exception as error:  # transformers raises many kinds for a wrong configuration
+        reason = shown(" ".join(str(error).split()))
+        kind = "a classifier" if settings.classifier == "head" else "a causal model"
+        raise UserError(f"{path}: not the configuration of {kind} ({reason})") from None
+    expected = {name: list(tensor.shape) for name, tensor in _state_of(model).items()}
+    found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name in sorted(expected.keys() | found.keys()):
+        shape = found[name].get("shape") if isinstance(found.get(name), dict) else None
+        if name not in found or name not in expected or shape != expected[name]:
+            raise UserError(
+                f"{folder}: {WEIGHTS} and {CONFIG} do not belong together: {shown(name)} is "
+                f"{shown(shape) if name in found else 'missing'}, expected "
+                f"{expected.get(name, 'no such tensor')}"
+            )
+        if found[name].get("dtype") not in _WEIGHT_KINDS:
+            raise UserError(
+                f"{weights}: {name} is of kind {shown(found[name].get('dtype'))}; weights are one "
+                f"of {', '.join(_WEIGHT_KINDS)}"
+            )
+    try:
+        end = start + max(int(entry["data_offsets"][1]) for entry in found.values())
+    except (ValueError, TypeError, LookupError, OverflowError):
+        end = -1
+    if end != size:
+        raise UserError(
+            f"{weights}: damaged or not a safetensors file (it has {size:,} bytes, its header "
+            f"promises another number)"
+        )
+    try:
+        with safe_open(weights, framework="pt") as handle:
+            state = {name: handle.get_tensor(name) for name in expected}
+            metadata = handle.metadata()
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
+    for name, tensor in state.items():
+        state[name] = tensor = tensor.float()
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights}: {name} holds numbers that are not finite: damaged weights")
+    if any(buffer.is_meta for buffer in model.buffers()):  # computed, and stored nowhere
+        model = make()
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    return model, _parse_validation(weights, metadata)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The part of a config.json that shapes a GPT-2; all else in it is passed over.
+
+    transformers would follow some other keys (`attn_implementation` can name code to download).
+    Of other architectures `config_of` takes no such key over.
+
+    Raises:
+        UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
+    """
+    try:
+        values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_CONFIG_VALUES)
+    except ValueError as error:
+        raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a GPT-2 configuration")
+    if values.get("model_type", "gpt2") != "gpt2":
+        return values
+    taken: dict[str, Any] = {"model_type": "gpt2"}
+    for name, (kind, low, high) in _CONFIG_KEYS.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if value is None and name in _MAY_BE_NONE:
+            taken[name] = None
+            continue
+        if kind is float:
+            right = _is_number(value, low, high)
+        elif kind is int:
+            right = type(value) is int and low <= value <= high
+        else:
+            right = type(value) is kind
+        if not right:
+            bounds = f" from {low:,} to {high:,}" if kind in (int, float) else ""
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {shown(value)}, expected "
+                f"{_KIND_WORDS[kind]}{bounds})"
+            )
+        taken[name] = value
+    for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        if name not in taken:
+            raise UserError(f"{path}: not a GPT-2 configuration ({name} is missing)")
+    for name in _TOKEN_KEYS:
+        index = taken.setdefault(name, None)
+        if index is not None and index >= taken["vocab_size"]:
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {index}, the vocabulary has "
+                f"{taken['vocab_size']} tokens)"
+            )
+    return taken

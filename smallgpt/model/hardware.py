@@ -1,0 +1,118 @@
+"""Device, precision and random generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from smallgpt.errors import UserError
+
+# ------------------------------------------------------------------------------- hardware
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of an option `auto|cpu|cuda|cuda:N|mps`.
+
+    A GPU asked for by number becomes torch's current one, on which CUDA graphs are recorded.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, number = name.partition(":")
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
+        raise UserError(f"--device {name}: no such device here; use --device cpu")
+    if number:
+        count = torch.cuda.device_count()
+        if not number.isdecimal() or int(number) >= count:
+            raise UserError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(int(number))
+        return torch.device(kind, int(number))
+    return torch.device(name)
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the random generators that a run on `device` draws from, by device type."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_states` gave; the state of a device of another type is left out."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Arithmetic of the matrix products; weights stay in fp32.
+
+    Attributes:
+        name: fp32, bf16 or fp16.
+        reason: why, in words for the user.
+    """
+
+    name: str
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that matrix products compute in."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """The context in which to run the model."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision of an option `auto|fp32|bf16|fp16` on a device.
+
+    Raises:
+        UserError: the device cannot compute in the precision asked for.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if name != "auto":
+        return Precision(name, "as asked for")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", "this GPU computes in bf16")
+        return Precision("fp32", "this GPU does not compute in bf16")
+    if device.type == "cpu":
+        feature = _cpu_bf16_feature()
+        if feature:
+            return Precision("bf16", f"this CPU computes in bf16 ({feature})")
+        return Precision("fp32", "this CPU does not compute in bf16 (no AVX512-BF16, no AMX)")
+    return Precision("fp32", f"bf16 is not used on {device.type}")
+
+
+def _cpu_bf16_feature() -> str | None:
+    """The instruction set in which this CPU multiplies bf16 numbers, None where it has none.
+
+    Read from the system's own list: torch answers for what it can emulate as well, and
+    emulated bf16 is slower than fp32.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return None
+    for flag, feature in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
+        if flag in flags:
+            return feature
+    return None

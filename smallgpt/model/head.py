@@ -1,0 +1,147 @@
+"""A head that names labels: what it is called, its hidden layer, what trains without its backbone.
+
+    name_labels(config, vocabulary)              # before a model is made of it
+    model = GPT2ForSequenceClassification(config)
+    add_hidden_layer(model, 192, dropout=0.1)    # Linear, GELU, Dropout, Linear
+
+transformers' own models for sequence classification are used as they are, so plain transformers
+loads what is saved (`AutoModelForSequenceClassification`, `id2label` are the labels). It knows no
+hidden layer: of a head with one it loads the backbone only, and `load_trained_model` all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+
+from smallgpt.errors import UserError
+from smallgpt.tokens.vocabulary import Vocabulary
+
+_HEAD_NAMES = ("score", "classifier")  # transformers' own, of causal models and of encoders
+
+
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model names labels and predicts no tokens."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return type(model.config) in known and type(model) is known[type(model.config)]
+
+
+def classifier_class_of(config: Any) -> type[nn.Module]:
+    """The class of the sequence classification model of a configuration.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise ValueError(f"{config.model_type} has no head for labels")
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+
+
+def name_labels(config: Any, vocabulary: Vocabulary) -> bool:
+    """Give a configuration the labels of `vocabulary`; returns whether it had them already."""
+    names = dict(enumerate(vocabulary.labels))
+    had_them = config.id2label == names
+    config.id2label = names  # sets num_labels
+    config.label2id = {name: index for index, name in names.items()}
+    if getattr(config, "problem_type", None) is not None:
+        config.problem_type = "single_label_classification"
+    return had_them
+
+
+def head_name(model: nn.Module) -> str:
+    """The attribute of the head, the part that is not the backbone.
+
+    Raises:
+        UserError: a head of another kind than those known here.
+    """
+    for name in _HEAD_NAMES:
+        if isinstance(getattr(model, name, None), nn.Module):
+            return name
+    raise UserError(f"a {model.config.model_type} model has a head of a kind unknown here")
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether the head is a linear map, or ours with a hidden layer, and all that is trained."""
+    head = getattr(model, head_name(model))
+    in_head = {id(parameter) for parameter in head.parameters()}
+    return isinstance(head, (nn.Linear, nn.Sequential)) and all(
+        id(parameter) in in_head for parameter in model.parameters() if parameter.requires_grad
+    )
+
+
+def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
+    """Put Linear, GELU, Dropout, Linear in the place of a head that is one linear map.
+
+    Raises:
+        UserError: the head is more than one linear map.
+    """
+    name = head_name(model)
+    linear = getattr(model, name)
+    if not isinstance(linear, nn.Linear):
+        raise UserError(
+            f"classifier_hidden: the head of a {model.config.model_type} model has a hidden layer "
+            f"already; leave it out"
+        )
+    layers = nn.Sequential(
+        nn.Linear(linear.in_features, width),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(width, linear.out_features),
+    )
+    setattr(model, name, layers)
+    draw_head(model)
+
+
+def draw_head(model: nn.Module) -> None:
+    """Draw the weights of the head anew, from torch's random generator."""
+    spread = getattr(model.config, "initializer_range", 0.02)
+    for module in getattr(model, head_name(model)).modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=spread)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
+    """Leave nothing to train but the head and the parameters named in `fresh`."""
+    backbone = {id(parameter) for parameter in model.base_model.parameters()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in backbone and name not in fresh:
+            parameter.requires_grad_(False)
+
+
+@torch.inference_mode()
+def check_padding(model: nn.Module, name: str) -> None:
+    """Try that a row is read alike alone and beside a longer one, padding behind it.
+
+    Args:
+        model: in evaluation mode, its padding token set.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        UserError: it is not.
+    """
+    refused = (
+        f"{name}: a {model.config.model_type} model takes padding into its positions, which is "
+        f"not supported here"
+    )
+    if any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules()):
+        raise UserError(refused)
+    pad_id = model.config.pad_token_id
+    ids_1xT = torch.tensor([[index for index in range(5) if index != pad_id][:4]])
+    ids_1xT %= model.config.vocab_size
+    ids_1xT[ids_1xT == pad_id] += 1
+    alone_1xL = model(ids_1xT[:, :2], attention_mask=torch.ones(1, 2, dtype=torch.long)).logits
+    padded_2xT, mask_2xT = ids_1xT.repeat(2, 1), torch.ones(2, 4, dtype=torch.long)
+    padded_2xT[0, 2:], mask_2xT[0, 2:] = pad_id, 0
+    if not torch.allclose(
+        alone_1xL, model(padded_2xT, attention_mask=mask_2xT).logits[:1], rtol=1e-3, atol=1e-4
+    ):
+        raise UserError(refused)

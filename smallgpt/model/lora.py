@@ -1,0 +1,197 @@
+"""Low-rank adapters (LoRA, Hu et al., 2021): fine-tune a large model through few parameters.
+
+    adapter = add_adapter(start, settings, print)     # start.model now has few that are trained
+    adapter.save(folder, validation)                  # adapter_config.json, its weights
+    plain = adapter.merged()                          # a model without adapters, same logits
+    model, header = load_adapter(folder, settings, vocabulary)
+
+Needs `pip install -r requirements-lora.txt` (the peft library).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import open_input, shown
+from smallgpt.model.foreign_config import ADAPTER_CONFIG, Start
+from smallgpt.model.pretrained import load_checkpoint_model
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.vocabulary import Vocabulary
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_BASE = "base_sha256"  # key in the header of ADAPTER_WEIGHTS
+
+
+def require_peft() -> None:
+    """Check that the library is there, before anything that takes time.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("LoRA needs the peft library: pip install -r requirements-lora.txt")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The trained part of a model.
+
+    Attributes:
+        peft_model: peft's view of the model; the model itself computes with the adapter.
+        base_fingerprint: of the checkpoint that it was made for.
+    """
+
+    peft_model: Any
+    base_fingerprint: str
+
+    def save_config(self, folder: Path) -> None:
+        """Write adapter_config.json."""
+        self.peft_model.peft_config["default"].save_pretrained(folder)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The tensors of adapter_model.safetensors, as peft names them."""
+        from peft import get_peft_model_state_dict
+
+        state = get_peft_model_state_dict(self.peft_model, save_embedding_layers=False)
+        return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+
+    def header(self) -> dict[str, str]:
+        """What stands in the header of adapter_model.safetensors."""
+        return {"format": "pt", _BASE: self.base_fingerprint}
+
+    def merged(self) -> torch.nn.Module:
+        """A copy of the model with the adapter merged into its weights."""
+        return _merge(copy.deepcopy(self.peft_model))
+
+
+def add_adapter(start: Start, settings: TrainSettings, say: Callable[[str], None]) -> Adapter:
+    """Put adapters on the linear maps of a model's blocks, and free the embeddings of new tokens.
+
+    Everything else of the model takes no gradient from now on.
+
+    Args:
+        start: the model, and which tokens are new to it.
+        settings: rank, alpha and the seed.
+        say: called with a line for a person.
+
+    Raises:
+        UserError: peft is missing.
+    """
+    require_peft()
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    model, new_ids = start.model, start.new_ids
+    names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
+    input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
+    linear = {module for module in names if isinstance(module, torch.nn.Linear | Conv1D)} - {head}
+    trained_rows = None
+    if new_ids:
+        trained_rows = {names[input_map]: new_ids}
+        if head.weight is not input_map.weight:
+            trained_rows[names[head]] = new_ids
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
+        target_modules=sorted({names[module] for module in linear}),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear),
+        trainable_token_indices=trained_rows,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(settings.seed)
+    with warnings.catch_warnings():  # peft asks transformers by a name that is to go
+        warnings.simplefilter("ignore", FutureWarning)
+        peft_model = get_peft_model(model, config)
+    config.base_model_name_or_path = found_from_anywhere(settings.init_from)  # peft sets another
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    everything = sum(p.numel() for p in model.parameters())
+    rows = f" and the embeddings of {len(new_ids):,} new tokens" if new_ids else ""
+    say(
+        f"LoRA: rank {config.r}, alpha {config.lora_alpha:g}, on "
+        f"{', '.join(sorted(config.target_modules))}{rows}: {trained:,} of {everything:,} "
+        f"parameters are trained"
+    )
+    return Adapter(peft_model, start.fingerprint)
+
+
+def load_adapter(
+    folder: Path, settings: TrainSettings, vocabulary: Vocabulary
+) -> tuple[torch.nn.Module, dict[str, str]]:
+    """The model of a folder that holds an adapter, merged with its base, and the adapter's header.
+
+    Args:
+        folder: holds adapter_config.json and adapter_model.safetensors.
+        settings: with which it was trained; `init_from` names the base.
+        vocabulary: its vocabulary.
+
+    Raises:
+        UserError: the base is gone or another one, the files are damaged, or peft is missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights = folder / ADAPTER_WEIGHTS
+    if not weights.exists():
+        raise UserError(f"{weights}: missing; this is not an adapter that training wrote")
+    with open_input(weights):  # no pipe, which would be read for ever
+        pass
+    try:
+        with safe_open(weights, framework="pt") as handle:
+            header = handle.metadata() or {}
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
+    if not settings.init_from or not settings.lora_rank:
+        raise UserError(f"{folder}: settings.yaml names no base model (init_from) and lora_rank")
+    try:
+        start = load_checkpoint_model(settings, vocabulary, lambda line: None)
+    except UserError as error:
+        raise UserError(
+            f"{folder} is an adapter and its base cannot be loaded: {error}; put it back, or "
+            f"correct init_from in {folder / 'settings.yaml'}"
+        ) from None
+    if start.fingerprint != header.get(_BASE):
+        raise UserError(
+            f"{folder} is an adapter of {settings.init_from}, which has changed since: put the "
+            f"old one back, or train again"
+        )
+    adapter = add_adapter(start, settings, lambda line: None)
+    expected = adapter.state()
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state or name not in expected or state[name].shape != expected[name].shape:
+            raise UserError(
+                f"{folder}: {ADAPTER_WEIGHTS} does not fit settings.yaml: {name} is "
+                f"{tuple(state[name].shape) if name in state else 'missing'}, expected "
+                f"{tuple(expected[name].shape) if name in expected else 'no such tensor'}"
+            )
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(adapter.peft_model, state)
+    return _merge(adapter.peft_model), header
+
+
+def found_from_anywhere(base: str) -> str:
+    """The name of a base model that is the same in every working directory."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else base
+
+
+def _merge(peft_model: Any) -> torch.nn.Module:
+    model = peft_model.merge_and_unload()
+    # A model that peft has passed through is still an ordinary one, all of it.
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether a model folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()

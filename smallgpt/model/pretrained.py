@@ -1,0 +1,170 @@
+"""Start from a pretrained model: its shape, its weights, its embeddings by token name.
+
+    settings = with_checkpoint_shape(settings)                  # what --init_from decides
+    start = load_checkpoint_model(settings, vocabulary, print)  # start.model knows the vocabulary
+
+A checkpoint is a model folder of ours or of transformers, or a name on the Hugging Face hub. Its
+weights are read from safetensors alone, and no code of its own is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of, hub_errors
+from smallgpt.files.reading import panics_told
+from smallgpt.model.carried_embeddings import _fingerprint, _tokens_of, adopt_vocabulary, carry_over
+from smallgpt.model.foreign_config import (
+    Start,
+    _read_config,
+    config_of,
+    model_class_of,
+    quiet,
+    set_dropout,
+)
+from smallgpt.model.head import add_hidden_layer, check_padding, draw_head, name_labels
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.vocabulary import Vocabulary
+
+# ------------------------------------------------------------------------------- the model
+
+
+def load_checkpoint_model(
+    settings: TrainSettings, vocabulary: Vocabulary, say: Callable[[str], None]
+) -> Start:
+    """The model that `settings.init_from` names, with the embeddings of `vocabulary`.
+
+    With `classifier head` it names labels; a head that it has for the very same ones is kept.
+
+    Args:
+        settings: where from, dropout, and the seed of new embeddings.
+        vocabulary: its tokens become the model's.
+        say: called with each line for a person.
+
+    Raises:
+        UserError: the model or its tokenizer cannot be loaded, weights are missing, or it
+            computes something else than a causal model with a linear head.
+    """
+    name, by_head = settings.init_from, settings.classifier == "head"
+    config = _read_config(name, settings.classifier)
+    set_dropout(config, settings)
+    same_labels = by_head and name_labels(config, vocabulary)
+    torch.manual_seed(settings.seed)  # of what the checkpoint lacks
+    with (
+        hub_errors(name, "model"),
+        panics_told(name, "its weights cannot be read"),
+        quiet(),
+    ):
+        from transformers import GenerationConfig
+
+        # Not through AutoModel..., which would follow an adapter to its base.
+        model, info = model_class_of(config, settings.classifier).from_pretrained(
+            folder_of(name, "model"),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            generation_config=GenerationConfig(),  # ours is made in adopt_vocabulary
+            output_loading_info=True,
+            ignore_mismatched_sizes=by_head,  # a head for other labels
+        )
+    model.eval()
+    missing = set(info["missing_keys"])
+    if by_head:
+        missing |= {entry[0] for entry in info["mismatched_keys"]}
+        fresh = {key for key in missing if _is_of_head(model, key)}
+    else:
+        fresh = set()
+        with quiet():
+            _check_computation(model, name)
+    if missing - fresh:
+        first, *rest = sorted(missing - fresh)
+        more = f" and {plural(len(rest), 'more tensor')}" if rest else ""
+        raise UserError(f"{name}: its weights lack {first}{more}")
+    unused = sorted(info["unexpected_keys"])
+    if unused:  # the head of another task
+        say(f"{plural(len(unused), 'tensor')} of {name} not used here, the first: {unused[0]}")
+    tokens, roles = _tokens_of(name)
+    fingerprint = _fingerprint(model, tokens, fresh)
+    if by_head:
+        fresh |= _prepare_head(model, settings, fresh, same_labels)
+        fresh &= {key for key, _ in model.named_parameters()}  # a hidden layer replaces some
+    new_ids = carry_over(model, tokens, roles, vocabulary, settings.seed, name, say)
+    adopt_vocabulary(model, vocabulary)
+    if by_head:
+        check_padding(model.eval(), name)
+        if fresh:
+            say(f"fresh, since {name} does not have it: {', '.join(sorted(fresh))}")
+    torch.manual_seed(settings.seed)
+    return Start(model.train(), new_ids, fingerprint, frozenset(fresh))
+
+
+def _is_of_head(model: torch.nn.Module, name: str) -> bool:
+    """Whether a parameter may be missing: the head's, or what an encoder pools its states with."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
+def _prepare_head(
+    model: torch.nn.Module, settings: TrainSettings, fresh: set[str], same_labels: bool
+) -> set[str]:
+    """Give a loaded model the head that the settings ask for; returns what of it is fresh."""
+    before = {id(parameter) for parameter in model.parameters()}
+    of_head = {name for name, _ in model.named_parameters() if _is_of_head(model, name)}
+    of_head = {name for name in of_head if ".pooler." not in name}
+    if settings.classifier_hidden is not None:
+        add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
+        return {name for name, p in model.named_parameters() if id(p) not in before}
+    if not same_labels and not of_head <= fresh:
+        draw_head(model)
+        return of_head
+    return set()
+
+
+def build_from_config(
+    values: Mapping[str, Any], settings: TrainSettings, vocabulary: Vocabulary
+) -> torch.nn.Module:
+    """The model of a run that began from a checkpoint, its weights still to be put back.
+
+    Args:
+        values: its configuration, as the run stored it.
+        settings: dropout, which belongs to the run.
+        vocabulary: of the run.
+    """
+    config = config_of(values)
+    set_dropout(config, settings)
+    model = model_class_of(config, settings.classifier)(config)
+    if settings.classifier_hidden is not None:
+        add_hidden_layer(model, settings.classifier_hidden, settings.dropout)
+    adopt_vocabulary(model, vocabulary)
+    torch.manual_seed(settings.seed)
+    return model
+
+
+@torch.inference_mode()
+def _check_computation(model: torch.nn.Module, name: str) -> None:
+    """Try that tokens see only what is before them, and that the head is a linear map.
+
+    Raises:
+        UserError: they do not, or it is not.
+    """
+    head = model.get_output_embeddings()
+    ids_1xT = torch.arange(4)[None] % model.config.vocab_size
+    all_1xTxE = model.base_model(ids_1xT, use_cache=False).last_hidden_state
+    first_1xTxE = model.base_model(ids_1xT[:, :3], use_cache=False).last_hidden_state
+    if not torch.allclose(all_1xTxE[:, :3], first_1xTxE, rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"{name}: {model.config.model_type} reads a text from both sides (an encoder); only "
+            f"causal models continue rows (for labels: --classifier head)"
+        )
+    logits_1xTxV = model(ids_1xT, use_cache=False).logits
+    if head is None or not torch.allclose(head(all_1xTxE), logits_1xTxV, rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"{name}: {model.config.model_type} does more than a linear map to get its logits, "
+            f"which is not supported here"
+        )

@@ -1,0 +1,116 @@
+"""model.safetensors: its header, with validation figures in the header of model.safetensors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import open_input, parse_json, shown
+from smallgpt.model.lora import ADAPTER_WEIGHTS, is_adapter_folder
+from smallgpt.options.training import MOST_LAYERS
+
+WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
+_VALIDATION = "validation"  # key in the header of WEIGHTS
+_TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
+# The library's own limit. A tensor takes some hundred bytes and nine values, of 12 a block and few
+# more; figures of labels are one text in it.
+_MOST_HEADER_BYTES, _MOST_HEADER_VALUES = 100_000_000, 9 * 20 * MOST_LAYERS
+_MOST_FIGURES = 100_000  # values in that text: labels not above chance, labels with few rows
+
+
+def read_validation(folder: Path) -> dict[str, Any]:
+    """What training stored with the weights of a model folder, {} where it stored nothing.
+
+    Raises:
+        UserError: no weights, or the entry is not what `save_model_folder` wrote.
+    """
+    path = _existing(folder / (ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS))
+    header, _, _ = _read_header(path)
+    return _parse_validation(path, header.get("__metadata__"))
+
+
+def _parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
+    text = metadata.get(_VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
+    try:
+        validation = parse_json(text, _MOST_FIGURES)
+        if validation == {} or _is_validation(validation):
+            return validation
+    except (ValueError, TypeError, LookupError, AttributeError):  # other things than expected
+        pass
+    raise UserError(f"{path}: its stored validation figures are damaged; save the model again")
+
+
+def _is_validation(value: Any) -> bool:
+    """Whether a value has what reports and calibration use of validation figures."""
+
+    def all_shares(*values: Any) -> bool:
+        return all(_is_number(share, 0, 1) for share in values)
+
+    def are_names(names: Any) -> bool:
+        return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+    whole = _is_count(value["rows"])
+    if "perplexity" in value or "accuracy" not in value:  # a model may name labels only
+        whole &= _is_number(value["perplexity"], 0, sys.float_info.max)
+    whole &= all(
+        len(name) <= 100 and name.isprintable() and _is_number(figure, 0, sys.float_info.max)
+        for name, figure in value["baselines"].items()
+    )
+    if "accuracy" in value:
+        low, high = value["accuracy_interval"]
+        whole &= all_shares(value["accuracy"], low, high, value["chance_accuracy"])
+        whole &= value["above_chance"] in (True, False, None)
+        whole &= all(
+            are_names(value.get(name, [])) for name in ("not_above_chance", "too_few_rows")
+        )
+    if "names_left_out" in value:
+        left_out = value["names_left_out"]
+        whole &= _is_count(left_out["not_told"]) and _is_count(left_out["too_few_rows"])
+    if "labelled_records" in value:
+        whole &= _is_count(value["labelled_records"])
+    if "calibration" in value:
+        found = value["calibration"]
+        whole &= _is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])
+        whole &= all_shares(found["ece"], found["raw_ece"])
+    return whole
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file, the byte after it, and the size of the file in bytes.
+
+    Raises:
+        UserError: a header that is too long or no JSON object.
+    """
+    with open_input(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        length = int.from_bytes(handle.read(8), "little")
+        problem = ""
+        if length > min(_MOST_HEADER_BYTES, size):
+            problem = f"its header would have {length:,} bytes"
+        text = b"" if problem else handle.read(length)
+    try:
+        header = parse_json(text.decode(), _MOST_HEADER_VALUES) if not problem else None
+    except ValueError as error:
+        problem = shown(str(error))
+    if not problem and not isinstance(header, dict):
+        problem = "its header is no object"
+    if problem:
+        raise UserError(f"{path}: damaged or not a safetensors file ({problem})")
+    return header, 8 + length, size
+
+
+def _existing(path: Path) -> Path:
+    if not os.path.exists(path):
+        raise UserError(f"{path}: missing; this is not a model folder that training wrote")
+    return path

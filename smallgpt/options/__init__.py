@@ -1,0 +1,1 @@
+"""Options of the commands: config.yaml, flags, --help."""

@@ -1,0 +1,40 @@
+"""Every option of benchmark.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smallgpt.options.values import option
+
+BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What `benchmark.py` needs to know."""
+
+    only: tuple[str, ...] = option(
+        (),
+        f"Measure these alone, of {', '.join(BENCHMARK_SECTIONS)}. Without it: all.",
+        group="Benchmark",
+    )
+    full: bool = option(
+        False,
+        "More rounds, all sizes, and the peers that take long to prepare: torch.compile, ONNX "
+        "Runtime, CTranslate2.",
+        group="Benchmark",
+    )
+    device: str = option(
+        "cpu",
+        "What to measure. cuda takes larger sizes and has targets of its own.",
+        group="Benchmark",
+        choices=("cpu", "cuda"),
+    )
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return [
+            f"--only {name}: there is {', '.join(BENCHMARK_SECTIONS)}"
+            for name in self.only
+            if name not in BENCHMARK_SECTIONS
+        ]

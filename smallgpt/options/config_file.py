@@ -1,0 +1,118 @@
+"""config.yaml: read with the line of every mistake, written with the help of every option."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import textwrap
+import typing
+from pathlib import Path
+from typing import Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import read_text, shown
+from smallgpt.options.values import Mistakes, _nearest, _range_text, _take
+
+# config.yaml has 5 KB; what is nested is a list of texts at most.
+_MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
+
+
+def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> dict[str, Any]:
+    """Checked values of a YAML file, by option name; mistakes go into `mistakes`."""
+    fields = {f.name: f for f in dataclasses.fields(settings_class) if not f.metadata["flag_only"]}
+    kinds = typing.get_type_hints(settings_class)
+    values: dict[str, Any] = {}
+    for name, (raw, line) in _read_yaml(path, mistakes).items():
+        if name not in fields:
+            near = _nearest(name, fields)
+            mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
+            continue
+        where = f"{path}:{line}: {name}"
+        _take(values, fields[name], kinds[name], raw, where, mistakes)
+    return values
+
+
+def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
+    """The top-level mapping of a YAML file as key -> (value, line).
+
+    Stricter than yaml.safe_load: a key given twice, an anchor, an alias or deep nesting is a
+    mistake (YAML itself lets the last key win silently, aliases can blow up a small file, and the
+    scanner's time grows with the square of the depth).
+    """
+    import yaml
+
+    try:
+        text = read_text(path, _MOST_CONFIG_BYTES)
+    except UserError as error:
+        mistakes.append(("", str(error)))
+        return {}
+    try:
+        depth = 0
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            line = token.start_mark.line + 1
+            if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
+                mistakes.append(("", f"{path}:{line}: anchors, aliases and tags are not used here"))
+                return {}
+            kind = type(token).__name__
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if depth > _MOST_CONFIG_LEVELS:
+                mistakes.append(("", f"{path}:{line}: nested too deeply"))
+                return {}
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            mistakes.append(("", f"{path}: expected lines of `option: value`"))
+            return {}
+        values: dict[str, tuple[Any, int]] = {}
+        for key_node, value_node in root.value:
+            line = key_node.start_mark.line + 1
+            key = str(loader.construct_object(key_node, deep=True))
+            if key in values:
+                mistakes.append((key, f"{path}:{line}: {shown(key)} is given twice"))
+            values[key] = (loader.construct_object(value_node, deep=True), line)
+        return values
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or type(error).__name__
+        problem = " ".join(problem.split())[:200]  # it may quote the file
+        mistakes.append(("", f"{place}: not valid YAML ({problem})"))
+        return {}
+
+
+def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
+    """The settings as YAML text, grouped, in the order of their declaration.
+
+    Args:
+        settings: a dataclass object made of options.
+        heading: comment lines at the top.
+        explain: write each option's help and range above it, as config.yaml has it.
+    """
+    import yaml
+
+    lines = [f"# {line}".rstrip() for line in heading.splitlines()]
+    group = None
+    for field in dataclasses.fields(settings):
+        if field.metadata["flag_only"]:
+            continue
+        if field.metadata["group"] != group:
+            group = field.metadata["group"]
+            lines += ["", f"# {group}" if not explain else f"# ---- {group} ".ljust(88, "-")]
+        if explain:
+            text = field.metadata["help"]
+            if _range_text(field):
+                text += f" [{_range_text(field)}]"
+            lines += [
+                "",
+                *(f"# {line}" for line in textwrap.wrap(text, 86, break_on_hyphens=False)),
+            ]
+        value = getattr(settings, field.name)
+        value = list(value) if isinstance(value, tuple) else value
+        # allow_unicode keeps Chinese paths readable; width stops long paths being folded. Line
+        # separators of Unicode that PyYAML would lose are escaped.
+        readable = not (isinstance(value, str) and re.search("[\x85\u2028\u2029]", value))
+        dumped = yaml.safe_dump({field.name: value}, allow_unicode=readable, width=10_000)
+        lines.append(dumped.rstrip("\n"))
+    return "\n".join(lines).lstrip("\n") + "\n"

@@ -1,0 +1,291 @@
+"""Every option of prepare_data.py, a class a command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smallgpt.options.common import LARGEST_SEED
+from smallgpt.options.training import LEAST_LENGTH
+from smallgpt.options.values import option
+
+
+def _test_fraction():
+    return option(
+        0.2, "Share of the rows for the test file, stratified.", group="Split", above=0, below=1
+    )
+
+
+def _split_seed():
+    return option(
+        42,
+        "Seed of the split and the codebook.",
+        group="Split",
+        minimum=0,
+        maximum=LARGEST_SEED,
+    )
+
+
+def _codebook_size():
+    return option(
+        500, "Codes in the codebook, one token each.", group="Codebook", minimum=2, maximum=65_000
+    )
+
+
+def _augment(of: str = "image", how: str = "shifted, turned and scaled"):
+    return option(
+        0,
+        f"Write so many variants of each training {of} beside it, {how}. An epoch of training "
+        f"visits each {of} once, in a variant drawn anew.",
+        group="Variants",
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class DigitsSettings:
+    """What `prepare_data.py digits` needs to know."""
+
+    output_dir: str = option("data/digits", "Folder for the prepared files.", group="Files")
+    patch_size: int = option(
+        2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
+    )
+    codebook_size: int = _codebook_size()
+    augment: int = _augment()
+    test_fraction: float = _test_fraction()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together: none here."""
+        return []
+
+
+@dataclass(frozen=True)
+class ImagesSettings:
+    """What `prepare_data.py images` needs to know."""
+
+    input: str | None = option(
+        None,
+        "Images: an IDX file (plain or .gz), an .npz with `images` and `labels`, or a folder "
+        "with one subfolder of pictures per class.",
+        group="Files",
+    )
+    labels: str | None = option(None, "Labels of an IDX file (IDX, plain or .gz).", group="Files")
+    test_input: str | None = option(
+        None, "Test images of your own, in any of the same forms.", group="Files"
+    )
+    test_labels: str | None = option(None, "Labels of an IDX test file.", group="Files")
+    output_dir: str = option("data/images", "Folder for the prepared files.", group="Files")
+    image_size: int | None = option(
+        None, "Resize pictures of a folder to this many pixels a side.", group="Files", minimum=1
+    )
+    color: str = option(
+        "auto",
+        "Read pictures of a folder as grey or rgb. auto = rgb if any picture has colour.",
+        group="Files",
+        choices=("auto", "grey", "rgb"),
+    )
+    patch_size: int = option(
+        4,
+        "Side of a patch in pixels; 1 = one token per pixel.",
+        group="Codebook",
+        minimum=1,
+    )
+    codebook_size: int = _codebook_size()
+    codebook_images: int = option(
+        10_000,
+        "Fit the codebook on at most this many training images, drawn at random.",
+        group="Codebook",
+        minimum=1,
+    )
+    augment: int = _augment()
+    test_fraction: float = _test_fraction()
+    test_last: int | None = option(
+        None,
+        "Hold out the last N images as the test set instead of a random share.",
+        group="Split",
+        minimum=1,
+    )
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = []
+        if self.input is None:
+            found.append("--input PATH is needed: the images to prepare")
+        if self.test_input is not None and self.test_last is not None:
+            found.append("--test_input and --test_last both name the test set: give one of them")
+        if self.test_labels is not None and self.test_input is None:
+            found.append("--test_labels needs --test_input")
+        return found
+
+
+@dataclass(frozen=True)
+class TokensSettings:
+    """What `prepare_data.py tokens` needs to know."""
+
+    input: tuple[str, ...] = option((), "JSONL files with rows of tokens.", group="Files")
+    output_dir: str = option("data/tokens", "Folder for the prepared files.", group="Files")
+    min_count: int = option(
+        1,
+        "Tokens seen less often than this in the training rows become <UNK>.",
+        group="Vocabulary",
+        minimum=1,
+    )
+    on_bad_row: str = option(
+        "error",
+        "A row that breaks the format: stop and list the first 20, or skip and count.",
+        group="Files",
+        choices=("error", "skip"),
+    )
+    test_fraction: float = _test_fraction()
+    group_by: str | None = option(
+        "meta.source",
+        "Key whose equal values keep rows on one side of the split. none = no grouping.",
+        group="Split",
+    )
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return [] if self.input else ["--input FILE... is needed: the rows to prepare"]
+
+
+def _texts_input():
+    return option(
+        (),
+        "Text files: plain text, or records as JSONL, JSON, CSV or TSV. With the datasets library "
+        "also Parquet, a folder of save_to_disk, hub:OWNER/NAME or hub:OWNER/NAME/SPLIT.",
+        group="Files",
+    )
+
+
+def _tokenizer():
+    return option(
+        "bpe",
+        "chars: one token a character. bpe: byte pairs, learned from the training texts. Or a "
+        "pretrained tokenizer: a folder, or a name on the Hugging Face hub.",
+        group="Tokens",
+    )
+
+
+def _vocab_size():
+    return option(
+        None,
+        "Most entries of a vocabulary learned here. none = every character that occurs, or "
+        "4,096 byte pairs.",
+        group="Tokens",
+        minimum=8,
+        maximum=1_000_000,
+    )
+
+
+def _held_out(what: str, default: float):
+    return option(default, f"Share of the records for {what}.", group="Split", minimum=0, below=1)
+
+
+def _in_order():
+    return option(
+        False,
+        "Hold out the last records instead of random ones: first validation, then test.",
+        group="Split",
+    )
+
+
+def _bad_record():
+    return option(
+        "error",
+        "A record without its text or label: stop and list the first 20, or skip and count.",
+        group="Files",
+        choices=("error", "skip"),
+    )
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What `prepare_data.py text` needs to know."""
+
+    input: tuple[str, ...] = _texts_input()
+    test_input: tuple[str, ...] = option(
+        (), "Test files of your own; training records that stand in them are left out.",
+        group="Files",
+    )  # fmt: skip
+    text_column: str = option(
+        "text",
+        "Key or column of the text. A number counts the columns of a CSV or TSV file that has no "
+        "heading.",
+        group="Files",
+    )
+    label_column: str | None = option(
+        None,
+        "Key or column of the label, the same way. none = texts to continue, not to classify.",
+        group="Files",
+    )
+    on_bad_row: str = _bad_record()
+    output_dir: str = option("data/text", "Folder for the prepared files.", group="Files")
+    tokenizer: str = _tokenizer()
+    vocab_size: int | None = _vocab_size()
+    max_length: int = option(
+        257,
+        "Tokens of a row of texts without labels, the first of which is only read.",
+        group="Tokens",
+        minimum=LEAST_LENGTH,
+    )
+    stride: int | None = option(
+        None,
+        "Tokens from the start of one row to the next. none = max_length - 1, so that every token "
+        "is predicted once; less shows the same text from other starts, in training only.",
+        group="Tokens",
+        minimum=1,
+    )
+    augment: int = _augment(
+        "text with a label", "its clauses in another order and a fifth of them left out"
+    )
+    validation_fraction: float = _held_out("validation", 0.1)
+    test_fraction: float = _held_out("the test file", 0.1)
+    in_order: bool = _in_order()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        found = _text_contradictions(self)
+        if self.augment and self.label_column is None:
+            found.append("--augment needs --label_column; running text has --stride")
+        if self.stride is not None and self.stride >= self.max_length:
+            found.append("--stride must be below --max_length, or tokens are left out")
+        return found
+
+
+@dataclass(frozen=True)
+class InstructionsSettings:
+    """What `prepare_data.py instructions` needs to know."""
+
+    input: tuple[str, ...] = option(
+        (),
+        "Records of `instruction`, `input` (may be empty) and `output`: JSON, JSONL, CSV or TSV. "
+        "With the datasets library also Parquet, a folder of save_to_disk, hub:OWNER/NAME or "
+        "hub:OWNER/NAME/SPLIT.",
+        group="Files",
+    )
+    test_input: tuple[str, ...] = option(
+        (), "Test files of your own; training records that stand in them are left out.",
+        group="Files",
+    )  # fmt: skip
+    on_bad_row: str = _bad_record()
+    output_dir: str = option("data/instructions", "Folder for the prepared files.", group="Files")
+    tokenizer: str = _tokenizer()
+    vocab_size: int | None = _vocab_size()
+    validation_fraction: float = _held_out("validation", 0.05)
+    test_fraction: float = _held_out("the test file", 0.1)
+    in_order: bool = _in_order()
+    seed: int = _split_seed()
+
+    def contradictions(self) -> list[str]:
+        """Values that do not fit together, one line each."""
+        return _text_contradictions(self)
+
+
+def _text_contradictions(settings: TextSettings | InstructionsSettings) -> list[str]:
+    found = [] if settings.input else ["--input FILE... is needed: the texts to prepare"]
+    if settings.validation_fraction + settings.test_fraction >= 1:
+        found.append("validation_fraction and test_fraction leave nothing to learn from")
+    return found

@@ -1,0 +1,1 @@
+"""Raw data to rows: images, token rows, texts, instructions."""

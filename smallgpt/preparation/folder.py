@@ -1,0 +1,233 @@
+"""The folder that `prepare_data.py` writes, and what all its commands share.
+
+    @holding_output
+    def prepare(settings):
+        check_output(settings.output_dir, inputs)
+        with publishing(settings.output_dir) as folder:
+            write_lines(folder / TRAIN, lines, count)
+            write_summary(folder, summary)
+
+Either all files of a preparation are there or those of the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.console import plural, progress_bar
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.files.locks import LOCK, hold_folder
+from smallgpt.files.reading import shown, size_text
+from smallgpt.files.writing import atomic_write, json_line, remove_leftovers, sync, write_json
+from smallgpt.rows.lines import MOST_LINE_BYTES
+from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, _figures, _summary_of
+from smallgpt.tokens.labels import sorted_labels
+from smallgpt.tokens.text_tokenizer import TOKENIZER
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
+CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
+RECONSTRUCTIONS = "reconstructions.png"
+FILES = (
+    TRAIN,
+    VALIDATION,
+    TEST,
+    VOCABULARY,
+    TOKENIZER,
+    SUMMARY,
+    CODEBOOK,
+    CODEBOOK_PICTURE,
+    RECONSTRUCTIONS,
+)
+_ONLY_OF_IMAGES = {CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS}
+_LABELS_NAMED = 10
+
+
+# ------------------------------------------------------------------------------- split
+
+
+def move_shared(
+    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move test rows to training as long as any shares a number >= 0 with a training row."""
+    import numpy as np
+
+    while True:
+        shared = np.zeros(len(test), bool)
+        for numbers in keys:
+            shared |= (numbers[test] >= 0) & np.isin(numbers[test], numbers[train])
+        if not shared.any():
+            return train, test
+        train, test = np.sort(np.concatenate([train, test[shared]])), test[~shared]
+
+
+def moved_notes(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{plural(count, 'test row')} with the tokens of a training row moved to training"]
+
+
+def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
+    if not len(train) or not len(test):
+        raise UserError(
+            f"no {'test' if len(train) else 'training'} rows are left: there are too few rows, or "
+            f"too many are equal or of one group; {remedy}"
+        )
+
+
+def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
+    """Labels that stand on one side of the split only."""
+
+    def named(labels: set[str]) -> str:
+        names = sorted_labels(labels)
+        rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
+        return ", ".join(shown(name)[1:-1] for name in names[:_LABELS_NAMED]) + rest
+
+    train_labels, test_labels = set(train) - {None}, set(test) - {None}
+    notes = []
+    if test_labels - train_labels:
+        only = named(test_labels - train_labels)
+        notes.append(f"labels in test rows only, which cannot be learned: {only}")
+    if train_labels - test_labels and test_labels:
+        notes.append(f"labels without a test row: {named(train_labels - test_labels)}")
+    return notes
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """Make a preparation hold its output folder from beginning to end.
+
+    A folder that was made for it leaves where the preparation fails.
+
+    Raises:
+        UserError: another process holds it, or it is no folder.
+    """
+
+    @wraps(prepare)
+    def holding(settings: Any) -> dict[str, Any]:
+        folder = Path(settings.output_dir)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: give a folder as --output_dir")
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        with hold_folder(folder, "command"):
+            try:
+                return prepare(settings)
+            finally:
+                with suppress(FileNotFoundError):
+                    if not (folder / LOCK).lstat().st_size:  # nothing is ever written to ours
+                        (folder / LOCK).unlink()
+                for path in new:
+                    with suppress(OSError):  # not empty: the files are there
+                        path.rmdir()
+
+    return holding
+
+
+def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that holds data which this program did not make.
+
+    Raises:
+        UserError: such a folder.
+        SettingsError: an input is one of the files to be written.
+    """
+    folder = Path(output_dir)
+    made = _made_before(folder)
+    foreign = [name for name in FILES if os.path.lexists(folder / name) and name not in made]
+    if foreign:
+        raise UserError(
+            f"{folder / foreign[0]} is there already and was not made by this command: move it, or "
+            f"give another --output_dir"
+        )
+    # Not Path.resolve, which fails on a loop of symbolic links.
+    written = {os.path.realpath(folder / name) for name in FILES}
+    for path in inputs:
+        if os.path.realpath(path) in written:
+            raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
+
+
+def _made_before(folder: Path) -> set[str]:
+    """The names in `FILES` that an earlier preparation wrote in a folder."""
+    summary = _summary_of(folder)
+    if not summary:
+        return set()
+    if "files" in summary:
+        listed = summary["files"]
+        return {name for name in FILES if isinstance(listed, list) and name in listed}
+    # An earlier version of this program lists none, but tells of which rows there are any.
+    sides = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+    other = _ONLY_OF_IMAGES
+    if summary["command"] in ("digits", "images"):
+        other = {TOKENIZER}
+    elif summary["command"] == "tokens":
+        other = {TOKENIZER, *_ONLY_OF_IMAGES}
+    names = set(FILES) - other
+    return {n for n in names if n not in sides or _figures(summary, sides[n]).get("rows")}
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write prepared.json, the last file; `files` in it are the names of all."""
+    summary["files"] = sorted({SUMMARY, *os.listdir(folder)})
+    write_json(folder / SUMMARY, summary)
+
+
+@contextmanager
+def publishing(output_dir: str) -> Iterator[Path]:
+    """Yield an empty folder; on success its files replace those of an earlier preparation.
+
+    The folder is held (`holding_output`). Until then nothing changes, and rows never stand beside
+    the vocabulary of other rows: the old training rows leave first and the new ones come last.
+    """
+    folder = Path(output_dir)
+    remove_leftovers(folder, re.compile("prepare"))
+    stage = folder / f".prepare.{os.getpid()}.tmp"
+    stage.mkdir()
+    try:
+        yield stage
+        made = {path.name for path in stage.iterdir()}
+        (folder / TRAIN).unlink(missing_ok=True)
+        for name in _made_before(folder) - made:
+            (folder / name).unlink(missing_ok=True)
+        for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
+            os.replace(stage / name, folder / name)
+        sync(folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
+    with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
+        for line in lines:
+            handle.write(line)
+            bar.update()
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def row_line(row: Any) -> str:
+    """A row as a line of its file.
+
+    Raises:
+        UserError: the line would be longer than is ever read.
+    """
+    line = json_line(row)
+    if 4 * len(line) > MOST_LINE_BYTES < len(line.encode()):
+        raise UserError(
+            f"a row would be longer than {size_text(MOST_LINE_BYTES)}, the most for a line of rows "
+            f"(it begins {shown(line)}): make it shorter"
+        )
+    return line

@@ -1,0 +1,102 @@
+"""Images in memory with their labels, and how many there may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.tokens.labels import LabelNames
+
+MOST_IMAGES = 10_000_000  # each also takes a label and a row
+# Of one image: 2364 x 2364 in colour, tens of thousands of tokens. Codebooks keep to it too.
+MOST_IMAGE_VALUES = 2**24
+LARGEST_VALUE = 1e6  # float32 distances stay exact enough below it
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images as they were read.
+
+    Attributes:
+        images_NxHxWxC: uint8, or float32 where the source has other numbers; C is 1 or 3.
+        labels: of each image, as it stands in its token; None where the source has no labels.
+        files: for a folder, each image's path below it; else None.
+        notes: what a person should know about the reading, one line each.
+    """
+
+    images_NxHxWxC: np.ndarray
+    labels: list[str] | None
+    files: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images_NxHxWxC)
+
+
+def _check_image_count(path: Path, count: int) -> None:
+    if count > MOST_IMAGES:
+        raise UserError(f"{path}: {count:,} images; at most {MOST_IMAGES:,} are read")
+
+
+def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
+    """Images as uint8 or float32 of shape NxHxWxC; a missing channel axis is added."""
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype.kind not in "buif":
+        raise UserError(
+            f"{path}: images must be numbers of shape N x H x W or N x H x W x C with C = 1 "
+            f"(grey) or 3 (rgb), not {images.dtype} of shape {images.shape}"
+        )
+    if 0 in images.shape:
+        raise UserError(f"{path}: no images in it (shape {images.shape})")
+    _check_image_count(path, len(images))
+    if math.prod(images.shape[1:]) > MOST_IMAGE_VALUES:
+        raise UserError(
+            f"{path}: images of {images.shape[1]:,} x {images.shape[2]:,} pixels; one may have at "
+            f"most {MOST_IMAGE_VALUES:,} values"
+        )
+    if images.dtype == np.uint8 or images.dtype == bool:
+        return images.astype(np.uint8, copy=False)
+    low, high = images.min(), images.max()
+    if images.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return images.astype(np.uint8)
+    if not (low >= -LARGEST_VALUE and high <= LARGEST_VALUE):  # also NaN and infinity
+        raise UserError(
+            f"{path}: pixel values from {low:g} to {high:g}; they must be finite and within "
+            f"{LARGEST_VALUE:,.0f}: scale them, to 0..1 for example"
+        )
+    return images.astype(np.float32) + np.float32(0)  # + 0 turns -0.0 into 0.0
+
+
+# ------------------------------------------------------------------------------- shared
+
+
+def _label(label: str | int, place: str, names: LabelNames) -> str:
+    """The text of a label in its token.
+
+    Raises:
+        UserError: it is none, or takes the token of another.
+    """
+    try:
+        return names.add(label, place)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def _named(labels: Sequence[str | int], path: Path, names: LabelNames) -> list[str]:
+    """`_label` of each label of a file."""
+    return [_label(label, f"{path}: label {i}", names) for i, label in enumerate(labels, 1)]
+
+
+def _check_counts(path: Path, images: int, labels_path: Path, labels: int) -> None:
+    if images != labels:
+        raise UserError(
+            f"{labels_path} has {plural(labels, 'label')} for {plural(images, 'image')} in "
+            f"{path}: they do not belong together"
+        )

@@ -1,0 +1,245 @@
+"""Images of a folder of picture files."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallgpt.console import plural, printable, progress_bar
+from smallgpt.errors import UserError
+from smallgpt.files.npz import MOST_BYTES, _too_much
+from smallgpt.files.reading import open_input
+from smallgpt.preparation.labelled_images import MOST_IMAGE_VALUES, LabelledImages, _label
+from smallgpt.tokens.labels import LabelNames
+
+# No EPS: Pillow would hand the file to Ghostscript.
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+_GREY_MODES = ("1", "L", "LA", "I;16")
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+# ------------------------------------------------------------------------------- folders
+
+
+def _read_folder(
+    root: Path, names: LabelNames, image_size: int | None, color: str
+) -> LabelledImages:
+    from PIL import Image
+
+    extensions = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in extensions.items() if kind in _formats()}
+    files, labels, notes = _list_pictures(root, suffixes, names)
+    images_NxHxWxC = _load_pictures(files, image_size, color, notes)
+    relative = [path.relative_to(root).as_posix() for path in files]
+    # A file name may hold bytes that are no UTF-8; JSON cannot carry them.
+    relative = [name.encode(errors="backslashreplace").decode() for name in relative]
+    return LabelledImages(images_NxHxWxC, labels, relative, notes)
+
+
+@cache
+def _formats() -> list[str]:
+    """The picture formats that this build of Pillow can read."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in PICTURE_FORMATS if name in Image.OPEN]
+
+
+def _list_pictures(
+    root: Path, suffixes: set[str], names: LabelNames
+) -> tuple[list[Path], list[str], list[str]]:
+    """Picture files of each class folder in order of their names, their labels, and notes."""
+    classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files: list[Path] = []
+    labels: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for path in sorted(root.iterdir()):
+        if not path.is_dir() or path.name.startswith("."):
+            passed_over["beside the class folders"] += 1
+    for folder in classes:
+        before = len(files)
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                passed_over["hidden"] += 1
+            elif path.is_dir():
+                passed_over["in deeper folders"] += 1
+            elif path.suffix.lower() not in suffixes:
+                passed_over["no picture"] += 1
+            else:
+                files.append(path)
+        if len(files) == before:
+            passed_over["class folder without pictures"] += 1
+        else:
+            place = f"{root}/{printable(folder.name)}"
+            labels += [_label(folder.name, place, names)] * (len(files) - before)
+    if not files:
+        raise UserError(
+            f"{root}: no pictures in it; expected one subfolder per class, with the pictures "
+            f"(PNG, JPEG, ...) directly in it: {root}/cat/1.png"
+        )
+    notes = []
+    if passed_over:
+        what = ", ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
+        notes.append(f"{root}: passed over {what}")
+    return files, labels, notes
+
+
+def _load_pictures(
+    files: Sequence[Path], image_size: int | None, color: str, notes: list[str]
+) -> np.ndarray:
+    """Decode pictures into one array; two passes, so that headers are checked before pixels.
+
+    Raises:
+        UserError: unreadable pictures (the first named), different sizes, too many pixels.
+    """
+    problems: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    grey_only = True
+    with progress_bar("reading pictures", 2 * len(files), "file") as bar:
+        for path in files:
+            with _OpenedPicture(path, problems) as picture:
+                if picture is not None:
+                    width, height = picture.size
+                    rotated = picture.getexif().get(_ORIENTATION) in _ROTATED
+                    sizes.append((height, width) if rotated else (width, height))
+                    grey_only &= picture.mode in _GREY_MODES
+            bar.update()
+        _refuse_unreadable(problems)
+        width, height = _common_size(files, sizes, image_size, notes)
+        channels = 1 if color == "grey" or (color == "auto" and grey_only) else 3
+        shape = (len(files), height, width, channels)
+        if math.prod(shape[1:]) > MOST_IMAGE_VALUES:
+            raise UserError(
+                f"{files[0].parent.parent}: pictures of {width:,} x {height:,} pixels; one may "
+                f"have at most {MOST_IMAGE_VALUES:,} values: give a smaller --image_size"
+            )
+        if math.prod(shape) > MOST_BYTES:
+            raise UserError(
+                f"{files[0].parent.parent}: {len(files):,} pictures of {width}x{height} take "
+                f"{math.prod(shape):,} bytes; {_too_much()} (or a smaller --image_size)"
+            )
+        images_NxHxWxC = np.empty(shape, np.uint8)
+        for index, path in enumerate(files):
+            with _OpenedPicture(path, problems) as picture:
+                if picture is not None:
+                    images_NxHxWxC[index] = _pixels(picture, (width, height), channels)
+            bar.update()
+        _refuse_unreadable(problems)
+    if color == "auto" and channels == 3 and _is_grey(images_NxHxWxC):
+        return images_NxHxWxC[..., :1].copy()
+    return images_NxHxWxC
+
+
+class _OpenedPicture:
+    """Open a picture; whatever goes wrong inside the block becomes a line in `problems`."""
+
+    def __init__(self, path: Path, problems: list[str]):
+        self.path, self.problems, self.picture = path, problems, None
+        self.opened = ExitStack()
+
+    def __enter__(self) -> Any:
+        from PIL import Image
+
+        self.warnings = warnings.catch_warnings()
+        self.warnings.__enter__()
+        warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            handle = self.opened.enter_context(open_input(self.path))
+            self.picture = Image.open(handle, formats=_formats())
+        except Exception as error:
+            self._note(error)
+        return self.picture
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
+        if self.picture is not None:
+            self.picture.close()
+        self.opened.close()
+        self.warnings.__exit__(None, None, None)
+        if isinstance(error, Exception):
+            self._note(error)
+            return True
+        return False
+
+    def _note(self, error: Exception) -> None:
+        from PIL import Image, UnidentifiedImageError
+
+        if isinstance(error, UserError):
+            self.problems.append(str(error))
+            return
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not a picture that Pillow can read"
+        elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+            reason = "far too many pixels"
+        else:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        self.problems.append(f"{self.path}: {reason}")
+
+
+def _refuse_unreadable(problems: list[str]) -> None:
+    if problems:
+        more = len(problems) - 3
+        rest = [f"... and {plural(more, 'more picture')}"] if more > 0 else []
+        raise UserError("\n".join([*problems[:3], *rest, "mend or remove unreadable pictures"]))
+
+
+def _common_size(
+    files: Sequence[Path],
+    sizes: Sequence[tuple[int, int]],
+    image_size: int | None,
+    notes: list[str],
+) -> tuple[int, int]:
+    """Width and height that all pictures get.
+
+    Raises:
+        UserError: different sizes without --image_size, naming two of the files.
+    """
+    if image_size is not None:
+        stretched = sum(width != height for width, height in sizes)
+        if stretched:
+            size = f"{image_size}x{image_size}"
+            notes.append(
+                f"{plural(stretched, 'picture')} not square: resized to {size} all the same"
+            )
+        return image_size, image_size
+    for path, size in zip(files, sizes, strict=True):
+        if size != sizes[0]:
+            raise UserError(
+                f"pictures differ in size: {files[0]} is {sizes[0][0]}x{sizes[0][1]}, {path} is "
+                f"{size[0]}x{size[1]}; give --image_size N to resize all"
+            )
+    return sizes[0]
+
+
+def _pixels(picture: Any, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Pixels of an open picture as uint8 HxWxC, upright, transparent parts over white."""
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "I;16":  # Pillow would clip 16-bit grey instead of scaling it
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {picture.mode}: save the picture with 8 bits per channel")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(picture).reshape(size[1], size[0], channels)
+
+
+def _is_grey(images_NxHxWxC: np.ndarray) -> bool:
+    return all(
+        (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all()
+        for image in images_NxHxWxC
+    )

@@ -1,0 +1,191 @@
+"""Records of JSONL, JSON, CSV and TSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import parse_json, read_bytes, shown
+from smallgpt.preparation.library_data import is_library_data, open_records
+from smallgpt.rows.lines import read_json_lines
+
+# Of a file that is held in memory as a whole: all but JSONL.
+MOST_BYTES = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record of a file.
+
+    Attributes:
+        place: file and line for a message, `data/reviews.tsv:17`.
+        source: the same for the row's `meta`, by the name of the file in `source_names`.
+        record: its values by key or column.
+        problem: why it is none; the record is then empty.
+    """
+
+    place: str
+    source: str
+    record: dict[str, Any]
+    problem: str | None = None
+
+
+class BadRecordError(Exception):
+    """A record that cannot be used; the text is `place: reason`."""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file holds records rather than plain text."""
+    return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv") or is_library_data(path)
+
+
+def _read(path: Path) -> str:
+    """The content of a file, which must be UTF-8.
+
+    Raises:
+        UserError: it is not, or cannot be read.
+    """
+    try:
+        return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start + 1}); {utf8_remedy(path)}"
+        ) from None
+
+
+def utf8_remedy(path: Path | str) -> str:
+    """What to do about a file in another encoding."""
+    return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{Path(path).suffix}"
+
+
+# ------------------------------------------------------------------------------- records
+
+
+def read_records(
+    path: Path, columns: list[str], optional: Sequence[str] = (), name: str | None = None
+) -> Iterator[Item]:
+    """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
+
+    Args:
+        path: the file.
+        columns: that must be there; numbers name those of a CSV or TSV file without a heading.
+        optional: other columns that are read where they are there.
+        name: as of `read_texts`.
+
+    Raises:
+        UserError: the file cannot be read, or lacks a column.
+    """
+    name = name or path.name
+    if is_library_data(path):
+        names, records = open_records(path)
+        _check_columns(path, columns, names)
+        for number, record in enumerate(records([*columns, *optional]), 1):
+            yield Item(f"{path}: record {number}", f"{name}:{number}", record)
+        return
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _table_rows(path, columns, optional, name)
+        return
+    values = _json_values(path) if kind == ".json" else read_json_lines(path)
+    first, told = True, False
+    for line, record, problem in values:
+        if first and kind == ".jsonl" and _starts_an_array(path):
+            raise UserError(f"{path}: one JSON array, not one object a line: rename it to .json")
+        if problem is not None and problem.startswith("not UTF-8") and not told:
+            problem, told = f"{problem}; {utf8_remedy(path)}", True
+        if problem is None and not isinstance(record, dict):
+            record, problem = {}, f"expected an object, got {shown(record)}"
+        if problem is None and first:
+            _check_columns(path, columns, list(record))
+            first = False
+        place = f"{path}:{line}" if kind == ".jsonl" else f"{path}: record {line}"
+        yield Item(place, f"{name}:{line}", record if problem is None else {}, problem)
+
+
+def _starts_an_array(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        return handle.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
+    """The elements of a JSON array, numbered from 1."""
+    text = _read(path)
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        hint = ""
+        if text.lstrip().startswith("{"):
+            hint = "; if each line is an object of its own, rename it to .jsonl"
+        raise UserError(f"{path}: {error}{hint}") from None
+    if not isinstance(values, list):
+        raise UserError(f"{path}: expected one JSON array of records; one object a line is .jsonl")
+    for number, value in enumerate(values, 1):
+        yield number, value, None
+
+
+def _table_rows(
+    path: Path, columns: list[str], optional: Sequence[str], name: str
+) -> Iterator[Item]:
+    """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
+    csv.field_size_limit(2**31 - 1)
+    text = io.StringIO(_read(path), newline="")
+    if path.suffix.lower() == ".tsv":
+        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(text, strict=True)
+    by_number = all(column.isdecimal() for column in columns)
+    names: list[str] | None = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if names is None:
+                names = [cell.strip() for cell in cells]
+                if by_number:
+                    names = [str(number) for number in range(1, len(cells) + 1)]
+                _check_columns(path, columns, names)
+                _check_headings(f"{path}:{reader.line_num}", [*columns, *optional], names)
+                if not by_number:
+                    continue
+            problem = None
+            if len(cells) != len(names):
+                problem = f"{len(cells)} columns where the first line has {len(names)}"
+            record = {} if problem else dict(zip(names, cells, strict=True))
+            line = reader.line_num
+            yield Item(f"{path}:{line}", f"{name}:{line}", record, problem)
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _check_headings(place: str, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse a column that is to be read and stands twice; others may be called as they like.
+
+    Raises:
+        UserError: such a column.
+    """
+    for column in columns:
+        numbers = [str(number) for number, name in enumerate(names, 1) if name == column]
+        if len(numbers) > 1:
+            raise UserError(
+                f"{place}: the heading {shown(column)} stands over the columns "
+                f"{' and '.join(numbers)}: rename all but one"
+            )
+
+
+def _check_columns(path: Path, columns: list[str], names: list[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if not missing:
+        return
+    shown_names = ", ".join(shown(name)[1:-1] for name in names[:10]) or "none"
+    remedy = ""
+    separator = {".csv": ("a comma", ";\t|"), ".tsv": ("a tab", ",;|")}.get(path.suffix.lower())
+    if separator and len(names) == 1 and any(letter in names[0] for letter in separator[1]):
+        remedy = f"; {separator[0]} must part the columns of a {path.suffix} file"
+    elif path.suffix.lower() in (".csv", ".tsv") and not missing[0].isdecimal():
+        remedy = "; where the first line is no heading, count columns: 1, 2, ..."
+    raise UserError(f"{path}: no column {shown(missing[0])}; there is {shown_names}{remedy}")

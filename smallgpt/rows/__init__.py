@@ -1,0 +1,1 @@
+"""Rows of tokens: read, checked, completed, cut, split, batched, cached."""

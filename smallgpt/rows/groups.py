@@ -1,0 +1,44 @@
+"""Which rows belong together: groups, and variants of one source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+# In `meta` beside `source`: the number of a variant, 0 for the row that the others were made of. A
+# key that nobody has by accident, since of the rows that carry it an epoch visits one a source.
+VARIANT = "prepare_data_variant"
+
+
+def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
+    """The value at a key path as text, None where the record lacks it."""
+    if group_by is None:
+        return None
+    value: Any = record
+    for key in group_by.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return None if value is None else json.dumps(value, sort_keys=True)
+
+
+def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
+    """A row's source and the number of its variant (0 = the original), from its `meta`.
+
+    `prepare_data.py --augment` writes both; a row without either has no source here.
+    """
+    meta = record.get("meta")
+    if isinstance(meta, dict) and "source" in meta:
+        variant = meta.get(VARIANT)
+        if type(variant) is int and variant >= 0:
+            return json.dumps(meta["source"], sort_keys=True), variant
+    return None, 0
+
+
+def has_plain_variant(record: dict[str, Any]) -> bool:
+    """Whether a row's `meta` has a `variant` of the user's own, which says nothing here.
+
+    Earlier versions of `prepare_data.py --augment` marked their variants so.
+    """
+    meta = record.get("meta")
+    return isinstance(meta, dict) and "variant" in meta and "source" in meta and VARIANT not in meta

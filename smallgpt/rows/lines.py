@@ -1,0 +1,68 @@
+"""Lines of a JSONL file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from smallgpt.console import progress_bar
+from smallgpt.files.reading import open_input, parse_json, size_text
+
+# Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
+# bytes hold some million tokens, more than a row of any model here.
+MOST_LINE_BYTES = 2**24
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
+    """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
+
+    The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
+    `content`, where given, is a hashlib digest that takes in the bytes read.
+
+    Raises:
+        UserError: no such file, or not a plain file that can be read.
+    """
+    with (
+        open_input(path) as handle,
+        progress_bar(f"reading {path.name}", os.fstat(handle.fileno()).st_size, "B") as bar,
+    ):
+        waiting = 0
+        for line, (raw, length) in enumerate(_bounded_lines(handle, content), 1):
+            waiting += length
+            if waiting > 1_000_000:
+                bar.update(waiting)
+                waiting = 0
+            if line == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if length > MOST_LINE_BYTES:
+                yield line, None, f"longer than {size_text(MOST_LINE_BYTES)}, the most for a line"
+                continue
+            if raw.isspace() or not raw:
+                continue
+            try:
+                yield line, parse_json(raw.decode()), None
+            except UnicodeDecodeError as error:
+                yield line, None, f"not UTF-8 text (byte {error.start + 1} of the line)"
+            except ValueError as error:
+                yield line, None, str(error)
+
+
+def _bounded_lines(handle: IO[bytes], content: Any) -> Iterator[tuple[bytes, int]]:
+    """Each line and its length in bytes; of a line that is too long only the first bytes."""
+    while raw := handle.readline(MOST_LINE_BYTES + 1):
+        if content is not None:
+            content.update(raw)
+        length = len(raw)
+        if length > MOST_LINE_BYTES:
+            part = raw
+            while part and not part.endswith(b"\n"):
+                part = handle.readline(MOST_LINE_BYTES)
+                if content is not None:
+                    content.update(part)
+                length += len(part)
+        yield raw, length

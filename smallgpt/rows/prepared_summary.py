@@ -1,0 +1,31 @@
+"""prepared.json, which prepare_data.py leaves beside its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import parse_json, read_text
+
+VOCABULARY, SUMMARY = "vocab.json", "prepared.json"
+_MOST_SUMMARY_BYTES = 2**26
+
+
+def has_variants(rows: Path) -> bool:
+    """Whether a file of rows lies in a folder that was prepared with --augment."""
+    return bool(_figures(_summary_of(rows.parent), "train").get("variants"))
+
+
+def _summary_of(folder: Path) -> dict[str, Any]:
+    """What prepared.json says in a folder, {} where there is none of this program."""
+    try:
+        summary = parse_json(read_text(folder / SUMMARY, _MOST_SUMMARY_BYTES))
+    except (UserError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) and "command" in summary else {}
+
+
+def _figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
+    figures = summary.get(side)
+    return figures if isinstance(figures, dict) else {}

@@ -1,0 +1,220 @@
+"""One row of tokens: read from its file, checked, its label tail completed, cut to length.
+
+    for line, record, problem in read_json_lines(Path("data/digits/train.jsonl")):
+        row = parse_row(record, vocabulary)
+
+A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
+its label tail stand at `parse_row`. Where a tokenizer of text lies beside the vocabulary a row may
+be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output": "..."}`:
+they become ids here, and everything after is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from smallgpt.files.reading import shown
+from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL, _label_class, _read_tail
+from smallgpt.tokens.instruction_template import instruction_prompt
+from smallgpt.tokens.labels import is_label_token
+from smallgpt.tokens.vocabulary import Vocabulary
+
+ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
+IDS_OF = "vocabulary_digest"  # in `meta` of a row of ids: which vocabulary they belong to
+
+
+# ------------------------------------------------------------------------------- one row
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checked row, not yet cut.
+
+    Attributes:
+        ids: token ids, the label tail complete where there is a label.
+        label_class: index into `vocabulary.labels`, -1 without a label.
+        body_length: tokens before the tail.
+        change: "", "completed" or "repaired".
+        unknown_tokens: tokens read as <UNK>.
+        padding_dropped: whether <PAD> was dropped at the end.
+        prompt_length: tokens at the start that are neither learned nor scored.
+    """
+
+    ids: list[int]
+    label_class: int
+    body_length: int
+    change: str = ""
+    unknown_tokens: int = 0
+    padding_dropped: bool = False
+    prompt_length: int = 0
+
+
+def parse_row(
+    record: Any, vocabulary: Vocabulary, unknown_token: str = "error", for_label: bool = False
+) -> Row:
+    """Check one record and put its label tail in order.
+
+    A labelled row ends `<CLS> <CLS_k> <EOS>`. With a `label`, a missing tail is completed and
+    the broken tails `<CLS> <CLS> <EOS>` and `<CLS> <EOS>` are repaired; without one, the tail
+    is the label. A row with neither is unlabelled and taken as it is; where it is text or an
+    instruction with its answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.
+
+    Args:
+        record: a parsed JSON value.
+        vocabulary: token -> id.
+        unknown_token: "error" or "unk".
+        for_label: the row is only to be classified: one token is enough, and a broken tail
+            without `label` is read as the question `<CLS>`.
+
+    Raises:
+        RowError: the record breaks the format.
+    """
+    if not isinstance(record, dict):
+        raise RowError(f"expected an object with `tokens`, got {shown(record)}")
+    ids, unknown, prompt_length = _ids_of(record, vocabulary, unknown_token)
+    of_text = record.get("tokens") is None and record.get("input_ids") is None
+    length = len(ids)
+    while ids and ids[-1] == vocabulary.pad_id:
+        ids.pop()
+    padding_dropped = len(ids) < length
+    if not ids:
+        raise RowError("the row has no tokens")
+    if vocabulary.pad_id in ids:
+        raise RowError("<PAD> stands inside the row; it may only fill up its end")
+
+    given = _label_class(record.get("label"), vocabulary, for_label)
+    cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
+    in_tail, body_length, broken = _read_tail(ids, vocabulary)
+    if in_tail >= 0 and given >= 0 and in_tail != given:
+        raise RowError(
+            f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
+            f"{shown(record['label'])}"
+        )
+    label_class = given if given >= 0 else in_tail
+    change = ""
+    if label_class >= 0:
+        if cls_id is None or eos_id is None:
+            raise RowError("a labelled row needs <CLS> and <EOS> in the vocabulary")
+        tail = [cls_id, vocabulary.label_ids[label_class], eos_id]
+        if ids[body_length:] != tail:
+            change = "repaired" if broken else "completed"
+            ids[body_length:] = tail
+    elif broken:
+        if not for_label:
+            tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
+            raise RowError(f"the tail {tail} names no label and the row has no `label`")
+        ids[body_length:] = [cls_id]
+    if not body_length and (label_class >= 0 or for_label):
+        raise RowError("the row has nothing before its label tail")
+    # Without any <CLS> nothing asks for a label, so nothing can be given away.
+    if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
+        raise RowError(LABEL_BEFORE_TAIL)
+    if of_text and label_class < 0 and not for_label and eos_id is not None:
+        ids.append(eos_id)
+    if 0 < prompt_length == len(ids):
+        raise RowError("`output` has no tokens")
+    if len(ids) < 2 and not for_label:
+        raise RowError("the row has one token: there is nothing to predict")
+    if prompt_length and label_class >= 0:
+        raise RowError("an instruction has its answer in `output` and takes no `label`")
+    return Row(ids, label_class, body_length, change, unknown, padding_dropped, prompt_length)
+
+
+def _ids_of(
+    record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
+) -> tuple[list[int], int, int]:
+    """Ids of a record, how many of its tokens were unknown, and how many are its prompt."""
+    tokens, given_ids = record.get("tokens"), record.get("input_ids")
+    if tokens is not None and given_ids is not None:
+        raise RowError("both `tokens` and `input_ids`: give one of them")
+    if tokens is None and given_ids is None:
+        return _ids_of_text(record, vocabulary)
+    if given_ids is not None:
+        if not isinstance(given_ids, list):
+            raise RowError(f"`input_ids` must be a list of ids, got {shown(given_ids)}")
+        meta = record.get("meta")
+        if isinstance(meta, dict) and meta.get(IDS_OF, vocabulary.digest) != vocabulary.digest:
+            raise RowError(
+                f"its ids are those of another vocabulary (meta.{IDS_OF}): use the vocab.json "
+                f"beside the rows, or prepare them with the model's tokenizer"
+            )
+        for index in given_ids:
+            if type(index) is not int or not 0 <= index < len(vocabulary):
+                raise RowError(
+                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                )
+        return list(given_ids), 0, 0
+    words = split_words(tokens)
+    ids_by_bytes = vocabulary.ids_by_bytes
+    try:
+        return [ids_by_bytes[word] for word in words], 0, 0
+    except KeyError as error:
+        if unknown_token == "error":
+            word = error.args[0].decode()
+            raise RowError(f"token {shown(word)} is not in the vocabulary") from None
+    for word in words:
+        # A label read as <UNK> would make a labelled row an unlabelled one, unnoticed.
+        if word not in ids_by_bytes and is_label_token(word.decode()):
+            raise RowError(f"label token {shown(word.decode())} is not in the vocabulary")
+    ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
+    return ids, sum(word not in ids_by_bytes for word in words), 0
+
+
+def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int], int, int]:
+    """`_ids_of` for a record of text, or of an instruction and its answer."""
+    name = "text" if "instruction" not in record else "output"
+    if vocabulary.tokenizer is None:
+        remedy = ""
+        if record.get(name) is not None:
+            remedy = "; rows of text need the tokenizer.json of `prepare_data.py text`"
+        raise RowError(f"no `tokens` and no `input_ids`{remedy}")
+    if record.get(name) is None:
+        raise RowError(
+            "an instruction without its answer `output`"
+            if name == "output"
+            else "no `text`, no `instruction`, no `tokens` and no `input_ids`"
+        )
+    for key in ("text", "instruction", "input", "output"):
+        if not isinstance(record.get(key, ""), str):
+            raise RowError(f"`{key}` must be a text, got {shown(record[key])}")
+    prompt = ""
+    if name == "output":
+        if not record["instruction"].strip():
+            raise RowError("`instruction` is empty")
+        prompt = instruction_prompt(record["instruction"], record.get("input", ""))
+    if not record[name].strip():
+        raise RowError(f"`{name}` is empty")
+    try:
+        prompt_ids = vocabulary.tokenizer.encode(prompt) if prompt else []
+        ids = vocabulary.tokenizer.encode(record[name], marked=not prompt)
+    except ValueError as error:
+        raise RowError(str(error)) from None
+    ids = prompt_ids + ids
+    return ids, vocabulary.tokenizer.count_unknown(ids), len(prompt_ids)
+
+
+def split_words(tokens: Any) -> list[bytes]:
+    """`tokens` as a list of UTF-8 byte strings, split at ASCII whitespace where it is text."""
+    try:
+        if isinstance(tokens, str):
+            return tokens.encode().split()
+        if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+            return [token.encode() for token in tokens]
+    except UnicodeEncodeError:
+        raise RowError("`tokens` has a lone surrogate: not valid Unicode") from None
+    raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
+
+
+def cut_row(ids: list[int], max_length: int, first_ids: Collection[int]) -> list[int]:
+    """Cut a row to `max_length`: tokens leave from the left of the body.
+
+    A leading token of `first_ids` stays (<IMG>, or a tokenizer's own mark for the start of a
+    text), and so does all that stands at the end, the label tail above all.
+    """
+    if len(ids) <= max_length:
+        return ids
+    kept = 1 if ids[0] in first_ids else 0
+    return ids[:kept] + ids[len(ids) - max_length + kept :]

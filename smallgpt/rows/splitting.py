@@ -1,0 +1,79 @@
+"""Rows split into two sides, stratified, linked rows on one side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+# ------------------------------------------------------------------------------- splitting
+
+
+def number_keys(keys: Iterable[Any]) -> np.ndarray:
+    """Each distinct key as a whole number from 0, in order of appearance."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def split_rows(
+    keys: list[np.ndarray], classes_N: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split row numbers into those kept and those held out, stratified and by group.
+
+    Args:
+        keys: arrays of N group numbers; two rows with the same number >= 0 in any of them stay
+            on one side, and so do rows linked through others.
+        classes_N: class of each row, -1 for none; each class is held out in the same share.
+        fraction: share to hold out. Every class with at least two groups gets at least one
+            held-out row and keeps at least one.
+        seed: decides which.
+
+    Returns:
+        kept, held_out: sorted row numbers.
+    """
+    components_N = _linked(keys, len(classes_N))
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(classes_N))
+    # The rows of each component, components in shuffled order.
+    order = shuffled[np.argsort(components_N[shuffled], kind="stable")]
+    starts_G = np.flatnonzero(np.diff(components_N[order], prepend=-1))
+    sizes_G = np.diff(starts_G, append=len(order))
+    mixed = random.permutation(len(starts_G))
+    starts_G, sizes_G = starts_G[mixed], sizes_G[mixed]
+    # A component that mixes classes counts for the class of its first row.
+    classes_G = classes_N[order[starts_G]]
+
+    chosen = np.zeros(len(classes_N), dtype=bool)
+    by_class = np.argsort(classes_G, kind="stable")
+    borders = np.flatnonzero(np.diff(classes_G[by_class], prepend=-2))
+    for members in np.split(by_class, borders)[1:]:
+        starts, sizes = starts_G[members].tolist(), sizes_G[members].tolist()
+        rows, smallest = sum(sizes), min(sizes)
+        # A class that is one group can only be learned, not held out.
+        wanted = min(max(round(fraction * rows), 1), rows - 1) if len(sizes) > 1 else 0
+        room = wanted
+        for start, size in zip(starts, sizes, strict=True):
+            # The smallest group may overshoot, so that no class stays without a held-out row.
+            if size <= room or (room == wanted > 0 and size == smallest):
+                chosen[order[start : start + size]] = True
+                room -= size
+            if room <= 0:
+                break
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _linked(keys: list[np.ndarray], rows: int) -> np.ndarray:
+    """Connected components of rows that share a number >= 0 in any of the key arrays."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes, row_side, key_side = rows, [], []
+    for numbers in keys:
+        present = np.flatnonzero(numbers >= 0)
+        row_side.append(present)
+        key_side.append(numbers[present] + nodes)
+        nodes += int(numbers.max(initial=-1)) + 1
+    ends = np.concatenate(row_side), np.concatenate(key_side)
+    graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][:rows]

@@ -1,0 +1,1 @@
+"""Tokens: vocabulary, labels, text tokenizers, image codebooks."""

@@ -1,0 +1,293 @@
+"""Image <-> tokens: patches, a k-means codebook, and decoding back to pixels.
+
+    codebook = Codebook.fit(images_NxHxWxC, patch_size=4, size=500, seed=42, max_images=10_000)
+    codes_NxP = codebook.encode(images_NxHxWxC)
+    images_NxHxWxC = codebook.decode(codes_NxP)
+    codebook.save("codebook.npz")
+
+An image is cut into patches, row by row from the top left; each patch becomes the number of
+the nearest codebook entry, written `<Z_190>`. Entries are ordered by brightness, so code 0 is
+the darkest patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from smallgpt.console import progress_bar
+from smallgpt.errors import UserError
+from smallgpt.files.npz import read_npz
+from smallgpt.files.reading import size_text
+from smallgpt.files.writing import atomic_write
+from smallgpt.preparation.labelled_images import LARGEST_VALUE, MOST_IMAGE_VALUES
+from smallgpt.tokens.k_means import (
+    _chunks,
+    _cut_patches,
+    _distinct,
+    _few_distinct_patches,
+    _k_means,
+)
+from smallgpt.tokens.vocabulary import END_IMG, IMG, Vocabulary
+
+MOST_CODES = 65_000
+_MOST_FILE_BYTES = 2**28  # 65,000 codes for patches of 18 x 18 pixels in colour
+_HEADS_BYTES = 2**14  # what stands in it beside the codes
+_CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
+# The kernel of the starting embeddings: its width in mean distances to so many neighbours.
+_KERNEL_WIDTH, _KERNEL_NEIGHBOURS = 4, 8
+_NUMBERS = ("patch_size", "height", "width", "channels")
+_RANGE = ("low", "high")
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Patches that stand for codes.
+
+    Attributes:
+        centers_KxD: float32, the patch of each code, D = patch_size * patch_size * channels
+            in the order row, column, channel; from dark to bright.
+        patch_size: side of a patch in pixels.
+        height, width, channels: shape of the images.
+        low, high: pixel values drawn as black and as white.
+    """
+
+    centers_KxD: np.ndarray
+    patch_size: int
+    height: int
+    width: int
+    channels: int
+    low: float
+    high: float
+
+    def __len__(self) -> int:
+        return len(self.centers_KxD)
+
+    @property
+    def patches_per_image(self) -> int:
+        """Codes of one image."""
+        return -(-self.height // self.patch_size) * -(-self.width // self.patch_size)
+
+    @cached_property
+    def code_tokens(self) -> list[str]:
+        """The token of each code, as `Vocabulary.for_images` has them."""
+        return Vocabulary.for_images(len(self), ()).tokens[-len(self) :]
+
+    # ---------------------------------------------------------------------------- fitting
+
+    @classmethod
+    def fit(
+        cls, images_NxHxWxC: np.ndarray, patch_size: int, size: int, seed: int, max_images: int
+    ) -> Codebook:
+        """Make a codebook of at most `size` patches from training images.
+
+        Where the images have no more than `size` distinct patches, these are the codebook and
+        it loses nothing. Else k-means over the distinct patches, weighted by their number.
+
+        Args:
+            images_NxHxWxC: uint8 or float32.
+            patch_size: side of a patch in pixels.
+            size: number of codes wanted, at least 1.
+            seed: decides which images are used and where k-means starts.
+            max_images: k-means sees at most this many images, drawn at random.
+
+        Raises:
+            UserError: it could become larger than `load` takes.
+        """
+        count, height, width, channels = images_NxHxWxC.shape
+        patches = count * -(-height // patch_size) * -(-width // patch_size)
+        most_bytes = 4 * min(size, patches) * channels * patch_size**2
+        if most_bytes > _MOST_FILE_BYTES - _HEADS_BYTES:
+            raise UserError(
+                f"{min(size, patches):,} codes of {patch_size} x {patch_size} pixels would make a "
+                f"codebook larger than {size_text(_MOST_FILE_BYTES)}: lower --codebook_size or "
+                f"--patch_size"
+            )
+        centers = _few_distinct_patches(images_NxHxWxC, patch_size, size)
+        if centers is None:
+            random = np.random.default_rng(seed)
+            if count > max_images:
+                chosen = np.sort(random.choice(count, max_images, replace=False))
+                images_NxHxWxC = images_NxHxWxC[chosen]
+            distinct, _, weights = _distinct(_cut_patches(images_NxHxWxC, patch_size))
+            centers = (
+                distinct if len(distinct) <= size else _k_means(distinct, weights, size, random)
+            )
+        centers = centers.astype(np.float32)
+        order = np.lexsort((*centers.T[::-1], centers.mean(axis=1)))  # ties: top left first
+        low = min(0.0, float(images_NxHxWxC.min()))
+        high = float(images_NxHxWxC.max())
+        high = high if high > low else low + 1
+        return cls(centers[order], patch_size, height, width, channels, low, high)
+
+    # ---------------------------------------------------------------------------- coding
+
+    def encode(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
+        """Nearest code of every patch, by squared distance; ties go to the lower code.
+
+        Args:
+            images_NxHxWxC: of the codebook's shape.
+
+        Returns:
+            codes_NxP: uint16, patches row by row from the top left.
+        """
+        if images_NxHxWxC.shape[1:] != (self.height, self.width, self.channels):
+            raise ValueError(
+                f"images of shape {images_NxHxWxC.shape[1:]}, the codebook is for "
+                f"{(self.height, self.width, self.channels)}"
+            )
+        from threadpoolctl import threadpool_limits
+
+        # In float64 the distances of whole-number pixels are exact, so equal patches get equal
+        # codes on every machine and a codebook of all patches loses nothing.
+        centers_KxD = self.centers_KxD.astype(np.float64)
+        half_squares_K = (centers_KxD**2).sum(axis=1) / 2
+        codes_NxP = np.empty((len(images_NxHxWxC), self.patches_per_image), np.uint16)
+        rows = max(1, _CHUNK_DISTANCES // len(self))
+        # One thread loses little on such small products; several wait for one another where other
+        # programs run as well, and were seen to take ten times as long.
+        with (
+            threadpool_limits(limits=1),
+            progress_bar("images to codes", len(images_NxHxWxC), "image") as bar,
+        ):
+            for part in _chunks(images_NxHxWxC):
+                # Blank patches are most of many images: each distinct patch is looked up once.
+                distinct, places, _ = _distinct(_cut_patches(images_NxHxWxC[part], self.patch_size))
+                nearest = np.empty(len(distinct), np.uint16)
+                for start in range(0, len(distinct), rows):
+                    patches = distinct[start : start + rows].astype(np.float64)
+                    distances = half_squares_K - patches @ centers_KxD.T
+                    nearest[start : start + rows] = distances.argmin(axis=1)
+                codes_NxP[part] = nearest[places].reshape(-1, self.patches_per_image)
+                bar.update(part.stop - part.start)
+        return codes_NxP
+
+    def decode(self, codes_NxP: np.ndarray) -> np.ndarray:
+        """Images of codes: float32 NxHxWxC in the pixel values of the training images."""
+        size, channels = self.patch_size, self.channels
+        rows, columns = -(-self.height // size), -(-self.width // size)
+        patches = self.centers_KxD[codes_NxP].reshape(-1, rows, columns, size, size, channels)
+        images = patches.transpose(0, 1, 3, 2, 4, 5)
+        images = images.reshape(-1, rows * size, columns * size, channels)
+        return images[:, : self.height, : self.width]
+
+    def error(self, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> float:
+        """Root mean square error of decoding the images' codes, as share of the range."""
+        total = 0.0
+        for part in _chunks(images_NxHxWxC):
+            difference = images_NxHxWxC[part] - self.decode(codes_NxP[part]).astype(np.float64)
+            total += float((difference**2).sum())
+        return (total / images_NxHxWxC.size) ** 0.5 / (self.high - self.low)
+
+    def embeddings(self, width: int, seed: int) -> np.ndarray:
+        """A starting embedding of each code in which codes of like patches lie together.
+
+        Random Fourier features of the patches (Rahimi and Recht, 2007): the inner product of
+        two rows falls with the distance of the two patches as a Gaussian kernel does. With them
+        a model learns from few rows what it otherwise needs many for (docs/measurements.md).
+
+        Args:
+            width: numbers of one embedding.
+            seed: of the random features.
+
+        Returns:
+            embeddings_KxE: float32, mean 0 in each column, standard deviation 1 over all.
+        """
+        from sklearn.neighbors import NearestNeighbors
+
+        random = np.random.default_rng(seed)
+        scaled_KxD = (self.centers_KxD / (self.high - self.low)).astype(np.float64)
+        mean_distance = 0.0
+        if len(self) > 1:
+            neighbours = min(_KERNEL_NEIGHBOURS, len(self) - 1)
+            distances = NearestNeighbors(n_neighbors=neighbours).fit(scaled_KxD).kneighbors()[0]
+            mean_distance = float(distances.mean())
+        directions_DxE = random.normal(size=(scaled_KxD.shape[1], width))
+        phases_E = random.uniform(0, 2 * np.pi, width)
+        # Where all patches are the same there is nothing to tell them apart by.
+        width_of_kernel = _KERNEL_WIDTH * mean_distance or 1.0
+        features_KxE = np.cos(scaled_KxD @ directions_DxE / width_of_kernel + phases_E)
+        features_KxE -= features_KxE.mean(axis=0)
+        return (features_KxE / (features_KxE.std() or 1.0)).astype(np.float32)
+
+    # ---------------------------------------------------------------------------- tokens
+
+    def row_text(self, codes_P: Sequence[int] | np.ndarray) -> str:
+        """Tokens of one image: `<IMG> <Z_190> ... </IMG>`."""
+        return " ".join([IMG, *[self.code_tokens[code] for code in codes_P], END_IMG])
+
+    def codes_from_tokens(self, tokens: Sequence[str]) -> list[int]:
+        """The codes among `tokens` up to a closing </IMG>; all other tokens are passed over."""
+        codes = {token: code for code, token in enumerate(self.code_tokens)}
+        end = tokens.index(END_IMG) if END_IMG in tokens else len(tokens)
+        return [codes[token] for token in tokens[:end] if token in codes]
+
+    def image_from_tokens(self, tokens: Sequence[str]) -> tuple[np.ndarray, int]:
+        """The picture of a row that a model may have written.
+
+        Missing patches are drawn as the darkest one, surplus codes are left out.
+
+        Returns:
+            image_HxWxC: float32.
+            count: how many codes the row had; `patches_per_image` is the right number.
+        """
+        codes = self.codes_from_tokens(tokens)
+        wanted = self.patches_per_image
+        filled = (codes + [0] * (wanted - len(codes)))[:wanted]
+        return self.decode(np.array([filled]))[0], len(codes)
+
+    # ---------------------------------------------------------------------------- files
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz, atomically."""
+        with atomic_write(path, "wb") as handle:
+            np.savez(
+                handle,
+                centers=self.centers_KxD,
+                **{name: np.int64(getattr(self, name)) for name in _NUMBERS},
+                **{name: np.float64(getattr(self, name)) for name in _RANGE},
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codebook:
+        """Read and check what `save` wrote.
+
+        Raises:
+            UserError: no such file, or not a codebook.
+        """
+        path = Path(path)
+        arrays = read_npz(path, _MOST_FILE_BYTES)
+        missing = sorted({"centers", *_NUMBERS, *_RANGE} - arrays.keys())
+        if missing:
+            raise UserError(f"{path}: not a codebook: {', '.join(missing)} missing")
+        for name in _NUMBERS:
+            value = arrays[name]
+            if value.shape != () or value.dtype.kind not in "iu" or not 1 <= value <= 2**16:
+                raise UserError(f"{path}: not a codebook: {name} is no whole number from 1")
+        for name in _RANGE:
+            if arrays[name].shape != () or arrays[name].dtype.kind != "f":
+                raise UserError(f"{path}: not a codebook: {name} is no number")
+        numbers = {name: int(arrays[name]) for name in _NUMBERS}
+        low, high = float(arrays["low"]), float(arrays["high"])
+        if numbers["height"] * numbers["width"] * numbers["channels"] > MOST_IMAGE_VALUES:
+            raise UserError(
+                f"{path}: not a codebook: images of {numbers['height']} x {numbers['width']} "
+                f"pixels; one may have at most {MOST_IMAGE_VALUES:,} values"
+            )
+        values = numbers["patch_size"] ** 2 * numbers["channels"]
+        centers = arrays["centers"]
+        if centers.ndim != 2 or centers.dtype != np.float32 or centers.shape[1] != values:
+            raise UserError(
+                f"{path}: not a codebook: centers are {centers.dtype} of shape {centers.shape}, "
+                f"expected float32 with {values} values a patch"
+            )
+        if not 1 <= len(centers) <= MOST_CODES or numbers["channels"] not in (1, 3):
+            raise UserError(f"{path}: not a codebook: wrong number of codes or channels")
+        most = 2 * LARGEST_VALUE  # k-means keeps to the range of the pixels, but for rounding
+        if not (np.abs(centers).max() <= most and -most <= low < high <= most):  # also NaN
+            raise UserError(f"{path}: not a codebook: values that are not finite or no range")
+        return cls(centers, **numbers, low=low, high=high)

@@ -1,0 +1,123 @@
+"""Names of labels: how a label becomes its token, and which labels are one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.files.reading import shown
+
+# Tables of label against label have the square of it as entries: 800 MB.
+MOST_LABELS = 10_000
+# Longer ones are no tokens, and would be drawn and printed as labels.
+MOST_TOKEN_LETTERS = 1000
+_LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
+
+
+def label_token(label: str) -> str:
+    """The token that stands for a label: `7` -> `<CLS_7>`."""
+    return f"<CLS_{label}>"
+
+
+def label_text(label: Any) -> str:
+    """A label of a row, a table or a folder as it stands in its token: `very good` -> `very_good`.
+
+    It is a whole number or a text. Whitespace around a text is no part of it, and any whitespace
+    within it, of whatever kind and length, is one `_`.
+
+    Raises:
+        ValueError: it is neither, has nothing but whitespace, is not valid Unicode, or is too long
+            for a token.
+    """
+    if type(label) is int:
+        text = str(label)
+    elif isinstance(label, str) and label.split():
+        text = "_".join(label.split())
+    else:
+        raise ValueError(f"label must be a whole number or a text, got {shown(label)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"label {shown(label)} is not valid Unicode") from None
+    if too_long(label_token(text)):
+        raise ValueError(f"label {too_long(label_token(text))}")
+    return text
+
+
+class LabelNames:
+    """The labels of one preparation by the text in their tokens; none takes the token of another.
+
+    `very good` and ` very\u3000good ` are one label, since they differ in whitespace alone;
+    `very_good` is another, whose token would be the same.
+    """
+
+    def __init__(self) -> None:
+        self._first_of: dict[str, tuple[str, str]] = {}  # spelling and place, by name
+        self._respelled: dict[str, tuple[str, str]] = {}
+
+    def add(self, label: Any, place: str) -> str:
+        """`label_text` of a label that stands at `place` (a file and line, a folder).
+
+        Raises:
+            ValueError: it is none.
+            UserError: another label has its token, or there are more labels than a vocabulary
+                can have.
+        """
+        name, spelling = label_text(label), str(label)
+        first, first_place = self._first_of.setdefault(name, (spelling, place))
+        if first != spelling:
+            if first.split() != spelling.split():
+                raise UserError(
+                    f"{place}: the label {shown(spelling)} would become one with {shown(first)} of "
+                    f"{first_place}, {shown(label_token(name))}: rename one of them"
+                )
+            self._respelled.setdefault(name, (spelling, place))
+        elif len(self._first_of) > MOST_LABELS:
+            raise UserError(
+                f"{place}: {shown(spelling)} is label number {MOST_LABELS + 1:,}, and there may be "
+                f"{MOST_LABELS:,} of them: are these the labels?"
+            )
+        return name
+
+    def notes(self) -> list[str]:
+        """What was done to labels, one line each."""
+        notes = []
+        changed = [(name, at) for name, at in self._first_of.items() if at[0] != name]
+        if changed:
+            name, (spelling, place) = changed[0]
+            notes.append(
+                f"whitespace in {plural(len(changed), 'label')} left out or written as _, the "
+                f"first: {shown(spelling)} of {place} is {shown(name)}"
+            )
+        if self._respelled:
+            name, (spelling, place) = next(iter(self._respelled.items()))
+            first, first_place = self._first_of[name]
+            notes.append(
+                f"{plural(len(self._respelled), 'label')} spelled with different whitespace read "
+                f"as one, the first: {shown(first)} of {first_place}, {shown(spelling)} of {place}"
+            )
+        return notes
+
+
+def too_long(token: str) -> str:
+    """The reason why a token is too long, "" where it is not."""
+    if len(token) <= MOST_TOKEN_LETTERS:
+        return ""
+    return f"token {shown(token)} is longer than {MOST_TOKEN_LETTERS:,} letters"
+
+
+def is_label_token(token: str) -> bool:
+    """Whether a token names a label, as `<CLS_7>` does."""
+    return _LABEL_TOKEN.fullmatch(token) is not None
+
+
+def sorted_labels(labels: Iterable[str]) -> list[str]:
+    """Distinct labels: by value where all are whole numbers, else by spelling."""
+    distinct = set(labels)
+    try:
+        return sorted(distinct, key=lambda label: (int(label), label))
+    except ValueError:
+        return sorted(distinct)

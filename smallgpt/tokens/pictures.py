@@ -1,0 +1,189 @@
+"""Pictures of images, of codebooks, and of what a codebook makes of images."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smallgpt.charts import _DPI, _fonts, _glyphs_may_lack, _save
+from smallgpt.console import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+
+_MOST_PATCHES_DRAWN = 1024
+_MAT = 0.9  # behind the images, so that black and white ones both show their border
+_GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
+_TILE_INCHES = 0.85
+_SHEET_INCHES = 11  # wide at most
+_CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
+
+
+# ------------------------------------------------------------------------------- images
+
+
+def draw_image_sheet(
+    path: str | Path,
+    images: np.ndarray | Sequence[np.ndarray],
+    captions: Sequence[str],
+    value_range: tuple[float, float],
+    columns: int,
+    title: str,
+) -> None:
+    """Draw images side by side, each over its caption.
+
+    Args:
+        path: PNG to write.
+        images: N images of shape HxWxC, C = 1 or 3.
+        captions: N texts; long ones are broken into lines and never cut, tiles and the number
+            of columns give way.
+        value_range: pixel values of black and of white.
+        columns: images in one row, if their captions leave room for so many.
+        title: text above the sheet.
+    """
+    captions = [printable(caption) for caption in captions]
+    tiles = [_as_rgb(image, value_range) for image in images]
+    longest = max((len(word) for caption in captions for word in caption.split()), default=0)
+    line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
+    texts = ["\n".join(textwrap.wrap(caption, line)) for caption in captions]
+    height, width, _ = tiles[0].shape
+    # Tiles are drawn enlarged, so that gaps and captions can be finer than a pixel of theirs.
+    scale = max(1, -(-64 // width))
+    height, width = height * scale, width * scale
+    gap = width // 8
+    pixels_per_inch = (width + gap) / _TILE_INCHES
+    text_width, text_height = (round(size * pixels_per_inch) for size in _text_inches(texts))
+    step_x, step_y = max(width, text_width) + gap, height + text_height + gap
+    columns = max(1, min(columns, len(tiles), int(_SHEET_INCHES * pixels_per_inch / step_x)))
+    rows = -(-len(tiles) // columns)
+    canvas = np.full((rows * step_y + gap, columns * step_x + gap, 3), _MAT)
+    margin = (step_x - gap - width) // 2  # an image stands in the middle over a wide caption
+    places = [
+        (index // columns * step_y + gap, index % columns * step_x + gap + margin)
+        for index in range(len(tiles))
+    ]
+    for tile, (y, x) in zip(tiles, places, strict=True):
+        canvas[y : y + height, x : x + width] = tile.repeat(scale, 0).repeat(scale, 1)
+    figure, axes = _picture_figure(canvas, canvas.shape[1] / pixels_per_inch, title)
+    for text, (y, x) in zip(texts, places, strict=True):
+        _write(axes, x + width / 2, y + height + gap / 4, text, ha="center", va="top")
+    _save(figure, path)
+
+
+def draw_reconstructions(
+    path: str | Path,
+    originals: np.ndarray | Sequence[np.ndarray],
+    reconstructions: np.ndarray | Sequence[np.ndarray],
+    captions: Sequence[str],
+    value_range: tuple[float, float],
+    columns: int,
+    title: str,
+) -> None:
+    """Draw each image above what its codes make of it, and its caption below the pair.
+
+    Args:
+        path: PNG to write.
+        originals, reconstructions: N images each, of shape HxWxC, C = 1 or 3.
+        captions: N texts.
+        value_range: pixel values of black and of white.
+        columns: pairs in one row.
+        title: text above the sheet.
+    """
+    pairs = []
+    for original, reconstruction in zip(originals, reconstructions, strict=True):
+        upper, lower = _as_rgb(original, value_range), _as_rgb(reconstruction, value_range)
+        seam = np.full((-(-len(upper) // 16), upper.shape[1], 3), _MAT)
+        pairs.append(np.concatenate([upper, seam, lower]))
+    draw_image_sheet(path, pairs, captions, (0, 1), columns, title)
+
+
+def draw_codebook(
+    path: str | Path, patches: np.ndarray, value_range: tuple[float, float], title: str
+) -> None:
+    """Draw the patches of a codebook in the order of their codes, 32 in a row.
+
+    Of a large codebook only evenly spaced codes are drawn, and the title says so. The number
+    at the left is the code of the row's first patch.
+
+    Args:
+        path: PNG to write.
+        patches: K patches of shape pxpxC, C = 1 or 3.
+        value_range: pixel values of black and of white.
+        title: text above the picture.
+    """
+    every = -(-len(patches) // _MOST_PATCHES_DRAWN)
+    if every > 1:
+        title += f", one in {every} shown"
+    tiles = [_as_rgb(patch, value_range) for patch in patches[::every]]
+    scale = -(-24 // len(tiles[0]))  # enlarged, so that the lines between patches are thin
+    side, gap = len(tiles[0]) * scale, 2
+    columns = min(32, len(tiles))
+    rows, step = -(-len(tiles) // columns), side + gap
+    canvas = np.ones((rows * step + gap, columns * step + gap, 3))
+    for index, tile in enumerate(tiles):
+        y, x = index // columns * step, index % columns * step
+        canvas[y : y + step + gap, x : x + step + gap] = _GRID_LINE
+        y, x = y + gap, x + gap
+        canvas[y : y + side, x : x + side] = tile.repeat(scale, 0).repeat(scale, 1)
+    figure, axes = _picture_figure(canvas, columns * 0.28, title)
+    for row in range(rows):
+        y = row * step + gap + side / 2
+        _write(axes, -step / 5, y, str(row * columns * every), ha="right", va="center")
+    _save(figure, path)
+
+
+def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """An image as float RGB from 0 to 1."""
+    low, high = value_range
+    scaled = np.clip((image_HxWxC.astype(np.float64) - low) / (high - low), 0, 1)
+    return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
+
+
+def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
+    """Width and height in which each of the captions fits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=_DPI)
+    axes = figure.add_subplot()
+    with _glyphs_may_lack():
+        boxes = [
+            _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
+        ]
+    return max(box.width for box in boxes) / _DPI, max(box.height for box in boxes) / _DPI
+
+
+def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
+    """A figure that shows `canvas` `width` inches wide, with room for texts around it."""
+    from matplotlib.figure import Figure
+
+    height = width * canvas.shape[0] / canvas.shape[1]
+    side, above, below = 0.45, 0.5, 0.15
+    full_width, full_height = max(width + 2 * side, 6.5), height + above + below
+    figure = Figure(figsize=(full_width, full_height), dpi=_DPI)
+    left = (full_width - width) / 2
+    axes = figure.add_axes(
+        (left / full_width, below / full_height, width / full_width, height / full_height)
+    )
+    extent = (0, canvas.shape[1], canvas.shape[0], 0)
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=extent)
+    axes.set_axis_off()
+    top = 1 - 0.22 / full_height
+    figure.text(
+        0.5, top, title, ha="center", va="center", size=10, family=_fonts(), parse_math=False
+    )
+    return figure, axes
+
+
+# ------------------------------------------------------------------------------- shared
+
+
+def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
+    """Write a small text at a place of the axes' data; `$` in it means nothing special."""
+    return axes.text(x, y, text, ha=ha, va=va, size=8, family=_fonts(), parse_math=False)

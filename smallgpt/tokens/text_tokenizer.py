@@ -1,0 +1,365 @@
+"""Text to token ids and back: learned from the user's own texts, or a pretrained tokenizer.
+
+    tokenizer = TextTokenizer.learn_characters(texts, special=("<PAD>", "<UNK>", "<CLS>", "<EOS>"))
+    tokenizer = TextTokenizer.learn_bpe(texts, size=4096, special=...)
+    tokenizer = TextTokenizer.pretrained("gpt2", special=...)      # a folder, or a name on the hub
+    ids = tokenizer.encode("To be, or not")
+    tokenizer.decode(ids)
+
+It lies beside its vocab.json as `tokenizer.json`, the file of the `tokenizers` library, and in a
+model folder where AutoTokenizer reads it. Special tokens are never found in a text: a review that
+holds the letters `<CLS_1>` is a review with these letters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import (
+    count_values,
+    is_panic,
+    open_input,
+    panics_told,
+    read_text,
+    shown,
+    size_text,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+TOKENIZER = "tokenizer.json"
+# Of any vocabulary, of texts or of token rows; the largest in use have some 300,000.
+MOST_TOKENS = 1_000_000
+# Of the tokenizer.json of a text tokenizer: a token and its merge take some 100 bytes.
+MOST_BYTES = 2**27
+# Such a file has a number and a pair for each token, and few objects. Values cost the library up
+# to 500 bytes each where they are not what it expects, in a file of objects far more than it has.
+_MOST_VALUES, _MOST_OBJECTS = 5 * MOST_TOKENS, 100_000
+_EDGE_BYTES = 2**14  # more than a token takes, written with escapes
+SMALLEST_BPE = 256  # bytes, each a token
+_MOST_LETTERS = 1000  # of a token learned here: a vocabulary takes no longer ones
+# A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
+# purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
+# What any tokenizer of transformers leaves in its folder, one of them at least.
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
+WHITESPACE_MARKS = {
+    " ": "\N{SYMBOL FOR SPACE}",
+    "\n": "\N{SYMBOL FOR LINE FEED}",
+    "\t": "\N{SYMBOL FOR HORIZONTAL TABULATION}",
+    "\r": "\N{SYMBOL FOR CARRIAGE RETURN}",
+    "\v": "\N{SYMBOL FOR VERTICAL TABULATION}",
+    "\f": "\N{SYMBOL FOR FORM FEED}",
+}
+# WordPiece tokenizers of Chinese put a space between any two characters.
+_CJK = r"[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]"
+# See `_is_of_token_rows`; the `tokenizers` library writes its keys in a fixed order.
+_FIRST_TOKEN_OF_ROWS = re.compile(
+    rb'"added_tokens":\s*\[\s*\{\s*"id":\s*0,\s*"content":\s*"(?:[^"\\]|\\.)*+",'
+    rb'\s*"single_word":\s*false,\s*"lstrip":\s*true'
+)
+_END_OF_WORD_LEVEL = re.compile(rb'"unk_token":\s*"(?:[^"\\]|\\.)*+"\s*\}\s*\}\s*\Z')
+_SPACE_IN_CJK = re.compile(rf"(?<={_CJK}) (?={_CJK})")
+
+
+class TextTokenizer:
+    """A tokenizer of text.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer`.
+        tokens: the token of each id, 0..n-1, each once; whitespace in a token is written as in
+            `WHITESPACE_MARKS`, an id that the tokenizer leaves out, or whose token stands
+            before in this spelling, is `<unused_ID>`.
+        first_ids: what the tokenizer puts before each text: `[CLS]`, `<s>`; empty for most.
+    """
+
+    def __init__(self, backend: Tokenizer):
+        """Take over a `tokenizers.Tokenizer`, which is changed.
+
+        Raises:
+            UserError: its ids reach further than those of any vocabulary, or it cannot encode.
+        """
+        self.backend = backend
+        backend.encode_special_tokens = True  # as text: they have no meaning within one
+        backend.no_padding()
+        backend.no_truncation()
+        by_id = {index: token for token, index in backend.get_vocab(True).items()}
+        size = max(by_id, default=-1) + 1
+        if size > MOST_TOKENS:
+            raise UserError(
+                f"the tokenizer has an id of {size - 1:,}: no vocabulary is so large (at most "
+                f"{MOST_TOKENS:,} tokens)"
+            )
+        marks = str.maketrans(WHITESPACE_MARKS)
+        written: dict[str, None] = {}
+        for index in range(size):
+            token, more = by_id.get(index, "").translate(marks), ""
+            while not token or token in written:
+                token, more = f"<unused_{index}{more}>", more + "_"
+            written[token] = None
+        self.tokens = list(written)
+        try:
+            marked, plain = self.encode("a"), self.encode("a", marked=False)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if any(index >= size for index in marked):
+            raise UserError("the tokenizer puts ids around a text that it does not have")
+        self.first_ids = set(marked[:1]) if marked[:1] != plain[:1] else set()
+
+    # ---------------------------------------------------------------------------- making
+
+    @classmethod
+    def learn_characters(
+        cls,
+        texts: Iterable[str],
+        special: Sequence[str],
+        size: int | None = None,
+    ) -> TextTokenizer:
+        """One token a character.
+
+        Args:
+            texts: to learn from.
+            special: tokens that get the first ids; the second is for unknown characters.
+            size: entries at most, `special` among them: the most frequent characters stay.
+        """
+        from tokenizers import Tokenizer, decoders, models, normalizers
+
+        counts = Counter()
+        for text in texts:
+            counts.update(text)
+        kept = counts.most_common(None if size is None else max(0, size - len(special)))
+        letters = sorted({WHITESPACE_MARKS.get(letter, letter) for letter, _ in kept})
+        ids = {token: index for index, token in enumerate([*special, *letters])}
+        # Byte pairs without a single pair to merge are characters.
+        backend = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=special[1]))
+        marks = WHITESPACE_MARKS.items()
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.Replace(space, mark) for space, mark in marks]
+        )
+        backend.decoder = decoders.Sequence(
+            [*(decoders.Replace(mark, space) for space, mark in marks), decoders.Fuse()]
+        )
+        return cls(backend).with_special(special)
+
+    @classmethod
+    def learn_bpe(cls, texts: Iterable[str], special: Sequence[str], size: int) -> TextTokenizer:
+        """Byte-level byte pair encoding (Sennrich et al., 2016; Radford et al., 2019).
+
+        Every byte has a token, so no text is unknown to it.
+
+        Args:
+            texts: to learn from.
+            special: tokens that get the first ids.
+            size: entries at most, `special` and the 256 bytes among them.
+        """
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=size,
+                special_tokens=list(special),
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                show_progress=False,
+                max_token_length=_MOST_LETTERS,
+            ),
+        )
+        return cls(backend).with_special(special)
+
+    @classmethod
+    def pretrained(cls, name: str, special: Sequence[str]) -> TextTokenizer:
+        """The tokenizer of a model folder, of a folder that prepare_data.py made, or of the hub.
+
+        Args:
+            name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
+            special: tokens that get ids after its own where it lacks them.
+
+        Raises:
+            UserError: none there, no network, one of token rows, or one that the `tokenizers`
+                library cannot run.
+        """
+        from smallgpt.files.hub import folder_of
+
+        folder = folder_of(name, "tokenizer")
+        path = folder / TOKENIZER
+        if path.is_file():
+            if _is_of_token_rows(path):
+                raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
+            return cls.load(path).with_special(special)
+        if not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
+            raise UserError(f"{name}: no tokenizer in this folder")
+        found = load_pretrained_tokenizer(name)
+        backend = getattr(found, "backend_tokenizer", None)
+        if backend is None:
+            raise UserError(
+                f"{name}: its tokenizer ({type(found).__name__}) has no tokenizer.json and runs in "
+                f"Python only; convert it to a fast one first"
+            )
+        try:
+            return cls(backend).with_special(special)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+
+    def with_special(self, special: Sequence[str]) -> TextTokenizer:
+        """The same tokenizer, those of `special` that it lacks added at the end."""
+        from tokenizers import AddedToken
+
+        self.backend.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in special]
+        )
+        return TextTokenizer(self.backend)
+
+    # ---------------------------------------------------------------------------- files
+
+    @classmethod
+    def load(cls, path: Path) -> TextTokenizer:
+        """Read a tokenizer.json.
+
+        Raises:
+            UserError: not one.
+        """
+        from tokenizers import Tokenizer
+
+        text = read_text(path, MOST_BYTES)
+        _check_values(text, path)
+        with panics_told(path, "not a tokenizer"):
+            try:
+                return cls(Tokenizer.from_str(text))
+            except Exception as error:  # the library raises bare Exceptions
+                reason = shown(" ".join(str(error).split()))
+                raise UserError(f"{path}: not a tokenizer ({reason})") from None
+
+    @classmethod
+    def beside(cls, vocab_path: Path, tokens: list[str]) -> TextTokenizer | None:
+        """The text tokenizer in the folder of a vocab.json; None where rows are tokens.
+
+        A model of token rows has a tokenizer.json as well, for transformers: it splits at
+        whitespace, and every entry of the vocabulary is an added token.
+
+        Raises:
+            UserError: it cannot be read, or its tokens are not those of the vocabulary.
+        """
+        path = vocab_path.with_name(TOKENIZER)
+        if not path.is_file() or _is_of_token_rows(path):
+            return None
+        found = cls.load(path)
+        if found.tokens != tokens:
+            raise UserError(
+                f"{path} has other tokens than {vocab_path.name}: the files belong to different "
+                f"vocabularies"
+            )
+        return found
+
+    def to_json(self) -> str:
+        """The text of a tokenizer.json.
+
+        Raises:
+            UserError: it would be larger than `load` takes.
+        """
+        text = self.backend.to_str() + "\n"
+        if len(text.encode()) > MOST_BYTES:
+            raise UserError(f"the tokenizer is larger than {size_text(MOST_BYTES)}")
+        _check_values(text, TOKENIZER)
+        return text
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides which ids a text has."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+
+    # ---------------------------------------------------------------------------- using
+
+    def encode(self, text: str, marked: bool = True) -> list[int]:
+        """Ids of a text.
+
+        Args:
+            text: any.
+            marked: whether it gets the tokens that a pretrained tokenizer puts around a text
+                (BERT's `[CLS] ... [SEP]`); a tokenizer learned here puts none.
+
+        Raises:
+            ValueError: the text has half of a surrogate pair, which is no character, or the
+                tokenizer fails at it: a pattern without end, an unknown token that it lacks.
+        """
+        try:
+            return self.backend.encode(text, add_special_tokens=marked).ids
+        except (TypeError, UnicodeEncodeError):
+            raise ValueError("the text has half of a surrogate pair: not valid Unicode") from None
+        except BaseException as error:
+            if type(error) is not Exception and not is_panic(error):
+                raise
+            reason = shown(" ".join(str(error).split()))
+            raise ValueError(f"the tokenizer fails at this text: {reason}") from None
+
+    def count_unknown(self, ids: Sequence[int]) -> int:
+        """How many of `ids` stand for something that the tokenizer does not know."""
+        unknown = getattr(self.backend.model, "unk_token", None)
+        return list(ids).count(self.backend.token_to_id(unknown)) if unknown else 0
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        with panics_told(TOKENIZER, "the tokenizer cannot write these tokens as text"):
+            text = self.backend.decode(list(ids), skip_special_tokens=True)
+        if type(self.backend.decoder).__name__ == "WordPiece":
+            text = _SPACE_IN_CJK.sub("", text)
+        return text
+
+
+def load_pretrained_tokenizer(name: str) -> Any:
+    """The tokenizer of transformers that belongs to a model.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: none there, no network, or it needs code of its own, which is never run.
+    """
+    from smallgpt.files.hub import folder_of, hub_errors
+
+    folder = folder_of(name, "tokenizer")
+    with hub_errors(name, "tokenizer"), panics_told(name, "no tokenizer that works"):
+        from transformers import AutoTokenizer, BertTokenizer
+
+        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which
+            # finds no tokens and does not complain.
+            return BertTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _check_values(text: str, path: str | Path) -> None:
+    """Refuse a tokenizer.json that would take the library far more memory than any real one.
+
+    Raises:
+        UserError: it has more values or objects than a text tokenizer can have.
+    """
+    if len(text) < _MOST_OBJECTS:
+        return
+    if count_values(text) > _MOST_VALUES or count_values(text, "{") > _MOST_OBJECTS:
+        raise UserError(
+            f"{path}: not a tokenizer of texts (more than {MOST_TOKENS:,} tokens or "
+            f"{_MOST_OBJECTS:,} special ones)"
+        )
+
+
+def _is_of_token_rows(path: Path) -> bool:
+    """Whether a tokenizer.json is the one that `Vocabulary.save_tokenizer` writes for rows.
+
+    Its first added token is the vocabulary's first and takes the space before it, and its model
+    knows whole words. Both stand at the edges of the file, which for a large vocabulary has 200 MB.
+    """
+    with open_input(path) as handle:
+        begin = handle.read(_EDGE_BYTES)
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - _EDGE_BYTES))
+        end = handle.read(_EDGE_BYTES)
+    return bool(_FIRST_TOKEN_OF_ROWS.search(begin) and _END_OF_WORD_LEVEL.search(end))

@@ -1,0 +1,268 @@
+"""Vocabulary: vocab.json <-> token ids <-> Hugging Face tokenizer.
+
+    vocabulary = Vocabulary.load("data/digits/vocab.json")
+    ids = vocabulary.encode("<IMG> <Z_190>")
+    vocabulary.save_tokenizer("outputs/best_model")
+
+Any vocabulary with `<PAD>` works. The labels are whatever `<CLS_...>` tokens it has. Where a
+tokenizer.json of `text_tokenizer` lies beside the file, rows may be text.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import parse_json, read_text, shown, size_text
+from smallgpt.tokens.labels import _LABEL_TOKEN, MOST_LABELS, label_token, too_long
+from smallgpt.tokens.text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
+
+PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
+# A million tokens of fifty letters. Parsing so much takes up to 1 GB, whatever stands in it, since
+# values are counted first.
+MOST_BYTES = 2**26
+_MANY_LETTERS = MOST_BYTES // 16  # above this the size of the file is computed
+# An unknown token is compared with so many of those that begin, and that end, most like it, and
+# one longer than so many letters with none.
+_MOST_LIKENED = 400
+_LONGEST_LIKENED = 50
+
+
+class Vocabulary:
+    """Tokens and their ids.
+
+    Attributes:
+        tokens: token of each id.
+        ids: id of each token.
+        ids_by_bytes: the same by the token's UTF-8 bytes (rows are split as bytes, because
+            only bytes.split() splits at ASCII whitespace alone).
+        pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None where the
+            vocabulary lacks one (never for pad_id); special_ids lists those it has.
+        labels: label of each class, in the order of their ids: `["0", ..., "9"]`.
+        label_ids: token id of each class, the same order; class_of_id is its inverse and
+            label_id_set the same ids as a set.
+        first_ids: tokens that mark the start of a row: <IMG>, or what a pretrained tokenizer puts
+            before each text.
+        tokenizer: turns text into these ids; None where rows are tokens only.
+    """
+
+    def __init__(self, tokens: Sequence[str], tokenizer: TextTokenizer | None = None):
+        """Make a vocabulary of `tokens`, whose place is their id.
+
+        Raises:
+            ValueError: empty, repeated, overlong or whitespace-holding tokens, no `<PAD>`, too
+                many tokens or labels, or more letters than a vocab.json may have.
+        """
+        if len(tokens) > MOST_TOKENS:
+            raise ValueError(f"{len(tokens):,} tokens, at most {MOST_TOKENS:,}")
+        self.tokens, self.tokenizer = list(tokens), tokenizer
+        self.ids = {token: index for index, token in enumerate(self.tokens)}
+        if len(self.ids) != len(self.tokens):
+            raise ValueError("a token stands twice")
+        for token in self.tokens:
+            try:
+                single = token.encode().split() == [token.encode()]
+            except UnicodeEncodeError:
+                raise ValueError(f"token {shown(token)} is not valid Unicode") from None
+            if not single:
+                raise ValueError(f"token {shown(token)} is empty or has whitespace in it")
+            if too_long(token):
+                raise ValueError(too_long(token))
+        if PAD not in self.ids:
+            raise ValueError(f"{PAD} is missing")
+        self.ids_by_bytes = {token.encode(): index for token, index in self.ids.items()}
+        # What is written must be read again. A letter takes six bytes at most.
+        letters = sum(map(len, self.ids_by_bytes))
+        if letters + 16 * len(self.tokens) > _MANY_LETTERS:
+            size = len(self.to_json().encode())
+            if size > MOST_BYTES:
+                raise ValueError(
+                    f"a vocab.json of {size:,} bytes, at most {size_text(MOST_BYTES)}: "
+                    f"{len(self.tokens):,} tokens of {letters:,} bytes"
+                )
+        self.pad_id = self.ids[PAD]
+        self.unk_id = self.ids.get(UNK)
+        self.img_id = self.ids.get(IMG)
+        self.cls_id = self.ids.get(CLS)
+        self.eos_id = self.ids.get(EOS)
+        special = (PAD, UNK, IMG, END_IMG, CLS, EOS)
+        self.first_ids = {self.img_id} - {None}
+        if tokenizer is not None:
+            self.first_ids |= tokenizer.first_ids
+        self.special_ids = [self.ids[token] for token in special if token in self.ids]
+        matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
+        self.labels = [match[1] for _, match in matches if match]
+        self.label_ids = [index for index, match in matches if match]
+        if len(self.labels) > MOST_LABELS:
+            raise ValueError(f"{len(self.labels):,} labels (<CLS_...>), at most {MOST_LABELS:,}")
+        self.class_of_id = {token_id: number for number, token_id in enumerate(self.label_ids)}
+        self.label_id_set = frozenset(self.label_ids)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    __hash__ = None
+
+    @classmethod
+    def for_images(cls, codes: int, labels: Iterable[str]) -> Vocabulary:
+        """The reference layout: special tokens, `<Z_000>`.. for each code, `<CLS_...>`.
+
+        500 codes and the labels 0..9 give the reference vocabulary of 516 entries.
+        """
+        width = max(3, len(str(codes - 1)))
+        return cls(
+            [PAD, UNK, IMG, END_IMG, CLS, EOS]
+            + [f"<Z_{code:0{width}d}>" for code in range(codes)]
+            + [label_token(label) for label in labels]
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read and check a vocab.json, and the tokenizer.json of text beside it.
+
+        Raises:
+            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, a token
+                that cannot be one, or a tokenizer of other tokens.
+        """
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)")
+        try:
+            pairs = parse_json(read_text(path, MOST_BYTES), most_values=MOST_TOKENS + 1)
+        except ValueError as error:
+            raise UserError(f"{path}: not a valid vocabulary: {error}") from None
+        if not isinstance(pairs, dict) or not pairs:
+            raise UserError(f"{path}: expected one JSON object of token -> id")
+        for token, index in pairs.items():
+            if type(index) is not int:
+                raise UserError(
+                    f"{path}: the id of {shown(token)} is {shown(index)}, not a whole number"
+                )
+        by_id = sorted(pairs.items(), key=lambda pair: pair[1])
+        for expected, (token, index) in enumerate(by_id):
+            if index != expected:
+                raise UserError(
+                    f"{path}: ids must be 0..{len(by_id) - 1}, each once; id {expected} is "
+                    f"{'missing' if index > expected else 'not possible'} "
+                    f"(next is {shown(token)} with {shown(index)})"
+                )
+        tokens = [token for token, _ in by_id]
+        try:
+            return cls(tokens, TextTokenizer.beside(Path(path), tokens))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def to_json(self) -> str:
+        """The text of a vocab.json."""
+        return json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokens in the order of their ids, and of the tokenizer of text."""
+        text = self.to_json() + (self.tokenizer.fingerprint() if self.tokenizer else "")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """A short name of the tokens in the order of their ids, for rows of ids to carry."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of tokens separated by ASCII whitespace.
+
+        Raises:
+            KeyError: with the list of the unknown tokens.
+        """
+        words = text.encode(errors="replace").split()
+        unknown = [word.decode() for word in words if word not in self.ids_by_bytes]
+        if unknown:
+            raise KeyError(unknown)
+        return [self.ids_by_bytes[word] for word in words]
+
+    @cached_property
+    def _in_order(self) -> tuple[list[str], list[str]]:
+        """The tokens in alphabetical order, and in that of their letters from behind."""
+        return sorted(self.tokens), sorted(token[::-1] for token in self.tokens)
+
+    def nearest(self, token: str) -> str | None:
+        """The token most like one that is not there, None where none is like it.
+
+        Of many tokens those alone are compared that begin or end most like it, since comparing
+        two takes time.
+        """
+        import difflib
+
+        if len(token) > _LONGEST_LIKENED:
+            return None
+        near: Iterable[str] = self.tokens
+        if len(self) > 2 * _MOST_LIKENED:
+            near = {}  # a dict, as an ordered set
+            for backwards, tokens in enumerate(self._in_order):
+                step = -1 if backwards else 1
+                place = bisect.bisect(tokens, token[::step])
+                around = tokens[max(0, place - _MOST_LIKENED // 2) : place + _MOST_LIKENED // 2]
+                near |= dict.fromkeys(other[::step] for other in around)
+        near = [other for other in near if len(other) <= 2 * _LONGEST_LIKENED]
+        return next(iter(difflib.get_close_matches(token, near, n=1)), None)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Tokens of `ids`, separated by spaces."""
+        return " ".join(self.tokens[index] for index in ids)
+
+    def save_tokenizer(self, folder: str | Path, max_length: int | None = None) -> None:
+        """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
+
+        That of text loads through AutoTokenizer. That of token rows loads through AutoTokenizer
+        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is
+        registered as an added token with `lstrip`, since transformers 5 rebuilds a GPT2Tokenizer
+        as byte-level BPE and would drop the others.
+
+        Args:
+            folder: where to.
+            max_length: what transformers cuts texts to where it is asked to; None = nothing.
+        """
+        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        folder = Path(folder)
+        unknown = UNK if self.unk_id is not None else PAD
+        end = EOS if self.eos_id is not None else PAD
+        if self.tokenizer is not None:
+            PreTrainedTokenizerFast(
+                tokenizer_object=self.tokenizer.backend,
+                pad_token=PAD,
+                unk_token=unknown,
+                bos_token=end,
+                eos_token=end,
+                clean_up_tokenization_spaces=False,
+                split_special_tokens=True,  # `<EOS>` within a text is five letters
+                model_max_length=max_length,
+            ).save_pretrained(folder)
+            (folder / TOKENIZER).write_text(self.tokenizer.to_json(), encoding="utf-8")
+            (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")
+            return
+        backend = Tokenizer(models.WordLevel(self.ids, unk_token=unknown))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.add_tokens([AddedToken(t, lstrip=True, normalized=False) for t in self.tokens])
+        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding. For a
+        # large vocabulary transformers needs ten seconds to write its tokenizer.json, and its own
+        # file does not depend on it.
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel({unknown: 0}, unk_token=unknown)),
+            pad_token=AddedToken(PAD, lstrip=True, normalized=False),
+            unk_token=AddedToken(unknown, lstrip=True, normalized=False),
+            bos_token=AddedToken(end, lstrip=True, normalized=False),
+            eos_token=AddedToken(end, lstrip=True, normalized=False),
+            clean_up_tokenization_spaces=False,
+            model_max_length=max_length,
+        )
+        tokenizer.save_pretrained(folder)
+        (folder / TOKENIZER).write_text(backend.to_str() + "\n", encoding="utf-8")
+        (folder / "vocab.json").write_text(self.to_json(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Training: data, updates, checkpoints, best model, run folder."""

@@ -1,0 +1,272 @@
+"""Checkpoints: everything a run needs to go on, as safetensors and JSON.
+
+    checkpoints/step_00000720/
+      model.safetensors      weights (fp32)
+      training.safetensors   optimizer state and random generators
+      state.json             position in the run, settings, what it belongs to, checksums
+
+A checkpoint appears whole or not at all. The newest one whose checksums hold is used. Its name is
+the step; `_evaluated` follows where the evaluation after that step is done, `_finished` where the
+run is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smallgpt.errors import UserError
+from smallgpt.files.writing import (
+    atomic_folder,
+    naming_file,
+    remove,
+    remove_leftovers,
+    write_tensors,
+)
+from smallgpt.model.hardware import random_states, set_random_states
+from smallgpt.training.loop_state import LoopState
+from smallgpt.training.run_folder import CHECKPOINT_NAME
+
+_MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
+_FORMAT = 4  # of state.json
+_LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a config.json
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a whole checkpoint says of itself.
+
+    Attributes:
+        path: its folder.
+        loop: where the run stood.
+        settings: every option of the run, by name.
+        belongs_to: fingerprints of the data, by name.
+        computed_by: device, threads, precision and so on.
+        config: configuration of the model.
+    """
+
+    path: Path
+    loop: LoopState
+    settings: dict[str, Any]
+    belongs_to: dict[str, Any]
+    computed_by: dict[str, Any]
+    config: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: torch.nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    loop: LoopState,
+    about: Mapping[str, dict[str, Any]],
+    keep: int,
+) -> Path:
+    """Write a checkpoint and delete all but the newest `keep`.
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        model: its parameters are stored, those that are trained.
+        optimizers: each parameter belongs to exactly one of them.
+        scaler: the loss scaler of fp16 (a disabled one stores nothing).
+        loop: where the run stands; names the checkpoint.
+        about: `settings`, `belongs_to`, `computed_by` and `config` of `Checkpoint`.
+        keep: how many checkpoints stay, at least 1.
+
+    Raises:
+        OSError: the disk is full or failed; the checkpoints that were there still are.
+    """
+    target = folder / loop.checkpoint_name
+    remove_leftovers(folder, CHECKPOINT_NAME)
+    # One that is here already did not verify when the run went on, or it would have been used.
+    remove(target)
+    with atomic_folder(target) as new:
+        weights = {n: p.detach().cpu().contiguous() for n, p in _stored(model).items()}
+        write_tensors(new / _MODEL, weights)
+        write_tensors(new / _TRAINING, _training_tensors(model, optimizers))
+        document = {"format": _FORMAT, "loop": asdict(loop), "scaler": scaler.state_dict(), **about}
+        document["sha256"] = {
+            _MODEL: _sha256(new / _MODEL),
+            _TRAINING: _sha256(new / _TRAINING),
+            _STATE: _sha256_of_json(document),
+        }
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        with naming_file(new / _STATE):
+            (new / _STATE).write_text(text + "\n", encoding="utf-8")
+    others = [path for path in _checkpoints(folder) if path != target]
+    older = [path for path in others if path.name < target.name]
+    for path in {*others} - {*older[: keep - 1]}:  # newer ones: damaged, see above
+        remove(path)
+    return target
+
+
+def find_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint; None where there is none at all.
+
+    A damaged one is passed over and told through `say`.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    reasons = []
+    for path in _checkpoints(folder):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reasons.append(f"{path} is damaged ({error})")
+            say(f"warning: {reasons[-1]} and passed over")
+    if reasons:
+        raise UserError(
+            f"{reasons[0]}, and so are all checkpoints of the run: put one back, start again with "
+            f"--overwrite, or choose another --output_dir"
+        )
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read and verify all of a checkpoint but its tensors.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is damaged.
+    """
+    for name in (_STATE, _MODEL, _TRAINING):
+        if not (path / name).is_file():  # a pipe would be read for ever
+            raise ValueError(f"{name} is missing")
+    if (path / _STATE).stat().st_size > _LARGEST_STATE:
+        raise ValueError(f"{_STATE} is too large")
+    document = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    if document["format"] != _FORMAT:
+        raise ValueError("another version of this toolkit wrote it")
+    expected = document.pop("sha256")
+    if _sha256_of_json(document) != expected[_STATE]:
+        raise ValueError(f"{_STATE} does not match its checksum")
+    for name in (_MODEL, _TRAINING):
+        if _sha256(path / name) != expected[name]:
+            raise ValueError(f"{name} does not match its checksum")
+    about = {name: document[name] for name in ("settings", "belongs_to", "computed_by", "config")}
+    if not all(isinstance(values, dict) for values in about.values()):
+        raise ValueError(f"{_STATE} has other things than expected")
+    return Checkpoint(path, LoopState.from_json(document["loop"]), **about)
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    belongs_to: dict[str, str],
+) -> None:
+    """Put weights, optimizer, loss scaler and random generators back as they were.
+
+    Raises:
+        UserError: it was made with other data, or its tensors do not fit this model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = checkpoint.path
+    changed = _differences(checkpoint.belongs_to, belongs_to)
+    if changed:
+        raise UserError(
+            f"--resume: {'; '.join(changed)}, since {path} was saved; put the old back, or start a "
+            f"new run in another --output_dir"
+        )
+    try:
+        weights, training = load_file(path / _MODEL), load_file(path / _TRAINING)
+        parameters = _stored(model)
+        if {n: t.shape for n, t in weights.items()} != {n: p.shape for n, p in parameters.items()}:
+            raise UserError(f"{path}: the checkpoint belongs to a model of another shape")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+        owner = _owners(optimizers)
+        for place, tensor in training.items():
+            name, key = place.rsplit("/", 1)
+            if name == "random":
+                continue
+            parameter = parameters[name]
+            if tensor.shape not in (parameter.shape, torch.Size()):
+                raise ValueError(f"{place} has the shape {tuple(tensor.shape)}")
+            # On a GPU the fused kernel keeps its step count there too. A copy, since what is read
+            # is the file itself, whose space a deleted checkpoint could not give back.
+            owner[parameter].state[parameter][key] = tensor.to(parameter.device, copy=True)
+        random = {
+            place.split("/")[1]: state
+            for place, state in training.items()
+            if place.startswith("random/")
+        }
+        set_random_states(random, next(model.parameters()).device)
+        scaler_state = json.loads((path / _STATE).read_text(encoding="utf-8"))["scaler"]
+        if scaler_state:
+            scaler.load_state_dict(scaler_state)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not a checkpoint of this run ({error}); delete it to go on from another"
+        ) from None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each value that is not what it was, in words: `threads was 1, is 2`."""
+    return [
+        f"{name} was {before.get(name, 'not stored')}, is {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+
+
+# ------------------------------------------------------------------------------- tensors, files
+
+
+def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a checkpoint holds, by name: those that are trained.
+
+    What is not, the base of an adapter or a frozen backbone, is read again.
+    """
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _owners(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> dict[torch.Tensor, torch.optim.Optimizer]:
+    """The optimizer of each parameter."""
+    return {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def _training_tensors(
+    model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
+    states = random_states(next(model.parameters()).device)
+    tensors = {f"random/{name}": state for name, state in states.items()}
+    owner = _owners(optimizers)
+    for name, parameter in model.named_parameters():
+        if parameter not in owner:
+            continue
+        for key, value in owner[parameter].state[parameter].items():
+            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+    return tensors
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    found = [path for path in folder.glob("step_*") if CHECKPOINT_NAME.fullmatch(path.name)]
+    return sorted(found, reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sha256_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""The rows and the shape of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.options.training import LEAST_LENGTH, TrainSettings, load_train_settings
+
+if TYPE_CHECKING:
+    from smallgpt.rows.dataset import TokenLabelDataset
+
+
+def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
+    """The files and folders that a run reads, by the flag that names them."""
+    return {
+        "--data_path": settings.data_path,
+        "--val_data_path": settings.val_data_path,
+        "--vocab_path": settings.vocab_path,
+        "--init_from": settings.init_from,
+        "the codebook": codebook_beside(settings.vocab_path),
+    }
+
+
+def checked_start(settings: TrainSettings) -> TrainSettings:
+    """The settings with the shape of the checkpoint to start from.
+
+    Raises:
+        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
+    """
+    from smallgpt.model.foreign_config import with_checkpoint_shape
+    from smallgpt.model.lora import require_peft
+
+    if settings.lora_rank:
+        require_peft()
+    return with_checkpoint_shape(settings)
+
+
+def read_data(
+    settings: TrainSettings, say: Any, keep_bad_rows: bool = False
+) -> tuple[TokenLabelDataset, TokenLabelDataset]:
+    """Training and validation rows as the settings name them.
+
+    Args:
+        settings: names of the files, how to read and split them.
+        say: called with each line for a person.
+        keep_bad_rows: collect bad rows in `bad_rows` instead of failing, unless they are to be
+            skipped; the validation rows may then be none.
+
+    Raises:
+        UserError: missing or bad files.
+    """
+    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.rows.prepared_summary import has_variants
+    from smallgpt.tokens.vocabulary import Vocabulary
+
+    if not Path(settings.data_path).exists():
+        default = settings.data_path == TrainSettings.data_path
+        remedy = (
+            "make it with `python prepare_data.py digits`, or name your own rows with "
+            "--data_path and --vocab_path"
+            if default
+            else "name your rows with --data_path (`python prepare_data.py --help` makes some)"
+        )
+        raise UserError(f"{settings.data_path}: no such file; {remedy}")
+    vocabulary = Vocabulary.load(settings.vocab_path)
+    skip = settings.on_bad_row == "skip"
+
+    def read(path: str) -> TokenLabelDataset:
+        rows = TokenLabelDataset.read(
+            path,
+            vocabulary,
+            max_length=settings.max_length,
+            on_bad_row="keep" if keep_bad_rows and not skip else settings.on_bad_row,
+            unknown_token=settings.unknown_token,
+            group_by=settings.group_by,
+        )
+        if rows.counts.plain_variants and has_variants(Path(path)):
+            raise UserError(
+                f"{path}: an older version of prepare_data.py marked its variants as "
+                f"`meta.variant`, and an epoch would visit all of them: prepare the data again "
+                f"(prepared.json beside it has the settings)"
+            )
+        for line in rows.counts.lines():
+            say(f"{path}: {line}")
+        return rows
+
+    rows = read(settings.data_path)
+    default_key = settings.group_by == TrainSettings.group_by
+    if settings.group_by and not default_key and len(rows) and not (rows.groups_N >= 0).any():
+        raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")
+    if settings.val_data_path is not None:
+        return rows, read(settings.val_data_path)
+    try:
+        return rows.split(settings.validation_fraction, settings.seed)
+    except UserError:
+        if not rows.bad_rows:
+            raise
+        return rows, rows.subset(slice(0, 0))  # the bad rows are to be told nonetheless
+
+
+def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
+    """The task: as asked for, else what the training rows are made for.
+
+    Raises:
+        UserError: the rows are not made for the task asked for.
+    """
+    unlabelled = int((rows.classes_N < 0).sum())
+    if settings.classifier == "head" and unlabelled:
+        raise UserError(
+            f"{settings.data_path}: --classifier head needs a label in every training row, and "
+            f"{unlabelled:,} of {plural(len(rows), 'row')} have none"
+        )
+    if settings.class_weights != "none" and not rows.has_labels:
+        raise UserError(f"{settings.data_path}: --class_weights needs labels, and no row has one")
+    if settings.task == "classify" and not rows.has_labels:
+        raise UserError(f"{settings.data_path}: --task classify needs labels, and no row has one")
+    if settings.task == "instruct" and not rows.has_prompts:
+        raise UserError(
+            f"{settings.data_path}: --task instruct needs rows of `instruction` and `output`: "
+            f"`python prepare_data.py instructions`"
+        )
+    if settings.task != "auto":
+        return settings.task
+    if rows.has_prompts:
+        return "instruct"
+    return "classify" if rows.has_labels else "lm"
+
+
+def trained_length(
+    settings: TrainSettings,
+    *parts: TokenLabelDataset,
+    stored: int | None = None,
+) -> int:
+    """What a model is good for, in tokens: beyond its longest row it has never seen a position.
+
+    A pretrained model knows more positions than the rows at hand show; one of ours says how many.
+
+    Args:
+        settings: of the run.
+        parts: all its rows.
+        stored: what the run's checkpoint says, since the model it began from may be gone.
+    """
+    if type(stored) is int and 0 < stored <= settings.max_length:
+        return stored
+    started = 0 if settings.init_from is None else length_of_start(settings)
+    longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
+    return min(settings.max_length, max(longest, started, LEAST_LENGTH))
+
+
+def length_of_start(settings: TrainSettings) -> int:
+    """The trained length of the model of ours that a run begins from, max_length of a foreign one.
+
+    Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
+    """
+    from smallgpt.files.hub import folder_of
+    from smallgpt.model.weights_file import SETTINGS
+
+    try:
+        stored = folder_of(settings.init_from, "model") / SETTINGS
+        return load_train_settings(stored).max_length if stored.is_file() else settings.max_length
+    except UserError:
+        return settings.max_length
+
+
+def codebook_beside(vocab_path: str) -> Path | None:
+    """codebook.npz beside the vocabulary, None where there is none."""
+    codebook = Path(vocab_path).with_name("codebook.npz")
+    return codebook if codebook.exists() else None

@@ -1,0 +1,53 @@
+"""TensorBoard event files beside metrics.jsonl: the same figures at the same steps.
+
+events = EventFiles(folder)                       # a new run
+events = EventFiles(folder, resumed_at=120)       # points after step 120 are written again
+events.record({"kind": "train", "step": 130, "loss": 2.1})          # the tag is train/loss
+
+tensorboard --logdir outputs
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from smallgpt.errors import UserError
+
+
+def check_tensorboard() -> None:
+    """Refuse to begin what could not be written.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
+
+
+class EventFiles:
+    """Writes rows of metrics.jsonl as scalars; each is on the disk when `record` returns."""
+
+    def __init__(self, folder: Path, resumed_at: int | None = None):
+        """
+        Args:
+            folder: where to.
+            resumed_at: the step that a run goes on from: TensorBoard forgets the points after
+                it that are there already. None for a new run.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge_step = None if resumed_at is None else resumed_at + 1
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write the numbers of a row."""
+        for name, value in row.items():
+            if name not in ("kind", "step") and value is not None:
+                self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()

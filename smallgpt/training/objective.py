@@ -1,0 +1,109 @@
+"""The training objective: the weighted mean loss of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smallgpt.model.hardware import Precision
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
+
+# Logits (fp32) of so many tokens times vocabulary are held at once while their loss is computed.
+_MOST_LOGITS = 2**26
+
+
+class Objective:
+    """The weighted mean loss of rows; reported losses are unweighted.
+
+    Attributes:
+        class_weights_L: of each label, 1 on average over the labelled rows of an epoch.
+        label_weights_N: of the label position of each row, its class's included; other tokens
+            weigh 1, and so does all of an unlabelled row.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        rows: TokenLabelDataset,
+        settings: TrainSettings,
+        precision: Precision,
+    ):
+        self.model, self.rows, self.precision = model, rows, precision
+        self._scored_counts = rows.scored_counts
+        self.device: torch.device = next(model.parameters()).device
+        self.class_weights_L = class_weights(rows, settings)
+        self.label_weights_N = np.ones(len(rows))
+        self._plain_weights_N = np.ones(len(rows))  # without their classes'
+        if settings.task != "lm":
+            labelled_N = rows.classes_N >= 0
+            by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
+            self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
+            self._plain_weights_N[labelled_N] = settings.label_loss_weight
+        rate = settings.token_dropout
+        self.token_dropout = settings.dropout / 2 if rate is None else rate
+        vocabulary = rows.vocabulary
+        self._chunk = max(1, _MOST_LOGITS // len(vocabulary))  # tokens
+        self._may_drop_V = torch.ones(len(vocabulary), dtype=torch.bool, device=self.device)
+        self._may_drop_V[[*vocabulary.special_ids, *vocabulary.label_ids]] = False
+        unknown = vocabulary.unk_id
+        self._replacement = unknown if unknown is not None else vocabulary.pad_id
+
+    def total_weight(self, batches: list[np.ndarray]) -> float:
+        """What the weighted sum over all predicted tokens of `batches` is divided by.
+
+        The sum of their weights, those of the classes aside: these are 1 on average, and divided
+        by their own sum they would cancel in an update whose rows are of one class.
+        """
+        return float(
+            sum(
+                self._scored_counts[rows].sum() + (self._plain_weights_N[rows] - 1).sum()
+                for rows in batches
+            )
+        )
+
+    def drop_tokens(self, ids: Tensor) -> Tensor:
+        """Replace a random share of the input tokens by <UNK>; targets stay what they are.
+
+        A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
+        et al., 2016).
+        """
+        if self.token_dropout == 0:
+            return ids
+        dropped = torch.rand(ids.shape, device=ids.device) < self.token_dropout
+        return ids.masked_fill(dropped & self._may_drop_V[ids], self._replacement)
+
+    def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
+        """Negative log likelihood nll_M of the targets (nats), from last hidden states.
+
+        Many tokens are taken in chunks: of tokens times vocabulary there is then one matrix, what
+        the gradient needs, and not the three or four that lead to it and back.
+        """
+        head = self.model.get_output_embeddings()
+        with self.precision.autocast(self.device):
+            nll = [
+                functional.cross_entropy(head(hidden_CxE), targets_C, reduction="none")
+                for hidden_CxE, targets_C in zip(
+                    hidden_MxE.split(self._chunk), targets_M.split(self._chunk), strict=True
+                )
+            ]
+        return torch.cat(nll)
+
+
+def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:
+    """The weight of each label, weights_L: 1, or balanced: rows / (labels x rows of the label).
+
+    Counted are the rows that an epoch visits, where a source counts once however many variants
+    it has. Labels that no row has are not counted, and weigh 1.
+    """
+    weights_L = np.ones(len(rows.vocabulary.labels))
+    if settings.class_weights == "balanced":
+        labelled_N = rows.classes_N >= 0
+        counts_L = np.bincount(
+            rows.classes_N[labelled_N], rows.visits[labelled_N], minlength=len(weights_L)
+        )
+        seen_L = counts_L > 0
+        weights_L[seen_L] = counts_L.sum() / (seen_L.sum() * counts_L[seen_L])
+    return weights_L

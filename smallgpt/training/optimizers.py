@@ -1,0 +1,51 @@
+"""The optimizers of a model's parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smallgpt.options.training import TrainSettings
+
+if TYPE_CHECKING:
+    import torch
+
+
+# ------------------------------------------------------------------------------- optimizer
+
+
+def make_optimizers(
+    model: torch.nn.Module, settings: TrainSettings, device: torch.device
+) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter, 2019), fused; with `optimizer muon` Muon for the blocks.
+
+    Only matrices decay. Embeddings, the head tied to them, norms and biases are always AdamW's.
+    """
+    import torch
+
+    from smallgpt.model.head import head_name, is_classifier
+    from smallgpt.training.muon import Muon
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() >= 2]
+    others = [p for p in trained if p.dim() < 2]
+    optimizers: list[torch.optim.Optimizer] = []
+    if settings.optimizer == "muon":
+        outside = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        by_head = is_classifier(model)
+        head = getattr(model, head_name(model)) if by_head else model.get_output_embeddings()
+        outside += [model.get_input_embeddings(), head]
+        of_tokens = {id(p) for module in outside for p in module.parameters()}
+        in_blocks = [p for p in matrices if p.dim() == 2 and id(p) not in of_tokens]
+        optimizers.append(Muon(in_blocks, weight_decay=settings.weight_decay))
+        taken = set(map(id, in_blocks))
+        matrices = [p for p in matrices if id(p) not in taken]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        fused=device.type in ("cpu", "cuda", "mps"),
+    )
+    return [*optimizers, adamw]

@@ -1,0 +1,179 @@
+"""Which checkpoint a run goes on from, and what may have changed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.options.training import SHAPE, TrainSettings
+from smallgpt.training.checkpoint import Checkpoint, _differences, _sha256, find_checkpoint
+from smallgpt.training.loop_state import LoopState
+from smallgpt.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.tokens.vocabulary import Vocabulary
+
+
+_DIGITS = 16  # of a digest that a person compares
+
+# Options that may differ when a run goes on: what its result depends on, what only its files do,
+# and what is compared as resolved (`way_of_computing`) or belongs to the call.
+_CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
+_CHANGES_ITS_FILES = {
+    "gradient_checkpointing",  # the same bits from less memory
+    "log_steps",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "tensorboard",
+}
+# Where the run finds what it reads. The contents may not change, and are compared themselves.
+_PLACES = {"data_path", "val_data_path", "vocab_path", "init_from"}
+_HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
+_THIS_CALL = {"config", "resume", "overwrite", "check_data"}
+
+
+# ------------------------------------------------------------------------------- going on
+
+
+def find_run_to_resume(
+    settings: TrainSettings, folder: RunFolder, say: Callable[[str], None]
+) -> tuple[TrainSettings, Checkpoint | None]:
+    """The settings, and the newest whole checkpoint of the run in `folder`, None without a run.
+
+    A shape that a pretrained model gave is part of the settings from then on.
+
+    Raises:
+        SettingsError: an option differs that may not change within a run.
+        UserError: a run is there, and no checkpoint to go on from.
+    """
+    found = find_checkpoint(folder.checkpoints, say)
+    if found is None:
+        rows = folder.metrics.exists() and folder.metrics.stat().st_size
+        if rows or folder.best_model.exists() or folder.final_model.exists():
+            raise UserError(
+                f"{folder.root}: a run is here, but none of its checkpoints; start again with "
+                f"--overwrite, which deletes it, or choose another --output_dir"
+            )
+        return settings, None
+    stored = found.settings
+    if settings.init_from is not None and stored.get("init_from") is not None:
+        shape = {name: found.settings[name] for name in SHAPE}
+        settings = replace(settings, preset="none", **shape)  # as the pretrained model had it
+    may_change = _CHANGES_THE_RESULT | _CHANGES_ITS_FILES | _HOW_AND_WHERE | _THIS_CALL
+    places = {name for name in _PLACES if None not in (getattr(settings, name), stored.get(name))}
+    remedy = {}
+    if not (settings.lora_rank or settings.freeze_backbone):  # else the base is read again
+        places.discard("init_from")
+        if settings.init_from is not None:
+            remedy["init_from"] = "leave it out, the run does not need it again"
+    mistakes = [
+        f"--resume: {name} is {value} but the run has {stored.get(name)}; "
+        f"{remedy.get(name, 'it cannot change within a run')}"
+        for name, value in asdict(settings).items()
+        if name not in may_change | places
+        and value != stored.get(name)
+        and (name, value) != ("task", "auto")  # it follows from the rows, which are compared
+    ]
+    if mistakes:
+        raise SettingsError(mistakes)
+    return settings, found
+
+
+def check_places(settings: TrainSettings) -> None:
+    """See whether a run that goes on finds from here what it reads.
+
+    Raises:
+        UserError: names what is not here, and how to say where it is.
+    """
+    missing = {
+        name: place
+        for name in sorted(_PLACES - {"init_from"})  # which may be a name on the hub
+        if (place := getattr(settings, name)) is not None and not Path(place).exists()
+    }
+    if missing:
+        raise UserError(
+            f"--resume: no {' and no '.join(missing.values())} here; if the run began in another "
+            f"directory, or its data has moved, say where it is: "
+            f"{' '.join(f'--{name} FILE' for name in missing)}"
+        )
+
+
+def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
+    """Whether a stored run has nothing left to do under these settings."""
+    if loop.finished == "early stopping":
+        return 0 < settings.early_stopping_patience <= loop.evaluations_without_progress
+    return bool(loop.finished) and loop.epoch >= settings.num_epochs
+
+
+def fingerprints(
+    rows: Mapping[str, TokenLabelDataset], vocabulary: Vocabulary, codebook: Path | None
+) -> dict[str, str]:
+    """What a checkpoint belongs to, by name: sizes, and digests of the contents."""
+    digests = {
+        name: f"{len(these):,} rows ({these.fingerprint()[:_DIGITS]})"
+        for name, these in rows.items()
+    }
+    digests["the vocabulary"] = f"{len(vocabulary):,} tokens ({vocabulary.fingerprint()[:_DIGITS]})"
+    digests["the codebook"] = "none" if codebook is None else _sha256(codebook)[:_DIGITS]
+    return digests
+
+
+def way_of_computing(device: torch.device, precision: str, compiled: bool) -> dict[str, Any]:
+    """What decides, besides data and settings, on the last bits of a run."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "compile": "on" if compiled else "off",
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+    }
+
+
+def what_changed(
+    checkpoint: Checkpoint, settings: TrainSettings, computed_by: dict[str, Any], total_steps: int
+) -> tuple[list[str], bool]:
+    """What is no longer as it was when a run goes on.
+
+    Args:
+        checkpoint: what it goes on from.
+        settings: what it goes on with.
+        computed_by: `way_of_computing` of this call.
+        total_steps: of the run under these settings.
+
+    Returns:
+        Lines for a person, and whether the weights still end bit for bit where those of the
+        uninterrupted run end.
+    """
+    lines, at = [], f"step {checkpoint.loop.step:,}"
+    now = asdict(settings)
+    result, files = (
+        _differences(checkpoint.settings, {name: now[name] for name in now if name in names})
+        for names in (_CHANGES_THE_RESULT, _CHANGES_ITS_FILES | _PLACES)
+    )
+    if result:
+        lines.append(
+            f"changed at {at}: {'; '.join(result)}. The schedule goes on from {at} of "
+            f"{total_steps:,}; a run that had these settings from the start ends elsewhere"
+        )
+    if files:
+        lines.append(f"changed at {at}: {'; '.join(files)}; the weights do not depend on it")
+    computing = _differences(checkpoint.computed_by, computed_by)
+    if computing:
+        lines.append(
+            f"computed in another way from {at} on: {'; '.join(computing)}. The run no longer ends "
+            f"bit for bit where the uninterrupted one ends"
+        )
+    on_cpu = computed_by["device"] == "cpu"
+    if not on_cpu and not computing:
+        lines.append(
+            "on a GPU the run ends near where the uninterrupted one ends, not bit for bit there"
+        )
+    return lines, on_cpu and not result and not computing

@@ -1,0 +1,270 @@
+"""Files of a run: where each lies, atomic writes, the lock, and stopping on a signal.
+
+outputs/
+  settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
+  events.out.tfevents.*  (--tensorboard)
+  plots/  checkpoints/  best_model/  final_model/  evaluation/
+
+Whatever else lies in these folders belongs to somebody else: a run neither writes nor deletes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from smallgpt.console import command_hint
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.files.locks import hold_folder
+from smallgpt.files.reading import _inside
+from smallgpt.files.writing import remove, remove_leftovers
+from smallgpt.training.metrics_file import read_metrics
+
+EVENT_FILES = "events.out.tfevents.*"
+
+# The names that are a run's own, by the folder below its root that they stand in; "" is the root,
+# which goes last when a run is deleted: only beside a model or figures do pictures pass for its.
+CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
+_OWN = {
+    "checkpoints": CHECKPOINT_NAME,
+    "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
+    "evaluation": re.compile(
+        r"metrics\.json|predictions\.jsonl"
+        r"|(confusion_matrix|reliability|class_accuracy|mistakes)\.png"
+    ),
+    "": re.compile(
+        r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
+        r"|events\.out\.tfevents\..+|best_model|final_model"
+    ),
+}
+_WRITTEN_IN = ("", "plots", "checkpoints")  # by training, of these
+# What checkpoints and model folders consist of. They come and go as wholes.
+_PARTS = {
+    *("state.json", "training.safetensors", "model.safetensors", "config.json"),
+    *("generation_config.json", "adapter_config.json", "adapter_model.safetensors"),
+    *("vocab.json", "tokenizer.json", "tokenizer_config.json", "settings.yaml", "codebook.npz"),
+}
+# How settings.yaml and train.log of a run are told from files of others that bear their names.
+_SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| .+|)")
+_SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
+_LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
+_REPORT_START = b'{\n  "rows": '
+# How an evaluation's files are told from files of others that bear their names.
+_EVALUATION_STARTS = {"predictions.jsonl": b'{"line": ', "metrics.json": b'{\n  "model": '}
+
+
+class RunFolder:
+    """Paths of one training run below `root`."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.settings = self.root / "settings.yaml"
+        self.data_report = self.root / "data_report.json"
+        self.data_picture = self.root / "data_report.png"
+        self.metrics = self.root / "metrics.jsonl"
+        self.log = self.root / "train.log"
+        self.plots = self.root / "plots"
+        self.checkpoints = self.root / "checkpoints"
+        self.best_model = self.root / "best_model"
+        self.final_model = self.root / "final_model"
+        self.evaluation = self.root / "evaluation"
+
+    def holds_run(self) -> bool:
+        """Whether a training run has left anything here that must not be lost."""
+        if self.metrics.exists() and self.metrics.stat().st_size:
+            return True
+        return any(
+            os.path.lexists(path)
+            for path in (self.best_model, self.final_model, *self._own_in("checkpoints"))
+        )
+
+    def check_start(self, clearing: bool) -> None:
+        """Refuse a folder in which a run would write or delete what no run has left there.
+
+        Args:
+            clearing: the run that is there is to be deleted.
+
+        Raises:
+            UserError: names the file that stands in the way.
+        """
+        for folder in (self.root / place for place in _WRITTEN_IN):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UserError(
+                    f"{folder} is no folder, and a run has one of that name: move it, or choose "
+                    f"another --output_dir"
+                )
+        if not self._left_by_run():
+            for path in (p for place in _WRITTEN_IN for p in self._own_in(place)):
+                if not self._is_own(path):
+                    raise UserError(
+                        f"{path} was left by no training run, and one writes under that name: "
+                        f"move it, or choose another --output_dir"
+                    )
+        elif clearing:
+            check_evaluation_folder(self.evaluation, "--overwrite would delete it")
+            wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
+            for path in (path for whole in wholes for path in _inside(whole)):
+                if path.name not in _PARTS:
+                    raise UserError(
+                        f"{path} is no file of a training run, and --overwrite would delete it: "
+                        f"move it, or choose another --output_dir"
+                    )
+
+    def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
+        """Refuse to clear the folder of what the new run reads.
+
+        Args:
+            inputs: files and folders by the name of their option.
+
+        Raises:
+            SettingsError: one line for each that lies in what `clear` deletes.
+        """
+        cleared = [path for place in _OWN for path in self._own_in(place)]
+        mistakes = []
+        for name, given in inputs.items():
+            if given is None or not os.path.exists(given):
+                continue
+            for path in (given, *_inside(Path(given))):  # a folder may hold links
+                deleted = next((own for own in cleared if _lies_in(path, own)), None)
+                if deleted is not None:
+                    mistakes.append(
+                        f"{name} {given}: --overwrite deletes {deleted}; copy what is needed of it "
+                        f"to another place, or choose another --output_dir"
+                    )
+                    break
+        if mistakes:
+            raise SettingsError(mistakes)
+
+    def clear(self) -> list[Path]:
+        """Delete the run's own files, and its folders where nothing else is in them.
+
+        The oldest checkpoint goes first, and the newest of them before anything else of the run:
+        a half-deleted run is the whole one yet, or does not pass for one to go on with. Of the
+        rest best_model goes last: as long as anything is left it is seen to be a run's.
+
+        Returns:
+            what else lies in the run's folders, or where links of the run lead to, and stays.
+        """
+        strangers = []
+        for place in _OWN:
+            folder = self.root / place
+            own = [folder] if place and folder.is_symlink() else self._own_in(place)
+            own.sort(key=lambda path: path.name in _EVALUATION_STARTS)  # what pictures are told by
+            strangers += [Path(os.path.realpath(path)) for path in own if path.is_symlink()]
+            for path in own if place else reversed(own):
+                remove(path)
+            if place and folder.is_dir():
+                remove_leftovers(folder, _OWN[place])
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+                strangers += _inside(folder)
+        return strangers
+
+    def remove_leftovers(self) -> None:
+        """Delete the temporary files and folders that a killed run left."""
+        for place in _OWN:
+            remove_leftovers(self.root / place, _OWN[place])
+
+    def _own_in(self, place: str) -> list[Path]:
+        """What lies in a folder of `_OWN` and bears a name of the run's, sorted."""
+        return [p for p in _inside(self.root / place) if _OWN[place].fullmatch(p.name)]
+
+    def _left_by_run(self) -> bool:
+        """Whether figures, a checkpoint or a model show that a run was here."""
+        return (
+            any((path / "state.json").is_file() for path in self._own_in("checkpoints"))
+            or any(_are_settings(m / "settings.yaml") for m in (self.best_model, self.final_model))
+            or bool(read_metrics(self.metrics))
+        )
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file could be of a run that has not come to its first checkpoint."""
+        if path == self.settings:
+            return _are_settings(path)
+        if path == self.log:
+            return path.is_file() and _LOG_START.match(_start_of(path)) is not None
+        if path == self.metrics:
+            return path.is_file() and _start_of(path) == b""
+        if path in (self.data_report, self.data_picture):
+            return path.is_file() and _start_of(self.data_report).startswith(_REPORT_START)
+        return path.match(EVENT_FILES)  # a run adds one and leaves the others
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone; the kernel frees the lock when it dies.
+
+        Raises:
+            UserError: another process trains in this folder.
+        """
+        with hold_folder(self.root, "training run"):
+            yield
+            # Deleted after it was opened here: the lock is on a file that nobody else will meet.
+
+
+def check_evaluation_folder(folder: Path, otherwise: str) -> None:
+    """Refuse a folder in which files of others bear the names of an evaluation's.
+
+    Its rows and figures are told by how they begin, its pictures by these beside them.
+
+    Args:
+        folder: where an evaluation's files are to be written or deleted.
+        otherwise: what would happen to such a file.
+
+    Raises:
+        UserError: names the first one.
+    """
+    own = [path for path in _inside(folder) if _OWN["evaluation"].fullmatch(path.name)]
+    told = [path for path in own if path.name in _EVALUATION_STARTS]
+    foreign = [p for p in told if not _start_of(p).startswith(_EVALUATION_STARTS[p.name])]
+    for path in foreign or (own if not told else ()):
+        raise UserError(
+            f"{path} was left by no evaluation, and {otherwise}: move it, or choose another "
+            f"--output_dir"
+        )
+
+
+def _lies_in(path: str | Path, place: Path) -> bool:
+    """Whether deleting `place` takes `path` away: by its name, or by what links lead to."""
+    paths, places = ({os.path.abspath(name), os.path.realpath(name)} for name in (path, place))
+    return any(p == q or p.startswith(q + os.sep) for p in paths for q in places)
+
+
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a plain file; nothing of what is none, since a pipe has no end."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as handle:
+        return handle.read(2**16)
+
+
+def _are_settings(path: Path) -> bool:
+    """Whether a file has what training writes as settings.yaml, and nothing that would be lost."""
+    text = "\n" + _start_of(path).decode("utf-8", "replace")
+    return all(key in text for key in _SETTINGS_KEYS) and all(
+        _SETTINGS_LINE.fullmatch(line) for line in text.split("\n")
+    )
+
+
+def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError:
+    """What a run says that could not write or read a file.
+
+    Args:
+        error: what the system said.
+        folder: of the run.
+        step: of its last whole checkpoint, None before the first.
+    """
+    place = error.filename or folder.root
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"no space left on the disk of {place}: free some"
+    else:
+        what = f"{place}: {error.strerror or error}; put that right"
+    if step is None:
+        return UserError(f"{what} and run again; nothing had been saved yet")
+    return UserError(
+        f"{what}, then go on from the checkpoint of step {step:,}, which is whole: "
+        + command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
+    )

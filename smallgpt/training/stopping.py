@@ -1,0 +1,65 @@
+"""Stopping on Ctrl-C, SIGTERM and SIGHUP, between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
+
+# ------------------------------------------------------------------------------- stopping
+
+
+_STOPPING = {
+    signal.SIGINT: EXIT_INTERRUPTED,
+    signal.SIGTERM: EXIT_TERMINATED,
+    signal.SIGHUP: EXIT_HUNG_UP,
+}
+
+
+class StopRequestedError(Exception):
+    """A signal to stop arrived and the work that was under way has been left."""
+
+
+class StopSignal:
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the training loop asks for.
+
+    A second Ctrl-C leaves at once with KeyboardInterrupt. SIGHUP comes when the terminal goes
+    away. A signal that the caller has ignored stays so: `nohup` lets a run outlive its terminal.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+
+    def __enter__(self) -> StopSignal:
+        self._before: dict[int, Callable] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python lets only the main thread handle signals
+        for number in _STOPPING:
+            # None: somebody handles it outside Python, and it could not be put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.exit_code is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.exit_code = _STOPPING[signal.Signals(number)]
+
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self.exit_code is not None
+
+    def raise_if_requested(self) -> None:
+        """Leave the work under way.
+
+        Raises:
+            StopRequestedError: a signal has arrived.
+        """
+        if self.requested():
+            raise StopRequestedError

@@ -1,0 +1,56 @@
+"""train_gpt.py as a process of its own, on rows whose rule is easily learned."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from smallgpt.options.training import TrainSettings
+
+ROOT = Path(__file__).parent.parent
+LETTERS = "abcdef"
+
+
+def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
+    """Rows that run through the alphabet forwards or backwards; the direction is the label."""
+    tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *LETTERS, "<CLS_down>", "<CLS_up>"]
+    vocab = folder / "vocab.json"
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    data = folder / "rows.jsonl"
+    random = np.random.default_rng(0)
+    with open(data, "w") as handle:
+        for number in range(rows):
+            label, step = (("up", 1), ("down", -1))[number % 2]
+            start, length = random.integers(6), random.integers(3, 12)
+            body = [LETTERS[(start + step * i) % 6] for i in range(length)]
+            handle.write(json.dumps({"tokens": " ".join(body), "label": label}) + "\n")
+    return data, vocab
+
+
+def change(settings: TrainSettings, **values) -> TrainSettings:
+    return dataclasses.replace(settings, **values)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+# ------------------------------------------------------------------------------- as a command
+
+
+def command(settings: TrainSettings, *flags: str) -> list[str]:
+    values = [
+        f"--{field.name}={getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if not field.metadata["flag_only"]
+    ]
+    return [sys.executable, "train_gpt.py", *values, *flags]

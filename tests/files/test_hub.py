@@ -1,0 +1,162 @@
+"""Names on the hub that cannot be had: one line, and at once where there is no network."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from smallgpt.errors import UserError
+from smallgpt.files.hub import hub_errors
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every connection is refused; counts how many were tried."""
+    tried = []
+
+    def refuse(*args, **_):
+        tried.append(args)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tried
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
+def test_unknown_name_without_a_network_is_told_after_one_try(no_network, name, monkeypatch):
+    from smallgpt.tokens.text_tokenizer import TextTokenizer
+
+    with pytest.raises(UserError, match="no network") as caught:
+        TextTokenizer.pretrained(name, ["<PAD>"])
+    assert str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)
+    assert len(no_network) <= 2  # a proxy's name, or the hub's
+
+
+@pytest.mark.parametrize("name", ["./here", "/no/such/folder", "~/models", "a/b/c", "../x"])
+def test_what_can_only_be_a_folder_is_not_asked_for_on_the_hub(no_network, name):
+    with pytest.raises(UserError, match=r"no such folder$"), hub_errors(name, "model"):
+        pytest.fail("loading began")
+    assert no_network == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OfflineModeIsEnabled("x"), "no network"),
+        (LocalEntryNotFoundError("x"), "no network"),
+        (ConnectionError("could not reach it (OfflineModeIsEnabled)"), "no network"),
+        (ValueError("first line\nsecond line"), r"\(first line\)$"),
+        (KeyError(), "KeyError"),
+        (ImportError("needs sentencepiece"), "needs sentencepiece"),
+    ],
+)
+def test_errors_of_the_libraries_become_one_line(no_network, error, words):
+    with pytest.raises(UserError, match=words) as caught, hub_errors("a/b", "model"):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_behind_another_is_found(no_network):
+    with pytest.raises(UserError, match="no network"), hub_errors("a/b", "model"):
+        try:
+            raise OfflineModeIsEnabled("x")
+        except OfflineModeIsEnabled as error:
+            raise OSError("cannot load it") from error
+
+
+def test_a_mistake_told_already_stays_what_it_is(tmp_path):
+    with pytest.raises(UserError, match=r"^as it is$"), hub_errors(str(tmp_path), "model"):
+        raise UserError("as it is")
+    words = "no model that transformers can load"
+    with pytest.raises(UserError, match=words), hub_errors(str(tmp_path), "model"):
+        raise OSError("no config.json")
+
+
+# ---- a hub of our own ----------------------------------------------------------------
+
+
+class Repository(BaseHTTPRequestHandler):
+    """The part of the hub that gives the files of one model, `owner/model`."""
+
+    commit = "a" * 40
+    files: dict[str, bytes]
+    asked: list[str]
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        name = self.path.partition(f"/owner/model/resolve/{self.commit}/")[2]
+        if name in self.files:
+            content = self.files[name]
+        elif self.path.startswith("/api/models/owner/model/revision/"):
+            siblings = [{"rfilename": name} for name in self.files]
+            about = {"id": "owner/model", "modelId": "owner/model", "sha": self.commit}
+            content = json.dumps(about | {"siblings": siblings}).encode()
+        elif self.path.startswith(f"/api/models/owner/model/tree/{self.commit}"):
+            listed = [
+                {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
+                for name, content in self.files.items()
+            ]
+            content = json.dumps(listed).encode()
+        else:
+            content = None
+        self.send_response(404 if content is None else 200)
+        self.send_header("X-Repo-Commit", self.commit)
+        self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()[:40]}"')
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        if content is not None and self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path, monkeypatch):
+    wanted = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights",
+              "settings.yaml": b"max_length: 7", "tokenizer.json": b"{}"}  # fmt: skip
+    Repository.files = wanted | {
+        name: b"x"
+        for name in ("pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl")
+    }
+    Repository.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    program = (
+        "from smallgpt.files.hub import folder_of\n"
+        "for what in ('tokenizer', 'model'):\n"
+        "    folder = folder_of('owner/model', what)\n"
+        "    print(*sorted(path.name for path in folder.iterdir()))\n"
+        "print((folder / 'config.json').read_text())"
+    )
+    # The library reads its address when it is imported.
+    places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | places
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    expected = ["config.json tokenizer.json", " ".join(sorted(wanted)), '{"model_type": "gpt2"}']
+    assert done.stdout.splitlines() == expected, done.stderr
+    assert not any(name in path for path in Repository.asked for name in (".bin", ".py", "onnx"))

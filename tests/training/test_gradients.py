@@ -1,0 +1,455 @@
+"""Gradients of the objective, packed and in static shapes: those of transformers' own loss."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallgpt.model.build import build_model
+from smallgpt.model.forward import hidden_states, recompute_blocks
+from smallgpt.model.hardware import Precision
+from smallgpt.model.packed_rows import PackedRows
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.label_tail import TAIL_LENGTH
+from smallgpt.training.gradients import PackedStep, RowsOnDevice, StaticStep, compiles, make_step
+from smallgpt.training.objective import Objective
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = TrainSettings(
+    n_layer=2, n_head=2, n_embd=16, n_positions=128, max_length=128, batch_size=8, dropout=0.0
+)
+FP32 = Precision("fp32", "tests")
+STEPS = ("packed", "static")
+
+
+@pytest.fixture(scope="module")
+def rows(vocabulary) -> TokenLabelDataset:
+    """24 rows of 6 to 100 tokens, every fourth without a label."""
+    random = np.random.default_rng(0)
+    records = []
+    for number in range(24):
+        length = random.integers(3, 98)
+        record = {"tokens": " ".join(random.choice(list("ABCD"), size=length))}
+        if number % 4:
+            record["label"] = number % 2
+        records.append(record)
+    return TokenLabelDataset.from_records(records, vocabulary, max_length=128)
+
+
+def make(kind: str, rows: TokenLabelDataset, settings: TrainSettings, precision=FP32):
+    model = build_model(settings, rows.vocabulary).train()
+    objective = Objective(model, rows, settings, precision)
+    if kind == "packed":
+        return PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+    return StaticStep(objective, settings.batch_size, kind == "compiled", print)
+
+
+def gradients(step, batches: list[np.ndarray]) -> tuple[float, list[torch.Tensor]]:
+    """The negative log likelihood and all gradients, which are then cleared."""
+    nll = float(step.add_gradients(batches))
+    found = [parameter.grad.clone() for parameter in step.objective.model.parameters()]
+    step.clear_gradients()
+    return nll, found
+
+
+def assert_close(ours: list[torch.Tensor], theirs: list[torch.Tensor], atol: float = 1e-6) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=atol, rtol=1e-4)
+
+
+def reference(model, rows: TokenLabelDataset, indices, weight: float):
+    """Loss and gradients from transformers' logits, row by row."""
+    model.zero_grad()
+    numerator, denominator, total = 0.0, 0.0, 0.0
+    for number in indices:
+        ids = torch.from_numpy(rows.row(number).astype(np.int64))
+        nll = torch.nn.functional.cross_entropy(
+            model(ids[None]).logits[0, :-1], ids[1:], reduction="none"
+        )
+        weights = torch.ones(len(nll))
+        if rows.classes_N[number] >= 0:
+            weights[-2] = weight  # ... <CLS> [<CLS_k>] <EOS>
+        numerator, denominator = numerator + (nll * weights).sum(), denominator + weights.sum()
+        total += float(nll.detach().sum())
+    (numerator / denominator).backward()
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    return total, found
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("weight", [1.0, 7.0, 0.0])
+def test_loss_and_gradients_are_those_of_transformers(kind, rows, weight):
+    settings = replace(SETTINGS, label_loss_weight=weight)
+    indices = np.array([3, 0, 17, 4, 9])  # fewer than batch_size: the last batch of an epoch
+    model = build_model(settings, rows.vocabulary).train()
+    expected_nll, expected = reference(model, rows, indices, weight)
+    nll, found = gradients(make(kind, rows, settings), [indices])
+    assert nll == pytest.approx(expected_nll, rel=1e-5)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, rows):
+    step = make(kind, rows, SETTINGS)
+    for number in (0, 1, 2):
+        ids = torch.from_numpy(rows.row(number).astype(np.int64))[None]
+        expected = step.objective.model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        assert float(step.add_gradients([np.array([number])])) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.3])
+def test_dropout_of_static_shapes_is_that_of_transformers(rows, attention_dropout):
+    settings = replace(SETTINGS, dropout=0.2, attention_dropout=attention_dropout, token_dropout=0)
+    step = make("static", rows, settings)
+    indices = rows.lengths_N.argsort()[-8:]
+    ids, targets, _, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
+        torch.from_numpy(indices), step.width_of(indices), torch.ones(len(rows))
+    )
+    torch.manual_seed(5)
+    logits = step.objective.model(ids).logits
+    expected = torch.nn.functional.cross_entropy(logits[counts], targets[counts], reduction="sum")
+    undropped = step.objective.model.eval()(ids).logits
+    step.objective.model.train()
+    torch.manual_seed(5)
+    assert float(step.add_gradients([indices])) == pytest.approx(expected.item(), rel=1e-5)
+    assert not torch.allclose(logits, undropped, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_accumulated_gradients_equal_one_large_batch(kind, rows):
+    settings = replace(SETTINGS, batch_size=24)
+    step = make(kind, rows, settings)
+    nll, expected = gradients(step, [np.arange(24)])
+    parts_nll, found = gradients(step, np.array_split(np.arange(24), 5))
+    assert parts_nll == pytest.approx(nll, rel=1e-5)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_losses_of_many_tokens_are_those_of_all_at_once(kind, rows, monkeypatch):
+    expected = gradients(make(kind, rows, SETTINGS), [np.arange(8)])
+    monkeypatch.setattr("smallgpt.training.objective._MOST_LOGITS", 7 * len(rows.vocabulary))
+    found = gradients(make(kind, rows, SETTINGS), [np.arange(8)])
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_step_leaves_nothing_to_the_next(kind, rows):
+    step = make(kind, rows, SETTINGS)
+    first = gradients(step, [np.arange(8)])
+    gradients(step, [np.arange(8, 24, 2)])
+    again = gradients(step, [np.arange(8)])
+    assert again[0] == pytest.approx(first[0], rel=1e-6)
+    assert_close(again[1], first[1])
+
+
+def test_both_steps_agree_in_bf16(rows):
+    bf16 = Precision("bf16", "tests")
+    (nll, packed), (static_nll, static) = (
+        gradients(make(kind, rows, SETTINGS, bf16), [np.arange(8)]) for kind in STEPS
+    )
+    assert static_nll == pytest.approx(nll, rel=5e-3)
+    for one, other in zip(packed, static, strict=True):
+        assert (one - other).norm() <= 0.05 * other.norm() + 1e-6
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler: no g++")
+def test_compiled_step_computes_the_same(rows):
+    settings = replace(SETTINGS, n_layer=1)
+    said = []
+    step = make("compiled", rows, settings)
+    step._say = said.append
+    expected = gradients(make("packed", rows, settings), [np.arange(8)])
+    nll, found = gradients(step, [np.arange(8)])
+    assert (said, step.compiled) == ([], True)
+    assert nll == pytest.approx(expected[0], rel=1e-5)
+    assert_close(found, expected[1])
+
+
+@pytest.mark.long
+def test_run_without_a_compiler_goes_on(tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_training_step import *\n"
+        "from smallgpt.tokens.vocabulary import Vocabulary\n"
+        "special = ['<PAD>', '<UNK>', '<CLS>', '<EOS>']\n"
+        "words = Vocabulary([*special, 'A', 'B', '<CLS_0>', '<CLS_1>'])\n"
+        "records = [{'tokens': 'A B A', 'label': 0}, {'tokens': 'B B', 'label': 1}]\n"
+        "rows = TokenLabelDataset.from_records(records, words, max_length=128)\n"
+        "said = []\n"
+        "step = make('compiled', rows, replace(SETTINGS, n_layer=1))\n"
+        "step._say = said.append\n"
+        "found = gradients(step, [np.arange(2)])\n"
+        "expected = gradients(make('packed', rows, replace(SETTINGS, n_layer=1)), [np.arange(2)])\n"
+        "assert abs(found[0] - expected[0]) < 1e-4\n"
+        "assert_close(found[1], expected[1])\n"
+        "assert len(said) == 1 and 'torch.compile does not work here' in said[0], said\n"
+        "assert not step.compiled\n"
+    )
+    environment = {
+        **os.environ,
+        "CXX": str(tmp_path / "no-such-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("hidden", [False, True])  # by the end of a recording that failed
+def test_too_little_memory_while_a_graph_is_recorded_is_told_as_such(rows, monkeypatch, hidden):
+    class Recording:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            if hidden:
+                raise RuntimeError("operation failed during capture")
+
+    def run_out(width):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", Recording)
+    step, said = make("static", rows, SETTINGS), []
+    step._say = said.append
+    monkeypatch.setattr(step, "_forward_and_backward", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        step._record(32)
+    assert said == []
+
+
+def test_static_batches_have_no_more_rows_than_there_are(rows):
+    settings = replace(SETTINGS, batch_size=4096, compile="on")
+    model = build_model(settings, rows.vocabulary)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    step = make_step(model, rows, settings, FP32, scaler, lambda line: None)
+    assert len(step._rows_B) == len(rows)
+
+
+@pytest.mark.long
+def test_every_width_of_every_run_in_a_process_is_compiled(rows, monkeypatch):
+    """Beyond its limit torch goes on without compiling; here it would raise instead."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        for n_embd in (8, 16):
+            step = make("compiled", rows, replace(SETTINGS, n_layer=1, n_embd=n_embd))
+            for width in (32, 64):
+                step._losses(*torch.zeros(2, 8, width, dtype=torch.int64))
+    torch._dynamo.reset()
+
+
+# ------------------------------------------------------------------------------- batches
+
+
+@given(st.lists(st.integers(0, 23), min_size=1, max_size=8, unique=True), st.integers(0, 3))
+def test_static_batches_hold_what_the_rows_hold(rows, numbers, spare):
+    width = int(rows.lengths_N[numbers].max()) - 1 + spare
+    padded = torch.tensor([*numbers, *[-1] * (8 - len(numbers))])
+    inputs, targets, weights, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
+        padded, width, torch.full((len(rows),), 7.0)
+    )
+    assert inputs.shape == targets.shape == weights.shape == counts.shape == (8, width)
+    inputs_M, targets_M, counts_B = rows.shifted(np.array(numbers))
+    assert counts.sum(1).tolist() == [*counts_B.tolist(), *[0] * (8 - len(numbers))]
+    assert torch.equal(inputs[counts], torch.from_numpy(inputs_M))
+    assert torch.equal(targets[counts], torch.from_numpy(targets_M))
+    for place, number in enumerate(numbers):
+        expected = torch.ones(int(counts_B[place]))
+        if rows.classes_N[number] >= 0:
+            expected[1 - TAIL_LENGTH] = 7.0
+        assert torch.equal(weights[place, : len(expected)], expected)
+    assert (weights[~counts] == 0).all()
+
+
+def test_few_widths_hold_all_rows(rows):
+    step = make("static", rows, SETTINGS)
+    widths = {step.width_of(np.array([number])) for number in range(len(rows))}
+    assert len(widths) <= 8
+    for number in range(len(rows)):
+        inputs = rows.lengths_N[number] - 1
+        assert inputs <= step.width_of(np.array([number])) < inputs + 32
+    assert max(widths) == rows.lengths_N.max() - 1  # nothing beyond the longest row
+
+
+# ------------------------------------------------------------------------------- token dropout
+
+
+def test_dropped_tokens_are_a_share_of_the_body_and_never_special(rows):
+    objective = make("packed", rows, replace(SETTINGS, token_dropout=0.3)).objective
+    ids_N = torch.from_numpy(rows.gather(np.arange(24))[0]).repeat(20)
+    dropped_N = objective.drop_tokens(ids_N)
+    body_N = torch.isin(ids_N, torch.tensor(rows.vocabulary.encode("A B C D")))
+    assert torch.equal(dropped_N[~body_N], ids_N[~body_N])
+    share = (dropped_N == rows.vocabulary.unk_id)[body_N].float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(("dropout", "token_dropout"), [(0.0, None), (0.2, 0.0)])
+def test_no_tokens_are_dropped_where_none_should_be(rows, dropout, token_dropout):
+    settings = replace(SETTINGS, dropout=dropout, token_dropout=token_dropout)
+    ids_N = torch.from_numpy(rows.gather(np.arange(24))[0])
+    assert torch.equal(make("packed", rows, settings).objective.drop_tokens(ids_N), ids_N)
+
+
+# ------------------------------------------------------------------------------- the choice
+
+
+def test_steps_are_packed_on_a_cpu_unless_compiling_is_asked_for(rows):
+    model = build_model(SETTINGS, rows.vocabulary)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for wanted, kind in {"auto": PackedStep, "off": PackedStep, "on": StaticStep}.items():
+        settings, said = replace(SETTINGS, compile=wanted), []
+        assert type(make_step(model, rows, settings, FP32, scaler, said.append)) is kind
+        assert [line.split(":")[0] for line in said] == ["torch.compile"] * (wanted == "on")
+
+
+def test_only_a_long_run_on_a_gpu_is_compiled(rows):
+    model = build_model(SETTINGS, rows.vocabulary)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    long = replace(SETTINGS, num_epochs=10**9)
+    assert compiles(long, gpu, model, rows)
+    assert not compiles(long, cpu, model, rows)
+    assert not compiles(SETTINGS, gpu, model, rows)
+    assert not compiles(replace(long, compile="off"), gpu, model, rows)
+
+
+# ---- rows of text --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_rows(text_vocabulary) -> TokenLabelDataset:
+    """Instructions, long texts and labelled texts beside one another."""
+    records = [
+        {"instruction": "Say fox.", "output": "fox"},
+        {"text": "the quick brown fox jumps over the lazy dog"},
+        {"instruction": "Say it.", "input": "the dog is lazy", "output": "the lazy dog is it"},
+        {"text": "房间很好", "label": "good"},
+        {"instruction": "好世界", "output": "你好 世界"},
+    ]
+    return TokenLabelDataset.from_records(records, text_vocabulary, max_length=100)
+
+
+def transformers_loss(model, rows: TokenLabelDataset, indices: list[int]) -> torch.Tensor:
+    """The loss of transformers for a padded batch, prompts and padding marked by -100."""
+    longest = max(int(rows.lengths_N[index]) for index in indices)
+    ids = torch.full((len(indices), longest), rows.vocabulary.pad_id)
+    labels = torch.full_like(ids, -100)
+    for place, index in enumerate(indices):
+        row = torch.from_numpy(rows.row(index).astype(np.int64))
+        ids[place, : len(row)] = row
+        labels[place, rows.prompt_lengths_N[index] : len(row)] = row[rows.prompt_lengths_N[index] :]
+    return model(ids, attention_mask=(ids != rows.vocabulary.pad_id).long(), labels=labels).loss
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("indices", [[0], [0, 2, 4], [0, 1, 2, 3, 4]])
+def test_prompts_are_read_but_not_learned(kind, text_rows, indices):
+    settings = replace(SETTINGS, label_loss_weight=1.0)
+    model = build_model(settings, text_rows.vocabulary).train()
+    expected = transformers_loss(model, text_rows, indices)
+    expected.backward()
+    nll, found = gradients(make(kind, text_rows, settings), [np.array(indices)])
+    assert nll / text_rows.scored_counts[indices].sum() == pytest.approx(expected.item(), rel=1e-5)
+    assert_close(found, [parameter.grad for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_prompts_do_not_count_in_accumulated_gradients(kind, text_rows):
+    settings = replace(SETTINGS, label_loss_weight=3.0)
+    indices = np.arange(5)
+    step = make(kind, text_rows, settings)
+    nll, whole = gradients(step, [indices])
+    parts_nll, parts = gradients(step, [indices[:1], indices[1:3], indices[3:]])
+    assert parts_nll == pytest.approx(nll, rel=1e-5)
+    assert_close(parts, whole)
+
+
+# ------------------------------------------------------------------------------- recomputing
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("path", ["packed blocks", "modules"])
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_recomputed_blocks_give_the_same_gradients(rows, path, dropout, name):
+    """Bit for bit: dropout draws the same random numbers the second time."""
+    settings = replace(SETTINGS, dropout=dropout, attention_dropout=dropout)
+    found = []
+    for recomputed in (False, True):
+        model = build_model(settings, rows.vocabulary).train()
+        if path == "modules":  # a map that blocks.py does not know
+            for block in model.transformer.h:
+                block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
+        if recomputed:
+            recompute_blocks(model)
+        objective = Objective(model, rows, settings, Precision(name, "tests"))
+        step = PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+        torch.manual_seed(0)
+        found.append(gradients(step, [np.arange(8), np.arange(8, 12)]))
+        found[-1] += (torch.get_rng_state(),)
+    assert found[0][0] == found[1][0]
+    for plain, again in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(plain, again)
+    assert torch.equal(found[0][2], found[1][2])
+
+
+class Saved:
+    """Bytes that autograd keeps for the backward pass."""
+
+    def __init__(self):
+        self.storages: dict[int, int] = {}
+
+    def __enter__(self):
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self.note, lambda tensor: tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *_):
+        self.hooks.__exit__()
+
+    def note(self, tensor):
+        self.storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    @property
+    def total(self) -> int:
+        return sum(self.storages.values())
+
+
+def test_recomputed_blocks_keep_little(rows):
+    kept = []
+    for recomputed in (False, True):
+        model = build_model(replace(SETTINGS, n_layer=6), rows.vocabulary).train()
+        if recomputed:
+            recompute_blocks(model)
+        inputs_M, _, counts_B = rows.shifted(np.arange(16))
+        with Saved() as saved:
+            hidden = hidden_states(model, torch.from_numpy(inputs_M), PackedRows(counts_B), FP32)
+        kept.append(saved.total)
+        del hidden
+    assert kept[1] < kept[0] / 5
+
+
+def test_recomputing_is_for_steps_that_are_not_recorded(rows):
+    settings = replace(SETTINGS, gradient_checkpointing=True)
+    model = build_model(settings, rows.vocabulary)
+    step = make_step(model, rows, settings, FP32, torch.amp.GradScaler("cpu", enabled=False), print)
+    assert isinstance(step, PackedStep)
