@@ -1,5 +1,6 @@
-"""Small pretrained-like checkpoints for several test files, written as transformers writes them."""
+"""Small pretrained-like checkpoints as transformers writes them, and runs that start from one."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 
 POSITIONS = 48
@@ -105,3 +107,14 @@ def write_data(folder: Path, checkpoint: Path, texts: list[str] = TEXTS) -> tupl
             record = {"text": text, "label": ("no", "yes")[number % 2]}
             handle.write(json.dumps(record, ensure_ascii=False) + "\n")
     return rows, vocab
+
+
+def train_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
+    """Settings of a short run that starts from `checkpoint`."""
+    rows, vocab = write_data(folder / "data", checkpoint)
+    base = TrainSettings(
+        data_path=str(rows), vocab_path=str(vocab), output_dir=str(folder / "run"),
+        init_from=str(checkpoint), max_length=POSITIONS, num_epochs=2, batch_size=8,
+        learning_rate=3e-3, log_steps=1, precision="fp32", device="cpu",
+    )  # fmt: skip
+    return dataclasses.replace(base, **values)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_runs import LETTERS, ROOT, change, command, same_weights, weights_of, write_rule_rows
+from training_runs import LETTERS, ROOT, change, command, same_weights, weights_of, write_rule_rows
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.report import describe_validation

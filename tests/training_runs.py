@@ -1,26 +1,58 @@
-"""Runs that start from a checkpoint, and one that stops after some steps."""
+"""Training runs for tests: rows whose rule is easily learned, a run as a process, a stopped one."""
 
 import dataclasses
+import json
+import sys
 from pathlib import Path
 
-from pretrained_models import (
-    POSITIONS,
-    write_data,
-)
+import numpy as np
+import torch
+from safetensors.torch import load_file
 
 from smallgpt.options.training import TrainSettings
 from smallgpt.training.stopping import StopRequestedError
 
+ROOT = Path(__file__).parent.parent
+LETTERS = "abcdef"
 
-def train_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
-    """Settings of a short run that starts from `checkpoint`."""
-    rows, vocab = write_data(folder / "data", checkpoint)
-    base = TrainSettings(
-        data_path=str(rows), vocab_path=str(vocab), output_dir=str(folder / "run"),
-        init_from=str(checkpoint), max_length=POSITIONS, num_epochs=2, batch_size=8,
-        learning_rate=3e-3, log_steps=1, precision="fp32", device="cpu",
-    )  # fmt: skip
-    return dataclasses.replace(base, **values)
+
+def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
+    """Rows that run through the alphabet forwards or backwards; the direction is the label."""
+    tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *LETTERS, "<CLS_down>", "<CLS_up>"]
+    vocab = folder / "vocab.json"
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    data = folder / "rows.jsonl"
+    random = np.random.default_rng(0)
+    with open(data, "w") as handle:
+        for number in range(rows):
+            label, step = (("up", 1), ("down", -1))[number % 2]
+            start, length = random.integers(6), random.integers(3, 12)
+            body = [LETTERS[(start + step * i) % 6] for i in range(length)]
+            handle.write(json.dumps({"tokens": " ".join(body), "label": label}) + "\n")
+    return data, vocab
+
+
+def change(settings: TrainSettings, **values) -> TrainSettings:
+    return dataclasses.replace(settings, **values)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights_of(one), weights_of(other)
+    return all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def command(settings: TrainSettings, *flags: str) -> list[str]:
+    """train_gpt.py with these settings as a process of its own."""
+    values = [
+        f"--{field.name}={getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if not field.metadata["flag_only"]
+    ]
+    return [sys.executable, "train_gpt.py", *values, *flags]
 
 
 class StopAfter:

@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pretrained_models import CHINESE, POSITIONS, SIZES, save_byte_level, write_data
 from safetensors.torch import load_file
+from training_runs import StopAfter
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -51,7 +52,6 @@ from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.gradients import HeadStep, PackedStep, StaticStep, make_step
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.objective import Objective, class_weights
-from smallgpt.training.stopping import StopRequestedError
 from train_gpt import train
 
 FP32 = Precision("fp32", "tests")
@@ -110,26 +110,6 @@ def bert_settings(folder: Path, **values) -> TrainSettings:
         batch_size=8, learning_rate=3e-3, log_steps=1, precision="fp32", device="cpu",
     )  # fmt: skip
     return dataclasses.replace(base, **values)
-
-
-class StopAfter:
-    """Asks to stop before update `after` + 1, as a signal would."""
-
-    exit_code = 130
-
-    def __init__(self, after: int):
-        self.left = after
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def raise_if_requested(self):
-        self.left -= 1
-        if self.left < 0:
-            raise StopRequestedError
 
 
 def stored_bytes(folder: Path) -> dict[str, bytes]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrained_models import KINDS, save_byte_level
+from pretrained_models import KINDS, save_byte_level, train_settings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import StopAfter, train_settings
+from training_runs import StopAfter
 from transformers import AutoModelForCausalLM
 
 from smallgpt.errors import UserError

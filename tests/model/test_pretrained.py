@@ -26,10 +26,11 @@ from pretrained_models import (
     build,
     save_byte_level,
     save_chinese,
+    train_settings,
     write_data,
 )
 from safetensors.torch import load_file, save_file
-from training_runs import StopAfter, train_settings
+from training_runs import StopAfter
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertLMHeadModel
 
 from smallgpt.decoding.generate import generate_tokens, make_decoder

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from training_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.folder import load_trained_model

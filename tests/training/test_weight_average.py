@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from command_runs import write_rule_rows
+from training_runs import write_rule_rows
 
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import load_trained_model
