@@ -19,14 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from smallgpt.command import run_command
 from smallgpt.console import print_error, tell
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
-from smallgpt.files.reading import parse_json, read_text
-from smallgpt.files.writing import write_atomically, write_json
+from smallgpt.files.writing import write_atomically
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.reader import read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
@@ -36,12 +34,6 @@ from smallgpt.training.event_files import check_tensorboard
 from smallgpt.training.run import TrainingRun, TrainResult
 from smallgpt.training.run_folder import RunFolder, disk_error
 from smallgpt.training.run_log import RunLog
-
-if TYPE_CHECKING:
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-
-_MOST_REPORT_BYTES = 2**26  # of data_report.json, which grows with the kinds of tokens
 
 
 def main(argv: list[str]) -> int:
@@ -76,6 +68,9 @@ def train(settings: TrainSettings) -> TrainResult:
         SettingsError: wrong or contradicting settings.
         UserError: bad data, an existing or locked run folder, non-finite loss, no space.
     """
+    from smallgpt.checks.report import report_data, save_report, stored_baselines
+    from smallgpt.checks.report_words import say_report
+
     settings = check_values(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
@@ -114,7 +109,9 @@ def train(settings: TrainSettings) -> TrainResult:
                 log.say(line)
             report = None
             if found is None:
-                report = report_and_say(settings, train_rows, validation_rows, log.say)
+                codebook = codebook_beside(settings.vocab_path)
+                report = report_data(train_rows, validation_rows, settings, codebook)
+                say_report(report, log.say)
             config = found.config if found else None
             run = TrainingRun(settings, folder, log, train_rows, validation_rows, config)
             if found is None:
@@ -128,11 +125,11 @@ def train(settings: TrainSettings) -> TrainResult:
                 folder.remove_leftovers()
                 log.open()
                 if found:
-                    run.baselines = stored_baselines(folder)
+                    run.baselines = stored_baselines(folder.data_report)
                     run.go_on_from(found)
                 else:
                     run.baselines = report["baselines"]
-                    save_report(folder, report)
+                    save_report(report, folder.data_report, folder.data_picture)
                 write_atomically(folder.settings, to_yaml(settings))
                 run.write_events(found.loop.step if found else None)
                 return run.fit()
@@ -162,56 +159,27 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
     Returns:
         exit code 1 where there are bad rows that `on_bad_row` does not let pass, else 0.
     """
-    from smallgpt.checks.report import describe_errors
+    from smallgpt.checks.report import report_data, save_report
+    from smallgpt.checks.report_words import describe_errors, say_report
     from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN
 
     folder.check_start(clearing=False)
     train_rows, validation_rows = read_data(settings, tell, keep_bad_rows=True)
-    report = report_and_say(settings, train_rows, validation_rows, tell)
+    report = report_data(
+        train_rows, validation_rows, settings, codebook_beside(settings.vocab_path)
+    )
+    say_report(report, tell)
     listed_in = None
     if folder.holds_run():
         tell(f"data_report.json of the run in {folder.root} is left as it is")
     else:
-        save_report(folder, report)
+        save_report(report, folder.data_report, folder.data_picture)
         listed_in = folder.data_report
         tell(f"written: {folder.data_report}, {folder.data_picture}")
     if report["errors"]["count"]:
         print_error(describe_errors(report, MOST_ERRORS_SHOWN, listed_in))
         return TrainResult(EXIT_FAILED, folder, 0, {})
     return TrainResult(EXIT_OK, folder, 0, {})
-
-
-def report_and_say(
-    settings: TrainSettings,
-    train_rows: TokenLabelDataset,
-    validation_rows: TokenLabelDataset,
-    say: Any,
-) -> dict[str, Any]:
-    """Make the data report and tell it."""
-    from smallgpt.checks.report import describe_baselines, describe_report, report_data
-
-    codebook = codebook_beside(settings.vocab_path)
-    report = report_data(train_rows, validation_rows, settings, codebook)
-    for text in (describe_report(report), describe_baselines(report)):
-        if text:
-            say(text)
-    return report
-
-
-def save_report(folder: RunFolder, report: dict[str, Any]) -> None:
-    """Write data_report.json and its picture."""
-    from smallgpt.checks.pictures import draw_data_report
-
-    write_json(folder.data_report, report)
-    draw_data_report(folder.data_picture, report)
-
-
-def stored_baselines(folder: RunFolder) -> dict[str, float]:
-    """The baselines of the run's data report, {} where it is missing or damaged."""
-    try:
-        return parse_json(read_text(folder.data_report, _MOST_REPORT_BYTES))["baselines"]
-    except (UserError, ValueError, KeyError, TypeError):
-        return {}
 
 
 if __name__ == "__main__":

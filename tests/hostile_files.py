@@ -285,7 +285,8 @@ def _evaluate_rows(folder: Path) -> None:
 
 def _report_rows(folder: Path) -> None:
     """What `train_gpt.py --check_data` does, pictures aside."""
-    from smallgpt.checks.report import describe_baselines, describe_report, report_data
+    from smallgpt.checks.report import report_data
+    from smallgpt.checks.report_words import describe_baselines, describe_report
     from smallgpt.training.data import read_data
 
     (folder / "vocab.json").write_text(VOCABULARY.to_json())

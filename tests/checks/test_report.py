@@ -16,13 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smallgpt.checks.pictures import draw_data_report
-from smallgpt.checks.report import (
-    _token_counts,
-    describe_baselines,
-    describe_errors,
-    describe_report,
-    report_data,
-)
+from smallgpt.checks.report import _token_counts, report_data
+from smallgpt.checks.report_words import describe_baselines, describe_errors, describe_report
 from smallgpt.errors import UserError
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
 
+from smallgpt.checks.report import stored_baselines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.weights_file import read_validation
@@ -30,7 +31,7 @@ from smallgpt.training.journal import EpochTable
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
-from train_gpt import main, stored_baselines, train
+from train_gpt import main, train
 
 CLOCK = {"seconds", "tokens_per_second"}
 
@@ -580,4 +581,4 @@ def test_damaged_data_report_costs_the_baselines_alone(settings):
     report = RunFolder(settings.output_dir).data_report
     for content in ("[" * 100_000, "[]", '{"baselines": '):
         report.write_text(content)
-        assert stored_baselines(RunFolder(settings.output_dir)) == {}
+        assert stored_baselines(report) == {}

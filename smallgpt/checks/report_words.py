@@ -1,0 +1,116 @@
+"""The data report in words: what a person reads before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smallgpt.checks.thresholds import short_name
+from smallgpt.console import format_table, plural
+from smallgpt.rows.bad_rows import bad_rows_remedy
+
+
+def say_report(report: dict[str, Any], say: Callable[[str], object]) -> None:
+    """Say the report and its baselines."""
+    for text in (describe_report(report), describe_baselines(report)):
+        if text:
+            say(text)
+
+
+def describe_report(report: dict[str, Any]) -> str:
+    """The report in a few lines for a person; what the reading changed is told by the reading."""
+    sides, words = report["splits"], report["vocabulary"]
+    lines = [
+        f"data: {sides['train']['rows']:,} training and {sides['validation']['rows']:,} validation "
+        f"rows of {_span(report['lengths'])} tokens; "
+        f"{words['size'] - words['never_used']:,} of {words['size']:,} vocabulary tokens used, "
+        f"{words['used_once']:,} once"
+    ]
+    if report["variants"]:
+        lines.append(
+            f"{plural(report['variants'], 'variant')} of the training rows beside them, not in "
+            f"these figures; of a row and its variants an epoch visits one"
+        )
+    used = {name: count for name, count in sides["train"]["labels"].items() if count}
+    if used:
+        smallest, largest = min(used, key=used.get), max(used, key=used.get)
+        line = (
+            f"labels: {len(used):,}, from {plural(used[smallest], 'training row')} "
+            f"({short_name(smallest)}) to {used[largest]:,} ({short_name(largest)})"
+        )
+        if used[smallest] == used[largest]:
+            line = f"labels: {len(used):,}, {plural(used[largest], 'training row')} each"
+        lines.append(line)
+        if report["unlabelled"]:
+            lines.append(f"{plural(report['unlabelled'], 'row')} without a label")
+    duplicates = report["duplicates"]
+    if duplicates["within"]:
+        line = f"{plural(duplicates['within'], 'row')} whose body stood before"
+        if duplicates["across"] and not _has(report, "duplicate_across"):
+            flattering = plural(duplicates["across"], "validation row")
+            line += (
+                f"; all of one body stay on one side, or {flattering} would stand among the "
+                f"training rows"
+            )
+        lines.append(line)
+    if report["conflicting_labels"]:
+        first = report["conflicting_labels_shown"][0][:3]
+        shown = ", ".join(f"{row['row']} has {short_name(row['label'])}" for row in first)
+        lines.append(
+            f"warning: {plural(report['conflicting_labels'], 'body', 'bodies')} with more than one "
+            f"label, the first: {shown}"
+        )
+    for leak in report["leaks"]:
+        lines.append(f"warning: leak: {leak['kind']}: {leak['message']}")
+        if leak["examples"]:
+            lines.append(f"  for example {', '.join(leak['examples'][:3])}")
+        lines.append(f"  {leak['remedy']}")
+    for kind, count in report["leaks_search"]["left_out"].items():
+        lines.append(f"warning: leak: {kind}: {count:,} more of this kind")
+    search = report["leaks_search"]
+    if search["rows"] < search["of"]:
+        lines.append(f"leaks looked for in {search['rows']:,} of {search['of']:,} labelled rows")
+    asked = search.get("rest_of_row_rows")
+    if asked is not None:
+        lines.append(f"what the rest of a row tells was asked of {asked:,} of these rows")
+    return "\n".join(lines)
+
+
+def describe_baselines(report: dict[str, Any]) -> str:
+    """The yardsticks as a small table, with a line for those left out or measured on a sample."""
+    rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in report["baselines"].items()]
+    lines = [format_table(["baseline on the same split", ""], rows)] if rows else []
+    for name, note in report["baselines_note"].items():
+        if name not in report["baselines"] or " of " in note.rpartition("fitted on")[2]:
+            lines.append(f"{name.replace('_', ' ')}: {note.rpartition('; ')[2]}")
+    return "\n".join(lines)
+
+
+def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -> str:
+    """The first bad rows, one line each, where the others stand, and what to do.
+
+    Args:
+        most: how many to tell.
+        listed_in: the report's file; None where it was not written.
+    """
+    errors = report["errors"]
+    lines = [f"{bad['file']}:{bad['line']}: {bad['reason']}" for bad in errors["shown"][:most]]
+    if errors["count"] > len(lines):
+        line = f"... and {plural(errors['count'] - len(lines), 'more bad row')}; "
+        which = f"the first {len(errors['shown']):,}" if errors["left_out"] else "all"
+        if listed_in is None:
+            lines.append(f"{line}with an --output_dir without a run {which} are listed there")
+        else:
+            lines.append(f"{line}{which} are listed in {listed_in}")
+    reasons = [bad["reason"] for bad in errors["shown"]]
+    return "\n".join([*lines, bad_rows_remedy(reasons, report["rows"])])
+
+
+def _has(report: dict[str, Any], kind: str) -> bool:
+    return any(leak["kind"] == kind for leak in report["leaks"])
+
+
+def _span(lengths: dict[str, Any]) -> str:
+    shortest, longest = lengths["shortest"], lengths["longest"]
+    return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
