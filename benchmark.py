@@ -43,7 +43,7 @@ from smallgpt.benchmark.starting import measure_starting
 from smallgpt.benchmark.training import measure_training
 from smallgpt.benchmark.work import CPU_SIZES, GPU_SIZES, Sizes
 from smallgpt.command import run_command
-from smallgpt.console import format_duration, tell
+from smallgpt.console import format_duration, say
 from smallgpt.exit_codes import EXIT_TERMINATED
 from smallgpt.options.benchmark import BenchmarkSettings
 from smallgpt.options.reader import read_settings
@@ -77,7 +77,7 @@ def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Fi
     device = choose_device(settings.device)
     sections = [name for name in SECTIONS if name in (settings.only or SECTIONS)]
     machine = describe_machine(device)
-    tell("\n".join(f"{name}: {text}" for name, text in machine.items()))
+    say("\n".join(f"{name}: {text}" for name, text in machine.items()))
     began = time.monotonic()
     findings = Findings()
     with tempfile.TemporaryDirectory() as folder:
@@ -91,9 +91,9 @@ def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Fi
             findings.reached |= found.reached
             targets = targets_table(TARGETS, findings, sections, device.type, settings.full)
             save_report(output, machine, findings.comparisons, targets)
-    tell(f"\nTargets; a ratio of 1 or more reaches them\n{plain_table(*target_rows(targets))}")
+    say(f"\nTargets; a ratio of 1 or more reaches them\n{plain_table(*target_rows(targets))}")
     seconds = format_duration(time.monotonic() - began)
-    tell(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
+    say(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
     return findings
 
 

@@ -37,14 +37,14 @@ from smallgpt.console import (
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.inference.classify import classify_file
 from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.files import METRICS, PREDICTIONS, are_one, tell_bad_rows
+from smallgpt.inference.files import METRICS, PREDICTIONS, are_one, say_bad_rows
 from smallgpt.inference.generate import beside, draw_rows, generate
 from smallgpt.inference.interactive import run_interactive, show_label
 from smallgpt.inference.prompts import (
     MOST_LABELS_SHOWN,
     load_trained_model,
+    say_unknown,
     shown_row,
-    tell_unknown,
 )
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
@@ -103,7 +103,7 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
         batch_size=settings.batch_size,
     )
     if settings.prompt is not None:
-        tell_unknown(trained, settings.prompt)
+        say_unknown(trained, settings.prompt)
     rows = [shown_row(trained, sequence) for sequence in result.sequences]
     if settings.image is not None:
         draw_rows(trained, rows, Path(settings.image))
@@ -153,7 +153,7 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
     if len(counts) > len(names):
         rest = plural(sum(counts.values()) - sum(counts[name] for name in names), "row")
         print(f"and {plural(len(counts) - len(names), 'more label')} of {rest}")
-    tell_bad_rows(predictions)
+    say_bad_rows(predictions)
     print(describe_confidence(trained.validation))
     print(f"written: {printable(str(Path(folder) / PREDICTIONS))}")
 
@@ -178,7 +178,7 @@ def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
             predictions = [row for row in read if "reason" in row or "answer" in row]
         if "answers" in figures:
             print(describe_examples(predictions), end="\n\n")
-        tell_bad_rows(predictions)
+        say_bad_rows(predictions)
     drawn = [name for name in PICTURES if (folder / name).exists()]
     files = ", ".join([METRICS, PREDICTIONS, *drawn])
     print(f"written to {printable(str(folder))}: {files}")

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from smallgpt.command import run_command
-from smallgpt.console import print_error, tell
+from smallgpt.console import print_error, say
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
-from smallgpt.files.writing import write_atomically
+from smallgpt.files.writing import write_text
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.reader import read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
@@ -95,14 +95,14 @@ def train(settings: TrainSettings) -> TrainResult:
         if settings.init_from is not None and found is None:
             settings = checked_start(settings)
         if found and is_finished(settings, found.loop):
-            tell(
+            say(
                 f"the run in {folder.root} is finished ({found.loop.finished}); "
                 f"--num_epochs with more epochs goes on with it"
             )
             return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
         if found:
             check_places(settings)
-        train_rows, validation_rows = read_data(settings, tell)
+        train_rows, validation_rows = read_data(settings, say)
         settings = replace(settings, task=task_of(settings, train_rows))
         with RunLog(folder, later=True) as log, torch_left_alone():
             for line in passed_over:
@@ -130,7 +130,7 @@ def train(settings: TrainSettings) -> TrainResult:
                 else:
                     run.baselines = report["baselines"]
                     save_report(report, folder.data_report, folder.data_picture)
-                write_atomically(folder.settings, to_yaml(settings))
+                write_text(folder.settings, to_yaml(settings))
                 run.write_events(found.loop.step if found else None)
                 return run.fit()
             except OSError as error:
@@ -164,18 +164,18 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
     from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN
 
     folder.check_start(clearing=False)
-    train_rows, validation_rows = read_data(settings, tell, keep_bad_rows=True)
+    train_rows, validation_rows = read_data(settings, say, keep_bad_rows=True)
     report = report_data(
         train_rows, validation_rows, settings, codebook_beside(settings.vocab_path)
     )
-    say_report(report, tell)
+    say_report(report, say)
     listed_in = None
     if folder.holds_run():
-        tell(f"data_report.json of the run in {folder.root} is left as it is")
+        say(f"data_report.json of the run in {folder.root} is left as it is")
     else:
         save_report(report, folder.data_report, folder.data_picture)
         listed_in = folder.data_report
-        tell(f"written: {folder.data_report}, {folder.data_picture}")
+        say(f"written: {folder.data_report}, {folder.data_picture}")
     if report["errors"]["count"]:
         print_error(describe_errors(report, MOST_ERRORS_SHOWN, listed_in))
         return TrainResult(EXIT_FAILED, folder, 0, {})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_DPI = 150
-_DARK, _LIGHT = "#30638e", "#9cc3e0"
+DPI = 150
+DARK, LIGHT = "#30638e", "#9cc3e0"
 # matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
 _FURTHER_FONTS = (
     "Noto Sans CJK SC",
@@ -31,16 +31,16 @@ _FURTHER_FONTS = (
 )
 
 
-def _chart(width: float, height: float) -> tuple[Figure, Axes]:
+def new_chart(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty chart of so many inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.add_subplot()
 
 
 @cache
-def _fonts() -> list[str]:
+def fonts() -> list[str]:
     """matplotlib's font, then an installed one for the characters that it lacks."""
     from matplotlib.font_manager import get_font_names
 
@@ -49,13 +49,13 @@ def _fonts() -> list[str]:
 
 
 @contextmanager
-def _glyphs_may_lack() -> Iterator[None]:
+def missing_glyphs_allowed() -> Iterator[None]:
     """No warning for characters that no installed font has: they are drawn as a box."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    with _glyphs_may_lack(), atomic_write(path, "wb") as handle:
-        figure.savefig(handle, format="png", dpi=_DPI)
+def save_chart(figure: Figure, path: str | Path) -> None:
+    with missing_glyphs_allowed(), atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format="png", dpi=DPI)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from smallgpt.console import _forgiving, _given_up, _Wrapped, print_error
+from smallgpt.console import WrappedStream, forgiving, has_given_up, print_error
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
@@ -23,13 +23,13 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files and tokens may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Named(sys.stdout, "standard output"), _forgiving(sys.stderr)
+    sys.stdout, sys.stderr = _Named(sys.stdout, "standard output"), forgiving(sys.stderr)
     try:
         try:
             code = main(sys.argv[1:]) or EXIT_OK
         except SystemExit as left:  # --help
             code = left.code
-        if sys.stdout not in _given_up:
+        if not has_given_up(sys.stdout):
             sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
         _leave(code)
     except UserError as error:
@@ -89,7 +89,7 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-class _Named(_Wrapped):
+class _Named(WrappedStream):
     """Its errors have a name, as those of files have."""
 
     def __init__(self, stream: TextIO, name: str):

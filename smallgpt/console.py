@@ -36,10 +36,10 @@ _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 # ------------------------------------------------------------------------------- telling
 
 # Standard outputs that can be written no more.
-_given_up: weakref.WeakSet[Any] = weakref.WeakSet()
+_GIVEN_UP: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def tell(text: str) -> list[str]:
+def say(text: str) -> list[str]:
     """Print above a progress bar; where standard output takes no more, go on in silence.
 
     For work whose result is files: it must not die because its reader has left (`| head`), its
@@ -51,7 +51,7 @@ def tell(text: str) -> list[str]:
     from tqdm import tqdm
 
     stream = sys.stdout
-    if stream is None or stream in _given_up:
+    if stream is None or stream in _GIVEN_UP:
         return []
     encoding = getattr(stream, "encoding", None) or "utf-8"
     text = printable_lines(text)
@@ -62,17 +62,22 @@ def tell(text: str) -> list[str]:
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
         stream.flush()
     except (OSError, ValueError) as error:  # ValueError: it is closed
-        _given_up.add(stream)
+        _GIVEN_UP.add(stream)
         if isinstance(error, BrokenPipeError):
             return []
         reason = getattr(error, "strerror", None) or error
         line = f"warning: standard output: {reason}; the work goes on, and says no more there"
-        print(line, file=_forgiving(sys.stderr))
+        print(line, file=forgiving(sys.stderr))
         return [line]
     return []
 
 
-class _Wrapped:
+def has_given_up(stream: Any) -> bool:
+    """Whether `say` has found that a stream takes no more."""
+    return stream in _GIVEN_UP
+
+
+class WrappedStream:
     """A text stream that is another one but for how it fails."""
 
     def __init__(self, stream: TextIO):
@@ -88,7 +93,7 @@ class _Wrapped:
         return hash(self._stream)
 
 
-class _Forgiving(_Wrapped):
+class _Forgiving(WrappedStream):
     """For a person alone: what cannot be written is dropped, and ends no work."""
 
     def write(self, text: str) -> int:
@@ -106,7 +111,8 @@ class _Forgiving(_Wrapped):
         return False
 
 
-def _forgiving(stream: TextIO | None) -> Any:
+def forgiving(stream: TextIO | None) -> Any:
+    """`stream` as one that drops what cannot be written, also where there is none (None)."""
     if stream is None:  # a program without a terminal
         stream = io.StringIO()
     return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)
@@ -115,7 +121,7 @@ def _forgiving(stream: TextIO | None) -> Any:
 def print_error(text: str) -> None:
     """Print a mistake to standard error, each line marked `error:`."""
     for line in printable_lines(text).splitlines() or [""]:
-        print(f"error: {line}", file=_forgiving(sys.stderr))
+        print(f"error: {line}", file=forgiving(sys.stderr))
 
 
 def command_hint(script: str, *words: str | Path) -> str:
@@ -251,7 +257,7 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
         desc=printable(description),
         unit=unit,
         unit_scale=total >= 10_000,
-        file=_forgiving(sys.stderr),
+        file=forgiving(sys.stderr),
         disable=None,
         leave=False,
         # A terminal that does not know its width (`script`, some containers) would get no bar.

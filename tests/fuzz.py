@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hostile_files import READERS, Reader, hostile_content
 
-from smallgpt.console import format_duration, format_table, plural, progress_bar, tell
+from smallgpt.console import format_duration, format_table, plural, progress_bar, say
 
 MOST_SECONDS = 60  # for one input of at most some kilobytes
 MOST_MEMORY = 4 * 2**30  # on top of what the libraries take
@@ -83,7 +83,7 @@ def fuzz(chosen: list[Reader], parent: Path, seconds: float, seed: int, failures
             if problem:
                 failed[reader.name] += 1
                 path = keep(failures, reader, content)
-                tell(f"{reader.name}: {problem}\n  again: python tests/fuzz.py --repeat {path}")
+                say(f"{reader.name}: {problem}\n  again: python tests/fuzz.py --repeat {path}")
     rows = []
     for name in (reader.name for reader in chosen):
         numbers = tried[name], read[name], failed[name], tried[name] / max(spent[name], 1e-9)

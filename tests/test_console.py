@@ -29,9 +29,9 @@ from smallgpt.console import (
     printable,
     printable_lines,
     progress_bar,
+    say,
     share_bar,
     shorten,
-    tell,
     text_width,
 )
 
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import errno, sys, time
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.console import print_error, progress_bar, tell
+from smallgpt.console import print_error, progress_bar, say
 from smallgpt.command import run_command
 
 def main(argv):
@@ -166,7 +166,7 @@ def test_result_that_did_not_fit_on_the_disk_is_a_failure():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_nothing_that_is_told_ends_the_work():
     body = (
-        "for number in range(3):\n    tell(f'line {number}')\n"
+        "for number in range(3):\n    say(f'line {number}')\n"
         "with progress_bar('rows', 1, 'row') as bar:\n    bar.update()\n"
         "print('a note', file=sys.stderr)\nreturn 7"
     )
@@ -185,7 +185,7 @@ def test_terminal_that_goes_away_ends_no_work(tmp_path):
     body = (
         "with progress_bar('rows', 3, 'row') as bar:\n"
         "    for number in range(3):\n"
-        "        bar.update()\n        bar.refresh()\n        tell('line')\n"
+        "        bar.update()\n        bar.refresh()\n        say('line')\n"
         "        sys.stdin.readline()\n"
         "print_error('gone')\nopen(argv[0], 'w').write('done')"
     )
@@ -214,7 +214,7 @@ def test_failing_output_is_told_once_and_left_alone(how, monkeypatch, capsys):
         if how == "closed":
             stream.close()
     monkeypatch.setattr(sys, "stdout", stream)
-    lines = [*tell("one"), *tell("two")]
+    lines = [*say("one"), *say("two")]
     assert sys.stdout is stream  # it is the caller's
     assert len(lines) == (0 if how == "left" else 1)
     assert capsys.readouterr().err.splitlines() == lines
@@ -225,14 +225,14 @@ def test_failing_output_is_told_once_and_left_alone(how, monkeypatch, capsys):
 def test_what_the_encoding_lacks_is_told_in_escapes(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    assert tell("训练 █") == []
+    assert say("训练 █") == []
     assert stream.buffer.getvalue() == b"\\u8bad\\u7ec3 \\u2588\n"
 
 
 def test_telling_works_without_any_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert tell("one") == []
+    assert say("one") == []
     print_error("two")
     with progress_bar("rows", 1, "row") as bar:
         bar.update()
@@ -407,7 +407,7 @@ def test_long_name_keeps_both_ends_whatever_its_letters():
 
 def test_mistake_and_log_never_reach_the_terminal_raw(capsys):
     print_error(f"{RED}: no such file\nand{OVERRIDE}")
-    tell(f"kept:\n{RED}")
+    say(f"kept:\n{RED}")
     told = capsys.readouterr()
     assert told.err == "error: \\x1b[31m: no such file\nerror: and\\u202e\n"
     assert told.out == "kept:\n\\x1b[31m\n"

@@ -11,7 +11,7 @@ from smallgpt.benchmark.bench import ROOT, Bench
 from smallgpt.benchmark.report import Comparison, Entry, Findings
 from smallgpt.benchmark.work import vocabulary_of, write_rows
 from smallgpt.console import progress_bar
-from smallgpt.files.writing import write_atomically
+from smallgpt.files.writing import write_text
 
 # ------------------------------------------------------------------------------- reading
 
@@ -55,7 +55,7 @@ def measure_reading(bench: Bench) -> Findings:
     if bench.settings.full:
         rows = sizes.rows_read_full
         path, vocabulary_path = folder / "many.jsonl", folder / "vocab.json"
-        write_atomically(vocabulary_path, vocabulary.to_json())
+        write_text(vocabulary_path, vocabulary.to_json())
         write_rows(path, vocabulary, [sizes.row_length] * rows, seed=0)
         results = []
         with progress_bar(f"reading {rows:,} rows", 2, "time") as bar:

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallgpt.console import format_table, tell
-from smallgpt.files.writing import write_atomically, write_json
+from smallgpt.console import format_table, say
+from smallgpt.files.writing import write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +136,7 @@ class Findings:
     def add(self, comparison: Comparison) -> None:
         """Note a comparison and tell it."""
         self.comparisons.append(comparison)
-        tell(f"\n{comparison.title}\n{plain_table(*comparison.table())}")
+        say(f"\n{comparison.title}\n{plain_table(*comparison.table())}")
 
     def reach(self, key: str, value: float | None) -> None:
         """Note what a target reached, if it was measured."""
@@ -295,4 +295,4 @@ def save_report(
     for found in comparisons:
         parts += [f"## {found.title}", markdown_table(*found.table())]
     parts += ["## Targets", markdown_table(*target_rows(targets))]
-    write_atomically(folder / "benchmark.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "benchmark.md", "\n\n".join(parts) + "\n")

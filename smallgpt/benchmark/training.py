@@ -32,7 +32,7 @@ from smallgpt.benchmark.work import (
     vocabulary_of,
     write_rows,
 )
-from smallgpt.files.writing import write_atomically
+from smallgpt.files.writing import write_text
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 
@@ -60,7 +60,7 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]
 
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         folder, vocabulary = Path(name), vocabulary_of(job.shape)
-        write_atomically(folder / "vocab.json", vocabulary.to_json())
+        write_text(folder / "vocab.json", vocabulary.to_json())
         write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
         write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
         settings = replace(

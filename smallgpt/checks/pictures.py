@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallgpt.charts import _DARK, _DPI, _LIGHT, _fonts, _save
+from smallgpt.charts import DARK, DPI, LIGHT, fonts, save_chart
 from smallgpt.console import printable, shorten
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
     panels += [_draw_accuracies] if accuracies else []
     columns = min(2, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(5.6 * columns, 3.6 * lines + 0.5), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(5.6 * columns, 3.6 * lines + 0.5), dpi=DPI, layout="constrained")
     title = f"{report['rows']:,} rows"
     if report["errors"]["count"]:
         title += f", {report['errors']['count']:,} more that cannot be read"
@@ -51,7 +51,7 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
         axes = figure.add_subplot(lines, columns, place)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes, report, accuracies if draw is _draw_accuracies else labels)
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int]) -> None:
@@ -70,13 +70,13 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
         )  # fmt: skip
     sides = [report["splits"][side]["labels"] for side in ("train", "validation")]
     train, validation = ([side[name] for name in names] for side in sides)
-    axes.bar(places, train, color=_DARK, label="training")
-    axes.bar(places, validation, bottom=train, color=_LIGHT, label="validation")
+    axes.bar(places, train, color=DARK, label="training")
+    axes.bar(places, validation, bottom=train, color=LIGHT, label="validation")
     # The middle of a long name goes: many differ at their end only.
     shown = [shorten(printable(name), 18, "…") for name in names]
     shown = [name.replace("$", r"\$") for name in shown]
     size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
-    axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=_fonts())
+    axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=fonts())
     axes.set(title=title, ylabel="rows")
     axes.margins(x=0.01, y=0.15)
     axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
@@ -88,7 +88,7 @@ def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
     width = edges[1] - edges[0]
     axes.bar(edges[:-1], counts, width=width * 0.92, align="edge" if width > 1 else "center",
-             color=_DARK)  # fmt: skip
+             color=DARK)  # fmt: skip
     if len(counts) == 1:
         axes.set_xlim(edges[0] - 5, edges[0] + 5)
         axes.set_xticks([edges[0]])
@@ -102,7 +102,7 @@ def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None
 def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
     """How often each token stands, from the most frequent to the rarest."""
     words = report["vocabulary"]
-    axes.loglog(words["ranks"], words["counts_of_ranks"], color=_DARK, marker="o", markersize=2.5)
+    axes.loglog(words["ranks"], words["counts_of_ranks"], color=DARK, marker="o", markersize=2.5)
     used = words["size"] - words["never_used"]
     axes.set(
         title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",
@@ -115,7 +115,7 @@ def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> 
 def _draw_accuracies(axes: Axes, report: dict[str, Any], values: dict[str, float]) -> None:
     """What simpler models reach on the validation rows."""
     places = range(len(values))
-    axes.barh(places, list(values.values()), color=_DARK)
+    axes.barh(places, list(values.values()), color=DARK)
     for place, value in zip(places, values.values(), strict=True):
         axes.text(min(value, 1) + 0.01, place, f"{value:.3f}", va="center", fontsize=9)
     axes.set_yticks(places, list(values))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallgpt.charts import _DPI, _LIGHT, _chart, _fonts, _save
+from smallgpt.charts import DPI, LIGHT, fonts, new_chart, save_chart
 from smallgpt.console import plural, printable, shorten, text_width
 from smallgpt.evaluation.report import MOST_MISTAKES
 
@@ -110,18 +110,18 @@ def draw_class_accuracy(
     """
     recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
     if len(recalls) > _MOST_BARS:
-        figure, axes = _chart(8, 4.5)
-        axes.fill_between(range(len(recalls)), sorted(recalls.values()), step="mid", color=_LIGHT)
+        figure, axes = new_chart(8, 4.5)
+        axes.fill_between(range(len(recalls)), sorted(recalls.values()), step="mid", color=LIGHT)
         axes.set_xlim(-0.5, len(recalls) - 0.5)
         _name_accuracy_axes(axes, accuracy, f"{len(recalls):,} labels, from the worst to the best")
-        _save(figure, path)
+        save_chart(figure, path)
         return
     width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
-    figure, axes = _chart(width, 3.7 + _name_room(recalls))
+    figure, axes = new_chart(width, 3.7 + _name_room(recalls))
     axes.bar(range(len(recalls)), list(recalls.values()))
     _name_ticks(axes.set_xticks, list(recalls), upright=True)
     _name_accuracy_axes(axes, accuracy, "true label")
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def _name_accuracy_axes(axes: Axes, accuracy: float, across: str) -> None:
@@ -150,7 +150,7 @@ def draw_reliability(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5, 6.5), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(5.5, 6.5), dpi=DPI, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
     for place, (name, bins) in enumerate(curves):
@@ -183,7 +183,7 @@ def draw_reliability(
         handle.set_sizes([30])
     upper.grid(alpha=0.3)
     lower.grid(axis="y", alpha=0.3)
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> None:
@@ -205,7 +205,7 @@ def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> Non
     share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
     size = min(max(4, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
     room = _name_room(labels)
-    figure, axes = _chart(size + room, size + room)
+    figure, axes = new_chart(size + room, size + room)
     axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
     _name_ticks(axes.set_xticks, labels, upright=True)
     _name_ticks(axes.set_yticks, labels, upright=False)
@@ -217,7 +217,7 @@ def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> Non
                 axes.text(
                     column, row, f"{count}", ha="center", va="center", color=color, fontsize=8
                 )
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def _most_confused(cells: list[list[int]], labels: list[str]) -> tuple[np.ndarray, list[str]]:
@@ -253,6 +253,6 @@ def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool)
         shown,
         rotation=90 if upright and long else 0,
         size=8 if len(labels) > 30 else None,
-        family=_fonts(),
+        family=fonts(),
         parse_math=False,
     )

@@ -13,31 +13,32 @@ from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, size_text
 
-# More than a small model can learn from; what is read stays in memory, so it has a bound.
-MOST_BYTES = 2**31
 _MOST_MEMBERS = 1000
 
 
-# ------------------------------------------------------------------------------- .npz
-
-
-def read_npz(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
+def read_npz(path: Path, most_bytes: int, remedy: str = "") -> dict[str, np.ndarray]:
     """All arrays of an .npz file by name; nothing is unpickled.
+
+    Args:
+        path: the file.
+        most_bytes: of the file and of its arrays together.
+        remedy: what to do where they are more, for the message, such as ": give fewer images".
 
     Raises:
         UserError: no such file, not an .npz, damaged, or larger than `most_bytes` unpacked.
     """
+    limit = f"at most {size_text(most_bytes)} are read{remedy}"
     try:
         with open_input(path) as handle:
             if os.fstat(handle.fileno()).st_size > most_bytes:
-                raise UserError(f"{path}: {_too_much(most_bytes)}")
+                raise UserError(f"{path}: {limit}")
             with zipfile.ZipFile(handle) as archive:
                 members = archive.infolist()
                 unpacked = sum(member.file_size for member in members)
                 if unpacked > most_bytes or len(members) > _MOST_MEMBERS:
                     raise UserError(
                         f"{path}: {plural(len(members), 'array')} of {unpacked:,} bytes unpacked; "
-                        f"{_too_much(most_bytes)}"
+                        f"{limit}"
                     )
                 for member in members:
                     _check_npy_header(archive, member)
@@ -72,7 +73,3 @@ def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None
         raise ValueError(
             f"{member.filename} promises shape {shape} of {dtype}, holds {rest:,} bytes"
         )
-
-
-def _too_much(most_bytes: int = MOST_BYTES) -> str:
-    return f"at most {size_text(most_bytes)} are read: give fewer or smaller images"

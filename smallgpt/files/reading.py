@@ -23,7 +23,7 @@ from smallgpt.console import printable
 from smallgpt.errors import UserError
 
 
-def _inside(folder: Path) -> list[Path]:
+def contents(folder: Path) -> list[Path]:
     """What lies in a folder, sorted; nothing where there is none."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -181,7 +181,7 @@ _DECODER = json.JSONDecoder(
 
 
 @contextmanager
-def panics_told(path: str | Path, what: str) -> Iterator[None]:
+def rust_errors(path: str | Path, what: str) -> Iterator[None]:
     """Turn a panic of `tokenizers` or `safetensors`, which is no Exception, into one line.
 
     (Rust has printed a line of its own to standard error by then, which cannot be kept back.)

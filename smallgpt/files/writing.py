@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from smallgpt.files.reading import _inside
+from smallgpt.errors import UserError
+from smallgpt.files.reading import contents
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +68,7 @@ def json_line(value: Any, indent: int | None = None) -> str:
     return text + "\n"
 
 
-def write_atomically(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Write a text file as `atomic_write` does."""
     with atomic_write(path) as handle:
         handle.write(text)
@@ -80,7 +82,7 @@ def write_json(path: str | Path, value: Any, most_levels: int | None = None) -> 
         value: what to write.
         most_levels: what lies deeper than so many levels stands in one line; None = nothing.
     """
-    write_atomically(path, _indented(value, most_levels) + "\n")
+    write_text(path, _indented(value, most_levels) + "\n")
 
 
 def _indented(value: Any, levels: int | None, margin: str = "") -> str:
@@ -170,6 +172,21 @@ def _sort_metadata(path: Path) -> None:
         handle.write(text)
 
 
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a file, which is made, to append bytes to it.
+
+    Raises:
+        UserError: a pipe stands in its place, which would have no end.
+    """
+    how = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    with naming_file(path):
+        number = os.open(path, how, 0o666)
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{path}: a pipe stands where a run keeps a file: remove it")
+    return open(number, "ab", buffering=0)
+
+
 def make_folder(path: str | Path) -> None:
     """Make a folder and those above it, durably: the name of a new one is synced too."""
     path, missing = Path(path), []
@@ -209,7 +226,7 @@ def remove_leftovers(folder: Path, own: re.Pattern) -> None:
         folder: where to look.
         own: names that are written there; a temporary file or folder is called after one.
     """
-    for path in _inside(folder):
+    for path in contents(folder):
         name = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
         if name is None or own.fullmatch(name[1]) is None:
             continue

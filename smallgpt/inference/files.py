@@ -67,7 +67,7 @@ def read_rows(
     )
 
 
-def tell_bad_rows(predictions: list[dict[str, Any]]) -> None:
+def say_bad_rows(predictions: list[dict[str, Any]]) -> None:
     """Say how many rows could not be used, and why the first few."""
     bad = [row for row in predictions if "reason" in row]
     if bad:

@@ -16,8 +16,8 @@ from smallgpt.inference.prompts import (
     MOST_LABELS_SHOWN,
     is_instructed,
     is_labels_only,
+    say_unknown,
     shown_row,
-    tell_unknown,
 )
 from smallgpt.options.inference import InferenceSettings
 
@@ -103,7 +103,7 @@ def _next_line(prompt_sign: str | None) -> str | None:
 def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest next tokens of a prompt."""
     found = next_tokens(trained, prompt)
-    tell_unknown(trained, prompt)
+    say_unknown(trained, prompt)
     if as_json:
         answer = [{"token": token, "probability": share} for token, share in found]
         print(json_text({"prompt": prompt, "next_tokens": answer}))
@@ -117,7 +117,7 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 def show_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest answer to an instruction."""
     result = generate(trained, prompt, greedy=True)
-    tell_unknown(trained, prompt)
+    say_unknown(trained, prompt)
     answer = shown_row(trained, result.sequences[0])
     if as_json:
         print(json_text({"prompt": prompt, "answer": answer}))
@@ -128,7 +128,7 @@ def show_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the labels of a prompt and their probabilities."""
     answer = classify_prompt(trained, prompt)
-    tell_unknown(trained, prompt)
+    say_unknown(trained, prompt)
     if answer["tokens_left_out"]:
         print(
             f"{plural(answer['tokens_left_out'], 'token')} left out of the body: the model reads "

@@ -83,7 +83,7 @@ def _refuse_empty() -> NoReturn:
     raise UserError("the prompt has no tokens")
 
 
-def tell_unknown(trained: TrainedModel, prompt: str) -> None:
+def say_unknown(trained: TrainedModel, prompt: str) -> None:
     """Say on standard error what of a text the model cannot read."""
     tokenizer = trained.vocabulary.tokenizer
     if tokenizer is not None:

@@ -17,7 +17,7 @@ import torch
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.hub import folder_of, hub_errors
-from smallgpt.files.reading import panics_told
+from smallgpt.files.reading import rust_errors
 from smallgpt.model.carried_embeddings import _fingerprint, _tokens_of, adopt_vocabulary, carry_over
 from smallgpt.model.foreign_config import (
     Start,
@@ -57,7 +57,7 @@ def load_checkpoint_model(
     torch.manual_seed(settings.seed)  # of what the checkpoint lacks
     with (
         hub_errors(name, "model"),
-        panics_told(name, "its weights cannot be read"),
+        rust_errors(name, "its weights cannot be read"),
         quiet(),
     ):
         from transformers import GenerationConfig

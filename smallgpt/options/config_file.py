@@ -11,7 +11,7 @@ from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_text, shown
-from smallgpt.options.values import Mistakes, _nearest, _range_text, _take
+from smallgpt.options.values import Mistakes, did_you_mean, range_text, take_value
 
 # config.yaml has 5 KB; what is nested is a list of texts at most.
 _MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
@@ -24,11 +24,11 @@ def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> di
     values: dict[str, Any] = {}
     for name, (raw, line) in _read_yaml(path, mistakes).items():
         if name not in fields:
-            near = _nearest(name, fields)
+            near = did_you_mean(name, fields)
             mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
             continue
         where = f"{path}:{line}: {name}"
-        _take(values, fields[name], kinds[name], raw, where, mistakes)
+        take_value(values, fields[name], kinds[name], raw, where, mistakes)
     return values
 
 
@@ -102,8 +102,8 @@ def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
             lines += ["", f"# {group}" if not explain else f"# ---- {group} ".ljust(88, "-")]
         if explain:
             text = field.metadata["help"]
-            if _range_text(field):
-                text += f" [{_range_text(field)}]"
+            if range_text(field):
+                text += f" [{range_text(field)}]"
             lines += [
                 "",
                 *(f"# {line}" for line in textwrap.wrap(text, 86, break_on_hyphens=False)),

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallgpt.options.values import Mistakes, _nearest, _range_text, _take
+from smallgpt.options.values import Mistakes, did_you_mean, range_text, take_value
 
 _NO_VALUE = object()  # a flag given without a value
 
@@ -30,7 +30,7 @@ def parse_flags(
         name = text.split("=")[0]
         if name.startswith("-"):
             known = [f"--{key}" for key in fields]
-            mistakes.append(("", f"unknown flag {name}{_nearest(name, known)}"))
+            mistakes.append(("", f"unknown flag {name}{did_you_mean(name, known)}"))
         else:
             mistakes.append(("", f"{text!r} does not belong to a flag (see {prog} --help)"))
     values: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def parse_flags(
                 mistakes.append((name, f"--{name} needs a value"))
                 continue
             raw = True
-        _take(values, fields[name], kinds[name], raw, f"--{name}", mistakes)
+        take_value(values, fields[name], kinds[name], raw, f"--{name}", mistakes)
     return values
 
 
@@ -112,6 +112,6 @@ def _default_text(field: dataclasses.Field) -> str:
 
 
 def _help_text(field: dataclasses.Field) -> str:
-    facts = [fact for fact in (_range_text(field),) if fact]
+    facts = [fact for fact in (range_text(field),) if fact]
     facts.append(f"default {_default_text(field)}")
     return f"{field.metadata['help']} [{'; '.join(facts)}]"

@@ -96,7 +96,7 @@ def check_values(settings: T) -> T:
     kinds = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        _take(values, field, kinds[field.name], value, field.name, mistakes)
+        take_value(values, field, kinds[field.name], value, field.name, mistakes)
         # Files and flags have only text for `5e-5` or `none`; here the value itself is used.
         if isinstance(value, str) and not isinstance(values.get(field.name, ""), str):
             text = f"{field.name}: expected {values[field.name]!r}, got the text {value!r}"
@@ -104,7 +104,7 @@ def check_values(settings: T) -> T:
     return build_settings(type(settings), {**vars(settings), **values}, mistakes)
 
 
-def _take(
+def take_value(
     values: dict[str, Any],
     field: dataclasses.Field,
     kind: Any,
@@ -119,7 +119,7 @@ def _take(
         # A choice that ends in :N stands for those with a number there.
         named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value
         if limits["choices"] and value is not None and named not in limits["choices"]:
-            near = _nearest(str(value), limits["choices"])
+            near = did_you_mean(str(value), limits["choices"])
             raise ValueError(f"{shown(value)} is not one of {', '.join(limits['choices'])}{near}")
         if type(value) is int and limits["maximum"] is None and abs(value) > _LARGEST_NUMBER:
             raise ValueError(f"{shown(value)} is too large a number (at most {_LARGEST_NUMBER:,})")
@@ -129,7 +129,7 @@ def _take(
             or (limits["above"] is not None and value <= limits["above"])
             or (limits["below"] is not None and value >= limits["below"])
         ):
-            raise ValueError(f"{shown(value)} is out of range ({_range_text(field)})")
+            raise ValueError(f"{shown(value)} is out of range ({range_text(field)})")
     except ValueError as error:
         mistakes.append((field.name, f"{where}: {error}"))
     else:
@@ -191,12 +191,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _nearest(name: str, known: Any) -> str:
+def did_you_mean(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _range_text(field: dataclasses.Field) -> str:
+def range_text(field: dataclasses.Field) -> str:
     limits = field.metadata
     if limits["choices"]:
         return "|".join(limits["choices"])

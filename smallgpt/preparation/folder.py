@@ -213,11 +213,6 @@ def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
             bar.update()
 
 
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as handle:
-        handle.write(text)
-
-
 def row_line(row: Any) -> str:
     """A row as a line of its file.
 

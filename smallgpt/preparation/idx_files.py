@@ -13,9 +13,10 @@ from typing import IO
 import numpy as np
 
 from smallgpt.errors import UserError
-from smallgpt.files.npz import MOST_BYTES, _too_much
-from smallgpt.files.reading import open_input
+from smallgpt.files.reading import open_input, size_text
 from smallgpt.preparation.labelled_images import (
+    FEWER_IMAGES,
+    MOST_IMAGE_BYTES,
     LabelledImages,
     _check_counts,
     _check_image_count,
@@ -84,8 +85,11 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
     shape_text = " x ".join(f"{size:,}" for size in shape)
     if not promised:  # beside a 0 the other sizes may be beyond any array
         raise UserError(f"{path}: no images or labels in it: its header says {shape_text}")
-    if promised > MOST_BYTES:
-        raise UserError(f"{path}: its header promises {shape_text} bytes; {_too_much()}")
+    if promised > MOST_IMAGE_BYTES:
+        raise UserError(
+            f"{path}: its header promises {shape_text} bytes; at most "
+            f"{size_text(MOST_IMAGE_BYTES)} are read{FEWER_IMAGES}"
+        )
     _check_image_count(path, shape[0])
     data = bytearray()
     while len(data) <= promised:

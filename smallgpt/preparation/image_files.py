@@ -20,6 +20,8 @@ from smallgpt.files.npz import read_npz
 from smallgpt.files.reading import open_input
 from smallgpt.preparation.idx_files import _read_idx_images
 from smallgpt.preparation.labelled_images import (
+    FEWER_IMAGES,
+    MOST_IMAGE_BYTES,
     LabelledImages,
     _check_counts,
     _checked_images,
@@ -79,7 +81,7 @@ def read_images(
 
 
 def _read_npz_images(path: Path, names: LabelNames) -> LabelledImages:
-    arrays = read_npz(path)
+    arrays = read_npz(path, MOST_IMAGE_BYTES, FEWER_IMAGES)
     if "images" not in arrays:
         names = ", ".join(map(repr, arrays)) or "nothing"
         raise UserError(

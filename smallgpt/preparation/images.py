@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallgpt.console import plural
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.files.writing import write_text
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.folder import (
     CODEBOOK,
@@ -29,7 +30,6 @@ from smallgpt.preparation.folder import (
     row_line,
     write_lines,
     write_summary,
-    write_text,
 )
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.tokens.labels import LabelNames, label_token, sorted_labels

@@ -15,9 +15,14 @@ import numpy as np
 
 from smallgpt.console import plural, printable, progress_bar
 from smallgpt.errors import UserError
-from smallgpt.files.npz import MOST_BYTES, _too_much
-from smallgpt.files.reading import open_input
-from smallgpt.preparation.labelled_images import MOST_IMAGE_VALUES, LabelledImages, _label
+from smallgpt.files.reading import open_input, size_text
+from smallgpt.preparation.labelled_images import (
+    FEWER_IMAGES,
+    MOST_IMAGE_BYTES,
+    MOST_IMAGE_VALUES,
+    LabelledImages,
+    _label,
+)
 from smallgpt.tokens.labels import LabelNames
 
 # No EPS: Pillow would hand the file to Ghostscript.
@@ -122,10 +127,11 @@ def _load_pictures(
                 f"{files[0].parent.parent}: pictures of {width:,} x {height:,} pixels; one may "
                 f"have at most {MOST_IMAGE_VALUES:,} values: give a smaller --image_size"
             )
-        if math.prod(shape) > MOST_BYTES:
+        if math.prod(shape) > MOST_IMAGE_BYTES:
             raise UserError(
                 f"{files[0].parent.parent}: {len(files):,} pictures of {width}x{height} take "
-                f"{math.prod(shape):,} bytes; {_too_much()} (or a smaller --image_size)"
+                f"{math.prod(shape):,} bytes; at most {size_text(MOST_IMAGE_BYTES)} are read"
+                f"{FEWER_IMAGES} (or a smaller --image_size)"
             )
         images_NxHxWxC = np.empty(shape, np.uint8)
         for index, path in enumerate(files):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from smallgpt.console import plural, progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
+from smallgpt.files.writing import write_text
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.preparation.folder import (
     TEST,
@@ -34,7 +35,6 @@ from smallgpt.preparation.folder import (
     row_line,
     write_lines,
     write_summary,
-    write_text,
 )
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
-from smallgpt.files.writing import atomic_write
+from smallgpt.files.writing import atomic_write, write_text
 from smallgpt.options.preparation import TokensSettings
 from smallgpt.preparation.folder import (
     TEST,
@@ -27,7 +27,6 @@ from smallgpt.preparation.folder import (
     publishing,
     row_line,
     write_summary,
-    write_text,
 )
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.tokens.labels import (

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from smallgpt.console import progress_bar, tell
+from smallgpt.console import progress_bar, say
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input
 from smallgpt.files.writing import atomic_write, remove_leftovers
@@ -147,7 +147,7 @@ class RowCache:
         except BlockingIOError:
             return  # another process is writing here, as a rule the same entry
         except OSError as error:
-            tell(f"{self.source}: will be read anew next time: {folder}: {error.strerror}")
+            say(f"{self.source}: will be read anew next time: {folder}: {error.strerror}")
 
 
 def _parts(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Iterator[bytes | np.ndarray]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smallgpt.charts import _DPI, _fonts, _glyphs_may_lack, _save
+from smallgpt.charts import DPI, fonts, missing_glyphs_allowed, save_chart
 from smallgpt.console import printable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def draw_image_sheet(
     figure, axes = _picture_figure(canvas, canvas.shape[1] / pixels_per_inch, title)
     for text, (y, x) in zip(texts, places, strict=True):
         _write(axes, x + width / 2, y + height + gap / 4, text, ha="center", va="top")
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def draw_reconstructions(
@@ -136,7 +136,7 @@ def draw_codebook(
     for row in range(rows):
         y = row * step + gap + side / 2
         _write(axes, -step / 5, y, str(row * columns * every), ha="right", va="center")
-    _save(figure, path)
+    save_chart(figure, path)
 
 
 def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
@@ -150,13 +150,13 @@ def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
     """Width and height in which each of the captions fits."""
     from matplotlib.figure import Figure
 
-    figure = Figure(dpi=_DPI)
+    figure = Figure(dpi=DPI)
     axes = figure.add_subplot()
-    with _glyphs_may_lack():
+    with missing_glyphs_allowed():
         boxes = [
             _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
         ]
-    return max(box.width for box in boxes) / _DPI, max(box.height for box in boxes) / _DPI
+    return max(box.width for box in boxes) / DPI, max(box.height for box in boxes) / DPI
 
 
 def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
@@ -166,7 +166,7 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
     height = width * canvas.shape[0] / canvas.shape[1]
     side, above, below = 0.45, 0.5, 0.15
     full_width, full_height = max(width + 2 * side, 6.5), height + above + below
-    figure = Figure(figsize=(full_width, full_height), dpi=_DPI)
+    figure = Figure(figsize=(full_width, full_height), dpi=DPI)
     left = (full_width - width) / 2
     axes = figure.add_axes(
         (left / full_width, below / full_height, width / full_width, height / full_height)
@@ -176,7 +176,7 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
     axes.set_axis_off()
     top = 1 - 0.22 / full_height
     figure.text(
-        0.5, top, title, ha="center", va="center", size=10, family=_fonts(), parse_math=False
+        0.5, top, title, ha="center", va="center", size=10, family=fonts(), parse_math=False
     )
     return figure, axes
 
@@ -186,4 +186,4 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
     """Write a small text at a place of the axes' data; `$` in it means nothing special."""
-    return axes.text(x, y, text, ha=ha, va=va, size=8, family=_fonts(), parse_math=False)
+    return axes.text(x, y, text, ha=ha, va=va, size=8, family=fonts(), parse_math=False)

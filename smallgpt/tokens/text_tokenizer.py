@@ -26,8 +26,8 @@ from smallgpt.files.reading import (
     count_values,
     is_panic,
     open_input,
-    panics_told,
     read_text,
+    rust_errors,
     shown,
     size_text,
 )
@@ -233,7 +233,7 @@ class TextTokenizer:
 
         text = read_text(path, MOST_BYTES)
         _check_values(text, path)
-        with panics_told(path, "not a tokenizer"):
+        with rust_errors(path, "not a tokenizer"):
             try:
                 return cls(Tokenizer.from_str(text))
             except Exception as error:  # the library raises bare Exceptions
@@ -308,7 +308,7 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
-        with panics_told(TOKENIZER, "the tokenizer cannot write these tokens as text"):
+        with rust_errors(TOKENIZER, "the tokenizer cannot write these tokens as text"):
             text = self.backend.decode(list(ids), skip_special_tokens=True)
         if type(self.backend.decoder).__name__ == "WordPiece":
             text = _SPACE_IN_CJK.sub("", text)
@@ -327,7 +327,7 @@ def load_pretrained_tokenizer(name: str) -> Any:
     from smallgpt.files.hub import folder_of, hub_errors
 
     folder = folder_of(name, "tokenizer")
-    with hub_errors(name, "tokenizer"), panics_told(name, "no tokenizer that works"):
+    with hub_errors(name, "tokenizer"), rust_errors(name, "no tokenizer that works"):
         from transformers import AutoTokenizer, BertTokenizer
 
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():

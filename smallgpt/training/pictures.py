@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from smallgpt.charts import _chart, _save
+from smallgpt.charts import new_chart, save_chart
 
 # ------------------------------------------------------------------------------- charts
 
@@ -43,7 +43,7 @@ def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
 def _draw_curves(
     path: Path, title: str, unit: str, curves: list[tuple[str, list[dict[str, Any]], str]]
 ) -> None:
-    figure, axes = _chart(7, 4.5)
+    figure, axes = new_chart(7, 4.5)
     for name, rows, key in curves:
         if not rows:  # a run of fewer steps than log_steps has no training rows
             continue
@@ -56,4 +56,4 @@ def _draw_curves(
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend(frameon=False)
-    _save(figure, path)
+    save_chart(figure, path)

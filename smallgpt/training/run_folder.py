@@ -20,7 +20,7 @@ from pathlib import Path
 from smallgpt.console import command_hint
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.locks import hold_folder
-from smallgpt.files.reading import _inside
+from smallgpt.files.reading import contents
 from smallgpt.files.writing import remove, remove_leftovers
 from smallgpt.training.metrics_file import read_metrics
 
@@ -107,7 +107,7 @@ class RunFolder:
         elif clearing:
             check_evaluation_folder(self.evaluation, "--overwrite would delete it")
             wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
-            for path in (path for whole in wholes for path in _inside(whole)):
+            for path in (path for whole in wholes for path in contents(whole)):
                 if path.name not in _PARTS:
                     raise UserError(
                         f"{path} is no file of a training run, and --overwrite would delete it: "
@@ -128,7 +128,7 @@ class RunFolder:
         for name, given in inputs.items():
             if given is None or not os.path.exists(given):
                 continue
-            for path in (given, *_inside(Path(given))):  # a folder may hold links
+            for path in (given, *contents(Path(given))):  # a folder may hold links
                 deleted = next((own for own in cleared if _lies_in(path, own)), None)
                 if deleted is not None:
                     mistakes.append(
@@ -161,7 +161,7 @@ class RunFolder:
                 remove_leftovers(folder, _OWN[place])
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
-                strangers += _inside(folder)
+                strangers += contents(folder)
         return strangers
 
     def remove_leftovers(self) -> None:
@@ -171,7 +171,7 @@ class RunFolder:
 
     def _own_in(self, place: str) -> list[Path]:
         """What lies in a folder of `_OWN` and bears a name of the run's, sorted."""
-        return [p for p in _inside(self.root / place) if _OWN[place].fullmatch(p.name)]
+        return [p for p in contents(self.root / place) if _OWN[place].fullmatch(p.name)]
 
     def _left_by_run(self) -> bool:
         """Whether figures, a checkpoint or a model show that a run was here."""
@@ -217,7 +217,7 @@ def check_evaluation_folder(folder: Path, otherwise: str) -> None:
     Raises:
         UserError: names the first one.
     """
-    own = [path for path in _inside(folder) if _OWN["evaluation"].fullmatch(path.name)]
+    own = [path for path in contents(folder) if _OWN["evaluation"].fullmatch(path.name)]
     told = [path for path in own if path.name in _EVALUATION_STARTS]
     foreign = [p for p in told if not _start_of(p).startswith(_EVALUATION_STARTS[p.name])]
     for path in foreign or (own if not told else ()):

@@ -7,9 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from smallgpt.console import plural, printable_lines, tell
-from smallgpt.files.locks import _open_own
-from smallgpt.files.writing import json_line, make_folder, naming_file, write_atomically
+from smallgpt.console import plural, printable_lines, say
+from smallgpt.files.writing import (
+    json_line,
+    make_folder,
+    naming_file,
+    open_to_append,
+    write_text,
+)
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
 
@@ -48,7 +53,7 @@ class RunLog:
         """Print `text` above a progress bar and append it with the time to train.log."""
         text = printable_lines(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        for line in [*text.splitlines(), *tell(text)]:
+        for line in [*text.splitlines(), *say(text)]:
             if self._log is None:
                 self._early.append(f"{stamp}  {line}\n")
             else:
@@ -74,7 +79,7 @@ class RunLog:
                 f"{plural(count - len(kept), 'row')} of figures lost"
             )
         self._metrics.close()
-        write_atomically(self._folder.metrics, "".join(map(json_line, kept)))
+        write_text(self._folder.metrics, "".join(map(json_line, kept)))
         self._metrics = _AppendedFile(self._folder.metrics)
 
     def __enter__(self) -> RunLog:
@@ -91,7 +96,7 @@ class _AppendedFile:
 
     def __init__(self, path: Path):
         self._path = path
-        self._handle = _open_own(path)
+        self._handle = open_to_append(path)
 
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smallgpt.errors import UserError
-from smallgpt.files import npz
-from smallgpt.preparation import idx_files, pictures
+from smallgpt.preparation import idx_files, image_files, pictures
 from smallgpt.preparation.image_files import read_images
 from smallgpt.tokens.labels import LabelNames
 
@@ -227,7 +226,7 @@ def test_damaged_npz_is_told(tmp_path):
 def test_npz_larger_than_the_bound_is_not_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "images.npz"
     np.savez_compressed(path, images=np.zeros((100, 100, 100), np.uint8))
-    monkeypatch.setattr(npz.read_npz, "__defaults__", (999_999,))
+    monkeypatch.setattr(image_files, "MOST_IMAGE_BYTES", 999_999)
     assert "bytes unpacked" in mistake(path)
 
 
@@ -361,7 +360,7 @@ def test_decompression_bombs_are_refused(folder, monkeypatch):
 
 
 def test_more_pixels_than_the_bound_are_refused_before_decoding(folder, monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_BYTES", 47)
+    monkeypatch.setattr(pictures, "MOST_IMAGE_BYTES", 47)
     assert "3 pictures of 4x4 take 48 bytes" in mistake(folder)
 
 

@@ -24,9 +24,9 @@ from smallgpt.files.writing import (
     naming_file,
     remove,
     remove_leftovers,
-    write_atomically,
     write_json,
     write_tensors,
+    write_text,
 )
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.training import TrainSettings
@@ -48,8 +48,8 @@ def names_in(folder: Path) -> set[str]:
 
 def test_written_file_holds_its_text_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "new" / "文件.txt"
-    write_atomically(path, "训练\n")
-    write_atomically(path, "second\n")
+    write_text(path, "训练\n")
+    write_text(path, "second\n")
     assert path.read_bytes() == b"second\n"
     assert names_in(path.parent) == {"文件.txt"}
 
@@ -85,7 +85,7 @@ def test_weights_may_be_read_by_whom_the_umask_allows(tmp_path, umask, mode):
 
 def test_old_file_is_there_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "x.txt"
-    write_atomically(path, "old")
+    write_text(path, "old")
     with atomic_write(path) as handle:
         handle.write("new")
         handle.flush()
@@ -95,16 +95,16 @@ def test_old_file_is_there_until_the_new_one_is_complete(tmp_path):
 
 def test_reader_of_the_old_file_reads_it_to_its_end(tmp_path):
     path = tmp_path / "x.txt"
-    write_atomically(path, "old")
+    write_text(path, "old")
     with open(path) as reader:
-        write_atomically(path, "new")
+        write_text(path, "new")
         assert reader.read() == "old"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
 def test_error_while_writing_leaves_the_old_file_alone(tmp_path, error):
     path = tmp_path / "x.txt"
-    write_atomically(path, "old")
+    write_text(path, "old")
     with pytest.raises(error), atomic_write(path) as handle:
         handle.write("half")
         raise error
@@ -257,7 +257,7 @@ def synced(monkeypatch):
 
 
 def test_files_and_folders_are_durable_before_they_get_their_name(tmp_path, synced):
-    write_atomically(tmp_path / "x.txt", "x")
+    write_text(tmp_path / "x.txt", "x")
     with atomic_folder(tmp_path / "deep" / "model") as folder:
         (folder / "sub").mkdir()
         (folder / "sub" / "x.bin").write_text("x")
