@@ -35,9 +35,11 @@ from smallgpt.console import (
     printable_lines,
 )
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
+from smallgpt.files.reading import same_file
 from smallgpt.inference.classify import classify_file
 from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.files import METRICS, PREDICTIONS, are_one, say_bad_rows
+from smallgpt.inference.files import say_bad_rows
 from smallgpt.inference.generate import beside, draw_rows, generate
 from smallgpt.inference.interactive import run_interactive, show_label
 from smallgpt.inference.prompts import (
@@ -86,7 +88,7 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
         )
     if settings.image is not None:
         inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
-        if any(are_one(path, settings.image) for path in inputs):
+        if any(same_file(path, settings.image) for path in inputs):
             raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(
@@ -161,7 +163,6 @@ def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
 def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
     """Score a file, write the evaluation folder and tell the figures."""
     from smallgpt.evaluation.answers import describe_examples
-    from smallgpt.evaluation.pictures import PICTURES
     from smallgpt.evaluation.report import describe_figures
 
     folder = Path(settings.output_dir or beside(trained.folder, "evaluation"))

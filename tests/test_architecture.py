@@ -96,7 +96,6 @@ KNOWN_PRIVATE: set[tuple[str, str]] = {
     ("smallgpt.training.checkpoint", "_sha256"),
 }
 KNOWN_ARROWS: set[tuple[str, str]] = {
-    ("smallgpt.inference.files", "smallgpt.training.run_folder"),
     ("smallgpt.tokens.codebook", "smallgpt.preparation.labelled_images"),
 }
 

@@ -10,17 +10,13 @@ import numpy as np
 
 from smallgpt.charts import DPI, LIGHT, fonts, new_chart, save_chart
 from smallgpt.console import plural, printable, shorten, text_width
+from smallgpt.evaluation.folder import CLASSES_PNG, CONFUSION_PNG, MISTAKES_PNG, RELIABILITY_PNG
 from smallgpt.evaluation.report import MOST_MISTAKES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from smallgpt.rows.dataset import TokenLabelDataset
-
-
-CONFUSION_PNG, RELIABILITY_PNG = "confusion_matrix.png", "reliability.png"
-CLASSES_PNG, MISTAKES_PNG = "class_accuracy.png", "mistakes.png"
-PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, CLASSES_PNG, MISTAKES_PNG)
 
 
 # ------------------------------------------------------------------------------- pictures

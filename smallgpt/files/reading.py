@@ -22,12 +22,6 @@ from typing import IO, Any
 from smallgpt.console import printable
 from smallgpt.errors import UserError
 
-
-def contents(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing where there is none."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
 # Deeper objects are refused: parsing and writing them again recurses, and Python ends that at about
 # 1000 levels, wherever it happens to be. Nothing of ours is deeper than 5.
 MOST_JSON_LEVELS = 64
@@ -101,6 +95,27 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.4g} {unit}"
     return f"{count} bytes"
+
+
+def contents(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing where there is none."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 64 KiB of a plain file; nothing of anything else, since a pipe has no end."""
+    if not path.is_file():
+        return b""
+    with open(path, "rb") as handle:
+        return handle.read(2**16)
+
+
+def same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, however they are written."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 # ------------------------------------------------------------------------------- JSON

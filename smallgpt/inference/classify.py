@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from smallgpt.console import printable_lines
 from smallgpt.errors import UserError
-from smallgpt.inference.files import PREDICTIONS, read_rows, refuse_overwriting, remove_earlier
+from smallgpt.evaluation.folder import PREDICTIONS, refuse_overwriting, remove_earlier
+from smallgpt.inference.files import read_rows
 from smallgpt.inference.prompts import (
     _NOT_FINITE,
     _refuse_unusable,

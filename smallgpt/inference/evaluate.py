@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smallgpt.evaluation.folder import METRICS, PREDICTIONS, refuse_overwriting, remove_earlier
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.inference.files import (
-    METRICS,
-    PREDICTIONS,
-    read_rows,
-    refuse_overwriting,
-    remove_earlier,
-)
+from smallgpt.inference.files import read_rows
 from smallgpt.inference.prompts import _refuse_unusable, check_arguments, is_labels_only
 
 if TYPE_CHECKING:

@@ -19,8 +19,14 @@ from pathlib import Path
 
 from smallgpt.console import command_hint
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.folder import (
+    EVALUATION_FILES,
+    METRICS,
+    PREDICTIONS,
+    check_evaluation_folder,
+)
 from smallgpt.files.locks import hold_folder
-from smallgpt.files.reading import contents
+from smallgpt.files.reading import contents, first_bytes
 from smallgpt.files.writing import remove, remove_leftovers
 from smallgpt.training.metrics_file import read_metrics
 
@@ -32,10 +38,7 @@ CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
     "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
-    "evaluation": re.compile(
-        r"metrics\.json|predictions\.jsonl"
-        r"|(confusion_matrix|reliability|class_accuracy|mistakes)\.png"
-    ),
+    "evaluation": EVALUATION_FILES,
     "": re.compile(
         r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
         r"|events\.out\.tfevents\..+|best_model|final_model"
@@ -53,8 +56,6 @@ _SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| 
 _SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
 _LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
 _REPORT_START = b'{\n  "rows": '
-# How an evaluation's files are told from files of others that bear their names.
-_EVALUATION_STARTS = {"predictions.jsonl": b'{"line": ', "metrics.json": b'{\n  "model": '}
 
 
 class RunFolder:
@@ -153,7 +154,7 @@ class RunFolder:
         for place in _OWN:
             folder = self.root / place
             own = [folder] if place and folder.is_symlink() else self._own_in(place)
-            own.sort(key=lambda path: path.name in _EVALUATION_STARTS)  # what pictures are told by
+            own.sort(key=lambda path: path.name in (PREDICTIONS, METRICS))  # known by these
             strangers += [Path(os.path.realpath(path)) for path in own if path.is_symlink()]
             for path in own if place else reversed(own):
                 remove(path)
@@ -186,11 +187,11 @@ class RunFolder:
         if path == self.settings:
             return _are_settings(path)
         if path == self.log:
-            return path.is_file() and _LOG_START.match(_start_of(path)) is not None
+            return path.is_file() and _LOG_START.match(first_bytes(path)) is not None
         if path == self.metrics:
-            return path.is_file() and _start_of(path) == b""
+            return path.is_file() and first_bytes(path) == b""
         if path in (self.data_report, self.data_picture):
-            return path.is_file() and _start_of(self.data_report).startswith(_REPORT_START)
+            return path.is_file() and first_bytes(self.data_report).startswith(_REPORT_START)
         return path.match(EVENT_FILES)  # a run adds one and leaves the others
 
     @contextmanager
@@ -205,45 +206,15 @@ class RunFolder:
             # Deleted after it was opened here: the lock is on a file that nobody else will meet.
 
 
-def check_evaluation_folder(folder: Path, otherwise: str) -> None:
-    """Refuse a folder in which files of others bear the names of an evaluation's.
-
-    Its rows and figures are told by how they begin, its pictures by these beside them.
-
-    Args:
-        folder: where an evaluation's files are to be written or deleted.
-        otherwise: what would happen to such a file.
-
-    Raises:
-        UserError: names the first one.
-    """
-    own = [path for path in contents(folder) if _OWN["evaluation"].fullmatch(path.name)]
-    told = [path for path in own if path.name in _EVALUATION_STARTS]
-    foreign = [p for p in told if not _start_of(p).startswith(_EVALUATION_STARTS[p.name])]
-    for path in foreign or (own if not told else ()):
-        raise UserError(
-            f"{path} was left by no evaluation, and {otherwise}: move it, or choose another "
-            f"--output_dir"
-        )
-
-
 def _lies_in(path: str | Path, place: Path) -> bool:
     """Whether deleting `place` takes `path` away: by its name, or by what links lead to."""
     paths, places = ({os.path.abspath(name), os.path.realpath(name)} for name in (path, place))
     return any(p == q or p.startswith(q + os.sep) for p in paths for q in places)
 
 
-def _start_of(path: Path) -> bytes:
-    """The first bytes of a plain file; nothing of what is none, since a pipe has no end."""
-    if not path.is_file():
-        return b""
-    with open(path, "rb") as handle:
-        return handle.read(2**16)
-
-
 def _are_settings(path: Path) -> bool:
     """Whether a file has what training writes as settings.yaml, and nothing that would be lost."""
-    text = "\n" + _start_of(path).decode("utf-8", "replace")
+    text = "\n" + first_bytes(path).decode("utf-8", "replace")
     return all(key in text for key in _SETTINGS_KEYS) and all(
         _SETTINGS_LINE.fullmatch(line) for line in text.split("\n")
     )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smallgpt.console import text_width
+from smallgpt.evaluation.folder import PICTURES
 from smallgpt.evaluation.metrics import label_figures, language_figures
-from smallgpt.evaluation.pictures import PICTURES, _most_confused, draw_evaluation
+from smallgpt.evaluation.pictures import _most_confused, draw_evaluation
 from smallgpt.evaluation.report import _validation_table, describe_figures, describe_validation
 from smallgpt.evaluation.statistics import exact_interval
 from smallgpt.tokens.pictures import draw_image_sheet
