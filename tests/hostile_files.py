@@ -511,12 +511,11 @@ def _pretrained_files() -> dict[str, bytes]:
 
 def _start_from(folder: Path) -> None:
     """What `train_gpt.py --init_from` does before its first step."""
-    from smallgpt.model.foreign_config import with_checkpoint_shape
-    from smallgpt.model.pretrained import load_checkpoint_model
+    from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 
     settings = TrainSettings(init_from=str(folder), max_length=16)
-    settings = with_checkpoint_shape(settings)
-    load_checkpoint_model(settings, _text_vocabulary(), str)
+    settings = with_pretrained_shape(settings)
+    load_pretrained(settings, _text_vocabulary(), str)
 
 
 def _prepare_with_tokenizer_of(folder: Path) -> None:
@@ -545,7 +544,7 @@ def _adapter_files() -> dict[str, bytes]:
 
     from smallgpt.model.folder import save_model_folder
     from smallgpt.model.lora import add_adapter
-    from smallgpt.model.pretrained import load_checkpoint_model
+    from smallgpt.model.pretrained import load_pretrained
 
     settings = TrainSettings(
         init_from="base", max_length=16, n_positions=48, n_layer=2, n_head=4, n_embd=32, lora_rank=2
@@ -556,7 +555,7 @@ def _adapter_files() -> dict[str, bytes]:
         base.mkdir()
         for name, content in _pretrained_files().items():
             (base / name).write_bytes(content)
-        start = load_checkpoint_model(settings, vocabulary, str)
+        start = load_pretrained(settings, vocabulary, str)
         adapter = add_adapter(start, settings, str)
         save_model_folder(start.model, Path("adapter"), vocabulary, settings, None, None, adapter)
         files = {f"base/{path.name}": path.read_bytes() for path in base.iterdir()}

@@ -33,7 +33,7 @@ from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.best_model import stored_figures
 from smallgpt.training.data import read_data
-from smallgpt.training.gradients import PackedStep
+from smallgpt.training.gradients import TokenStep
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
@@ -656,7 +656,7 @@ def test_check_data_loads_no_model_library(settings):
 
 
 def poison_gradient(monkeypatch, after_calls: int) -> None:
-    real, calls = PackedStep.add_gradients, []
+    real, calls = TokenStep.add_gradients, []
 
     def poisoned(step, batches):
         nll = real(step, batches)
@@ -665,7 +665,7 @@ def poison_gradient(monkeypatch, after_calls: int) -> None:
             next(step.objective.model.parameters()).grad.fill_(float("nan"))
         return nll
 
-    monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
+    monkeypatch.setattr(TokenStep, "add_gradients", poisoned)
 
 
 def state_of(run: TrainingRun) -> list[torch.Tensor]:
@@ -768,7 +768,7 @@ def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch, capsys, b
         )
         return torch.tensor(float("nan"))
 
-    monkeypatch.setattr(PackedStep, "add_gradients", poisoned)
+    monkeypatch.setattr(TokenStep, "add_gradients", poisoned)
     with pytest.raises(UserError, match=r"no longer finite at step 21|no step of epoch 1"):
         train(change(settings, on_nonfinite="skip", batch_size=batch_size))
     assert "train loss" not in capsys.readouterr().out

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 
 from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.plain_decoder import PlainDecoder
-from smallgpt.decoding.sampling import Sampling, _choose
+from smallgpt.decoding.sampling import Sampling, choose_tokens
 from smallgpt.model.cpu_forward import is_gpt2
 
 # Steps between looks at the new tokens for finished rows: each look makes the host wait for a GPU.
@@ -111,7 +111,7 @@ def generate_tokens(
         unseen: list[Tensor] = []
         for m in range(max_new_tokens):
             logits_BxV.index_fill_(1, forbidden, -torch.inf)
-            ids_B = _choose(logits_BxV, sampling, uniform_BxM[:, m])
+            ids_B = choose_tokens(logits_BxV, sampling, uniform_BxM[:, m])
             unseen.append(ids_B)
             last = m == max_new_tokens - 1
             if last or len(unseen) == steps_per_look:

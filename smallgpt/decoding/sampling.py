@@ -62,7 +62,7 @@ def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
     return logits_BxV.softmax(dim=-1)
 
 
-def _choose(logits_BxV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tensor:
+def choose_tokens(logits_BxV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tensor:
     """The next token ids_B: the uniform number picks its place in the summed probabilities."""
     if sampling.greedy:
         return logits_BxV.argmax(dim=-1)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from smallgpt.errors import UserError
-from smallgpt.model.foreign_config import model_class_of
+from smallgpt.model.config_json import model_class_of
 from smallgpt.model.forward import recompute_blocks
 from smallgpt.model.head import add_hidden_layer, freeze_backbone, name_labels
 from smallgpt.model.lora import Adapter, add_adapter
-from smallgpt.model.pretrained import build_from_config, load_checkpoint_model
+from smallgpt.model.pretrained import build_from_config, load_pretrained
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -139,7 +139,7 @@ def starting_model(
     elif stored_config is not None and not (settings.lora_rank or settings.freeze_backbone):
         model = build_from_config(stored_config, settings, vocabulary)
     else:
-        start = load_checkpoint_model(settings, vocabulary, say)
+        start = load_pretrained(settings, vocabulary, say)
         model = start.model
         if settings.lora_rank:
             adapter = add_adapter(start, settings, say)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from smallgpt.console import command_hint
 from smallgpt.files.hub import folder_of
-from smallgpt.model.foreign_config import quiet
+from smallgpt.model.config_json import quiet
 from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokenizer
 from smallgpt.tokens.vocabulary import EOS, PAD, UNK, Vocabulary
 
@@ -20,39 +19,10 @@ _FEW_KNOWN = 0.5  # share of the vocabulary below which the tokenizers must diff
 _NAMES_SHOWN = 5
 
 
-def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Name the ids of `vocabulary` in the configuration, and drop what belonged to another one."""
-    from transformers import GenerationConfig
-
-    config = model.config
-    end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
-    config.bos_token_id = config.eos_token_id = end_id
-    config.pad_token_id = vocabulary.pad_id
-    for name in ("tokenizer_class", "task_specific_params"):
-        if getattr(config, name, None) is not None:
-            setattr(config, name, None)
-    if model.can_generate():
-        model.generation_config = GenerationConfig.from_model_config(config)
-    elif getattr(config, "use_cache", False):
-        config.use_cache = False  # nothing is continued
-    # The old padding token may be any token now, and torch gives its row no gradient.
-    model.get_input_embeddings().padding_idx = None
-
-
-def _fingerprint(model: torch.nn.Module, tokens: Sequence[str], fresh: Collection[str]) -> str:
-    digest = hashlib.sha256("\n".join(tokens).encode())
-    for name, tensor in model.state_dict().items():
-        if name in fresh:
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 # ------------------------------------------------------------------------------- the tokens
 
 
-def _tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
+def tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
     """The token of each id of a checkpoint, and its ids for our special tokens.
 
     Raises:

@@ -27,8 +27,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 from torch.utils.checkpoint import checkpoint
 
-from smallgpt.model.cpu_block import _Block, _Plan
-from smallgpt.model.cpu_dropout import _Dropout
+from smallgpt.model.cpu_block import Block, BlockPlan, Dropout
 from smallgpt.model.packed_rows import PackedRows
 
 # config.activation_function -> torch's name of the formula. transformers computes gelu_new in
@@ -93,7 +92,7 @@ def _embed(model: torch.nn.Module, ids_N: Tensor, rows: PackedRows) -> Tensor:
     _keep_freed_memory()
     transformer = model.transformer
     x_NxE = transformer.wte(ids_N) + transformer.wpe(rows.position_N)
-    return _Dropout.apply(x_NxE, transformer.drop.p if model.training else 0.0)
+    return Dropout.apply(x_NxE, transformer.drop.p if model.training else 0.0)
 
 
 def _norm(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def _through_block(
     attention, mlp = block.attn, block.mlp
     modules = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
     parameters = [tensor for module in modules for tensor in (module.weight, module.bias)]
-    plan = _Plan(
+    plan = BlockPlan(
         rows=rows,
         dtype=dtype,
         H=config.n_head,
@@ -117,7 +116,7 @@ def _through_block(
         attention_rate=attention.attn_dropout.p if block.training else 0.0,
         keeps=torch.is_grad_enabled(),
     )
-    return _Block.apply(x_NxE, plan, *parameters)
+    return Block.apply(x_NxE, plan, *parameters)
 
 
 def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *args: Any) -> Tensor:

@@ -18,66 +18,39 @@ from typing import Any
 import torch
 
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.files.reading import parse_json, read_text, shown
+from smallgpt.files.reading import shown
 from smallgpt.files.writing import atomic_folder, folder_beside, sync, write_tensors
 from smallgpt.model.build import parameters_of
-from smallgpt.model.foreign_config import (
+from smallgpt.model.config_json import (
     CONFIG,
-    MOST_CONFIG_BYTES,
     config_of,
+    is_adapter_folder,
     model_class_of,
     positions_of,
+    read_own_config,
     refuse_pickles,
 )
 from smallgpt.model.hardware import Precision, choose_device, choose_precision
 from smallgpt.model.head import add_hidden_layer, name_labels
-from smallgpt.model.lora import ADAPTER_WEIGHTS, Adapter, is_adapter_folder, load_adapter
+from smallgpt.model.lora import Adapter, load_adapter
 from smallgpt.model.weights_file import (
-    _VALIDATION,
+    ADAPTER_WEIGHTS,
     CODEBOOK,
     SETTINGS,
+    VALIDATION,
     WEIGHTS,
-    _existing,
-    _is_number,
-    _parse_validation,
-    _read_header,
+    existing,
+    parse_validation,
+    read_header,
 )
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.training import (
-    MOST_LAYERS,
-    MOST_POSITIONS,
-    MOST_WIDTH,
     TrainSettings,
     load_train_settings,
 )
 from smallgpt.tokens.vocabulary import Vocabulary
 
-_MOST_CONFIG_VALUES = 100_000  # each of up to 10,000 labels twice
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
-# What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
-_CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
-    "vocab_size": (int, 1, 2**31),
-    "n_positions": (int, 1, MOST_POSITIONS),
-    "n_embd": (int, 1, MOST_WIDTH),
-    "n_layer": (int, 1, MOST_LAYERS),
-    "n_head": (int, 1, MOST_WIDTH),
-    "n_inner": (int, 1, 2**31),
-    "activation_function": (str, 0, 0),
-    "resid_pdrop": (float, 0, 1),
-    "embd_pdrop": (float, 0, 1),
-    "attn_pdrop": (float, 0, 1),
-    "layer_norm_epsilon": (float, 0, 1),
-    "initializer_range": (float, 0, 1e6),
-    "scale_attn_weights": (bool, 0, 0),
-    "scale_attn_by_inverse_layer_idx": (bool, 0, 0),
-    "reorder_and_upcast_attn": (bool, 0, 0),
-    "bos_token_id": (int, 0, 2**31),
-    "eos_token_id": (int, 0, 2**31),
-    "pad_token_id": (int, 0, 2**31),
-}
-_TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
-_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 # ------------------------------------------------------------------------------- saving
@@ -147,7 +120,7 @@ def _save_weights(
     else:
         state, metadata = _state_of(model), {"format": "pt"}
     if validation is not None:
-        metadata[_VALIDATION] = json.dumps(validation, ensure_ascii=False)
+        metadata[VALIDATION] = json.dumps(validation, ensure_ascii=False)
     write_tensors(path, state, metadata)
 
 
@@ -219,16 +192,16 @@ def load_trained_model(
     is_adapter = is_adapter_folder(folder)
     if not is_adapter and not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
-    vocabulary = Vocabulary.load(_existing(folder / "vocab.json"))
+    vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
     try:
-        settings = load_train_settings(_existing(folder / SETTINGS))
+        settings = load_train_settings(existing(folder / SETTINGS))
     except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
         raise UserError(
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
         ) from None
     if is_adapter:
         model, metadata = load_adapter(folder, settings, vocabulary)
-        validation = _parse_validation(folder / ADAPTER_WEIGHTS, metadata)
+        validation = parse_validation(folder / ADAPTER_WEIGHTS, metadata)
     else:
         model, validation = _load_model(folder, settings, vocabulary)
     if model.config.vocab_size != len(vocabulary):
@@ -267,10 +240,10 @@ def _load_model(
     """
     from safetensors import SafetensorError, safe_open
 
-    path, weights = _existing(folder / CONFIG), folder / WEIGHTS
-    values = _read_config(path)
+    path, weights = existing(folder / CONFIG), folder / WEIGHTS
+    values = read_own_config(path)
     refuse_pickles(folder)
-    header, start, size = _read_header(_existing(weights))
+    header, start, size = read_header(existing(weights))
     # Each weight takes a byte at least, so no promise of a small file can fill the memory.
     if values["model_type"] == "gpt2" and parameters_of(values) > size:
         raise UserError(
@@ -333,55 +306,4 @@ def _load_model(
         model = make()
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    return model, _parse_validation(weights, metadata)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The part of a config.json that shapes a GPT-2; all else in it is passed over.
-
-    transformers would follow some other keys (`attn_implementation` can name code to download).
-    Of other architectures `config_of` takes no such key over.
-
-    Raises:
-        UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
-    """
-    try:
-        values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_CONFIG_VALUES)
-    except ValueError as error:
-        raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a GPT-2 configuration")
-    if values.get("model_type", "gpt2") != "gpt2":
-        return values
-    taken: dict[str, Any] = {"model_type": "gpt2"}
-    for name, (kind, low, high) in _CONFIG_KEYS.items():
-        if name not in values:
-            continue
-        value = values[name]
-        if value is None and name in _MAY_BE_NONE:
-            taken[name] = None
-            continue
-        if kind is float:
-            right = _is_number(value, low, high)
-        elif kind is int:
-            right = type(value) is int and low <= value <= high
-        else:
-            right = type(value) is kind
-        if not right:
-            bounds = f" from {low:,} to {high:,}" if kind in (int, float) else ""
-            raise UserError(
-                f"{path}: not a GPT-2 configuration ({name} is {shown(value)}, expected "
-                f"{_KIND_WORDS[kind]}{bounds})"
-            )
-        taken[name] = value
-    for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-        if name not in taken:
-            raise UserError(f"{path}: not a GPT-2 configuration ({name} is missing)")
-    for name in _TOKEN_KEYS:
-        index = taken.setdefault(name, None)
-        if index is not None and index >= taken["vocab_size"]:
-            raise UserError(
-                f"{path}: not a GPT-2 configuration ({name} is {index}, the vocabulary has "
-                f"{taken['vocab_size']} tokens)"
-            )
-    return taken
+    return model, parse_validation(weights, metadata)

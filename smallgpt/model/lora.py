@@ -22,12 +22,11 @@ import torch
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, shown
-from smallgpt.model.foreign_config import ADAPTER_CONFIG, Start
-from smallgpt.model.pretrained import load_checkpoint_model
+from smallgpt.model.pretrained import Pretrained, load_pretrained
+from smallgpt.model.weights_file import ADAPTER_WEIGHTS
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _BASE = "base_sha256"  # key in the header of ADAPTER_WEIGHTS
 
 
@@ -73,7 +72,7 @@ class Adapter:
         return _merge(copy.deepcopy(self.peft_model))
 
 
-def add_adapter(start: Start, settings: TrainSettings, say: Callable[[str], None]) -> Adapter:
+def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str], None]) -> Adapter:
     """Put adapters on the linear maps of a model's blocks, and free the embeddings of new tokens.
 
     Everything else of the model takes no gradient from now on.
@@ -153,7 +152,7 @@ def load_adapter(
     if not settings.init_from or not settings.lora_rank:
         raise UserError(f"{folder}: settings.yaml names no base model (init_from) and lora_rank")
     try:
-        start = load_checkpoint_model(settings, vocabulary, lambda line: None)
+        start = load_pretrained(settings, vocabulary, lambda line: None)
     except UserError as error:
         raise UserError(
             f"{folder} is an adapter and its base cannot be loaded: {error}; put it back, or "
@@ -190,8 +189,3 @@ def _merge(peft_model: Any) -> torch.nn.Module:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
-
-
-def is_adapter_folder(folder: Path) -> bool:
-    """Whether a model folder holds an adapter instead of a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file()

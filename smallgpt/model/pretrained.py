@@ -1,7 +1,7 @@
 """Start from a pretrained model: its shape, its weights, its embeddings by token name.
 
-    settings = with_checkpoint_shape(settings)                  # what --init_from decides
-    start = load_checkpoint_model(settings, vocabulary, print)  # start.model knows the vocabulary
+    settings = with_pretrained_shape(settings)                  # what --init_from decides
+    start = load_pretrained(settings, vocabulary, print)  # start.model knows the vocabulary
 
 A checkpoint is a model folder of ours or of transformers, or a name on the Hugging Face hub. Its
 weights are read from safetensors alone, and no code of its own is run.
@@ -9,7 +9,10 @@ weights are read from safetensors alone, and no code of its own is run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,26 +20,111 @@ import torch
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.hub import folder_of, hub_errors
-from smallgpt.files.reading import rust_errors
-from smallgpt.model.carried_embeddings import _fingerprint, _tokens_of, adopt_vocabulary, carry_over
-from smallgpt.model.foreign_config import (
-    Start,
-    _read_config,
+from smallgpt.files.reading import read_bytes, rust_errors
+from smallgpt.model.carried_embeddings import carry_over, tokens_of
+from smallgpt.model.config_json import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    MOST_CONFIG_BYTES,
     config_of,
     model_class_of,
+    positions_of,
     quiet,
+    refuse_pickles,
     set_dropout,
 )
 from smallgpt.model.head import add_hidden_layer, check_padding, draw_head, name_labels
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model made ready for a vocabulary.
+
+    Attributes:
+        model: fp32, with one embedding for each token of the vocabulary.
+        new_ids: tokens that the checkpoint does not have under their name.
+        fingerprint: SHA-256 of the checkpoint's weights and tokens, before anything was changed.
+        fresh: names of the parameters that the checkpoint did not have: a head that names labels.
+    """
+
+    model: torch.nn.Module
+    new_ids: list[int]
+    fingerprint: str
+    fresh: frozenset[str] = frozenset()
+
+
+# ------------------------------------------------------------------------------- the shape
+
+
+def with_pretrained_shape(settings: TrainSettings) -> TrainSettings:
+    """The settings with the shape of the checkpoint that `init_from` names.
+
+    Raises:
+        UserError: no such checkpoint, weights that are not safetensors, no causal model, or
+            too few positions for max_length.
+    """
+    config = _read_config(settings.init_from, settings.classifier)
+    positions = positions_of(config)
+    if positions is not None and settings.max_length > positions:
+        raise UserError(
+            f"max_length is {settings.max_length} but {settings.init_from} has {positions} "
+            f"positions: give --max_length {positions} or less"
+        )
+    return replace(
+        settings,
+        preset="none",
+        n_layer=config.num_hidden_layers,
+        n_head=getattr(config, "num_attention_heads", 1),  # some have no attention
+        n_embd=config.hidden_size,
+        n_positions=positions or settings.max_length,
+    )
+
+
+def _read_config(name: str, classifier: str) -> Any:
+    """The configuration of a checkpoint, once all that can be told without its weights is fine.
+
+    Args:
+        name: of the checkpoint.
+        classifier: "head" takes encoders as well.
+    """
+    refuse_pickles(Path(name))
+    folder = folder_of(name, "model")
+    refuse_pickles(folder)
+    if (folder / "best_model").is_dir() and not (folder / CONFIG).exists():
+        raise UserError(f"{name}: this is a run; name its model: {folder / 'best_model'}")
+    if (folder / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"{name}: this is an adapter, not a whole model; train it again with --merge_lora"
+        )
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{name}: no model in this folder: it has no {CONFIG}")
+    read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and no bomb
+    with hub_errors(name, "model"), quiet():
+        from transformers import PreTrainedConfig
+
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+        if "model_type" not in values:
+            raise UserError(f"{name}: its {CONFIG} names no model_type")
+        if values.get("quantization_config") is not None:
+            raise UserError(f"{name}: its weights are quantized; start from the unquantized model")
+        config = config_of(values)
+    try:
+        model_class_of(config, classifier)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+    if not hasattr(config, "vocab_size"):
+        raise UserError(f"{name}: {config.model_type} is made of several models, not of text alone")
+    return config
+
+
 # ------------------------------------------------------------------------------- the model
 
 
-def load_checkpoint_model(
+def load_pretrained(
     settings: TrainSettings, vocabulary: Vocabulary, say: Callable[[str], None]
-) -> Start:
+) -> Pretrained:
     """The model that `settings.init_from` names, with the embeddings of `vocabulary`.
 
     With `classifier head` it names labels; a head that it has for the very same ones is kept.
@@ -90,7 +178,7 @@ def load_checkpoint_model(
     unused = sorted(info["unexpected_keys"])
     if unused:  # the head of another task
         say(f"{plural(len(unused), 'tensor')} of {name} not used here, the first: {unused[0]}")
-    tokens, roles = _tokens_of(name)
+    tokens, roles = tokens_of(name)
     fingerprint = _fingerprint(model, tokens, fresh)
     if by_head:
         fresh |= _prepare_head(model, settings, fresh, same_labels)
@@ -102,7 +190,7 @@ def load_checkpoint_model(
         if fresh:
             say(f"fresh, since {name} does not have it: {', '.join(sorted(fresh))}")
     torch.manual_seed(settings.seed)
-    return Start(model.train(), new_ids, fingerprint, frozenset(fresh))
+    return Pretrained(model.train(), new_ids, fingerprint, frozenset(fresh))
 
 
 def _is_of_head(model: torch.nn.Module, name: str) -> bool:
@@ -168,3 +256,32 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
             f"{name}: {model.config.model_type} does more than a linear map to get its logits, "
             f"which is not supported here"
         )
+
+
+def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
+    """Name the ids of `vocabulary` in the configuration, and drop what belonged to another one."""
+    from transformers import GenerationConfig
+
+    config = model.config
+    end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
+    config.bos_token_id = config.eos_token_id = end_id
+    config.pad_token_id = vocabulary.pad_id
+    for name in ("tokenizer_class", "task_specific_params"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, None)
+    if model.can_generate():
+        model.generation_config = GenerationConfig.from_model_config(config)
+    elif getattr(config, "use_cache", False):
+        config.use_cache = False  # nothing is continued
+    # The old padding token may be any token now, and torch gives its row no gradient.
+    model.get_input_embeddings().padding_idx = None
+
+
+def _fingerprint(model: torch.nn.Module, tokens: Sequence[str], fresh: Collection[str]) -> str:
+    digest = hashlib.sha256("\n".join(tokens).encode())
+    for name, tensor in model.state_dict().items():
+        if name in fresh:
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -9,11 +9,12 @@ from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, parse_json, shown
-from smallgpt.model.lora import ADAPTER_WEIGHTS, is_adapter_folder
+from smallgpt.model.config_json import is_adapter_folder, is_number
 from smallgpt.options.training import MOST_LAYERS
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
-_VALIDATION = "validation"  # key in the header of WEIGHTS
+VALIDATION = "validation"  # key in the header of WEIGHTS
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
 # The library's own limit. A tensor takes some hundred bytes and nine values, of 12 a block and few
 # more; figures of labels are one text in it.
@@ -27,13 +28,13 @@ def read_validation(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
     """
-    path = _existing(folder / (ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS))
-    header, _, _ = _read_header(path)
-    return _parse_validation(path, header.get("__metadata__"))
+    path = existing(folder / (ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS))
+    header, _, _ = read_header(path)
+    return parse_validation(path, header.get("__metadata__"))
 
 
-def _parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
-    text = metadata.get(_VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
+def parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
+    text = metadata.get(VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
     try:
         validation = parse_json(text, _MOST_FIGURES)
         if validation == {} or _is_validation(validation):
@@ -47,16 +48,16 @@ def _is_validation(value: Any) -> bool:
     """Whether a value has what reports and calibration use of validation figures."""
 
     def all_shares(*values: Any) -> bool:
-        return all(_is_number(share, 0, 1) for share in values)
+        return all(is_number(share, 0, 1) for share in values)
 
     def are_names(names: Any) -> bool:
         return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
     whole = _is_count(value["rows"])
     if "perplexity" in value or "accuracy" not in value:  # a model may name labels only
-        whole &= _is_number(value["perplexity"], 0, sys.float_info.max)
+        whole &= is_number(value["perplexity"], 0, sys.float_info.max)
     whole &= all(
-        len(name) <= 100 and name.isprintable() and _is_number(figure, 0, sys.float_info.max)
+        len(name) <= 100 and name.isprintable() and is_number(figure, 0, sys.float_info.max)
         for name, figure in value["baselines"].items()
     )
     if "accuracy" in value:
@@ -73,20 +74,16 @@ def _is_validation(value: Any) -> bool:
         whole &= _is_count(value["labelled_records"])
     if "calibration" in value:
         found = value["calibration"]
-        whole &= _is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])
+        whole &= is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])
         whole &= all_shares(found["ece"], found["raw_ece"])
     return whole
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+def read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header of a safetensors file, the byte after it, and the size of the file in bytes.
 
     Raises:
@@ -110,7 +107,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     return header, 8 + length, size
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     if not os.path.exists(path):
         raise UserError(f"{path}: missing; this is not a model folder that training wrote")
     return path

@@ -30,12 +30,12 @@ def checked_start(settings: TrainSettings) -> TrainSettings:
     Raises:
         UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
     """
-    from smallgpt.model.foreign_config import with_checkpoint_shape
     from smallgpt.model.lora import require_peft
+    from smallgpt.model.pretrained import with_pretrained_shape
 
     if settings.lora_rank:
         require_peft()
-    return with_checkpoint_shape(settings)
+    return with_pretrained_shape(settings)
 
 
 def read_data(

@@ -4,7 +4,7 @@
     nll = step.add_gradients([row_numbers])        # nats, summed; parameters' .grad has grown
     step.clear_gradients()
 
-`PackedStep` computes what the rows hold and nothing else. On a GPU the kernels of a small model
+`TokenStep` computes what the rows hold and nothing else. On a GPU the kernels of a small model
 take less time than starting them one by one, so `StaticStep` gives all batches one of a few shapes,
 takes them from rows that lie on the card, and replays forward and backward pass as a CUDA graph; a
 long run compiles them first.
@@ -55,7 +55,7 @@ def make_step(
     precision: Precision,
     scaler: torch.amp.GradScaler,
     say: Callable[[str], None],
-) -> PackedStep | StaticStep | HeadStep:
+) -> TokenStep | StaticStep | HeadStep:
     """The way to compute gradients that suits the model's device.
 
     Args:
@@ -78,7 +78,7 @@ def make_step(
     known = is_gpt2(model) and all(p.requires_grad for p in model.parameters())
     records = objective.device.type == "cuda" and known
     if scaler.is_enabled() or settings.gradient_checkpointing or not (records or compiled):
-        return PackedStep(objective, scaler)
+        return TokenStep(objective, scaler)
     if compiled:
         say("torch.compile: the first steps of each row length take a minute or so longer")
     visited = round(len(rows) * rows.epoch_share)  # a batch never has more
@@ -101,7 +101,7 @@ def compiles(
 # ------------------------------------------------------------------------------- packed
 
 
-class PackedStep:
+class TokenStep:
     """Rows of a batch lie after one another: no position is computed that holds no token."""
 
     compiled = False
@@ -343,7 +343,7 @@ class StaticStep:
         self._runs: dict[int, int] = {}
 
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
-        """The same as `PackedStep.add_gradients`."""
+        """The same as `TokenStep.add_gradients`."""
         self._total_weight.fill_(self.objective.total_weight(batches))
         self._nll.zero_()
         for indices in batches:

@@ -368,7 +368,7 @@ def test_any_temperature_gives_probabilities_and_a_tiny_one_is_greedy(
     if temperature < 1e-30 and (largest - rest > 1e-20).all():
         assert (probs[logits < largest] == 0).all()
     for number in (0.0, 0.5, 1 - 2**-24):
-        chosen = sampling_module._choose(
+        chosen = sampling_module.choose_tokens(
             logits, Sampling(False, temperature, top_k, top_p), torch.tensor([number])
         )
         assert probs[0, chosen] > 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from smallgpt.model import cpu_attention, cpu_block, cpu_dropout
+from smallgpt.model import cpu_block
 from smallgpt.model import cpu_forward as blocks
 from smallgpt.model.cpu_forward import packed_hidden_states, packed_last_states
 from smallgpt.model.packed_rows import PackedRows
@@ -115,7 +115,7 @@ def test_packed_rows_as_a_matrix_and_back():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_keeps_its_share_independently(rate, dtype):
     torch.manual_seed(0)
-    keep = cpu_dropout._keep(torch.empty(1000, 1003), rate, dtype).float()
+    keep = cpu_block._keep(torch.empty(1000, 1003), rate, dtype).float()
     assert set(keep.unique().tolist()) == {0.0, 1.0}
     n = keep.numel()
     assert keep.mean().item() == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / n) ** 0.5)
@@ -127,7 +127,7 @@ def test_dropout_keeps_its_share_independently(rate, dtype):
 
 def test_dropout_follows_the_seed_and_changes_with_each_call():
     def draw():
-        return cpu_dropout._keep(torch.empty(64, 64), 0.3, torch.float32)
+        return cpu_block._keep(torch.empty(64, 64), 0.3, torch.float32)
 
     torch.manual_seed(3)
     first, second = draw(), draw()
@@ -143,7 +143,7 @@ def test_gradients_under_dropout_are_those_of_the_function_drawn(
     monkeypatch, lengths, dropout, attention_dropout, longest_kept
 ):
     """With the masks held still, the directional derivative is a difference quotient's."""
-    monkeypatch.setattr(cpu_attention, "_LONGEST_KEPT", longest_kept)
+    monkeypatch.setattr(cpu_block, "_LONGEST_KEPT", longest_kept)
     model = build(dropout=dropout, attention_dropout=attention_dropout).train()
     ids_N, rows = torch.cat(rows_of(lengths)), PackedRows(lengths)
     weights_NxE = torch.randn(sum(lengths), 32)
@@ -187,14 +187,12 @@ def test_attention_dropout_is_right_on_average():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 20, 8)
     rows = PackedRows([20, 20])
-    mean = sum(cpu_attention._attend(q, k, v, rows, 0.3)[0] for _ in range(4000)) / 4000
-    torch.testing.assert_close(
-        mean, cpu_attention._attend(q, k, v, rows, 0.0)[0], atol=0.06, rtol=0
-    )
+    mean = sum(cpu_block._attend(q, k, v, rows, 0.3)[0] for _ in range(4000)) / 4000
+    torch.testing.assert_close(mean, cpu_block._attend(q, k, v, rows, 0.0)[0], atol=0.06, rtol=0)
 
 
 def test_attention_dropout_of_long_rows_is_right_on_average_and_differs_between_calls(monkeypatch):
-    monkeypatch.setattr(cpu_attention, "_LONGEST_KEPT", 5)
+    monkeypatch.setattr(cpu_block, "_LONGEST_KEPT", 5)
     test_attention_dropout_is_right_on_average()
 
 
@@ -237,7 +235,7 @@ def test_attention_alone_equals_torch_s():
     for R, T in itertools.product((1, 4), (1, 50, 128, 200)):
         torch.manual_seed(T)
         q, k, v = torch.randn(3, R, T, 8, dtype=torch.float64)
-        output, _ = cpu_attention._attend(q, k, v, PackedRows([T] * R), 0.0)
+        output, _ = cpu_block._attend(q, k, v, PackedRows([T] * R), 0.0)
         expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(output, expected)
 
@@ -266,7 +264,7 @@ def test_last_states_are_those_of_transformers_last_tokens(lengths):
 def test_attention_weights_computed_again_give_the_same_bits(monkeypatch, lengths, dtype):
     found = []
     for longest_kept in (300, 128):
-        monkeypatch.setattr(cpu_attention, "_LONGEST_KEPT", longest_kept)
+        monkeypatch.setattr(cpu_block, "_LONGEST_KEPT", longest_kept)
         found.append(plain_and_packed(build(), lengths, dtype)[1])
     assert torch.equal(found[0][0], found[1][0])
     for name, gradient in found[0][1].items():
@@ -277,7 +275,7 @@ def test_attention_weights_computed_again_give_the_same_bits(monkeypatch, length
 def test_what_is_kept_for_the_backward_pass_grows_with_the_tokens_of_long_rows(
     monkeypatch, attention_dropout
 ):
-    monkeypatch.setattr(cpu_attention, "_LONGEST_KEPT", 100)
+    monkeypatch.setattr(cpu_block, "_LONGEST_KEPT", 100)
     model = build(attention_dropout=attention_dropout).train()
     kept = {}
     for length in (100, 150, 200, 250):  # up to 100 tokens the weights are kept
@@ -301,7 +299,7 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_tokens_of_long_rows(
 def test_nothing_is_kept_where_no_backward_pass_will_come(monkeypatch):
     """An evaluation holds the attention weights of one chunk at a time, of short rows too."""
     model, rows, kept = build().eval(), PackedRows([300]), []
-    attend = cpu_attention._attend
+    attend = cpu_block._attend
 
     def noting(*args):
         output, left = attend(*args)
@@ -331,7 +329,7 @@ from smallgpt.model.hardware import Precision
 from smallgpt.model.build import build_model
 from smallgpt.options.training import TrainSettings
 from smallgpt.training.objective import Objective
-from smallgpt.training.gradients import PackedStep
+from smallgpt.training.gradients import TokenStep
 from smallgpt.tokens.vocabulary import Vocabulary
 
 T, name = 16000, sys.argv[1]
@@ -342,7 +340,7 @@ rows = TokenLabelDataset.from_records([record], vocabulary, max_length=T)
 settings = TrainSettings(n_layer=1, n_head=4, n_embd=32, max_length=T, n_positions=T)
 model, precision = build_model(settings, vocabulary).train(), Precision(name, "tests")
 objective = Objective(model, rows, settings, precision)
-step = PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
 assert torch.isfinite(step.add_gradients([np.array([0])]))
 score_rows(model, rows, precision)
 ids = torch.from_numpy(rows.row(0).astype(np.int64))[None]

@@ -38,18 +38,17 @@ from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model, starting_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.model.foreign_config import with_checkpoint_shape
 from smallgpt.model.forward import class_logits
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
 from smallgpt.model.packed_rows import PackedRows
-from smallgpt.model.pretrained import load_checkpoint_model
+from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
 from smallgpt.tokens.labels import label_token
 from smallgpt.tokens.vocabulary import Vocabulary
-from smallgpt.training.gradients import HeadStep, PackedStep, StaticStep, make_step
+from smallgpt.training.gradients import HeadStep, StaticStep, TokenStep, make_step
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.objective import Objective, class_weights
 from train_gpt import train
@@ -256,7 +255,7 @@ def test_balanced_weights_do_not_cancel_in_small_batches(vocabulary, own_setting
     if classifier == "head":
         step = HeadStep(Objective(model, rows.without_tails(), settings, FP32), NO_SCALER, False)
     else:
-        step = PackedStep(Objective(model, rows, settings, FP32), NO_SCALER)
+        step = TokenStep(Objective(model, rows, settings, FP32), NO_SCALER)
 
     def gradient(batches: list[np.ndarray]) -> torch.Tensor:
         step.add_gradients(batches)
@@ -292,7 +291,7 @@ def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabul
     (nll / total).backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
-    packed = PackedStep(objective, NO_SCALER)
+    packed = TokenStep(objective, NO_SCALER)
     packed.add_gradients([indices])
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
@@ -503,7 +502,7 @@ def test_causal_checkpoint_keeps_its_embeddings_by_name(tmp_path):
     vocabulary = Vocabulary.load(vocab)
     settings = TrainSettings(init_from=str(tmp_path / "gpt2"), classifier="head")
     lines = []
-    start = load_checkpoint_model(settings, vocabulary, lines.append)
+    start = load_pretrained(settings, vocabulary, lines.append)
     assert isinstance(start.model, GPT2ForSequenceClassification)
     assert start.fresh == {"score.weight"} and any("score.weight" in line for line in lines)
     ours, theirs = start.model.transformer, base.transformer
@@ -552,7 +551,7 @@ def test_model_that_takes_padding_into_its_positions_is_refused(tmp_path):
 def test_frozen_backbone_is_bit_identical_after_training(tmp_path, hidden):
     settings = bert_settings(tmp_path, freeze_backbone=True, classifier_hidden=hidden, dropout=0.3)
     vocabulary = Vocabulary.load(settings.vocab_path)
-    start = load_checkpoint_model(settings, vocabulary, lambda line: None)
+    start = load_pretrained(settings, vocabulary, lambda line: None)
     assert start.fresh == {n for n, _ in start.model.named_parameters() if "classifier" in n}
     before = {f"bert.{n}": t.clone() for n, t in start.model.bert.state_dict().items()}
     result = train(settings)
@@ -605,7 +604,7 @@ def test_what_a_frozen_checkpoint_lacks_is_trained(tmp_path):
     save_bert(tmp_path / "bert", pooler=False)
     settings = bert_settings(tmp_path, freeze_backbone=True)
     vocabulary = Vocabulary.load(settings.vocab_path)
-    start = load_checkpoint_model(settings, vocabulary, lambda line: None).model.state_dict()
+    start = load_pretrained(settings, vocabulary, lambda line: None).model.state_dict()
     after = load_file(train(settings).folder.final_model / "model.safetensors")
     changed = {name for name in after if not torch.equal(after[name], start[name])}
     assert changed == {
@@ -645,16 +644,16 @@ def test_own_classifier_can_be_started_from_and_keeps_its_head(own_settings, tmp
     folder = train(own_settings).folder.best_model
     vocabulary = Vocabulary.load(own_settings.vocab_path)
     settings = dataclasses.replace(own_settings, init_from=str(folder))
-    start = load_checkpoint_model(settings, vocabulary, lambda line: None)
+    start = load_pretrained(settings, vocabulary, lambda line: None)
     stored = load_file(folder / "model.safetensors")
     assert not start.fresh and torch.equal(start.model.score.weight, stored["score.weight"])
     # Of other labels the head is drawn anew, also where there are as many.
     other = [token.replace("<CLS_cat>", "<CLS_dog>") for token in vocabulary.tokens]
-    start = load_checkpoint_model(settings, Vocabulary(other), lambda line: None)
+    start = load_pretrained(settings, Vocabulary(other), lambda line: None)
     assert start.fresh == {"score.weight"}
     assert not torch.equal(start.model.score.weight, stored["score.weight"])
     fewer = [token for token in vocabulary.tokens if token != "<CLS_cat>"]
-    start = load_checkpoint_model(settings, Vocabulary(fewer), lambda line: None)
+    start = load_pretrained(settings, Vocabulary(fewer), lambda line: None)
     assert start.model.score.weight.shape == (2, 16) and start.fresh == {"score.weight"}
 
 
@@ -664,5 +663,5 @@ def test_a_head_that_is_left_behind_is_told(own_settings, vocabulary, tmp_path):
     settings = dataclasses.replace(
         own_settings, classifier="label_token", init_from=str(folder), classifier_hidden=None
     )
-    load_checkpoint_model(with_checkpoint_shape(settings), vocabulary, said.append)
+    load_pretrained(with_pretrained_shape(settings), vocabulary, said.append)
     assert any(f"1 tensor of {folder} not used here, the first: score.weight" in s for s in said)

@@ -21,11 +21,11 @@ from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import count_parameters
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import add_adapter
-from smallgpt.model.pretrained import load_checkpoint_model
+from smallgpt.model.pretrained import load_pretrained
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
-from smallgpt.training.gradients import PackedStep
+from smallgpt.training.gradients import TokenStep
 from smallgpt.training.objective import Objective
 from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
@@ -107,7 +107,7 @@ def test_what_is_trained_is_said(tmp_path, checkpoints, capsys):
 def test_untouched_adapter_computes_what_its_base_does(tmp_path, checkpoints, kind):
     settings = lora_settings(tmp_path, checkpoints / kind)
     vocabulary = Vocabulary.load(settings.vocab_path)
-    start = load_checkpoint_model(settings, vocabulary, print)
+    start = load_pretrained(settings, vocabulary, print)
     start.model.eval()
     ids = torch.arange(8)[None]
     with torch.no_grad():
@@ -122,12 +122,12 @@ def test_gradients_are_those_of_transformers_loss(tmp_path, checkpoints, kind, s
         tmp_path, checkpoints / kind, dropout=0.0, label_loss_weight=1.0, token_dropout=0.0
     )
     dataset, _ = read_data(settings, print)
-    start = load_checkpoint_model(settings, dataset.vocabulary, print)
+    start = load_pretrained(settings, dataset.vocabulary, print)
     add_adapter(start, settings, print)
     model = start.model.train()
     shaken(model)
     scaler = torch.amp.GradScaler("cpu", enabled=scaled)
-    step = PackedStep(Objective(model, dataset, settings, FP32), scaler)
+    step = TokenStep(Objective(model, dataset, settings, FP32), scaler)
     step.add_gradients([np.array([0, 1]), np.array([2])])  # accumulated
     scale = scaler.get_scale() if scaled else 1.0
     ours = {n: p.grad / scale for n, p in model.named_parameters() if p.requires_grad}
@@ -154,7 +154,7 @@ def test_fp16_with_a_scaled_loss_learns_what_fp32_learns(tmp_path, checkpoints, 
         if half:
             run.precision = Precision("fp16", "tests")
             run.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-            run.gradients = PackedStep(
+            run.gradients = TokenStep(
                 Objective(run.model, run.rows, settings, run.precision), run.scaler
             )
         before = {n: p.detach().clone() for n, p in run.model.named_parameters() if p.requires_grad}
@@ -232,7 +232,7 @@ def test_peft_itself_reads_the_adapter(tmp_path, checkpoints):
     settings = lora_settings(tmp_path, checkpoints / "gpt2")
     best = train(settings).folder.best_model
     vocabulary = Vocabulary.load(settings.vocab_path)
-    base = load_checkpoint_model(settings, vocabulary, print).model
+    base = load_pretrained(settings, vocabulary, print).model
     theirs = PeftModel.from_pretrained(base, best).eval()
     ours = load_trained_model(best, "cpu", "fp32").model
     ids = torch.arange(10)[None]

@@ -41,19 +41,19 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import build_model, count_parameters
 from smallgpt.model.carried_embeddings import carry_over
+from smallgpt.model.config_json import config_of
 from smallgpt.model.folder import save_model_folder
-from smallgpt.model.foreign_config import config_of, with_checkpoint_shape
 from smallgpt.model.forward import hidden_states, last_states, linear_head
 from smallgpt.model.hardware import Precision
 from smallgpt.model.packed_rows import PackedRows
-from smallgpt.model.pretrained import load_checkpoint_model
+from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.reader import read_settings
 from smallgpt.options.training import PRESETS, TrainSettings, load_train_settings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import length_of_start, read_data, trained_length
-from smallgpt.training.gradients import PackedStep
+from smallgpt.training.gradients import TokenStep
 from smallgpt.training.objective import Objective
 from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
@@ -66,7 +66,7 @@ FP32 = Precision("fp32", "tests")
 
 def start(settings: TrainSettings, lines: list[str] | None = None):
     vocabulary = Vocabulary.load(settings.vocab_path)
-    return vocabulary, load_checkpoint_model(
+    return vocabulary, load_pretrained(
         settings, vocabulary, (lines if lines is not None else []).append
     )
 
@@ -369,7 +369,7 @@ def test_gradients_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
     )
     dataset, _ = read_data(settings, print)
     model = start(settings)[1].model
-    step = PackedStep(
+    step = TokenStep(
         Objective(model, dataset, settings, FP32), torch.amp.GradScaler("cpu", enabled=False)
     )
     step.add_gradients([np.array([0, 1]), np.array([2])])
@@ -515,7 +515,7 @@ def test_configuration_of_a_checkpoint_chooses_its_shape_and_nothing_else(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     settings = train_settings(tmp_path, folder)
-    assert with_checkpoint_shape(settings).n_embd == 32
+    assert with_pretrained_shape(settings).n_embd == 32
     _, found = start(settings)
     config = found.model.config
     assert config._attn_implementation == expected.model.config._attn_implementation
@@ -550,7 +550,7 @@ def test_a_model_of_ours_on_the_hub_is_known_as_one(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     settings = dataclasses.replace(settings, init_from="owner/model", max_length=16)
-    assert load_checkpoint_model(settings, vocabulary, str).new_ids == []
+    assert load_pretrained(settings, vocabulary, str).new_ids == []
     assert length_of_start(settings) == 8
 
 
@@ -672,7 +672,7 @@ def test_command_says_where_it_starts_from(tmp_path, checkpoints):
 
 
 def test_shape_is_taken_from_the_checkpoint(tmp_path, checkpoints):
-    shaped = with_checkpoint_shape(train_settings(tmp_path, checkpoints / "qwen2", preset="tiny"))
+    shaped = with_pretrained_shape(train_settings(tmp_path, checkpoints / "qwen2", preset="tiny"))
     assert (shaped.preset, shaped.n_layer, shaped.n_embd) == ("none", 2, 32)
 
 
@@ -684,7 +684,7 @@ def test_transformers_are_left_as_talkative_as_they_were(tmp_path, checkpoints):
 
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no model in this folder: it has no config\.json$"):
-        with_checkpoint_shape(TrainSettings(init_from=str(tmp_path)))
+        with_pretrained_shape(TrainSettings(init_from=str(tmp_path)))
 
 
 def test_rows_longer_than_a_preset_are_told_the_remedy_that_works():

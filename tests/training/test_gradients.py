@@ -21,7 +21,7 @@ from smallgpt.model.packed_rows import PackedRows
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.label_tail import TAIL_LENGTH
-from smallgpt.training.gradients import PackedStep, RowsOnDevice, StaticStep, compiles, make_step
+from smallgpt.training.gradients import RowsOnDevice, StaticStep, TokenStep, compiles, make_step
 from smallgpt.training.objective import Objective
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def make(kind: str, rows: TokenLabelDataset, settings: TrainSettings, precision=
     model = build_model(settings, rows.vocabulary).train()
     objective = Objective(model, rows, settings, precision)
     if kind == "packed":
-        return PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+        return TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
     return StaticStep(objective, settings.batch_size, kind == "compiled", print)
 
 
@@ -316,7 +316,7 @@ def test_no_tokens_are_dropped_where_none_should_be(rows, dropout, token_dropout
 def test_steps_are_packed_on_a_cpu_unless_compiling_is_asked_for(rows):
     model = build_model(SETTINGS, rows.vocabulary)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    for wanted, kind in {"auto": PackedStep, "off": PackedStep, "on": StaticStep}.items():
+    for wanted, kind in {"auto": TokenStep, "off": TokenStep, "on": StaticStep}.items():
         settings, said = replace(SETTINGS, compile=wanted), []
         assert type(make_step(model, rows, settings, FP32, scaler, said.append)) is kind
         assert [line.split(":")[0] for line in said] == ["torch.compile"] * (wanted == "on")
@@ -401,7 +401,7 @@ def test_recomputed_blocks_give_the_same_gradients(rows, path, dropout, name):
         if recomputed:
             recompute_blocks(model)
         objective = Objective(model, rows, settings, Precision(name, "tests"))
-        step = PackedStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+        step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
         torch.manual_seed(0)
         found.append(gradients(step, [np.arange(8), np.arange(8, 12)]))
         found[-1] += (torch.get_rng_state(),)
@@ -452,4 +452,4 @@ def test_recomputing_is_for_steps_that_are_not_recorded(rows):
     settings = replace(SETTINGS, gradient_checkpointing=True)
     model = build_model(settings, rows.vocabulary)
     step = make_step(model, rows, settings, FP32, torch.amp.GradScaler("cpu", enabled=False), print)
-    assert isinstance(step, PackedStep)
+    assert isinstance(step, TokenStep)

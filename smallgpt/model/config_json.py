@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smallgpt.errors import UserError
-from smallgpt.files.hub import folder_of, hub_errors
-from smallgpt.files.reading import read_bytes, shown
+from smallgpt.files.reading import parse_json, read_text, shown
 from smallgpt.model.head import classifier_class_of
 from smallgpt.options.training import MOST_LAYERS, MOST_POSITIONS, MOST_WIDTH, TrainSettings
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS
@@ -44,51 +42,35 @@ _DROPOUTS = (
     "hidden_dropout_prob",
 )
 _ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+_MOST_CONFIG_VALUES = 100_000  # each of up to 10,000 labels twice
+# What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
+_CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
+    "vocab_size": (int, 1, 2**31),
+    "n_positions": (int, 1, MOST_POSITIONS),
+    "n_embd": (int, 1, MOST_WIDTH),
+    "n_layer": (int, 1, MOST_LAYERS),
+    "n_head": (int, 1, MOST_WIDTH),
+    "n_inner": (int, 1, 2**31),
+    "activation_function": (str, 0, 0),
+    "resid_pdrop": (float, 0, 1),
+    "embd_pdrop": (float, 0, 1),
+    "attn_pdrop": (float, 0, 1),
+    "layer_norm_epsilon": (float, 0, 1),
+    "initializer_range": (float, 0, 1e6),
+    "scale_attn_weights": (bool, 0, 0),
+    "scale_attn_by_inverse_layer_idx": (bool, 0, 0),
+    "reorder_and_upcast_attn": (bool, 0, 0),
+    "bos_token_id": (int, 0, 2**31),
+    "eos_token_id": (int, 0, 2**31),
+    "pad_token_id": (int, 0, 2**31),
+}
+_TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _NEVER_LOADED = "weights as a pickle can run any code and are never loaded; convert them to"
 
 
-@dataclass(frozen=True)
-class Start:
-    """A pretrained model made ready for a vocabulary.
-
-    Attributes:
-        model: fp32, with one embedding for each token of the vocabulary.
-        new_ids: tokens that the checkpoint does not have under their name.
-        fingerprint: SHA-256 of the checkpoint's weights and tokens, before anything was changed.
-        fresh: names of the parameters that the checkpoint did not have: a head that names labels.
-    """
-
-    model: torch.nn.Module
-    new_ids: list[int]
-    fingerprint: str
-    fresh: frozenset[str] = frozenset()
-
-
 # ------------------------------------------------------------------------------- the shape
-
-
-def with_checkpoint_shape(settings: TrainSettings) -> TrainSettings:
-    """The settings with the shape of the checkpoint that `init_from` names.
-
-    Raises:
-        UserError: no such checkpoint, weights that are not safetensors, no causal model, or
-            too few positions for max_length.
-    """
-    config = _read_config(settings.init_from, settings.classifier)
-    positions = positions_of(config)
-    if positions is not None and settings.max_length > positions:
-        raise UserError(
-            f"max_length is {settings.max_length} but {settings.init_from} has {positions} "
-            f"positions: give --max_length {positions} or less"
-        )
-    return replace(
-        settings,
-        preset="none",
-        n_layer=config.num_hidden_layers,
-        n_head=getattr(config, "num_attention_heads", 1),  # some have no attention
-        n_embd=config.hidden_size,
-        n_positions=positions or settings.max_length,
-    )
 
 
 def positions_of(config: Any) -> int | None:
@@ -110,43 +92,6 @@ def refuse_pickles(path: Path) -> None:
         pickled = next((found for name in PICKLED_WEIGHTS for found in path.glob(name)), None)
         if pickled is not None:
             raise UserError(f"{pickled}: {_NEVER_LOADED} model.safetensors")
-
-
-def _read_config(name: str, classifier: str) -> Any:
-    """The configuration of a checkpoint, once all that can be told without its weights is fine.
-
-    Args:
-        name: of the checkpoint.
-        classifier: "head" takes encoders as well.
-    """
-    refuse_pickles(Path(name))
-    folder = folder_of(name, "model")
-    refuse_pickles(folder)
-    if (folder / "best_model").is_dir() and not (folder / CONFIG).exists():
-        raise UserError(f"{name}: this is a run; name its model: {folder / 'best_model'}")
-    if (folder / ADAPTER_CONFIG).exists():
-        raise UserError(
-            f"{name}: this is an adapter, not a whole model; train it again with --merge_lora"
-        )
-    if not (folder / CONFIG).exists():
-        raise UserError(f"{name}: no model in this folder: it has no {CONFIG}")
-    read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and no bomb
-    with hub_errors(name, "model"), quiet():
-        from transformers import PreTrainedConfig
-
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-        if "model_type" not in values:
-            raise UserError(f"{name}: its {CONFIG} names no model_type")
-        if values.get("quantization_config") is not None:
-            raise UserError(f"{name}: its weights are quantized; start from the unquantized model")
-        config = config_of(values)
-    try:
-        model_class_of(config, classifier)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
-    if not hasattr(config, "vocab_size"):
-        raise UserError(f"{name}: {config.model_type} is made of several models, not of text alone")
-    return config
 
 
 @contextmanager
@@ -242,3 +187,66 @@ def set_dropout(config: Any, settings: TrainSettings) -> None:
         for name in names:
             if isinstance(getattr(config, name, None), (int, float)):
                 setattr(config, name, rate)
+
+
+# ------------------------------------------------------------------------------- ours
+
+
+def read_own_config(path: Path) -> dict[str, Any]:
+    """The part of a config.json that shapes a GPT-2; all else in it is passed over.
+
+    transformers would follow some other keys (`attn_implementation` can name code to download).
+    Of other architectures `config_of` takes no such key over.
+
+    Raises:
+        UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
+    """
+    try:
+        values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_CONFIG_VALUES)
+    except ValueError as error:
+        raise UserError(f"{path}: not a GPT-2 configuration ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a GPT-2 configuration")
+    if values.get("model_type", "gpt2") != "gpt2":
+        return values
+    taken: dict[str, Any] = {"model_type": "gpt2"}
+    for name, (kind, low, high) in _CONFIG_KEYS.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if value is None and name in _MAY_BE_NONE:
+            taken[name] = None
+            continue
+        if kind is float:
+            right = is_number(value, low, high)
+        elif kind is int:
+            right = type(value) is int and low <= value <= high
+        else:
+            right = type(value) is kind
+        if not right:
+            bounds = f" from {low:,} to {high:,}" if kind in (int, float) else ""
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {shown(value)}, expected "
+                f"{_KIND_WORDS[kind]}{bounds})"
+            )
+        taken[name] = value
+    for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        if name not in taken:
+            raise UserError(f"{path}: not a GPT-2 configuration ({name} is missing)")
+    for name in _TOKEN_KEYS:
+        index = taken.setdefault(name, None)
+        if index is not None and index >= taken["vocab_size"]:
+            raise UserError(
+                f"{path}: not a GPT-2 configuration ({name} is {index}, the vocabulary has "
+                f"{taken['vocab_size']} tokens)"
+            )
+    return taken
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether a model folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
