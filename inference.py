@@ -11,7 +11,7 @@ From Python:
     from smallgpt.inference.classify import classify
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
-from smallgpt.inference.prompts import load_trained_model
+from smallgpt.model.folder import load_trained_model
 from smallgpt.inference.next_tokens import next_tokens
     trained = load_trained_model("outputs/best_model")
     next_tokens(trained, "<IMG> <Z_190>")                          # [(token, probability), ...]
@@ -44,7 +44,6 @@ from smallgpt.inference.generate import beside, draw_rows, generate
 from smallgpt.inference.interactive import run_interactive, show_label
 from smallgpt.inference.prompts import (
     MOST_LABELS_SHOWN,
-    load_trained_model,
     say_unknown,
     shown_row,
 )
@@ -64,6 +63,8 @@ def main(argv: list[str]) -> int:
         description="Use a trained model.",
         epilog="Without flags: an interactive next-token prompt for outputs/best_model.",
     )
+    from smallgpt.model.folder import load_trained_model
+
     trained = load_trained_model(
         settings.model_path, settings.device, settings.precision, settings.vocab_path
     )

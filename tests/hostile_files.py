@@ -276,7 +276,7 @@ def _evaluate_rows(folder: Path) -> None:
             scores = score_rows(trained.model, rows, trained.precision, batch_size=8)
             rows, scores = leave_out_failures(rows, scores)
             scores.figures(rows)
-            shares = scores.shares
+            shares = scores.label_probs
         else:
             continue
         for answer in predictions_of(rows, shares, 1.5, scores):

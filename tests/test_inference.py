@@ -31,9 +31,8 @@ from smallgpt.inference.evaluate import ask_unlabelled, evaluate_file
 from smallgpt.inference.files import read_rows
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
-from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel, save_model_folder
+from smallgpt.model.folder import TrainedModel, load_trained_model, save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.training import TrainSettings
@@ -350,10 +349,10 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
         return dataset
 
     def check(dataset, shares):
-        for record, log_shares_L in zip(dataset.records, shares.log_shares_NxK, strict=True):
+        for record, log_probs_L in zip(dataset.records, shares.log_probs_NxK, strict=True):
             body = record["tokens"][: record["tokens"].rindex("D") + 1]
             expected = [alone[body][name] for name in trained.vocabulary.labels]
-            assert np.exp(log_shares_L) == pytest.approx(expected, abs=1e-5)
+            assert np.exp(log_probs_L) == pytest.approx(expected, abs=1e-5)
 
     alone = {body: classify(trained, body)[1] for body in bodies}
     for rows in (labelled, asked, plain):
@@ -364,7 +363,7 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
             dataset = read(rows, for_label=False)
             scores = score_rows(trained.model, dataset, trained.precision, batch_size=batch_size)
             ask_unlabelled(trained, dataset, scores, batch_size)
-            check(dataset, scores.shares)
+            check(dataset, scores.label_probs)
 
 
 def test_a_head_reads_a_row_again_only_where_the_room_for_a_tail_cuts_it(untrained, tmp_path):

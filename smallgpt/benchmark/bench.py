@@ -192,9 +192,8 @@ def machine_limits(bench: Bench) -> list[Comparison]:
 
 def saved_model(bench: Bench) -> TrainedModel:
     """A model folder with fresh weights as training writes it, loaded as inference.py does."""
-    from smallgpt.inference.prompts import load_trained_model
     from smallgpt.model.build import build_model
-    from smallgpt.model.folder import save_model_folder
+    from smallgpt.model.folder import load_trained_model, save_model_folder
 
     shape, folder = bench.sizes.shape, bench.folder / "model"
     if not folder.exists():

@@ -21,7 +21,7 @@ from smallgpt.checks.thresholds import (
     short_name,
 )
 from smallgpt.console import plural
-from smallgpt.evaluation.statistics import _wilson_lower
+from smallgpt.evaluation.statistics import wilson_interval
 
 # ------------------------------------------------------------------------------- signs
 
@@ -56,7 +56,7 @@ class _Signs:
     ) -> _Signs:  # fmt: skip
         of_class_L = np.bincount(classes_N, minlength=int(class_P.max(initial=0)) + 1)
         base_P = of_class_L[class_P] / len(classes_N)
-        lower_P = _wilson_lower(right_P, rows_P)
+        lower_P, _ = wilson_interval(right_P, rows_P)
         gain_P = (lower_P - base_P) / (1 - base_P)
         looked_at = max(1, int((rows_P >= MIN_ROWS).sum()))
         p_P = np.ones(len(sign_P))

@@ -1,11 +1,12 @@
 """Confidence that can be believed: one temperature, fitted on validation rows.
 
-    calibration = fit_calibration(log_shares_NxL, true_N)
-    shares_NxL = label_shares(log_shares_NxL, calibration.temperature)
+    calibration = fit_calibration(log_probs_NxL, true_N)
+    probs_NxL = apply_temperature(log_probs_NxL, calibration.temperature)
 
 Networks are right less often than they claim (Guo et al., On Calibration of Modern Neural
 Networks, 2017). Dividing the logits by one number, the temperature, mends most of that and
-changes no prediction.
+changes no prediction: predictions are taken before it. The temperature of sampling is another
+one, `decoding.sampling`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
-from smallgpt.evaluation.label_shares import label_shares
 from smallgpt.evaluation.statistics import wilson_interval
 
 LOWEST, HIGHEST = 0.05, 100.0
+BINS = 15
 _FOLDS = 5
 # Fewer rows say next to nothing, and leave too few in a fold to see what a temperature does.
 _FEWEST_ROWS = 20
@@ -27,6 +29,41 @@ _FEWEST_ROWS = 20
 # a few rows that all happen to be right would ask for certainty. Measured: with 0.35 rows unseen
 # gain on average from 20 fitted rows on, with 1 they lose (docs/measurements.md).
 _EXPECTED_SPREAD = 0.35
+
+
+# ------------------------------------------------------------------------------- applying
+
+
+def apply_temperature(
+    log_probs_NxL: np.ndarray,
+    temperature: float | np.ndarray,
+    log_totals_N: np.ndarray | None = None,
+) -> np.ndarray:
+    """Probabilities of the labels, softmax(log_probs / temperature) (Guo et al., 2017, eq. 9).
+
+    The one place where a calibrated confidence gets its temperature.
+
+    Args:
+        log_probs_NxL: log probabilities or logits of all labels.
+        temperature: above 1 makes the answers less certain, their order stays; 1 gives the
+            model's own probabilities. One number, or Nx1 for one a row.
+        log_totals_N: `log_totals` over all labels, where the columns are only some of them.
+    """
+    if log_totals_N is not None:
+        return np.exp(log_probs_NxL / temperature - log_totals_N[:, None])
+    scaled_NxL = (log_probs_NxL - log_probs_NxL.max(axis=1, keepdims=True)) / temperature
+    probs_NxL = np.exp(scaled_NxL)
+    return probs_NxL / probs_NxL.sum(axis=1, keepdims=True)
+
+
+def log_totals(log_probs_NxL: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+    """Logarithm of each row's sum of exp(log_probs / temperature), which makes its total 1."""
+    scaled_NxL = log_probs_NxL / temperature
+    highest_N = scaled_NxL.max(axis=1)
+    return highest_N + np.log(np.exp(scaled_NxL - highest_N[:, None]).sum(axis=1))
+
+
+# ------------------------------------------------------------------------------- fitting
 
 
 @dataclass(frozen=True)
@@ -40,7 +77,7 @@ class Calibration:
         temperature: 1 where there were too few rows to fit one.
         rows: labelled rows that it was fitted on.
         raw_ece, ece: calibration error before and after.
-        raw_nll, nll: mean negative log share of the true label before and after, nats.
+        raw_nll, nll: mean negative log probability of the true label before and after, nats.
     """
 
     temperature: float
@@ -51,48 +88,46 @@ class Calibration:
     nll: float
 
 
-def fit_calibration(log_shares_NxL: np.ndarray, true_N: np.ndarray) -> Calibration:
+def fit_calibration(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> Calibration:
     """Fit a temperature, and see what it does to rows that it has not seen.
 
     Args:
-        log_shares_NxL: logarithm of the share that the model gives each label, N at least 1.
+        log_probs_NxL: log probability that the model gives each label, N at least 1.
         true_N: index of each row's label.
     """
     rows = len(true_N)
-    raw_nll, raw_ece = _errors(log_shares_NxL, true_N, 1.0)
-    if rows < _FEWEST_ROWS or not np.isfinite(log_shares_NxL).all():
+    raw_nll, raw_ece = _errors(log_probs_NxL, true_N, 1.0)
+    if rows < _FEWEST_ROWS or not np.isfinite(log_probs_NxL).all():
         return Calibration(1.0, rows, raw_ece, raw_ece, raw_nll, raw_nll)
     fold_N = np.random.default_rng(0).permutation(rows) % _FOLDS
     temperature_Nx1 = np.ones((rows, 1))
     for fold in range(_FOLDS):
         others = fold_N != fold
-        temperature_Nx1[~others] = fit_temperature(log_shares_NxL[others], true_N[others])
-    nll, ece = _errors(log_shares_NxL, true_N, temperature_Nx1)
-    temperature = fit_temperature(log_shares_NxL, true_N)
+        temperature_Nx1[~others] = fit_temperature(log_probs_NxL[others], true_N[others])
+    nll, ece = _errors(log_probs_NxL, true_N, temperature_Nx1)
+    temperature = fit_temperature(log_probs_NxL, true_N)
     return Calibration(temperature, rows, raw_ece, ece, raw_nll, nll)
 
 
-def fit_temperature(log_shares_NxL: np.ndarray, true_N: np.ndarray) -> float:
+def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
     """The likeliest temperature from LOWEST to HIGHEST, given that most lie near 1.
 
-    It minimises the summed negative log share of the true labels plus
+    It minimises the summed negative log probability of the true labels plus
     (log temperature / 0.35)^2 / 2, a prior that a hundred rows outweigh.
 
     Args:
-        log_shares_NxL: finite logarithms of the labels' shares.
+        log_probs_NxL: finite log probabilities of the labels.
         true_N: index of each row's label.
     """
-    from scipy.optimize import minimize_scalar
-
-    below_NxL = log_shares_NxL - log_shares_NxL.max(axis=1, keepdims=True)
+    below_NxL = log_probs_NxL - log_probs_NxL.max(axis=1, keepdims=True)
     true_sum = float(below_NxL[np.arange(len(true_N)), true_N].sum(dtype=np.float64))
     # Memory made once: of many labels it takes longer to get than the exponentials.
-    shares_NxL = np.empty_like(below_NxL)
+    probs_NxL = np.empty_like(below_NxL)
 
     def cost(log_temperature: float) -> float:
         sharpness = math.exp(-log_temperature)
-        np.exp(np.multiply(below_NxL, sharpness, out=shares_NxL), out=shares_NxL)
-        nll = float(np.log(shares_NxL.sum(axis=1)).sum(dtype=np.float64)) - true_sum * sharpness
+        np.exp(np.multiply(below_NxL, sharpness, out=probs_NxL), out=probs_NxL)
+        nll = float(np.log(probs_NxL.sum(axis=1)).sum(dtype=np.float64)) - true_sum * sharpness
         return nll + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
 
     found = minimize_scalar(
@@ -104,58 +139,47 @@ def fit_temperature(log_shares_NxL: np.ndarray, true_N: np.ndarray) -> float:
     return math.exp(float(found.x))
 
 
-def _label_nll(
-    log_shares_NxL: np.ndarray, true_N: np.ndarray, temperature: float | np.ndarray
-) -> np.ndarray:
-    """Negative log share of each row's true label, computed from logarithms: never infinite."""
-    scaled_NxL = log_shares_NxL / temperature
-    highest_N = scaled_NxL.max(axis=1)
-    total_N = np.exp(scaled_NxL - highest_N[:, None]).sum(axis=1)
-    return highest_N + np.log(total_N) - scaled_NxL[np.arange(len(true_N)), true_N]
-
-
 def _errors(
-    log_shares_NxL: np.ndarray, true_N: np.ndarray, temperature: float | np.ndarray
+    log_probs_NxL: np.ndarray, true_N: np.ndarray, temperature: float | np.ndarray
 ) -> tuple[float, float]:
-    """Mean negative log share of the true label, and calibration error."""
-    right_N = log_shares_NxL.argmax(axis=1) == true_N
-    confidence_N = label_shares(log_shares_NxL, temperature).max(axis=1)
-    nll = float(_label_nll(log_shares_NxL, true_N, temperature).mean())
-    return nll, expected_calibration_error(confidence_N, right_N)
+    """Mean negative log probability of the true label, and calibration error."""
+    true_Nx1 = np.take_along_axis(log_probs_NxL, true_N[:, None], axis=1) / temperature
+    # From logarithms, so that it is never infinite.
+    nll_N = log_totals(log_probs_NxL, temperature) - true_Nx1[:, 0]
+    right_N = log_probs_NxL.argmax(axis=1) == true_N
+    confidence_N = apply_temperature(log_probs_NxL, temperature).max(axis=1)
+    return float(nll_N.mean()), expected_calibration_error(confidence_N, right_N)
 
 
-CALIBRATION_BINS = 15
+# ------------------------------------------------------------------------------- measuring
 
 
 def expected_calibration_error(
-    confidence_N: np.ndarray, right_N: np.ndarray, bins: int = CALIBRATION_BINS
+    confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS
 ) -> float:
     """Mean gap between confidence and accuracy over equal bins (Guo et al., 2017, eq. 3)."""
-    gaps = [abs(b["confidence"] - b["accuracy"]) * b["count"] for b in reliability(
-        confidence_N, right_N, bins
-    )]  # fmt: skip
+    filled = reliability(confidence_N, right_N, bins)
+    gaps = [abs(row["confidence"] - row["accuracy"]) * row["count"] for row in filled]
     return math.fsum(gaps) / len(confidence_N)
 
 
 def reliability(
-    confidence_N: np.ndarray, right_N: np.ndarray, bins: int = CALIBRATION_BINS
+    confidence_N: np.ndarray, right_N: np.ndarray, bins: int = BINS
 ) -> list[dict[str, Any]]:
     """Count, mean confidence, accuracy and its interval of each filled bin ((m-1)/bins, m/bins]."""
     place_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
     rows = []
-    for place in range(bins):
+    for place in np.unique(place_N).tolist():
         inside = place_N == place
-        if inside.any():
-            rows.append(
-                {
-                    "from": place / bins,
-                    "to": (place + 1) / bins,
-                    "count": int(inside.sum()),
-                    "confidence": float(confidence_N[inside].mean()),
-                    "accuracy": float(right_N[inside].mean()),
-                    "accuracy_interval": wilson_interval(
-                        int(right_N[inside].sum()), int(inside.sum())
-                    ),
-                }
-            )
+        count, right = int(inside.sum()), int(right_N[inside].sum())
+        rows.append(
+            {
+                "from": place / bins,
+                "to": (place + 1) / bins,
+                "count": count,
+                "confidence": float(confidence_N[inside].mean()),
+                "accuracy": float(right_N[inside].mean()),
+                "accuracy_interval": [*map(float, wilson_interval(right, count))],
+            }
+        )
     return rows

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smallgpt.evaluation.calibration import expected_calibration_error, reliability
-from smallgpt.evaluation.label_shares import MOST_LABELS_WHOLE, LabelShares
+from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
 from smallgpt.evaluation.statistics import (
-    _CHANCE_OF_ALL,
-    _CHANCE_OF_LABELS,
-    _best_p_value,
+    ACCURACY_LEVEL,
+    LABEL_LEVEL,
+    best_p_value,
+    chance_p_value,
     label_p_values,
     wilson_interval,
 )
@@ -61,7 +62,7 @@ def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float |
 
 def label_figures(
     true_N: np.ndarray,
-    shares: LabelShares | np.ndarray,
+    shares: LabelProbabilities | np.ndarray,
     labels: list[str],
     temperature: float = 1.0,
 ) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def label_figures(
     from sklearn.metrics import precision_recall_fscore_support
 
     if isinstance(shares, np.ndarray):
-        shares = LabelShares.of(shares, temperature)
+        shares = LabelProbabilities.of(shares, temperature)
     predicted_N = shares.predicted
     present = np.union1d(true_N, predicted_N).tolist()
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -96,20 +97,20 @@ def label_figures(
     raw_confidence_N = shares.at(1.0).max(axis=1)
     p_values_L = label_p_values(confusion_LxL)
     support_of = dict(zip(present, support.tolist(), strict=True))
-    not_told = [index for index in present if p_values_L[index] > _CHANCE_OF_LABELS]
-    enough = _CHANCE_OF_LABELS / np.count_nonzero(support)
+    not_told = [index for index in present if p_values_L[index] > LABEL_LEVEL]
+    enough = LABEL_LEVEL / np.count_nonzero(support)
     return {
         "labels": [labels[index] for index in present],
         "labelled_records": len(true_N),
         "accuracy": float(right_N.mean()),
-        "accuracy_interval": wilson_interval(int(right_N.sum()), len(right_N)),
-        "top2_accuracy": float((shares.likeliest == true_N[:, None]).any(axis=1).mean()),
+        "accuracy_interval": [*map(float, wilson_interval(int(right_N.sum()), len(right_N)))],
+        "top2_accuracy": float((shares.top_two == true_N[:, None]).any(axis=1).mean()),
         **chance_figures(confusion_LxL),
         "not_above_chance": [labels[index] for index in not_told],
         "too_few_rows": [
             labels[index]
             for index in not_told
-            if _best_p_value(len(true_N), support_of[index]) > enough
+            if best_p_value(len(true_N), support_of[index]) > enough
         ],
         "macro_f1": float(f1.mean()),
         "macro_precision": float(precision.mean()),
@@ -194,15 +195,13 @@ def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
             exact 95 % interval lies above chance. None where the rows have one label only:
             whether it is told from others cannot be seen on them.
     """
-    from scipy.stats import binom
-
     true_L, predicted_L = confusion_LxL.sum(axis=1), confusion_LxL.sum(axis=0)
     rows, right = int(true_L.sum()), int(confusion_LxL.trace())
     chance = float(true_L / rows @ (predicted_L / rows))
-    p_value = float(binom.sf(right - 1, rows, min(chance, 1.0)))
+    p_value = chance_p_value(right, rows, chance)
     several = (true_L > 0).sum() > 1
     return {
         "chance_accuracy": chance,
         "chance_p_value": p_value,
-        "above_chance": bool(p_value <= _CHANCE_OF_ALL) if several else None,
+        "above_chance": bool(p_value <= ACCURACY_LEVEL) if several else None,
     }

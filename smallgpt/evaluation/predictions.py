@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from smallgpt.console import progress_bar
-from smallgpt.evaluation.label_shares import LabelShares
+from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.scoring import Scores
 from smallgpt.files.writing import atomic_write, json_line
 from smallgpt.rows.bad_rows import BadRow
@@ -46,7 +46,7 @@ def leave_out_failures(
 
 def predictions_of(
     dataset: TokenLabelDataset,
-    shares: LabelShares,
+    shares: LabelProbabilities,
     temperature: float,
     scores: Scores | None = None,
     answers: Sequence[str | None] = (),
@@ -65,7 +65,7 @@ def predictions_of(
         answers: what was generated for each row, None for a row that is no instruction.
     """
     labels = dataset.vocabulary.labels
-    asked = shares.asked
+    asked = shares.answered
     if labels:
         predicted_N, shares_NxK = shares.predicted, shares.at(temperature)
         raw_confidence_N = shares.at(1.0).max(axis=1)

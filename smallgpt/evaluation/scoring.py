@@ -4,7 +4,7 @@ Training's validation and `inference.py --test_data` both go through `score_rows
 
     scores = score_rows(trained.model, dataset, trained.precision)
     figures = scores.figures(dataset, trained.temperature)
-    rows = predictions_of(dataset, scores.shares, trained.temperature, scores)
+    rows = predictions_of(dataset, scores.label_probs, trained.temperature, scores)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from smallgpt.console import progress_bar
 from smallgpt.evaluation.calibration import Calibration, fit_calibration
-from smallgpt.evaluation.label_shares import MOST_LABELS_WHOLE, LabelShares
+from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
 from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
 from smallgpt.model.forward import class_logits, hidden_states, last_states, linear_head
 from smallgpt.model.hardware import Precision
@@ -48,8 +48,8 @@ class Scores:
             tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
         label_nll_N: negative log likelihood of the label token among all tokens, by a head of
             the label among the labels; NaN for an unlabelled row.
-        shares: log softmax over the label tokens alone at the <CLS> after the body; NaN where the
-            row has no label position. By a head, log softmax of its logits.
+        label_probs: log softmax over the label tokens alone at the <CLS> after the body; NaN where
+            the row has no label position. By a head, log softmax of its logits.
     """
 
     nll_sum_N: np.ndarray | None
@@ -58,7 +58,7 @@ class Scores:
     body_nll_sum_N: np.ndarray | None
     body_token_count_N: np.ndarray | None
     label_nll_N: np.ndarray
-    shares: LabelShares
+    label_probs: LabelProbabilities
 
     @property
     def of_tokens(self) -> bool:
@@ -69,8 +69,9 @@ class Scores:
     def is_finite(self) -> np.ndarray:
         """Whether the model gave finite numbers for each row."""
         if self.of_tokens:
-            return np.isfinite(self.nll_sum_N) & (np.isnan(self.label_nll_N) | self.shares.asked)
-        return self.shares.asked
+            unlabelled_N = np.isnan(self.label_nll_N)
+            return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
+        return self.label_probs.answered
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All figures of the rows; label figures where any row is labelled.
@@ -94,7 +95,7 @@ class Scores:
                 figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
                 dataset.classes_N[labelled],
-                self.shares.subset(labelled),
+                self.label_probs.subset(labelled),
                 dataset.vocabulary.labels,
                 temperature,
             )
@@ -103,9 +104,10 @@ class Scores:
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        shares = values.pop("shares").subset(indices)
+        probs = values.pop("label_probs").subset(indices)
         return Scores(
-            **{name: v if v is None else v[indices] for name, v in values.items()}, shares=shares
+            **{name: v if v is None else v[indices] for name, v in values.items()},
+            label_probs=probs,
         )
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
@@ -113,11 +115,11 @@ class Scores:
 
         Of many labels it is fitted on the rows that were sampled for it when they were scored.
         """
-        if not self.shares.are_whole:
-            sampled_S = self.shares.sampled_S
-            return fit_calibration(self.shares.sampled_log_shares_SxL, dataset.classes_N[sampled_S])
+        if not self.label_probs.are_whole:
+            probs = self.label_probs
+            return fit_calibration(probs.sampled_log_probs_SxL, dataset.classes_N[probs.sampled_S])
         order_M = labelled_in_drawn_order(dataset)
-        return fit_calibration(self.shares.log_shares_NxK[order_M], dataset.classes_N[order_M])
+        return fit_calibration(self.label_probs.log_probs_NxK[order_M], dataset.classes_N[order_M])
 
 
 def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
@@ -202,15 +204,15 @@ def score_rows(
     """
     classes = len(dataset.vocabulary.labels)
     sampled_S = _rows_to_calibrate_on(dataset) if to_calibrate else ()
-    shares = LabelShares.empty(len(dataset), classes, temperature, sampled_S)
+    shares = LabelProbabilities.empty(len(dataset), classes, temperature, sampled_S)
     if is_classifier(model):
         how = {"batch_size": batch_size, "each_batch": each_batch, "description": description}
         label_nll_N = np.full(len(dataset), np.nan)
-        for indices, log_shares_BxL in _head_log_shares(model, dataset, precision, **how):
-            shares.put(indices, log_shares_BxL)
+        for indices, log_probs_BxL in _head_log_probs(model, dataset, precision, **how):
+            shares.put(indices, log_probs_BxL)
             true_B = dataset.classes_N[indices]
             label_nll_N[indices] = np.where(
-                true_B >= 0, -log_shares_BxL[np.arange(len(indices)), true_B], np.nan
+                true_B >= 0, -log_probs_BxL[np.arange(len(indices)), true_B], np.nan
             )
         return Scores(None, None, None, None, None, label_nll_N, shares)
     device = next(model.parameters()).device
@@ -252,7 +254,7 @@ def score_rows(
                     places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
                     at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
                     label_logits = label_head(at_cls_RxD)
-                    shares.put(indices[labelled], _log_shares(label_logits))
+                    shares.put(indices[labelled], _log_probs(label_logits))
                     label_nll_N[indices[labelled]] = nll_M[places]
                 bar.update(len(indices))
     finally:
@@ -276,7 +278,7 @@ def head_shares(
     batch_size: int = 64,
     temperature: float = 1.0,
     description: str = "classifying",
-) -> LabelShares:
+) -> LabelProbabilities:
     """The label shares that a head gives the rows, which it reads without tails.
 
     Args:
@@ -287,15 +289,15 @@ def head_shares(
         temperature: at which the shares will be asked for.
         description: words on the progress bar.
     """
-    shares = LabelShares.empty(len(dataset), len(dataset.vocabulary.labels), temperature)
+    shares = LabelProbabilities.empty(len(dataset), len(dataset.vocabulary.labels), temperature)
     how = {"batch_size": batch_size, "each_batch": lambda: None, "description": description}
-    for indices, log_shares_BxL in _head_log_shares(model, dataset, precision, **how):
-        shares.put(indices, log_shares_BxL)
+    for indices, log_probs_BxL in _head_log_probs(model, dataset, precision, **how):
+        shares.put(indices, log_probs_BxL)
     return shares
 
 
 @torch.inference_mode()
-def _head_log_shares(
+def _head_log_probs(
     model: torch.nn.Module,
     dataset: TokenLabelDataset,
     precision: Precision,
@@ -316,7 +318,7 @@ def _head_log_shares(
                 ids_M, lengths_B = bodies.gather(indices)
                 ids_M = torch.from_numpy(ids_M).to(device)
                 logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
-                yield indices, _log_shares(logits_BxL)
+                yield indices, _log_probs(logits_BxL)
                 bar.update(len(indices))
     finally:
         model.train(was_training)
@@ -335,7 +337,7 @@ def _token_scores(
     return torch.cat(nll).numpy(), torch.cat(correct).numpy()
 
 
-def _log_shares(label_logits_BxL: torch.Tensor) -> np.ndarray:
+def _log_probs(label_logits_BxL: torch.Tensor) -> np.ndarray:
     """Log softmax in float64, taken on the CPU: Apple's GPUs have no float64."""
     return label_logits_BxL.cpu().double().log_softmax(-1).numpy()
 
@@ -350,7 +352,7 @@ def prompted_shares(
     batch_size: int = 64,
     temperature: float = 1.0,
     description: str = "classifying",
-) -> LabelShares:
+) -> LabelProbabilities:
     """The label shares of rows that end in the question <CLS>, by the label tokens alone.
 
     Args:
@@ -364,7 +366,7 @@ def prompted_shares(
     """
     device = next(model.parameters()).device
     head = _Head.of(model).only(torch.tensor(label_ids, device=device))
-    shares = LabelShares.empty(len(prompts), len(label_ids), temperature)
+    shares = LabelProbabilities.empty(len(prompts), len(label_ids), temperature)
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with progress_bar(description, len(prompts), "row") as bar:
         for start in range(0, len(order), batch_size):
@@ -372,6 +374,6 @@ def prompted_shares(
             rows = PackedRows([len(prompts[i]) for i in indices])
             ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
             last_BxD = last_states(model, ids_M.to(device), rows, precision)
-            shares.put(indices, _log_shares(head(last_BxD.float())))
+            shares.put(indices, _log_probs(head(last_BxD.float())))
             bar.update(len(indices))
     return shares

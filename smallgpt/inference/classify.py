@@ -20,14 +20,14 @@ from smallgpt.inference.prompts import (
 )
 
 if TYPE_CHECKING:
-    from smallgpt.evaluation.label_shares import LabelShares
+    from smallgpt.evaluation.label_probabilities import LabelProbabilities
     from smallgpt.model.folder import TrainedModel
     from smallgpt.rows.dataset import TokenLabelDataset
 
 
 def class_shares(
     trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
-) -> LabelShares:
+) -> LabelProbabilities:
     """The label shares of rows (ids without a tail)."""
     from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -40,7 +40,7 @@ def class_shares(
 
 def classify_dataset(
     trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
-) -> LabelShares:
+) -> LabelProbabilities:
     """The label shares of rows read with `for_label`, each asked after its body.
 
     Raises:

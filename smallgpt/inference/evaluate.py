@@ -38,7 +38,7 @@ def evaluate_file(
         UserError: files of others in output_dir, no such file, or not one row that can be scored.
     """
     from smallgpt.evaluation.answers import answer_figures, generate_answers
-    from smallgpt.evaluation.label_shares import MOST_LABELS_WHOLE
+    from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
     from smallgpt.evaluation.pictures import draw_evaluation
     from smallgpt.evaluation.predictions import (
         leave_out_failures,
@@ -88,7 +88,7 @@ def evaluate_file(
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
         "validation": trained.validation or None,
     }
-    predictions = predictions_of(dataset, scores.shares, trained.temperature, scores, answers)
+    predictions = predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers)
     folder = Path(output_dir)
     remove_earlier(folder)
     write_predictions(folder / PREDICTIONS, predictions)
@@ -130,8 +130,8 @@ def ask_unlabelled(
         for_label=True,
     )
     asked = unlabelled[questions.lines_N - 1]
-    scores.shares.log_shares_NxK[np.setdiff1d(unlabelled, asked)] = np.nan
+    scores.label_probs.log_probs_NxK[np.setdiff1d(unlabelled, asked)] = np.nan
     if is_labels_only(trained):
         cut = np.flatnonzero(questions.body_lengths_N < dataset.body_lengths_N[asked])
         questions, asked = questions.subset(cut), asked[cut]
-    scores.shares.put_shares(asked, classify_dataset(trained, questions, batch_size))
+    scores.label_probs.put_rows(asked, classify_dataset(trained, questions, batch_size))

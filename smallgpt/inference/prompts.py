@@ -27,29 +27,6 @@ _NOT_FINITE = "{}: the model gives no finite number: damaged weights? (try --pre
 # ------------------------------------------------------------------------------- library
 
 
-def load_trained_model(
-    model_path: str | Path,
-    device: str = "auto",
-    precision: str = "auto",
-    vocab_path: str | Path | None = None,
-) -> TrainedModel:
-    """Load a model folder; with `vocab_path`, check that it is the model's own vocabulary.
-
-    Raises:
-        UserError: a missing or damaged file, or another vocabulary.
-    """
-    from smallgpt.model.folder import load_trained_model as load
-    from smallgpt.tokens.vocabulary import Vocabulary
-
-    trained = load(model_path, device, precision)
-    if vocab_path is not None and Vocabulary.load(vocab_path) != trained.vocabulary:
-        raise UserError(
-            f"{vocab_path}: not the vocabulary that {model_path} was trained with; leave "
-            f"--vocab_path out, the model folder holds its own"
-        )
-    return trained
-
-
 def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
     """Ids of a prompt: tokens separated by spaces, or a text or instruction for such a model.
 

@@ -174,14 +174,22 @@ class TrainedModel:
 
 
 def load_trained_model(
-    folder: str | Path, device: str = "auto", precision: str = "auto"
+    model_path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    vocab_path: str | Path | None = None,
 ) -> TrainedModel:
     """Load a model folder that training wrote.
+
+    Args:
+        model_path: the folder.
+        device, precision: where and how to compute, "auto" for the best there is.
+        vocab_path: a vocabulary that must be the model's own, None for any.
 
     Raises:
         UserError: the folder or a file of it is missing, damaged, or contradicts another.
     """
-    folder = Path(folder)
+    folder = Path(model_path)
     if os.path.isfile(folder):
         refuse_pickles(folder)
     if not os.path.isdir(folder):
@@ -214,6 +222,11 @@ def load_trained_model(
         raise UserError(
             f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
             f"{positions} positions: the files belong to different models"
+        )
+    if vocab_path is not None and Vocabulary.load(vocab_path) != vocabulary:
+        raise UserError(
+            f"{vocab_path}: not the vocabulary that {model_path} was trained with; leave "
+            f"--vocab_path out, the model folder holds its own"
         )
     codebook_path = folder / CODEBOOK
     target = choose_device(device)

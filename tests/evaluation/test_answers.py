@@ -22,9 +22,8 @@ from smallgpt.evaluation.answers import (
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.files import read_rows
 from smallgpt.inference.next_tokens import next_tokens
-from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import save_model_folder
+from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.instruction_template import instruction_prompt
 from train_gpt import train

@@ -6,25 +6,25 @@ import pytest
 from smallgpt.evaluation.calibration import (
     HIGHEST,
     LOWEST,
+    apply_temperature,
     expected_calibration_error,
     fit_calibration,
     fit_temperature,
 )
-from smallgpt.evaluation.label_shares import label_shares
 
 
 def rows_of(count: int, classes: int, overconfidence: float, seed: int = 0):
     """Logarithms of shares whose true temperature is `overconfidence`, and labels drawn so."""
     random = np.random.default_rng(seed)
     logits_NxL = random.normal(size=(count, classes)) * 3
-    shares_NxL = label_shares(logits_NxL, 1.0)
+    shares_NxL = apply_temperature(logits_NxL, 1.0)
     true_N = np.array([random.choice(classes, p=shares) for shares in shares_NxL])
-    return np.log(label_shares(logits_NxL * overconfidence, 1.0)), true_N
+    return np.log(apply_temperature(logits_NxL * overconfidence, 1.0)), true_N
 
 
-def cost(log_shares_NxL, true_N, temperature: float) -> float:
+def cost(log_probs_NxL, true_N, temperature: float) -> float:
     """What fit_temperature promises to minimise, written down again."""
-    shares = log_shares_NxL / temperature
+    shares = log_probs_NxL / temperature
     shares = shares - np.log(np.exp(shares).sum(axis=1, keepdims=True))
     prior = (np.log(temperature) / 0.35) ** 2 / 2
     return prior - shares[np.arange(len(true_N)), true_N].sum()
@@ -33,12 +33,12 @@ def cost(log_shares_NxL, true_N, temperature: float) -> float:
 @pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("count", [5, 60, 2000])
 def test_temperature_is_that_of_a_grid_search(overconfidence, count):
-    log_shares, true = rows_of(count, 4, overconfidence)
+    log_probs, true = rows_of(count, 4, overconfidence)
     grid = np.exp(np.linspace(np.log(LOWEST), np.log(HIGHEST), 3000))
-    best = grid[np.argmin([cost(log_shares, true, temperature) for temperature in grid])]
-    found = fit_temperature(log_shares, true)
+    best = grid[np.argmin([cost(log_probs, true, temperature) for temperature in grid])]
+    found = fit_temperature(log_probs, true)
     assert found == pytest.approx(best, rel=0.01)
-    assert cost(log_shares, true, found) <= cost(log_shares, true, best) + 1e-4
+    assert cost(log_probs, true, found) <= cost(log_probs, true, best) + 1e-4
 
 
 def test_many_rows_give_the_true_temperature():
@@ -49,34 +49,34 @@ def test_overconfident_rows_are_mended_on_rows_not_seen():
     found = fit_calibration(*rows_of(400, 5, 3.0, seed=1))
     assert found.rows == 400 and found.temperature > 2
     assert found.ece < found.raw_ece / 2 and found.nll < found.raw_nll
-    log_shares, true = rows_of(2000, 5, 3.0, seed=2)
-    right = log_shares.argmax(axis=1) == true
+    log_probs, true = rows_of(2000, 5, 3.0, seed=2)
+    right = log_probs.argmax(axis=1) == true
     before, after = (
-        expected_calibration_error(label_shares(log_shares, temperature).max(axis=1), right)
+        expected_calibration_error(apply_temperature(log_probs, temperature).max(axis=1), right)
         for temperature in (1.0, found.temperature)
     )
     assert after < before / 3
 
 
 def test_temperature_changes_no_prediction():
-    log_shares, _ = rows_of(300, 6, 1.0)
+    log_probs, _ = rows_of(300, 6, 1.0)
     for temperature in (LOWEST, 0.7, 3.0, HIGHEST):
-        shares = label_shares(log_shares, temperature)
-        assert (shares.argmax(axis=1) == log_shares.argmax(axis=1)).all()
+        shares = apply_temperature(log_probs, temperature)
+        assert (shares.argmax(axis=1) == log_probs.argmax(axis=1)).all()
         assert shares.sum(axis=1) == pytest.approx(np.ones(300))
 
 
 def test_rows_that_are_all_right_do_not_ask_for_certainty():
-    log_shares = np.log(np.tile([0.9, 0.06, 0.04], (30, 1)))
-    found = fit_calibration(log_shares, np.zeros(30, int))
+    log_probs = np.log(np.tile([0.9, 0.06, 0.04], (30, 1)))
+    found = fit_calibration(log_probs, np.zeros(30, int))
     assert 0.3 < found.temperature < 1
-    assert label_shares(log_shares, found.temperature).max() < 0.9999
+    assert apply_temperature(log_probs, found.temperature).max() < 0.9999
 
 
 def test_labels_at_chance_lose_their_confidence():
     random = np.random.default_rng(0)
-    log_shares, _ = rows_of(300, 4, 3.0)
-    found = fit_calibration(log_shares, random.integers(0, 4, 300))
+    log_probs, _ = rows_of(300, 4, 3.0)
+    found = fit_calibration(log_probs, random.integers(0, 4, 300))
     assert found.temperature > 5 and found.ece < found.raw_ece / 3
 
 
@@ -99,22 +99,22 @@ def test_few_rows_help_on_average():
     unseen, true = rows_of(3000, 5, 1.3, seed=99)
     for seed in range(40):
         found = fit_calibration(*rows_of(20, 5, 1.3, seed=seed))
-        shares = label_shares(unseen, found.temperature)
+        shares = apply_temperature(unseen, found.temperature)
         losses.append(-np.log(shares[np.arange(len(true)), true]).mean())
     before = -unseen[np.arange(len(true)), true].mean()
     assert np.mean(losses) < before
 
 
 def test_single_precision_gives_the_same_temperature_and_leaves_the_shares_alone():
-    log_shares, true = rows_of(200, 300, 2.0)
-    single = log_shares.astype(np.float32)
+    log_probs, true = rows_of(200, 300, 2.0)
+    single = log_probs.astype(np.float32)
     before = single.copy()
-    assert fit_temperature(single, true) == pytest.approx(fit_temperature(log_shares, true), 1e-3)
+    assert fit_temperature(single, true) == pytest.approx(fit_temperature(log_probs, true), 1e-3)
     assert (single == before).all()
 
 
 def test_numbers_that_are_not_finite_are_left_alone():
-    log_shares, true = rows_of(30, 3, 1.0)
-    log_shares[3] = np.nan
+    log_probs, true = rows_of(30, 3, 1.0)
+    log_probs[3] = np.nan
     with np.errstate(invalid="ignore"):
-        assert fit_calibration(log_shares, true).temperature == 1.0
+        assert fit_calibration(log_probs, true).temperature == 1.0

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from smallgpt.evaluation import label_shares, metrics
-from smallgpt.evaluation.calibration import expected_calibration_error, reliability
-from smallgpt.evaluation.label_shares import LARGEST_KEPT, LabelShares
+from smallgpt.evaluation import label_probabilities, metrics
+from smallgpt.evaluation.calibration import (
+    apply_temperature,
+    expected_calibration_error,
+    reliability,
+)
+from smallgpt.evaluation.label_probabilities import LARGEST_KEPT, LabelProbabilities
 from smallgpt.evaluation.metrics import (
     chance_figures,
     confusion_cells,
@@ -90,8 +94,8 @@ def test_label_figures_are_those_of_scikit_learn(pairs):
 
 def test_label_figures_by_hand():
     # True 0 0 0 1, told 0 0 1 1; label 2 occurs nowhere.
-    log_shares = np.log(shares_of([0, 0, 1, 1], 3))
-    figures = label_figures(np.array([0, 0, 0, 1]), log_shares, ["x", "y", "z"])
+    log_probs = np.log(shares_of([0, 0, 1, 1], 3))
+    figures = label_figures(np.array([0, 0, 0, 1]), log_probs, ["x", "y", "z"])
     assert figures["labels"] == ["x", "y"]
     assert figures["accuracy"] == 0.75
     assert figures["confusion_matrix"] == [[2, 1], [0, 1]]
@@ -110,8 +114,8 @@ def test_rows_of_one_label_all_told_right_give_no_warning():
 
 
 def test_label_figures_can_be_written_as_json():
-    log_shares = np.log(shares_of([0, 1], 2)).astype(np.float32)
-    figures = label_figures(np.array([0, 0]), log_shares, ["a", "b"])
+    log_probs = np.log(shares_of([0, 1], 2)).astype(np.float32)
+    figures = label_figures(np.array([0, 0]), log_probs, ["a", "b"])
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
@@ -123,9 +127,9 @@ def test_top_two_counts_the_second_guess():
 
 
 def test_temperature_moves_the_confidence_and_nothing_else():
-    log_shares = np.log(shares_of([0, 1, 1, 0], 2, confidence=0.9))
+    log_probs = np.log(shares_of([0, 1, 1, 0], 2, confidence=0.9))
     raw, cooler = (
-        label_figures(np.array([0, 1, 0, 1]), log_shares, ["a", "b"], temperature)
+        label_figures(np.array([0, 1, 0, 1]), log_probs, ["a", "b"], temperature)
         for temperature in (1.0, 3.0)
     )
     changed = {name for name in raw if raw[name] != cooler[name]}
@@ -164,11 +168,11 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_figures_of_many_labels_are_those_of_every_share(monkeypatch, temperature):
-    true, log_shares, names = many_label_rows()
-    found = label_figures(true, log_shares, names, temperature)
-    monkeypatch.setattr(label_shares, "MOST_LABELS_WHOLE", 1000)
+    true, log_probs, names = many_label_rows()
+    found = label_figures(true, log_probs, names, temperature)
+    monkeypatch.setattr(label_probabilities, "MOST_LABELS_WHOLE", 1000)
     monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 1000)
-    expected = label_figures(true, log_shares, names, temperature)
+    expected = label_figures(true, log_probs, names, temperature)
     cells, counts = found.pop("confusion_matrix"), expected.pop("confusion_matrix")
     assert cells["labels"] == len(found["labels"]) > 200
     assert [tuple(entry) for entry in cells["entries"]] == confusion_cells(counts)
@@ -178,38 +182,38 @@ def test_figures_of_many_labels_are_those_of_every_share(monkeypatch, temperatur
 
 
 def test_largest_shares_are_kept_with_their_labels_in_order():
-    _, log_shares, _ = many_label_rows(rows=40)
-    log_shares[3] = np.repeat([-9.0, -5.0, -9.0], [20, 100, 180])
-    log_shares[4, 7] = np.nan
-    log_shares[5:15] = np.round(log_shares[5:15])
-    shares = LabelShares.of(log_shares, 2.0)
-    order = np.argsort(-log_shares, axis=1, kind="stable")[:, :LARGEST_KEPT]
+    _, log_probs, _ = many_label_rows(rows=40)
+    log_probs[3] = np.repeat([-9.0, -5.0, -9.0], [20, 100, 180])
+    log_probs[4, 7] = np.nan
+    log_probs[5:15] = np.round(log_probs[5:15])
+    shares = LabelProbabilities.of(log_probs, 2.0)
+    order = np.argsort(-log_probs, axis=1, kind="stable")[:, :LARGEST_KEPT]
     whole = np.delete(np.arange(40), 4)
     assert (shares.classes_NxK[whole] == order[whole]).all()
     assert shares.classes_NxK[3].tolist() == list(range(20, 70))
-    assert (shares.predicted[whole] == log_shares.argmax(axis=1)[whole]).all()
-    calibrated = label_shares.label_shares(log_shares, 2.0)
+    assert (shares.predicted[whole] == log_probs.argmax(axis=1)[whole]).all()
+    calibrated = apply_temperature(log_probs, 2.0)
     expected = np.take_along_axis(calibrated, order, axis=1)
     assert shares.at(2.0)[whole] == pytest.approx(expected[whole], rel=1e-12)
-    assert shares.asked.tolist() == [index != 4 for index in range(40)]
+    assert shares.answered.tolist() == [index != 4 for index in range(40)]
     with pytest.raises(ValueError, match=r"known at 1 and 2\.0"):
         shares.at(3.0)
 
 
 def test_sampled_rows_keep_every_share_in_whatever_batches_they_come():
-    _, log_shares, _ = many_label_rows(rows=60)
-    shares = LabelShares.empty(60, 300, sampled=[41, 2, 17])
+    _, log_probs, _ = many_label_rows(rows=60)
+    shares = LabelProbabilities.empty(60, 300, sampled=[41, 2, 17])
     for batch in np.array_split(np.random.default_rng(0).permutation(60), 7):
-        shares.put(batch, log_shares[batch])
-    assert shares.sampled_log_shares_SxL == pytest.approx(log_shares[[41, 2, 17]], rel=1e-6)
-    assert len(LabelShares.empty(60, 20, sampled=[1]).sampled_S) == 0
+        shares.put(batch, log_probs[batch])
+    assert shares.sampled_log_probs_SxL == pytest.approx(log_probs[[41, 2, 17]], rel=1e-6)
+    assert len(LabelProbabilities.empty(60, 20, sampled=[1]).sampled_S) == 0
 
 
 def test_figures_need_no_table_of_labels_by_labels():
     labels, rows = 4000, 2000
     random = np.random.default_rng(0)
-    shares = LabelShares.empty(rows, labels)
-    shares.log_shares_NxK[:] = np.linspace(-1, -5, LARGEST_KEPT)
+    shares = LabelProbabilities.empty(rows, labels)
+    shares.log_probs_NxK[:] = np.linspace(-1, -5, LARGEST_KEPT)
     true, shares.classes_NxK[:] = random.integers(0, labels, rows), 0
     shares.classes_NxK[:, :2] = random.integers(0, labels, (rows, 2))
     tracemalloc.start()

@@ -251,9 +251,9 @@ def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
     true, told = (
         np.array(data.draw(st.lists(one_of, min_size=rows, max_size=rows))) for _ in range(2)
     )
-    log_shares = np.full((rows, len(names)), data.draw(st.sampled_from([-1.0, -800.0, -np.inf])))
-    log_shares[np.arange(rows), told] = 0.0
-    figures = {**figures_of([0], [0], ["a", "b"]), **label_figures(true, log_shares, names)}
+    log_probs = np.full((rows, len(names)), data.draw(st.sampled_from([-1.0, -800.0, -np.inf])))
+    log_probs[np.arange(rows), told] = 0.0
+    figures = {**figures_of([0], [0], ["a", "b"]), **label_figures(true, log_probs, names)}
     assert describe_figures(figures, blocks=False)
     draw_evaluation(tmp_path_factory.mktemp("odd"), figures, [], None, None)
 

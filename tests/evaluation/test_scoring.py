@@ -17,14 +17,13 @@ from sklearn import metrics as sklearn_metrics
 
 from inference import main
 from smallgpt.errors import UserError
-from smallgpt.evaluation import label_shares, metrics
+from smallgpt.evaluation import label_probabilities, metrics
 from smallgpt.evaluation import scoring as evaluation_module
 from smallgpt.evaluation.scoring import labelled_in_drawn_order, score_rows
 from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import save_model_folder
+from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
@@ -113,9 +112,9 @@ def largest_only(trained, evaluation):
     """The same rows where five labels are too many to keep every share of every row."""
     folder = evaluation[2].parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_shares, "MOST_LABELS_WHOLE", 3)
+        patch.setattr(label_probabilities, "MOST_LABELS_WHOLE", 3)
         patch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
-        patch.setattr(label_shares, "LARGEST_KEPT", 2)
+        patch.setattr(label_probabilities, "LARGEST_KEPT", 2)
         figures = evaluate_file(trained, folder / "rows.jsonl", folder / "largest", 16)
     return figures, lines_of(folder / "largest" / "predictions.jsonl"), folder / "largest"
 
@@ -299,9 +298,9 @@ def test_largest_probabilities_and_the_rest_are_those_of_all(largest_only, evalu
 def test_classifying_keeps_the_largest_probabilities_as_well(
     largest_only, trained, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(label_shares, "MOST_LABELS_WHOLE", 3)
+    monkeypatch.setattr(label_probabilities, "MOST_LABELS_WHOLE", 3)
     monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
-    monkeypatch.setattr(label_shares, "LARGEST_KEPT", 2)
+    monkeypatch.setattr(label_probabilities, "LARGEST_KEPT", 2)
     rows = classify_file(trained, largest_only[2].parent / "rows.jsonl", tmp_path, 16)
     for row, scored in zip(rows, largest_only[1], strict=True):
         if "reason" not in row:
@@ -346,8 +345,8 @@ def test_body_is_what_stands_before_the_label_tail(evaluation, trained):
         tail = ["<CLS>", f"<CLS_{record['label']}>", "<EOS>"] if "label" in record else ["<EOS>"]
         ids = torch.tensor([[ids_of[token] for token in body + tail]])
         with torch.no_grad():
-            log_shares = trained.model(ids).logits[0, :-1].log_softmax(-1)
-        nll = -log_shares[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
+            log_probs = trained.model(ids).logits[0, :-1].log_softmax(-1)
+        nll = -log_probs[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
         assert row["body_token_count"] == len(body) - 1
         assert row["body_nll_sum"] == pytest.approx(float(nll[: len(body) - 1].sum()), abs=1e-4)
         if "label" in record:
@@ -468,9 +467,9 @@ def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
     trained, labelled_rows, monkeypatch, whole
 ):
     if not whole:
-        monkeypatch.setattr(label_shares, "MOST_LABELS_WHOLE", 3)
+        monkeypatch.setattr(label_probabilities, "MOST_LABELS_WHOLE", 3)
         monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
-        monkeypatch.setattr(label_shares, "LARGEST_KEPT", 2)
+        monkeypatch.setattr(label_probabilities, "LARGEST_KEPT", 2)
         monkeypatch.setattr(evaluation_module, "MOST_LABELS_WHOLE", 3)
         monkeypatch.setattr(evaluation_module, "_MOST_SHARES_SAMPLED", 40 * len(LABELS))
     found = []

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 from smallgpt.errors import UserError
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import count_parameters
+from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import add_adapter
 from smallgpt.model.pretrained import load_pretrained

@@ -38,11 +38,10 @@ from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.scoring import score_rows
-from smallgpt.inference.prompts import load_trained_model
 from smallgpt.model.build import build_model, count_parameters
 from smallgpt.model.carried_embeddings import carry_over
 from smallgpt.model.config_json import config_of
-from smallgpt.model.folder import save_model_folder
+from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.model.forward import hidden_states, last_states, linear_head
 from smallgpt.model.hardware import Precision
 from smallgpt.model.packed_rows import PackedRows

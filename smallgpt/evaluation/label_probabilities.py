@@ -1,0 +1,171 @@
+"""The probability of each label of a row: of few labels all, of very many the largest.
+
+    probs = LabelProbabilities.empty(len(dataset), len(labels), temperature=1.7)
+    probs.put(indices_B, log_probs_BxL)
+    confidence_N = probs.at(1.7).max(axis=1)
+
+Nothing of an evaluation grows with labels x rows beyond MOST_LABELS_WHOLE labels: a row keeps its
+largest probabilities and, since the temperature is known, the sum that calibrates them; to fit a
+temperature, training keeps every probability of a sample of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from smallgpt.evaluation.calibration import apply_temperature, log_totals
+
+# Everything is kept and written up to so many labels: 160 MB of memory and 500 MB of
+# predictions.jsonl for 100,000 rows, which grow with labels x rows. Beyond, the largest of a row,
+# some KB of predictions.jsonl, and confusions as triples: a table of 10,000 x 10,000 is 800 MB.
+MOST_LABELS_WHOLE = 200
+LARGEST_KEPT = 50
+
+
+@dataclass(frozen=True)
+class LabelProbabilities:
+    """What a model gives the labels of N rows.
+
+    Up to MOST_LABELS_WHOLE labels there is a column for each label. Beyond, a row has its
+    LARGEST_KEPT largest probabilities, falling, of equal ones those of the first labels.
+
+    Attributes:
+        labels: number of labels.
+        temperature: the one at which `log_totals_N` are.
+        log_probs_NxK: log probabilities; NaN for a row that was not asked, or whose answer is
+            not finite.
+        classes_NxK: the label of each, None where column k is label k.
+        log_totals_N: `calibration.log_totals` over all labels, None where all are kept.
+        sampled_S: rows of which everything is kept all the same, to calibrate on.
+        sampled_log_probs_SxL: theirs.
+    """
+
+    labels: int
+    temperature: float
+    log_probs_NxK: np.ndarray
+    classes_NxK: np.ndarray | None
+    log_totals_N: np.ndarray | None
+    sampled_S: np.ndarray
+    sampled_log_probs_SxL: np.ndarray
+
+    @classmethod
+    def empty(
+        cls, rows: int, labels: int, temperature: float = 1.0, sampled: Sequence[int] = ()
+    ) -> LabelProbabilities:
+        """Room for so many rows, of which none was asked yet."""
+        many = labels > MOST_LABELS_WHOLE
+        columns = LARGEST_KEPT if many else labels
+        sampled_S = np.array(sampled if many else (), np.int64)
+        return cls(
+            labels,
+            temperature,
+            np.full((rows, columns), np.nan),
+            np.tile(np.arange(columns, dtype=np.int32), (rows, 1)) if many else None,
+            np.zeros(rows) if many else None,
+            sampled_S,
+            np.full((len(sampled_S), labels), np.nan, np.float32),
+        )
+
+    @classmethod
+    def of(cls, log_probs_NxL: np.ndarray, temperature: float = 1.0) -> LabelProbabilities:
+        """Those of an array that has a column for each label."""
+        probs = cls.empty(*log_probs_NxL.shape, temperature)
+        probs.put(np.arange(len(log_probs_NxL)), log_probs_NxL)
+        return probs
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether every probability of every row is kept."""
+        return self.classes_NxK is None
+
+    @property
+    def answered(self) -> np.ndarray:
+        """Whether a row was asked and its answer is finite, N booleans."""
+        return np.isfinite(self.log_probs_NxK).all(axis=1) & (self.labels > 0)
+
+    @property
+    def top_two(self) -> np.ndarray:
+        """The two likeliest labels, Nx2, of equal ones the first; Nx1 of one label."""
+        if not self.are_whole:
+            return self.classes_NxK[:, :2]
+        return np.argsort(-self.log_probs_NxK, axis=1, kind="stable")[:, :2]
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The likeliest label, N class indices."""
+        if not self.are_whole:
+            return self.classes_NxK[:, 0].astype(np.int64)
+        return self.log_probs_NxK.argmax(axis=1)
+
+    def at(self, temperature: float) -> np.ndarray:
+        """The kept probabilities at a temperature, NxK.
+
+        Raises:
+            ValueError: not all are kept, and it is neither 1 nor their own.
+        """
+        if self.are_whole:
+            return apply_temperature(self.log_probs_NxK, temperature)
+        if temperature not in (1.0, self.temperature):
+            raise ValueError(f"these probabilities are known at 1 and {self.temperature}")
+        totals_N = self.log_totals_N if temperature != 1.0 else np.zeros_like(self.log_totals_N)
+        return apply_temperature(self.log_probs_NxK, temperature, totals_N)
+
+    def put(self, indices_B: np.ndarray, log_probs_BxL: np.ndarray) -> None:
+        """Keep what belongs to the rows `indices_B`."""
+        if self.are_whole:
+            self.log_probs_NxK[indices_B] = log_probs_BxL
+            return
+        finite_B = np.isfinite(log_probs_BxL).all(axis=1)
+        indices_B, log_probs_BxL = indices_B[finite_B], log_probs_BxL[finite_B]
+        if not len(indices_B):
+            return
+        classes_BxK = _largest(log_probs_BxL, LARGEST_KEPT)
+        self.classes_NxK[indices_B] = classes_BxK
+        self.log_probs_NxK[indices_B] = np.take_along_axis(log_probs_BxL, classes_BxK, axis=1)
+        if self.temperature != 1.0:
+            self.log_totals_N[indices_B] = log_totals(log_probs_BxL, self.temperature)
+        places = np.flatnonzero(np.isin(indices_B, self.sampled_S))
+        if len(places):
+            by_row = np.argsort(self.sampled_S)
+            there = by_row[np.searchsorted(self.sampled_S, indices_B[places], sorter=by_row)]
+            self.sampled_log_probs_SxL[there] = log_probs_BxL[places]
+
+    def put_rows(self, indices_B: np.ndarray, other: LabelProbabilities) -> None:
+        """Keep all rows of `other`, of the same labels and temperature, as `indices_B`."""
+        self.log_probs_NxK[indices_B] = other.log_probs_NxK
+        if not self.are_whole:
+            self.classes_NxK[indices_B] = other.classes_NxK
+            self.log_totals_N[indices_B] = other.log_totals_N
+
+    def subset(self, indices_M: np.ndarray) -> LabelProbabilities:
+        """Those of the rows `indices_M`, without a sample."""
+        return replace(
+            self,
+            log_probs_NxK=self.log_probs_NxK[indices_M],
+            classes_NxK=None if self.are_whole else self.classes_NxK[indices_M],
+            log_totals_N=None if self.are_whole else self.log_totals_N[indices_M],
+            sampled_S=self.sampled_S[:0],
+            sampled_log_probs_SxL=self.sampled_log_probs_SxL[:0],
+        )
+
+
+def _largest(values_BxL: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the largest values of each row, falling, of equal ones the first."""
+    # torch's selection is four times as fast as numpy's.
+    found_BxK = torch.from_numpy(values_BxL).topk(count, dim=1, sorted=False).indices.numpy()
+    found_BxK.sort(axis=1)
+    least_B = np.take_along_axis(values_BxL, found_BxK, axis=1).min(axis=1)
+    # Of equal values at the edge topk takes any.
+    rows = np.flatnonzero((values_BxL >= least_B[:, None]).sum(axis=1) > count)
+    above_RxL = values_BxL[rows] > least_B[rows, None]
+    equal_RxL = values_BxL[rows] == least_B[rows, None]
+    room_Rx1 = count - above_RxL.sum(axis=1, keepdims=True)
+    kept_RxL = above_RxL | (equal_RxL & (equal_RxL.cumsum(axis=1, dtype=np.int32) <= room_Rx1))
+    found_BxK[rows] = kept_RxL.nonzero()[1].reshape(len(rows), count)
+    kept_BxK = np.take_along_axis(values_BxL, found_BxK, axis=1)
+    order_BxK = np.argsort(-kept_BxK, axis=1, kind="stable")
+    return np.take_along_axis(found_BxK, order_BxK, axis=1)
