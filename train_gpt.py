@@ -26,9 +26,8 @@ from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.writing import write_text
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.reader import read_settings
+from smallgpt.options.reader import check_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
-from smallgpt.options.values import check_values
 from smallgpt.training.data import checked_start, codebook_beside, inputs_of, read_data, task_of
 from smallgpt.training.event_files import check_tensorboard
 from smallgpt.training.run import TrainingRun, TrainResult
@@ -71,7 +70,7 @@ def train(settings: TrainSettings) -> TrainResult:
     from smallgpt.checks.report import report_data, save_report, stored_baselines
     from smallgpt.checks.report_words import say_report
 
-    settings = check_values(settings)
+    settings = check_settings(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
         return check_data(settings, folder)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import MOST_JSON_LEVELS, open_input, parse_json, read_bytes, shown
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.options.training import TrainSettings, load_train_settings
+from smallgpt.options.reader import load_settings
+from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.image_files import read_images
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import MOST_LINE_BYTES
@@ -127,7 +129,7 @@ def test_failing_disk_is_told_with_the_file():
 READINGS = {
     "rows": lambda path: TokenLabelDataset.read(path, VOCABULARY, max_length=8),
     "vocabulary": Vocabulary.load,
-    "settings": load_train_settings,
+    "settings": partial(load_settings, TrainSettings),
     "images": lambda path: read_images(path) and pytest.fail("read"),
     "codebook": Codebook.load,
 }
@@ -222,7 +224,7 @@ def config_mistakes(text: str, tmp_path) -> list[str]:
     path = tmp_path / "settings.yaml"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
-        load_train_settings(path)
+        load_settings(TrainSettings, path)
     assert all(len(line) < 400 for line in caught.value.mistakes)
     return caught.value.mistakes
 
@@ -421,7 +423,6 @@ from hostile_files import READERS, VOCABULARY
 from smallgpt.preparation.image_files import read_images
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.model.folder import load_trained_model
-from smallgpt.options.training import load_train_settings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 folder = Path({folder!r})
@@ -502,7 +503,7 @@ tries = [
     (rows, sparse("nul.jsonl", 10**8)),
     (rows, lines("dicts.jsonl", b'{{"":0}},', 2_300, b"0]\\n")),
     (Vocabulary.load, sparse("vocab.json", 10**11, b"{{")),
-    (load_train_settings, sparse("settings.yaml", 10**11)),
+    (partial(load_settings, TrainSettings), sparse("settings.yaml", 10**11)),
     (read_images, gzip_bomb("a.gz", idx + struct.pack(">3I", 10**6, 10, 10))),
     (read_images, sparse("b.idx", 10**10, idx + struct.pack(">3I", 2**31, 2, 2))),
     (read_images, sparse("c.idx", 2**31 + 16, idx + struct.pack(">3I", 2**31, 1, 1))),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from smallgpt.options.option import options_of
 from smallgpt.options.training import TrainSettings
 from smallgpt.training.stopping import StopRequestedError
 
@@ -48,9 +49,9 @@ def same_weights(one: Path, other: Path) -> bool:
 def command(settings: TrainSettings, *flags: str) -> list[str]:
     """train_gpt.py with these settings as a process of its own."""
     values = [
-        f"--{field.name}={getattr(settings, field.name)}"
-        for field in dataclasses.fields(settings)
-        if not field.metadata["flag_only"]
+        f"--{name}={getattr(settings, name)}"
+        for name, option in options_of(TrainSettings).items()
+        if not option.flag_only
     ]
     return [sys.executable, "train_gpt.py", *values, *flags]
 

@@ -12,7 +12,7 @@ from smallgpt.console import plural, printable
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
 from smallgpt.options.inference import InferenceSettings
-from smallgpt.options.values import check_values
+from smallgpt.options.reader import check_settings
 from smallgpt.tokens.instruction_template import instruction_prompt
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def check_arguments(mode: str, **values: Any) -> None:
         SettingsError: a wrong value, or values that contradict one another.
     """
     try:
-        check_values(InferenceSettings(mode=mode, **values))
+        check_settings(InferenceSettings(mode=mode, **values))
     except SettingsError as error:
         own_name = [text.replace("num_return_sequences", "count") for text in error.mistakes]
         raise SettingsError(own_name) from None

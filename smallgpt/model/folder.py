@@ -44,10 +44,8 @@ from smallgpt.model.weights_file import (
     read_header,
 )
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.training import (
-    TrainSettings,
-    load_train_settings,
-)
+from smallgpt.options.reader import load_settings
+from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
@@ -202,7 +200,7 @@ def load_trained_model(
         raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
     try:
-        settings = load_train_settings(existing(folder / SETTINGS))
+        settings = load_settings(TrainSettings, existing(folder / SETTINGS))
     except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
         raise UserError(
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"

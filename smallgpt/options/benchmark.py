@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smallgpt.options.values import option
+from smallgpt.options.option import option
 
 BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
 
@@ -22,19 +23,15 @@ class BenchmarkSettings:
         False,
         "More rounds, all sizes, and the peers that take long to prepare: torch.compile, ONNX "
         "Runtime, CTranslate2.",
-        group="Benchmark",
     )
     device: str = option(
         "cpu",
         "What to measure. cuda takes larger sizes and has targets of its own.",
-        group="Benchmark",
         choices=("cpu", "cuda"),
     )
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
-        return [
-            f"--only {name}: there is {', '.join(BENCHMARK_SECTIONS)}"
-            for name in self.only
-            if name not in BENCHMARK_SECTIONS
-        ]
+        for name in self.only:
+            if name not in BENCHMARK_SECTIONS:
+                yield f"--only {name}: there is {', '.join(BENCHMARK_SECTIONS)}"

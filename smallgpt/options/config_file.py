@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import textwrap
-import typing
 from pathlib import Path
 from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_text, shown
-from smallgpt.options.values import Mistakes, did_you_mean, range_text, take_value
+from smallgpt.options.option import Mistakes, Option, did_you_mean, options_of
 
 # config.yaml has 5 KB; what is nested is a list of texts at most.
 _MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
@@ -19,17 +17,19 @@ _MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
 
 def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> dict[str, Any]:
     """Checked values of a YAML file, by option name; mistakes go into `mistakes`."""
-    fields = {f.name: f for f in dataclasses.fields(settings_class) if not f.metadata["flag_only"]}
-    kinds = typing.get_type_hints(settings_class)
+    options = _options_in_file(settings_class)
     values: dict[str, Any] = {}
     for name, (raw, line) in _read_yaml(path, mistakes).items():
-        if name not in fields:
-            near = did_you_mean(name, fields)
+        if name in options:
+            options[name].take(values, raw, f"{path}:{line}: {name}", mistakes)
+        else:
+            near = did_you_mean(name, options)
             mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
-            continue
-        where = f"{path}:{line}: {name}"
-        take_value(values, fields[name], kinds[name], raw, where, mistakes)
     return values
+
+
+def _options_in_file(settings_class: type) -> dict[str, Option]:
+    return {n: option for n, option in options_of(settings_class).items() if not option.flag_only}
 
 
 def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
@@ -94,25 +94,19 @@ def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
 
     lines = [f"# {line}".rstrip() for line in heading.splitlines()]
     group = None
-    for field in dataclasses.fields(settings):
-        if field.metadata["flag_only"]:
-            continue
-        if field.metadata["group"] != group:
-            group = field.metadata["group"]
+    for name, option in _options_in_file(type(settings)).items():
+        if option.group != group:
+            group = option.group
             lines += ["", f"# {group}" if not explain else f"# ---- {group} ".ljust(88, "-")]
         if explain:
-            text = field.metadata["help"]
-            if range_text(field):
-                text += f" [{range_text(field)}]"
-            lines += [
-                "",
-                *(f"# {line}" for line in textwrap.wrap(text, 86, break_on_hyphens=False)),
-            ]
-        value = getattr(settings, field.name)
+            text = option.help + (f" [{option.range_text}]" if option.range_text else "")
+            wrapped = textwrap.wrap(text, 86, break_on_hyphens=False)
+            lines += ["", *(f"# {line}" for line in wrapped)]
+        value = getattr(settings, name)
         value = list(value) if isinstance(value, tuple) else value
         # allow_unicode keeps Chinese paths readable; width stops long paths being folded. Line
         # separators of Unicode that PyYAML would lose are escaped.
         readable = not (isinstance(value, str) and re.search("[\x85\u2028\u2029]", value))
-        dumped = yaml.safe_dump({field.name: value}, allow_unicode=readable, width=10_000)
+        dumped = yaml.safe_dump({name: value}, allow_unicode=readable, width=10_000)
         lines.append(dumped.rstrip("\n"))
     return "\n".join(lines).lstrip("\n") + "\n"

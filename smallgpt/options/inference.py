@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smallgpt.options.common import DEVICES, LARGEST_SEED, PRECISIONS
-from smallgpt.options.values import option
+from smallgpt.options.common import DEVICES, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
+from smallgpt.options.option import option
 
 
 @dataclass(frozen=True)
@@ -16,18 +17,13 @@ class InferenceSettings:
         "outputs/best_model", "Model folder that training wrote.", group="Model"
     )
     vocab_path: str | None = option(
-        None,
-        "Check that this vocabulary is the model's own (the model folder holds it already).",
-        group="Model",
+        None, "Check that this vocabulary is the model's own (the model folder holds it already)."
     )
     device: str = option(
-        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", group="Model", choices=DEVICES
+        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", choices=DEVICES
     )
     precision: str = option(
-        "auto",
-        "auto = bf16 where the hardware computes in it, else fp32.",
-        group="Model",
-        choices=PRECISIONS,
+        "auto", "auto = bf16 where the hardware computes in it, else fp32.", choices=PRECISIONS
     )
 
     mode: str | None = option(
@@ -41,21 +37,17 @@ class InferenceSettings:
         None,
         "Tokens of a row, separated by spaces; for a model of texts a text, for one of "
         "instructions an instruction. Answers once and exits.",
-        group="Task",
     )
     test_data: str | None = option(
-        None, "Rows to evaluate, or with --mode classify to label (JSONL).", group="Task"
+        None, "Rows to evaluate, or with --mode classify to label (JSONL)."
     )
     output_dir: str | None = option(
         None,
         "Folder for the result files of --test_data. Default: `evaluation` (`classification` "
         "with --mode classify) beside the model folder.",
-        group="Task",
     )
-    batch_size: int = option(
-        64, "Rows scored, or sequences sampled, at once.", group="Task", minimum=1
-    )
-    json: bool = option(False, "Print the result as JSON for machines.", group="Task")
+    batch_size: int = option(64, "Rows scored, or sequences sampled, at once.", minimum=1)
+    json: bool = option(False, "Print the result as JSON for machines.")
 
     max_new_tokens: int | None = option(
         None,
@@ -63,69 +55,54 @@ class InferenceSettings:
         group="Generation",
         minimum=1,
     )
-    greedy: bool = option(False, "Always take the likeliest token.", group="Generation")
+    greedy: bool = option(False, "Always take the likeliest token.")
     temperature: float = option(
-        1.0,
-        "Logits are divided by this: below 1 safer, above 1 wilder.",
-        group="Generation",
-        above=0,
+        1.0, "Logits are divided by this: below 1 safer, above 1 wilder.", above=0
     )
-    top_k: int = option(
-        50, "Sample among the k likeliest tokens; 0 = all.", group="Generation", minimum=0
-    )
+    top_k: int = option(50, "Sample among the k likeliest tokens; 0 = all.", minimum=0)
     top_p: float = option(
         1.0,
         "Sample among the likeliest tokens that together hold this probability.",
-        group="Generation",
         above=0,
         maximum=1,
     )
-    num_return_sequences: int = option(
-        1, "How many sequences to generate.", group="Generation", minimum=1
-    )
+    num_return_sequences: int = option(1, "How many sequences to generate.", minimum=1)
     seed: int | None = option(
         None,
         "Seed of the sampling. Default: a new one each time, which is printed.",
-        group="Generation",
         minimum=0,
         maximum=LARGEST_SEED,
     )
     label: str | None = option(
-        None,
-        "Keep sampling until the model itself classifies the result as this label.",
-        group="Generation",
+        None, "Keep sampling until the model itself classifies the result as this label."
     )
-    image: str | None = option(
-        None, "Draw the generated images into this PNG file.", group="Generation"
-    )
+    image: str | None = option(None, "Draw the generated images into this PNG file.")
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
-        found = []
         mode = self.resolved_mode()
         if mode == "evaluate" and self.test_data is None:
-            found.append("--mode evaluate needs --test_data FILE")
+            yield "--mode evaluate needs --test_data FILE"
         if mode == "classify" and (self.test_data is None) == (self.prompt is None):
-            found.append("--mode classify needs either --prompt TOKENS or --test_data FILE")
-        if self.test_data is not None and mode in ("interactive", "generate"):
-            found.append(f"--test_data does not go with --mode {mode}")
-        if self.prompt is not None and mode == "evaluate":
-            found.append("--prompt does not go with an evaluation of --test_data")
-        if mode != "generate":
-            for name in ("image", "label"):
-                if getattr(self, name) is not None:
-                    found.append(f"--{name} needs --mode generate")
-        elif self.label is not None and self.greedy:
-            found.append("--label samples until one fits, --greedy always gives the same: drop one")
+            yield "--mode classify needs either --prompt TOKENS or --test_data FILE"
+        if mode in ("interactive", "generate") and self.test_data is not None:
+            yield f"--test_data does not go with --mode {mode}"
+        if mode == "evaluate" and self.prompt is not None:
+            yield "--prompt does not go with an evaluation of --test_data"
+        if mode != "generate" and self.image is not None:
+            yield "--image needs --mode generate"
+        if mode != "generate" and self.label is not None:
+            yield "--label needs --mode generate"
+        if mode == "generate" and self.label is not None and self.greedy:
+            yield "--label samples until one fits, --greedy always gives the same: drop one"
         if self.greedy and self.num_return_sequences > 1:
-            found.append("--greedy always gives the same row: drop --num_return_sequences")
+            yield "--greedy always gives the same row: drop --num_return_sequences"
         if self.greedy and self.temperature != 1.0:
-            found.append("--greedy does not sample: drop --temperature")
+            yield "--greedy does not sample: drop --temperature"
         if self.image is not None and not self.image.lower().endswith(".png"):
-            found.append(f"--image writes a PNG: {self.image} must end in .png")
+            yield f"--image writes a PNG: {self.image} must end in .png"
         if self.device == "cpu" and self.precision == "fp16":
-            found.append("precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
-        return found
+            yield FP16_NEEDS_GPU
 
     def resolved_mode(self) -> str:
         """The mode asked for; `evaluate` where only --test_data is given, else `interactive`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smallgpt.options.common import LARGEST_SEED
+from smallgpt.options.option import option
 from smallgpt.options.training import LEAST_LENGTH
-from smallgpt.options.values import option
 
 
 def _test_fraction():
@@ -17,11 +18,7 @@ def _test_fraction():
 
 def _split_seed():
     return option(
-        42,
-        "Seed of the split and the codebook.",
-        group="Split",
-        minimum=0,
-        maximum=LARGEST_SEED,
+        42, "Seed of the split and the codebook.", group="Split", minimum=0, maximum=LARGEST_SEED
     )
 
 
@@ -54,9 +51,9 @@ class DigitsSettings:
     test_fraction: float = _test_fraction()
     seed: int = _split_seed()
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together: none here."""
-        return []
+        return iter(())
 
 
 @dataclass(frozen=True)
@@ -69,54 +66,40 @@ class ImagesSettings:
         "with one subfolder of pictures per class.",
         group="Files",
     )
-    labels: str | None = option(None, "Labels of an IDX file (IDX, plain or .gz).", group="Files")
-    test_input: str | None = option(
-        None, "Test images of your own, in any of the same forms.", group="Files"
-    )
-    test_labels: str | None = option(None, "Labels of an IDX test file.", group="Files")
-    output_dir: str = option("data/images", "Folder for the prepared files.", group="Files")
+    labels: str | None = option(None, "Labels of an IDX file (IDX, plain or .gz).")
+    test_input: str | None = option(None, "Test images of your own, in any of the same forms.")
+    test_labels: str | None = option(None, "Labels of an IDX test file.")
+    output_dir: str = option("data/images", "Folder for the prepared files.")
     image_size: int | None = option(
-        None, "Resize pictures of a folder to this many pixels a side.", group="Files", minimum=1
+        None, "Resize pictures of a folder to this many pixels a side.", minimum=1
     )
     color: str = option(
         "auto",
         "Read pictures of a folder as grey or rgb. auto = rgb if any picture has colour.",
-        group="Files",
         choices=("auto", "grey", "rgb"),
     )
     patch_size: int = option(
-        4,
-        "Side of a patch in pixels; 1 = one token per pixel.",
-        group="Codebook",
-        minimum=1,
+        4, "Side of a patch in pixels; 1 = one token per pixel.", group="Codebook", minimum=1
     )
     codebook_size: int = _codebook_size()
     codebook_images: int = option(
-        10_000,
-        "Fit the codebook on at most this many training images, drawn at random.",
-        group="Codebook",
-        minimum=1,
+        10_000, "Fit the codebook on at most this many training images, drawn at random.", minimum=1
     )
     augment: int = _augment()
     test_fraction: float = _test_fraction()
     test_last: int | None = option(
-        None,
-        "Hold out the last N images as the test set instead of a random share.",
-        group="Split",
-        minimum=1,
+        None, "Hold out the last N images as the test set instead of a random share.", minimum=1
     )
     seed: int = _split_seed()
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
-        found = []
         if self.input is None:
-            found.append("--input PATH is needed: the images to prepare")
+            yield "--input PATH is needed: the images to prepare"
         if self.test_input is not None and self.test_last is not None:
-            found.append("--test_input and --test_last both name the test set: give one of them")
+            yield "--test_input and --test_last both name the test set: give one of them"
         if self.test_labels is not None and self.test_input is None:
-            found.append("--test_labels needs --test_input")
-        return found
+            yield "--test_labels needs --test_input"
 
 
 @dataclass(frozen=True)
@@ -124,7 +107,7 @@ class TokensSettings:
     """What `prepare_data.py tokens` needs to know."""
 
     input: tuple[str, ...] = option((), "JSONL files with rows of tokens.", group="Files")
-    output_dir: str = option("data/tokens", "Folder for the prepared files.", group="Files")
+    output_dir: str = option("data/tokens", "Folder for the prepared files.")
     min_count: int = option(
         1,
         "Tokens seen less often than this in the training rows become <UNK>.",
@@ -141,13 +124,13 @@ class TokensSettings:
     group_by: str | None = option(
         "meta.source",
         "Key whose equal values keep rows on one side of the split. none = no grouping.",
-        group="Split",
     )
     seed: int = _split_seed()
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
-        return [] if self.input else ["--input FILE... is needed: the rows to prepare"]
+        if not self.input:
+            yield "--input FILE... is needed: the rows to prepare"
 
 
 def _texts_input():
@@ -206,35 +189,29 @@ class TextSettings:
 
     input: tuple[str, ...] = _texts_input()
     test_input: tuple[str, ...] = option(
-        (), "Test files of your own; training records that stand in them are left out.",
-        group="Files",
-    )  # fmt: skip
+        (), "Test files of your own; training records that stand in them are left out."
+    )
     text_column: str = option(
         "text",
         "Key or column of the text. A number counts the columns of a CSV or TSV file that has no "
         "heading.",
-        group="Files",
     )
     label_column: str | None = option(
-        None,
-        "Key or column of the label, the same way. none = texts to continue, not to classify.",
-        group="Files",
+        None, "Key or column of the label, the same way. none = texts to continue, not to classify."
     )
     on_bad_row: str = _bad_record()
-    output_dir: str = option("data/text", "Folder for the prepared files.", group="Files")
+    output_dir: str = option("data/text", "Folder for the prepared files.")
     tokenizer: str = _tokenizer()
     vocab_size: int | None = _vocab_size()
     max_length: int = option(
         257,
         "Tokens of a row of texts without labels, the first of which is only read.",
-        group="Tokens",
         minimum=LEAST_LENGTH,
     )
     stride: int | None = option(
         None,
         "Tokens from the start of one row to the next. none = max_length - 1, so that every token "
         "is predicted once; less shows the same text from other starts, in training only.",
-        group="Tokens",
         minimum=1,
     )
     augment: int = _augment(
@@ -245,14 +222,13 @@ class TextSettings:
     in_order: bool = _in_order()
     seed: int = _split_seed()
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
-        found = _text_contradictions(self)
+        yield from _text_contradictions(self)
         if self.augment and self.label_column is None:
-            found.append("--augment needs --label_column; running text has --stride")
+            yield "--augment needs --label_column; running text has --stride"
         if self.stride is not None and self.stride >= self.max_length:
-            found.append("--stride must be below --max_length, or tokens are left out")
-        return found
+            yield "--stride must be below --max_length, or tokens are left out"
 
 
 @dataclass(frozen=True)
@@ -267,11 +243,10 @@ class InstructionsSettings:
         group="Files",
     )
     test_input: tuple[str, ...] = option(
-        (), "Test files of your own; training records that stand in them are left out.",
-        group="Files",
-    )  # fmt: skip
+        (), "Test files of your own; training records that stand in them are left out."
+    )
     on_bad_row: str = _bad_record()
-    output_dir: str = option("data/instructions", "Folder for the prepared files.", group="Files")
+    output_dir: str = option("data/instructions", "Folder for the prepared files.")
     tokenizer: str = _tokenizer()
     vocab_size: int | None = _vocab_size()
     validation_fraction: float = _held_out("validation", 0.05)
@@ -279,13 +254,13 @@ class InstructionsSettings:
     in_order: bool = _in_order()
     seed: int = _split_seed()
 
-    def contradictions(self) -> list[str]:
+    def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
         return _text_contradictions(self)
 
 
-def _text_contradictions(settings: TextSettings | InstructionsSettings) -> list[str]:
-    found = [] if settings.input else ["--input FILE... is needed: the texts to prepare"]
+def _text_contradictions(settings: TextSettings | InstructionsSettings) -> Iterator[str]:
+    if not settings.input:
+        yield "--input FILE... is needed: the texts to prepare"
     if settings.validation_fraction + settings.test_fraction >= 1:
-        found.append("validation_fraction and test_fraction leave nothing to learn from")
-    return found
+        yield "validation_fraction and test_fraction leave nothing to learn from"

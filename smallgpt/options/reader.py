@@ -1,31 +1,34 @@
-"""Options as a typed dataclass: filled from a YAML file, then from flags, checked all at once.
-
-Declare the options once:
+"""Settings: a frozen dataclass of options, filled from a YAML file and flags, checked all at once.
 
     @dataclass(frozen=True)
     class Settings:
         batch_size: int = option(32, "Rows in one batch.", group="Training", minimum=1)
 
-        def contradictions(self) -> list[str]: ...
+        def contradictions(self) -> Iterable[str]: ...
 
-and read them with `read_settings(Settings, argv, prog=..., description=...)`. Types are int,
-float, bool, str, `X | None` and `tuple[str, ...]`. Every mistake of the file and of the flags
-is collected and raised in one `SettingsError`. The module imports nothing heavy, so `--help`
-answers at once.
+    settings = read_settings(Settings, argv, prog="train.py", description="...")
+
+Read by hand and not by a library: every mistake of the file (with its line) and of the flags is
+collected and raised in one `SettingsError`, and `--help` answers at once, since nothing heavy is
+imported. tyro, jsonargparse and pydantic-settings stop at the first mistake and take 60 to 150 ms.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from smallgpt.console import plural
+from smallgpt.errors import SettingsError
 from smallgpt.options.config_file import read_config_file
 from smallgpt.options.flags import parse_flags
-from smallgpt.options.values import Mistakes, T, build_settings
+from smallgpt.options.option import Mistakes, options_of
 
-# ------------------------------------------------------------------------------- reading
+T = TypeVar("T")
+_MOST_MISTAKES_SHOWN = 20
 
 
 def read_settings(
@@ -62,4 +65,50 @@ def read_settings(
             mistakes.append(("config", f"--config {config}: no such file"))
     if hasattr(settings_class, "flag_contradictions"):
         mistakes += settings_class.flag_contradictions(given.keys(), {**values, **given})
-    return build_settings(settings_class, {**values, **given}, mistakes)
+    return _build(settings_class, {**values, **given}, mistakes)
+
+
+def load_settings(settings_class: type[T], path: Path) -> T:
+    """Read settings from a YAML file alone, such as the settings.yaml of a run.
+
+    Raises:
+        SettingsError: the file has unknown keys or wrong values.
+    """
+    mistakes: Mistakes = []
+    return _build(settings_class, read_config_file(settings_class, path, mistakes), mistakes)
+
+
+def check_settings(settings: T) -> T:
+    """Check settings made in Python as strictly as those from a file.
+
+    Returns:
+        The same settings, paths that came as `Path` as text.
+
+    Raises:
+        SettingsError: wrong types, values out of range, contradictions.
+    """
+    mistakes: Mistakes = []
+    values: dict[str, Any] = {}
+    for name, option in options_of(type(settings)).items():
+        given = getattr(settings, name)
+        option.take(values, given, name, mistakes)
+        # Files and flags have only text for `5e-5` or `none`; here the value itself is used.
+        if isinstance(given, str) and not isinstance(values.get(name, ""), str):
+            text = f"{name}: expected {values[name]!r}, got the text {given!r}"
+            mistakes.append((name, text))
+    return _build(type(settings), {**vars(settings), **values}, mistakes)
+
+
+def _build(settings_class: type[T], values: Mapping[str, Any], mistakes: Mistakes) -> T:
+    """Make settings of checked values; raise the mistakes, and what contradicts but for them."""
+    settings = settings_class(**values)
+    mistaken = {name for name, _ in mistakes}
+    contradictions = [
+        text for text in settings.contradictions() if mistaken.isdisjoint(re.findall(r"\w+", text))
+    ]
+    if mistakes or contradictions:
+        lines = [text for _, text in mistakes] + contradictions
+        more = len(lines) - _MOST_MISTAKES_SHOWN
+        rest = [f"... and {plural(more, 'more mistake')}"] if more > 0 else []
+        raise SettingsError(lines[:_MOST_MISTAKES_SHOWN] + rest)
+    return settings

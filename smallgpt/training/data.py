@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
-from smallgpt.options.training import LEAST_LENGTH, TrainSettings, load_train_settings
+from smallgpt.options.reader import load_settings
+from smallgpt.options.training import LEAST_LENGTH, TrainSettings
 
 if TYPE_CHECKING:
     from smallgpt.rows.dataset import TokenLabelDataset
@@ -160,7 +161,8 @@ def length_of_start(settings: TrainSettings) -> int:
 
     try:
         stored = folder_of(settings.init_from, "model") / SETTINGS
-        return load_train_settings(stored).max_length if stored.is_file() else settings.max_length
+        start = load_settings(TrainSettings, stored) if stored.is_file() else settings
+        return start.max_length
     except UserError:
         return settings.max_length
 

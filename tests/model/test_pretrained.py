@@ -47,8 +47,8 @@ from smallgpt.model.hardware import Precision
 from smallgpt.model.packed_rows import PackedRows
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.reader import read_settings
-from smallgpt.options.training import PRESETS, TrainSettings, load_train_settings
+from smallgpt.options.reader import load_settings, read_settings
+from smallgpt.options.training import PRESETS, TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import length_of_start, read_data, trained_length
@@ -107,7 +107,7 @@ def test_small_token_is_the_default_shape():
 
 def test_every_preset_takes_the_default_max_length():
     for preset in PRESETS:
-        assert TrainSettings(preset=preset).contradictions() == []
+        assert list(TrainSettings(preset=preset).contradictions()) == []
 
 
 def test_preset_of_the_file_sets_the_shape_and_the_run_stores_it(tmp_path):
@@ -122,7 +122,7 @@ def test_preset_of_the_file_sets_the_shape_and_the_run_stores_it(tmp_path):
     assert read("--preset", "none").n_layer == 6
     assert read("--preset", "none", "--n_layer", "3").n_layer == 3
     (tmp_path / "stored.yaml").write_text(to_yaml(read()))
-    assert load_train_settings(tmp_path / "stored.yaml") == read()
+    assert load_settings(TrainSettings, tmp_path / "stored.yaml") == read()
 
 
 # ------------------------------------------------------------------------------- tokens by name
@@ -299,7 +299,7 @@ def test_a_model_begun_from_one_of_ours_is_good_for_the_longest_row_of_both(
         assert train(again).exit_code == 130
     shutil.rmtree(first.best_model)
     made = train(dataclasses.replace(again, resume=True)).folder.final_model
-    assert load_train_settings(made / "settings.yaml").max_length == longest + 2
+    assert load_settings(TrainSettings, made / "settings.yaml").max_length == longest + 2
     assert "trained_length" not in (made / "config.json").read_text()
 
 
@@ -687,5 +687,5 @@ def test_a_folder_without_a_model_is_told(tmp_path):
 
 
 def test_rows_longer_than_a_preset_are_told_the_remedy_that_works():
-    found = TrainSettings(preset="tiny", max_length=2000).contradictions()
+    found = list(TrainSettings(preset="tiny", max_length=2000).contradictions())
     assert found == ["max_length (2000) is above the 1024 positions of tiny: lower it"]

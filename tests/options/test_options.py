@@ -15,10 +15,10 @@ from smallgpt.errors import SettingsError
 from smallgpt.exit_codes import EXIT_USAGE
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.inference import InferenceSettings
+from smallgpt.options.option import option, options_of
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings, TokensSettings
-from smallgpt.options.reader import read_settings
-from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings, load_train_settings
-from smallgpt.options.values import check_values, option
+from smallgpt.options.reader import check_settings, load_settings, read_settings
+from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS_CLASSES = (
@@ -226,9 +226,9 @@ def test_help_names_every_option_with_its_range_and_default(flag, capsys):
         read(flag)
     assert leaving.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(Options):
-        assert f"--{field.name} " in text
-        assert field.metadata["help"] in text
+    for name, declared in options_of(Options).items():
+        assert f"--{name} " in text
+        assert declared.help in text
     assert "[at least 1, at most 100; default 4]" in text
     assert "[grey|red; default grey]" in text
 
@@ -327,13 +327,13 @@ def test_contradiction_is_not_told_about_a_value_that_is_mistaken_itself():
 # ---- settings made in Python ---------------------------------------------------------
 
 
-def test_check_values_accepts_settings_as_they_come():
-    check_values(Options())
-    check_values(Options(rows=100, rate=0.5, limit=3, inputs=("a",)))
+def test_check_settings_accepts_settings_as_they_come():
+    check_settings(Options())
+    check_settings(Options(rows=100, rate=0.5, limit=3, inputs=("a",)))
 
 
 def test_a_path_made_in_python_is_as_good_as_its_text():
-    checked = check_values(Options(path=Path("here"), name=Path("a/b"), inputs=(Path("c"), "d")))
+    checked = check_settings(Options(path=Path("here"), name=Path("a/b"), inputs=(Path("c"), "d")))
     assert checked == Options(path="here", name="a/b", inputs=("c", "d"))
 
 
@@ -354,9 +354,9 @@ def test_a_path_made_in_python_is_as_good_as_its_text():
         {"limit": 50},
     ],
 )
-def test_check_values_refuses_what_the_program_could_not_use(changes):
+def test_check_settings_refuses_what_the_program_could_not_use(changes):
     with pytest.raises(SettingsError) as caught:
-        check_values(Options(**changes))
+        check_settings(Options(**changes))
     assert len(caught.value.mistakes) == 1
     assert next(iter(changes)) in caught.value.mistakes[0]
 
@@ -366,12 +366,12 @@ def test_check_values_refuses_what_the_program_could_not_use(changes):
 
 @pytest.mark.parametrize("settings_class", SETTINGS_CLASSES)
 def test_every_option_is_documented_and_its_default_is_valid(settings_class):
-    for field in dataclasses.fields(settings_class):
-        assert field.metadata["help"].endswith("."), field.name
-        assert field.metadata["group"], field.name
+    for name, declared in options_of(settings_class).items():
+        assert declared.help.endswith("."), name
+        assert declared.group, name
     required = {"input": "x"} if settings_class is ImagesSettings else {}
     required = {"input": ("x",)} if settings_class is TokensSettings else required
-    check_values(settings_class(**required))
+    check_settings(settings_class(**required))
 
 
 @pytest.mark.parametrize(
@@ -519,13 +519,13 @@ def test_written_settings_read_back_as_they_were(
     for explain in (True, False):
         text = to_yaml(settings, heading="Settings of a run", explain=explain)
         path.write_text(text, encoding="utf-8", newline="\n")
-        assert load_train_settings(path) == settings
+        assert load_settings(TrainSettings, path) == settings
 
 
 def test_written_settings_leave_out_what_was_said_for_one_call(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(to_yaml(TrainSettings(resume=True, config="x.yaml")), encoding="utf-8")
-    assert load_train_settings(path) == TrainSettings()
+    assert load_settings(TrainSettings, path) == TrainSettings()
 
 
 def test_chinese_path_stays_readable_in_the_written_file():
@@ -536,4 +536,4 @@ def test_settings_file_of_a_newer_version_is_refused_by_name(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(to_yaml(TrainSettings()) + "new_option: 3\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="unknown option 'new_option'"):
-        load_train_settings(path)
+        load_settings(TrainSettings, path)

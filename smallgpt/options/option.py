@@ -1,0 +1,176 @@
+"""One option: its type, range, default and help, and the check of a value given for it.
+
+@dataclass(frozen=True)
+class Settings:
+    batch_size: int = option(32, "Rows in one batch.", group="Training", minimum=1)
+    name: str | None = option(None, "The name of the run.")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from smallgpt.files.reading import shown
+
+Mistakes = list[tuple[str, str]]  # (the option it is about or "", a line for the user)
+# Of steps, rows or seconds nobody needs more, and sums and products of numbers stay floats.
+_LARGEST_NUMBER = 10**9
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known of an option.
+
+    Attributes:
+        default: the value where neither file nor flag gives one.
+        help: one or two sentences for `--help` and config.yaml.
+        group: the heading it stands under; None = that of the option before it.
+        choices: the allowed values of a string; `cuda:N` allows `cuda:0`, `cuda:1` and so on.
+        minimum, maximum: inclusive bounds of a number.
+        above, below: exclusive bounds of a number.
+        flag_only: it is meant for one call (`--resume`) and has no place in config.yaml.
+        name, kind: of the dataclass field: int, float, bool, str, `X | None`, `tuple[str, ...]`.
+    """
+
+    default: Any
+    help: str
+    group: str | None = None
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    flag_only: bool = False
+    name: str = ""
+    kind: Any = str
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether its value is a tuple of texts."""
+        return typing.get_origin(self.kind) is tuple
+
+    @property
+    def range_text(self) -> str:
+        """Its choices or bounds in words, "" where there are none."""
+        bounds = {
+            "above": self.above,
+            "at least": self.minimum,
+            "at most": self.maximum,
+            "below": self.below,
+        }
+        return "|".join(self.choices) or ", ".join(
+            f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None
+        )
+
+    def check(self, raw: Any) -> Any:
+        """A flag's text or a YAML value as the option's type.
+
+        Raises:
+            ValueError: says what was expected: another type, or a value in range.
+        """
+        value = _convert(self.kind, raw)
+        # A choice that ends in :N stands for those with a number there.
+        named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value
+        if self.choices and value is not None and named not in self.choices:
+            near = did_you_mean(str(value), self.choices)
+            raise ValueError(f"{shown(value)} is not one of {', '.join(self.choices)}{near}")
+        if type(value) is int and self.maximum is None and abs(value) > _LARGEST_NUMBER:
+            raise ValueError(f"{shown(value)} is too large a number (at most {_LARGEST_NUMBER:,})")
+        if isinstance(value, (int, float)) and (
+            (self.minimum is not None and value < self.minimum)
+            or (self.maximum is not None and value > self.maximum)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+        ):
+            raise ValueError(f"{shown(value)} is out of range ({self.range_text})")
+        return value
+
+    def take(self, values: dict[str, Any], raw: Any, where: str, mistakes: Mistakes) -> None:
+        """Put `raw`, checked, into `values`; where it is wrong, a line into `mistakes`."""
+        try:
+            values[self.name] = self.check(raw)
+        except ValueError as error:
+            mistakes.append((self.name, f"{where}: {error}"))
+
+
+def option(default: Any, help: str, **facts: Any) -> Any:
+    """A dataclass field that is an option; `facts` are the other attributes of `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(default, help, **facts)})
+
+
+@cache
+def options_of(settings_class: type) -> dict[str, Option]:
+    """The options of a dataclass by name, in the order of their declaration."""
+    kinds = typing.get_type_hints(settings_class)
+    options, group = {}, None
+    for field in dataclasses.fields(settings_class):
+        declared = field.metadata["option"]
+        group = declared.group or group
+        options[field.name] = dataclasses.replace(
+            declared, name=field.name, kind=kinds[field.name], group=group
+        )
+    return options
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NEAR?`, "" where no known name is near."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(kind: Any, raw: Any) -> Any:
+    """`raw` as `kind`; ValueError says what was expected."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "null")):
+            return None
+        (kind,) = [part for part in typing.get_args(kind) if part is not type(None)]
+    if typing.get_origin(kind) is tuple:
+        items = raw if isinstance(raw, (list, tuple)) else [raw]
+        items = [os.fspath(item) if isinstance(item, Path) else item for item in items]
+        if not all(isinstance(item, str) for item in items):
+            raise ValueError(f"expected a list of strings, got {shown(raw)}")
+        return tuple(items)
+    if kind is bool:
+        if isinstance(raw, bool):
+            return raw
+        if isinstance(raw, str) and raw.lower() in _TRUE + _FALSE:
+            return raw.lower() in _TRUE
+        raise ValueError(f"expected true or false, got {shown(raw)}")
+    if kind is int:
+        if isinstance(raw, int) and not isinstance(raw, bool):
+            return raw
+        try:
+            if isinstance(raw, str):
+                return int(raw)
+        except ValueError:
+            pass
+        raise ValueError(f"expected a whole number, got {shown(raw)}")
+    if kind is float:
+        # YAML 1.1 reads 5e-5 (no dot) as a string, so strings are numbers here as well.
+        try:
+            if not isinstance(raw, (int, float, str)) or isinstance(raw, bool):
+                raise ValueError
+            value = float(raw)
+        except (ValueError, OverflowError):
+            raise ValueError(f"expected a number, got {shown(raw)}") from None
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number, got {shown(raw)}")
+        return value
+    if isinstance(raw, Path):
+        raw = os.fspath(raw)
+    if isinstance(raw, str) and raw:
+        if re.search("[\0\ud800-\udfff]", raw):  # no path, and nothing that could be stored
+            raise ValueError(f"{shown(raw)} is not valid Unicode text without NUL")
+        return raw
+    raise ValueError(f"expected text, got {shown(raw)}" + (" (put it in quotes)" if raw else ""))
