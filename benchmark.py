@@ -10,9 +10,8 @@ Prints tables and writes them to outputs/benchmark: benchmark.json (every round)
 What is compared takes turns in one process (A B C A B C ...), since the speed of a virtual machine
 drifts: a figure is the median of its rounds, the best round stands beside it. Before the first
 round everything runs once unmeasured. The limit is the machine's own matrix product, measured in
-the same turns. How we let the C library keep memory and threads sleep (blocks.py, console.py) holds
-for the whole process, so the peers have it too. ONNX Runtime and CTranslate2 run in processes of
-their own.
+the same turns. How we let the C library keep memory and threads sleep holds for the whole process,
+so the peers have it too. ONNX Runtime and CTranslate2 run in processes of their own.
 
 Same work: the same model, dropout and precision for all, attention dropout 0. As shipped: each
 with its own defaults, but dropout of embeddings and residuals 0.1 for all.
@@ -24,77 +23,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from smallgpt.benchmark.bench import TARGETS, Bench, machine_limits
-from smallgpt.benchmark.classification import measure_classification
-from smallgpt.benchmark.generation import measure_generation
-from smallgpt.benchmark.reading import measure_reading
-from smallgpt.benchmark.report import (
-    Findings,
-    describe_machine,
-    plain_table,
-    save_report,
-    target_rows,
-    targets_table,
-)
-from smallgpt.benchmark.starting import measure_starting
-from smallgpt.benchmark.training import measure_training
-from smallgpt.benchmark.work import CPU_SIZES, GPU_SIZES, Sizes
 from smallgpt.command import run_command
 from smallgpt.console import format_duration, say
 from smallgpt.exit_codes import EXIT_TERMINATED
-from smallgpt.options.benchmark import BenchmarkSettings
+from smallgpt.options.benchmark import BENCHMARK_SECTIONS, BenchmarkSettings
 from smallgpt.options.reader import read_settings
 
+if TYPE_CHECKING:
+    from smallgpt.benchmark.comparison import Findings
+    from smallgpt.benchmark.workloads import Sizes
+
 OUTPUT = Path("outputs/benchmark")
-
-
-# ------------------------------------------------------------------------------- the report
-
-SECTIONS: dict[str, Callable[[Bench], Findings]] = {
-    "training": measure_training,
-    "generation": measure_generation,
-    "classification": measure_classification,
-    "reading": measure_reading,
-    "starting": measure_starting,
-}
-
-
-def run_benchmark(settings: BenchmarkSettings, sizes: Sizes, output: Path) -> Findings:
-    """Measure the sections asked for; tell and write the tables after each.
-
-    Raises:
-        UserError: the device is not there.
-    """
-    from transformers.utils import logging
-
-    from smallgpt.model.hardware import choose_device, choose_precision
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    device = choose_device(settings.device)
-    sections = [name for name in SECTIONS if name in (settings.only or SECTIONS)]
-    machine = describe_machine(device)
-    say("\n".join(f"{name}: {text}" for name, text in machine.items()))
-    began = time.monotonic()
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        precision = choose_precision("auto", device)
-        bench = Bench(settings, sizes, device, precision, Path(folder))
-        for limit in machine_limits(bench):
-            findings.add(limit)
-        for name in sections:
-            found = SECTIONS[name](bench)
-            findings.comparisons += found.comparisons
-            findings.reached |= found.reached
-            targets = targets_table(TARGETS, findings, sections, device.type, settings.full)
-            save_report(output, machine, findings.comparisons, targets)
-    say(f"\nTargets; a ratio of 1 or more reaches them\n{plain_table(*target_rows(targets))}")
-    seconds = format_duration(time.monotonic() - began)
-    say(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
-    return findings
 
 
 def main(argv: list[str]) -> int:
@@ -108,9 +50,66 @@ def main(argv: list[str]) -> int:
     )
     # Unwinding deletes the temporary folder, half a GB of it with --full.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    sizes = GPU_SIZES if settings.device == "cuda" else CPU_SIZES
-    run_benchmark(settings, sizes, OUTPUT)
+    run_benchmark(settings, OUTPUT)
     return 0
+
+
+def run_benchmark(
+    settings: BenchmarkSettings, output: Path, sizes: Sizes | None = None
+) -> Findings:
+    """Measure the sections asked for; print and write the tables after each.
+
+    Args:
+        settings: of the command.
+        output: the folder of the report.
+        sizes: how much is measured; None = what suits the device.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    from transformers.utils import logging
+
+    from smallgpt.benchmark.bench import Bench, measure_limits
+    from smallgpt.benchmark.classification import measure_classification
+    from smallgpt.benchmark.comparison import Findings, terminal_table
+    from smallgpt.benchmark.generation import measure_generation
+    from smallgpt.benchmark.reading import measure_reading
+    from smallgpt.benchmark.report import describe_machine, save_report
+    from smallgpt.benchmark.starting import measure_starting
+    from smallgpt.benchmark.targets import TARGETS, target_cells, targets_table
+    from smallgpt.benchmark.training import measure_training
+    from smallgpt.benchmark.workloads import CPU_SIZES, GPU_SIZES
+    from smallgpt.model.hardware import choose_device, choose_precision
+
+    measures = {
+        "training": measure_training,
+        "generation": measure_generation,
+        "classification": measure_classification,
+        "reading": measure_reading,
+        "starting": measure_starting,
+    }
+    sections = [name for name in BENCHMARK_SECTIONS if name in (settings.only or measures)]
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = choose_device(settings.device)
+    sizes = sizes or (GPU_SIZES if device.type == "cuda" else CPU_SIZES)
+    machine = describe_machine(device)
+    say("\n".join(f"{name}: {text}" for name, text in machine.items()))
+    began = time.monotonic()
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as folder:
+        precision = choose_precision("auto", device)
+        bench = Bench(settings, sizes, device, precision, Path(folder))
+        measure_limits(bench, findings)
+        for name in sections:
+            measures[name](bench, findings)
+            targets = targets_table(TARGETS, findings.reached, sections, device.type, settings.full)
+            save_report(output, machine, findings.comparisons, targets)
+    say(f"\nTargets; a ratio of 1 or more reaches them\n{terminal_table(*target_cells(targets))}")
+    seconds = format_duration(time.monotonic() - began)
+    say(f"\nmeasured in {seconds}; written: {output / 'benchmark.json'}, benchmark.md")
+    return findings
 
 
 if __name__ == "__main__":

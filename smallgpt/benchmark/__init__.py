@@ -1,1 +1,1 @@
-"""Speed, against other ways and the machine's limits."""
+"""How fast the toolkit is: against its peers, and against what the machine can do."""

@@ -1,36 +1,30 @@
-"""Speed of classifying a file."""
+"""How fast the rows of a file are classified."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from smallgpt.benchmark.bench import PEAK, Bench, saved_model
-from smallgpt.benchmark.report import Comparison, Findings
-from smallgpt.benchmark.work import counted_parameters, training_flops, write_rows
-
-if TYPE_CHECKING:
-    from smallgpt.model.folder import TrainedModel
-
-
-# ------------------------------------------------------------------------------- classification
+from smallgpt.benchmark.bench import PEAK, Bench, Measure
+from smallgpt.benchmark.comparison import Comparison, Findings
+from smallgpt.benchmark.workloads import counted_parameters, training_flops, write_rows
+from smallgpt.inference.classify import classify_file
+from smallgpt.inference.evaluate import evaluate_file
+from smallgpt.model.folder import TrainedModel
 
 
-def measure_classification(bench: Bench) -> Findings:
+def measure_classification(bench: Bench, findings: Findings) -> None:
     """Rows of a JSONL file to predictions.jsonl, and to a whole evaluation folder.
 
     Every round reads a file of its own, so that nothing can be kept from the round before.
     """
-    from smallgpt.inference.classify import classify_file
-    from smallgpt.inference.evaluate import evaluate_file
-
-    trained, sizes, findings = saved_model(bench), bench.sizes, Findings()
+    trained, sizes = bench.saved_model(), bench.sizes
     lengths = [sizes.row_length] * sizes.rows_classified
     folder = bench.folder / "classification"
 
-    def timed(work: Callable[[TrainedModel, Path, Path], Any]) -> Callable[[], float]:
+    def timed(work: Callable[[TrainedModel, Path, Path], Any]) -> Measure:
         seeds = iter(range(bench.rounds + 1))
 
         def measure() -> float:
@@ -56,4 +50,3 @@ def measure_classification(bench: Bench) -> Findings:
     title += f", {bench.precision.name}; {PEAK} {peak.median:,.0f} GFLOP/s"
     findings.add(Comparison(title, "rows/s", [predicting, evaluating], race=False))
     findings.reach(f"file to predictions, of the {PEAK}", predicting.share)
-    return findings

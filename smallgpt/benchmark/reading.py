@@ -1,19 +1,16 @@
-"""Speed of reading rows."""
+"""How fast a file of rows is read, and in how much memory."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
-from smallgpt.benchmark.bench import ROOT, Bench
-from smallgpt.benchmark.report import Comparison, Entry, Findings
-from smallgpt.benchmark.work import vocabulary_of, write_rows
+from smallgpt.benchmark.bench import Bench, run_python
+from smallgpt.benchmark.comparison import Comparison, Entry, Findings
+from smallgpt.benchmark.workloads import vocabulary_of, write_rows
 from smallgpt.console import progress_bar
 from smallgpt.files.writing import write_text
-
-# ------------------------------------------------------------------------------- reading
+from smallgpt.rows.dataset import TokenLabelDataset
 
 # The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
 # counts what its parent held.
@@ -31,12 +28,10 @@ print(json.dumps({"rows": len(rows), "seconds": seconds, "bytes": 1024 * int(pea
 """
 
 
-def measure_reading(bench: Bench) -> Findings:
+def measure_reading(bench: Bench, findings: Findings) -> None:
     """Seconds to read a JSONL file the first time and again; with --full a large one."""
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-    sizes, findings = bench.sizes, Findings()
-    vocabulary, folder = vocabulary_of(sizes.shape), bench.folder / "reading"
+    sizes, folder = bench.sizes, bench.folder / "reading"
+    vocabulary = vocabulary_of(sizes.shape)
     times: dict[str, list[float]] = {"first": [], "again": []}
     with progress_bar("reading", bench.rounds, "round") as bar:
         for number in range(bench.rounds):
@@ -52,33 +47,23 @@ def measure_reading(bench: Bench) -> Findings:
     findings.add(Comparison(title, "s", entries, race=False))
     for entry in entries:
         findings.reach(f"{sizes.rows_read:,} rows, {entry.name}", entry.median)
-    if bench.settings.full:
-        rows = sizes.rows_read_full
-        path, vocabulary_path = folder / "many.jsonl", folder / "vocab.json"
-        write_text(vocabulary_path, vocabulary.to_json())
-        write_rows(path, vocabulary, [sizes.row_length] * rows, seed=0)
-        results = []
-        with progress_bar(f"reading {rows:,} rows", 2, "time") as bar:
-            for _ in range(2):
-                output = child(["-c", READ_PROGRAM, str(path), str(vocabulary_path)])
-                results.append(json.loads(output))
-                bar.update()
-        title = f"Reading {rows:,} rows of {sizes.row_length} tokens in a process of its own"
-        entries = [
-            Entry(name, [result["seconds"]], f"peak memory {result['bytes'] / 1e6:,.0f} MB")
-            for name, result in zip(times, results, strict=True)
-        ]
-        findings.add(Comparison(title, "s", entries, race=False))
-        findings.reach(f"{rows:,} rows, first", results[0]["seconds"])
-        findings.reach(f"{rows:,} rows, peak memory", results[0]["bytes"] / 1e6)
-    return findings
-
-
-def child(arguments: list[str]) -> str:
-    """Run Python in a process of its own beside the scripts; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"python {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout
+    if not bench.settings.full:
+        return
+    rows = sizes.rows_read_full
+    path, vocabulary_path = folder / "many.jsonl", folder / "vocab.json"
+    write_text(vocabulary_path, vocabulary.to_json())
+    write_rows(path, vocabulary, [sizes.row_length] * rows, seed=0)
+    results = []
+    with progress_bar(f"reading {rows:,} rows", 2, "time") as bar:
+        for _ in range(2):
+            output = run_python("-c", READ_PROGRAM, str(path), str(vocabulary_path))
+            results.append(json.loads(output))
+            bar.update()
+    title = f"Reading {rows:,} rows of {sizes.row_length} tokens in a process of its own"
+    entries = [
+        Entry(name, [result["seconds"]], f"peak memory {result['bytes'] / 1e6:,.0f} MB")
+        for name, result in zip(times, results, strict=True)
+    ]
+    findings.add(Comparison(title, "s", entries, race=False))
+    findings.reach(f"{rows:,} rows, first", results[0]["seconds"])
+    findings.reach(f"{rows:,} rows, peak memory", results[0]["bytes"] / 1e6)

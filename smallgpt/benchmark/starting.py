@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-from smallgpt.benchmark.bench import COMMANDS, Bench, Measure, saved_model
-from smallgpt.benchmark.reading import child
-from smallgpt.benchmark.report import Comparison, Entry, Findings
-
-# ------------------------------------------------------------------------------- starting
+from smallgpt.benchmark.bench import Bench, Measure, run_python
+from smallgpt.benchmark.comparison import Comparison, Entry, Findings
+from smallgpt.benchmark.targets import COMMANDS
 
 # What no command can do without: torch, transformers' GPT-2, the weights, one forward pass.
 BARE_PROGRAM = """
@@ -28,14 +25,14 @@ with torch.inference_mode():
 """
 
 
-def measure_starting(bench: Bench) -> Findings:
+def measure_starting(bench: Bench, findings: Findings) -> None:
     """Seconds from a cold start: to the help text, and to the first answer."""
-    findings, folder = Findings(), saved_model(bench).folder.resolve()
+    folder, device = str(bench.saved_model().folder.resolve()), bench.device.type
 
-    def seconds(*arguments: str) -> Callable[[], float]:
+    def seconds(*arguments: str) -> Measure:
         def measure() -> float:
             began = time.perf_counter()
-            child(list(arguments))
+            run_python(*arguments)
             return time.perf_counter() - began
 
         return measure
@@ -48,12 +45,10 @@ def measure_starting(bench: Bench) -> Findings:
     helps = {f"{name} --help": seconds(name, "--help") for name in COMMANDS}
     for entry in compare("Start to the help text", helps, race=False):
         findings.reach(entry.name, entry.median)
-    device = bench.device.type
-    answer = ["--model_path", str(folder), "--device", device, "--prompt", "<IMG> <Z_001>"]
+    answer = ("--model_path", folder, "--device", device, "--prompt", "<IMG> <Z_001>")
     starts = {
         "inference.py --prompt": seconds("inference.py", *answer),
-        "bare process": seconds("-c", BARE_PROGRAM, str(folder), device),
+        "bare process": seconds("-c", BARE_PROGRAM, folder, device),
     }
     prompt, bare = compare("Start to the answer of a prompt", starts, race=True)
     findings.reach("inference.py --prompt, time of a bare process", prompt.median / bare.median)
-    return findings

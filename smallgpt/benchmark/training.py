@@ -1,4 +1,4 @@
-"""Speed of training."""
+"""How fast a model is trained, in turns with other ways to train it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,83 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from smallgpt.benchmark.bench import (
-    DROPOUT,
-    EVEN,
-    LOOP,
-    MINIMAL,
-    OURS,
-    PEAK,
-    TRAINER,
-    Bench,
-    Measure,
-    settings_of,
+import torch
+
+from smallgpt.benchmark.bench import PEAK, Bench, Measure
+from smallgpt.benchmark.comparison import Comparison, Findings
+from smallgpt.benchmark.targets import TRAINER
+from smallgpt.benchmark.training_peers import (
+    Batch,
+    MinimalGPT,
+    plain_epoch,
+    trainer_epoch,
+    transformers_model,
 )
-from smallgpt.benchmark.report import Comparison, Findings
-from smallgpt.benchmark.work import (
+from smallgpt.benchmark.workloads import (
     Job,
     counted_parameters,
+    settings_of,
     training_flops,
     vocabulary_of,
     write_rows,
 )
 from smallgpt.files.writing import write_text
+from smallgpt.training.data import read_data
+from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 
-if TYPE_CHECKING:
-    import torch
+DROPOUT = 0.1
+OURS, EVEN = "ours", "ours, equal rows of the mean length"
+LOOP, MINIMAL = "transformers, plain loop", "minimal GPT-2"
 
-    from smallgpt.training.run import TrainingRun
+
+def measure_training(bench: Bench, findings: Findings) -> None:
+    """Equal rows, each job as shipped and with the same work for all; then ragged rows."""
+    jobs = [job for job in bench.sizes.jobs if bench.settings.full or not job.full]
+    for job, shipped in [(job, shipped) for job in jobs for shipped in (False, True)]:
+        found = compare_training(bench, job, shipped)
+        findings.add(found)
+        about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
+        findings.reach(f"{about}, of the {PEAK}", found.entries[0].share)
+        findings.reach(f"{about}, against the best peer", found.lead())
+        findings.reach(f"{about}, against transformers", found.lead("transformers"))
+        findings.reach(f"{about}, against {TRAINER}", found.lead(TRAINER))
+    job = bench.sizes.ragged
+    found = compare_training(bench, job, shipped=False)
+    findings.add(found)
+    findings.reach(f"{job.name}, against equal rows", found.lead(EVEN))
+    findings.reach(f"{job.name}, against {TRAINER}", found.lead(TRAINER))
 
 
-# ------------------------------------------------------------------------------- training
+def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
+    """All ways to train one job, in tokens predicted a second; padding does not count.
+
+    Beside ragged rows stands our own run on as many rows of their mean length.
+    """
+    with ExitStack() as stack:
+        run = stack.enter_context(training_run(bench, job, shipped))
+        contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
+        if job.is_ragged:
+            mean = round(statistics.mean(job.lengths))
+            even = replace(job, lengths=(mean,) * len(job.lengths))
+            even_run = stack.enter_context(training_run(bench, even, shipped))
+            contenders[EVEN] = bench.rate(our_epoch(even_run), sum(even.inputs))
+        contenders[PEAK] = bench.peak(bench.precision.dtype)
+        peers = training_peers(bench, job, run, shipped)
+        entries = bench.take_turns(f"training {job.name}", contenders, peers)
+        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
+    peak = entries.pop(PEAK).median
+    gflops_a_token = 1e-9 * flops / sum(job.inputs)
+    for name, entry in entries.items():
+        # Equal rows are other work: their attention reaches less far.
+        if entry.values and name != EVEN:
+            entries[name] = replace(entry, share=entry.median * gflops_a_token / peak)
+    kind = "as shipped" if shipped else "same work"
+    title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
+    title += f"; {PEAK} {peak:,.0f} GFLOP/s"
+    return Comparison(title, "tokens/s", list(entries.values()))
 
 
 @contextmanager
@@ -55,9 +99,6 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]
         shipped: with the defaults of train_gpt.py; else without the dropout of tokens, which
             no peer has.
     """
-    from smallgpt.training.data import read_data
-    from smallgpt.training.run import TrainingRun
-
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         folder, vocabulary = Path(name), vocabulary_of(job.shape)
         write_text(folder / "vocab.json", vocabulary.to_json())
@@ -98,22 +139,17 @@ def our_epoch(run: TrainingRun) -> Callable[[], None]:
 def training_peers(
     bench: Bench, job: Job, run: TrainingRun, shipped: bool
 ) -> dict[str, Callable[[], Measure]]:
-    """Other ways to train the model of `run` on its rows, measured in tokens a second.
+    """Other ways to train the model of `run` on its rows: by name, each makes its contender.
 
-    Returns:
-        name -> a function that makes a contender.
+    They are measured in tokens a second.
     """
-    import torch
-
-    from smallgpt.benchmark.peers import MinimalGPT, plain_epoch, trainer_epoch, transformers_model
-
     rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
     tokens = sum(job.inputs)
 
     def loop() -> Measure:
         model = transformers_model(run.model, shipped)
 
-        def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        def loss(batch: Batch) -> torch.Tensor:
             return model(**batch).loss
 
         epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
@@ -137,53 +173,3 @@ def training_peers(
     if bench.settings.full and not job.is_ragged:
         peers[f"{MINIMAL}, torch.compile"] = lambda: minimal(compiled=True)
     return peers
-
-
-def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
-    """All ways to train one job, in tokens predicted a second; padding does not count.
-
-    Beside ragged rows stands our own run on as many rows of their mean length.
-    """
-    with ExitStack() as stack:
-        run = stack.enter_context(training_run(bench, job, shipped))
-        contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
-        if job.is_ragged:
-            mean = round(statistics.mean(job.lengths))
-            even = replace(job, lengths=(mean,) * len(job.lengths))
-            even_run = stack.enter_context(training_run(bench, even, shipped))
-            contenders[EVEN] = bench.rate(our_epoch(even_run), sum(even.inputs))
-        contenders[PEAK] = bench.peak(bench.precision.dtype)
-        peers = training_peers(bench, job, run, shipped)
-        entries = bench.take_turns(f"training {job.name}", contenders, peers)
-        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
-    peak = entries.pop(PEAK).median
-    gflops_a_token = 1e-9 * flops / sum(job.inputs)
-    for name, entry in entries.items():
-        # Equal rows are other work: their attention reaches less far.
-        if entry.values and name != EVEN:
-            entries[name] = replace(entry, share=entry.median * gflops_a_token / peak)
-    kind = "as shipped" if shipped else "same work"
-    title = f"Training {job.name}, {kind}, dropout {DROPOUT}, {bench.precision.name}"
-    title += f"; {PEAK} {peak:,.0f} GFLOP/s"
-    return Comparison(title, "tokens/s", list(entries.values()))
-
-
-def measure_training(bench: Bench) -> Findings:
-    """Equal rows, each job as shipped and with the same work for all; then ragged rows."""
-    findings = Findings()
-    jobs = [job for job in bench.sizes.jobs if bench.settings.full or not job.full]
-    for job, shipped in [(job, shipped) for job in jobs for shipped in (False, True)]:
-        found = compare_training(bench, job, shipped)
-        findings.add(found)
-        about = f"{job.name}, {'as shipped' if shipped else 'same work'}"
-        ours = found.entries[0]
-        findings.reach(f"{about}, of the {PEAK}", ours.share)
-        findings.reach(f"{about}, against the best peer", found.lead())
-        findings.reach(f"{about}, against transformers", found.lead("transformers"))
-        findings.reach(f"{about}, against {TRAINER}", found.lead(TRAINER))
-    job = bench.sizes.ragged
-    found = compare_training(bench, job, shipped=False)
-    findings.add(found)
-    findings.reach(f"{job.name}, against equal rows", found.lead(EVEN))
-    findings.reach(f"{job.name}, against {TRAINER}", found.lead(TRAINER))
-    return findings

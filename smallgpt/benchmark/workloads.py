@@ -1,4 +1,4 @@
-"""What benchmark.py measures on: models, rows, how many; and the operations they cannot avoid.
+"""What is measured on: models, rows, how many; and the operations that they take at least.
 
 job = equal("64 x 54", rows=64, length=54, steps=2)
 write_rows(path, vocabulary_of(job.shape), job.lengths, seed=0)
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from smallgpt.console import progress_bar
 from smallgpt.files.writing import atomic_write, json_line
-
-if TYPE_CHECKING:
-    import torch
-
-    from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,6 @@ GPU_SIZES = replace(
 )
 
 
-# ------------------------------------------------------------------------------- arithmetic
-
-
 def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
     """Floating-point operations of a training step that cannot be avoided.
 
@@ -140,9 +137,6 @@ def counted_parameters(model: torch.nn.Module, head: bool) -> int:
     return total if head else total - model.transformer.wte.weight.numel()
 
 
-# ------------------------------------------------------------------------------- rows
-
-
 def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:
     """Write labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
 
@@ -152,8 +146,6 @@ def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed:
         lengths: tokens of each row, 6 at least.
         seed: of the codes.
     """
-    import numpy as np
-
     random = np.random.default_rng(seed)
     codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
     with (
@@ -171,6 +163,15 @@ def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed:
 
 def vocabulary_of(shape: Shape) -> Vocabulary:
     """Codes and ten labels."""
-    from smallgpt.tokens.vocabulary import Vocabulary
-
     return Vocabulary.for_images(shape.codes, map(str, range(10)))
+
+
+def settings_of(shape: Shape) -> TrainSettings:
+    """The defaults of train_gpt.py, but for the shape."""
+    return TrainSettings(
+        max_length=shape.n_positions,
+        n_positions=shape.n_positions,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        n_embd=shape.n_embd,
+    )

@@ -1,0 +1,243 @@
+"""Other ways to train the same model: a minimal GPT-2, transformers in a plain loop, its Trainer.
+
+    minimal = MinimalGPT(model, dropout=0.1)
+    epoch = plain_epoch(minimal, minimal.loss, rows, batch_size=64, precision=precision)
+    epoch()                                             # trains on all rows once
+
+Sizes in names: B rows, T positions, H heads, D width of a head, E = H x D, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from transformers import (
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from smallgpt.benchmark.bench import synchronize
+from smallgpt.model.hardware import Precision
+
+IGNORED = -100  # target of a padding position: cross_entropy leaves it out
+LEARNING_RATE, LARGEST_NORM = 1e-3, 1.0
+
+Batch = dict[str, Tensor]
+
+
+class MinimalGPT(nn.Module):
+    """A GPT-2 in plain PyTorch, as one writes it today: fused attention, one map for q, k and v."""
+
+    def __init__(self, model: nn.Module, dropout: float, attention_dropout: float = 0.0):
+        """Take shape and weights of a GPT2LMHeadModel.
+
+        Args:
+            model: where the weights are copied from.
+            dropout: of embeddings and residuals.
+            attention_dropout: of attention weights; above 0 it costs torch's fused kernel on a CPU.
+        """
+        super().__init__()
+        config, old = model.config, model.transformer
+        E = config.n_embd
+        self.tokens = nn.Embedding(config.vocab_size, E)
+        self.positions = nn.Embedding(config.n_positions, E)
+        self.dropout = dropout
+        self.blocks = nn.ModuleList(
+            _Block(block, config, dropout, attention_dropout) for block in old.h
+        )
+        self.norm = nn.LayerNorm(E, config.layer_norm_epsilon)
+        self.tokens.load_state_dict(old.wte.state_dict())
+        self.positions.load_state_dict(old.wpe.state_dict())
+        self.norm.load_state_dict(old.ln_f.state_dict())
+
+    def forward(self, ids_BxT: Tensor) -> Tensor:
+        """Logits B x T x V; the head is the token embedding."""
+        places_T = torch.arange(ids_BxT.shape[1], device=ids_BxT.device)
+        x = self.tokens(ids_BxT) + self.positions(places_T)
+        x = functional.dropout(x, self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return functional.linear(self.norm(x), self.tokens.weight)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean negative log likelihood of the next tokens; padding lies on the right."""
+        logits_BxTxV = self(batch["input_ids"][:, :-1])
+        targets_BxT = batch["labels"][:, 1:]
+        return functional.cross_entropy(
+            logits_BxTxV.flatten(0, 1), targets_BxT.flatten(), ignore_index=IGNORED
+        )
+
+
+class _Block(nn.Module):
+    def __init__(self, old: nn.Module, config: Any, dropout: float, attention_dropout: float):
+        super().__init__()
+        E, I = config.n_embd, old.mlp.c_fc.nf  # noqa: E741
+        self.n_head = config.n_head
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.norm_1, self.norm_2 = (nn.LayerNorm(E, config.layer_norm_epsilon) for _ in range(2))
+        self.qkv, self.attention_out = nn.Linear(E, 3 * E), nn.Linear(E, E)
+        self.mlp_in, self.mlp_out = nn.Linear(E, I), nn.Linear(I, E)
+        self.norm_1.load_state_dict(old.ln_1.state_dict())
+        self.norm_2.load_state_dict(old.ln_2.state_dict())
+        for mine, theirs in (
+            (self.qkv, old.attn.c_attn),
+            (self.attention_out, old.attn.c_proj),
+            (self.mlp_in, old.mlp.c_fc),
+            (self.mlp_out, old.mlp.c_proj),
+        ):
+            with torch.no_grad():  # transformers' Conv1D keeps its weight the other way round
+                mine.weight.copy_(theirs.weight.T)
+                mine.bias.copy_(theirs.bias)
+
+    def forward(self, x_BxTxE: Tensor) -> Tensor:
+        B, T, E = x_BxTxE.shape
+        qkv = self.qkv(self.norm_1(x_BxTxE)).view(B, T, 3, self.n_head, -1)
+        q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv.permute(2, 0, 3, 1, 4)
+        attended_BxHxTxD = functional.scaled_dot_product_attention(
+            q_BxHxTxD,
+            k_BxHxTxD,
+            v_BxHxTxD,
+            is_causal=True,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        out = self.attention_out(attended_BxHxTxD.transpose(1, 2).reshape(B, T, E))
+        x_BxTxE = x_BxTxE + functional.dropout(out, self.dropout, self.training)
+        out = self.mlp_out(functional.gelu(self.mlp_in(self.norm_2(x_BxTxE))))
+        return x_BxTxE + functional.dropout(out, self.dropout, self.training)
+
+
+def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
+    """A GPT2LMHeadModel of the shape of another one.
+
+    Args:
+        like: gives the shape and, unless `shipped`, everything else.
+        shipped: leave activation and dropout at transformers' defaults.
+    """
+    if not shipped:
+        return copy.deepcopy(like)
+    names = (
+        "vocab_size", "n_positions", "n_layer", "n_head", "n_embd",
+        "bos_token_id", "eos_token_id", "pad_token_id",
+    )  # fmt: skip
+    config = GPT2Config(**{name: getattr(like.config, name) for name in names})
+    return GPT2LMHeadModel(config).to(like.device)
+
+
+def pad_batch(rows: Sequence[Sequence[int]], pad_id: int = 0) -> Batch:
+    """Rows as a matrix padded on the right, with attention mask and targets.
+
+    Returns:
+        input_ids, attention_mask, labels: B x T; labels are IGNORED where there is padding.
+    """
+    longest = max(len(row) for row in rows)
+    ids_BxT = torch.full((len(rows), longest), pad_id)
+    mask_BxT = torch.zeros_like(ids_BxT)
+    for place, row in enumerate(rows):
+        ids_BxT[place, : len(row)] = torch.tensor(row)
+        mask_BxT[place, : len(row)] = 1
+    labels_BxT = ids_BxT.masked_fill(mask_BxT == 0, IGNORED)
+    return {"input_ids": ids_BxT, "attention_mask": mask_BxT, "labels": labels_BxT}
+
+
+def plain_epoch(
+    model: nn.Module,
+    loss_of: Callable[[Batch], Tensor],
+    rows: list[list[int]],
+    batch_size: int,
+    precision: Precision,
+) -> Callable[[], None]:
+    """A function that trains `model` on all rows once, in a plain loop.
+
+    Args:
+        model: what is trained.
+        loss_of: its loss on a batch of `pad_batch`.
+        rows: ids of each row.
+        batch_size: rows in a step.
+        precision: of the forward pass.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    loader = DataLoader(rows, batch_size, shuffle=True, collate_fn=pad_batch)
+
+    def epoch() -> None:
+        for batch in loader:
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            with precision.autocast(device):
+                loss = loss_of(batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return epoch
+
+
+def trainer_epoch(
+    model: nn.Module,
+    tokenizer_folder: Path,
+    rows: list[list[int]],
+    batch_size: int,
+    precision: Precision,
+    output_dir: Path,
+) -> Callable[[], float]:
+    """`transformers.Trainer` with dynamic padding, ready to train; nothing is saved or evaluated.
+
+    Returns:
+        A function that trains on all rows once and returns the seconds of that epoch: what
+        Trainer does before and after it, and the optimizer, which it keeps, do not count.
+
+    Raises:
+        ImportError: accelerate is not installed.
+    """
+    device = next(model.parameters()).device
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+
+    class Clock(TrainerCallback):
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            synchronize(device)
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            synchronize(device)
+            self.seconds = time.perf_counter() - self.began
+
+    clock = Clock()
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(output_dir),
+            num_train_epochs=1,
+            per_device_train_batch_size=batch_size,
+            learning_rate=LEARNING_RATE,
+            bf16=precision.name == "bf16",
+            use_cpu=device.type == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=[{"input_ids": row} for row in rows],
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        callbacks=[clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+
+    def epoch() -> float:
+        trainer.train()
+        return clock.seconds
+
+    return epoch
