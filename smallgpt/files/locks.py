@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +18,15 @@ LOCK = ".lock"
 def hold_folder(folder: Path, work: str) -> Iterator[None]:
     """Hold a folder, which is made, for this process alone; the kernel frees it when that dies.
 
-    Whoever holds it may delete its file `LOCK`.
+    Whoever holds it may delete its file `LOCK`: the lock is on a file that nobody else will meet.
 
     Args:
         folder: the folder.
         work: what is done in it, for the message.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or its file system has no locks.
     """
-    import fcntl
-
     make_folder(folder)
     while True:
         with open_to_append(folder / LOCK) as handle:
@@ -38,6 +37,12 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
                     f"{folder}: another {work} uses this folder; wait for it or give another "
                     f"--output_dir"
                 ) from None
+            except OSError as error:
+                raise UserError(
+                    f"{folder}: its file system cannot lock files ({error.strerror}); give an "
+                    f"--output_dir on another"
+                ) from None
+            # Not so where its holder has deleted it since it was opened here.
             if os.path.exists(folder / LOCK) and os.path.samefile(handle.fileno(), folder / LOCK):
                 yield
                 return

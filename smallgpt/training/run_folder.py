@@ -203,7 +203,6 @@ class RunFolder:
         """
         with hold_folder(self.root, "training run"):
             yield
-            # Deleted after it was opened here: the lock is on a file that nobody else will meet.
 
 
 def _lies_in(path: str | Path, place: Path) -> bool:

@@ -1,5 +1,8 @@
 """A folder is held by one process alone."""
 
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -66,3 +69,16 @@ def test_lock_is_freed_by_an_error_and_held_against_this_process_too(tmp_path):
 def test_other_folders_are_not_locked(tmp_path, holder):
     with RunFolder(tmp_path / "other").locked():
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_told_with_the_folder(tmp_path, monkeypatch, number):
+    def flock(handle, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError) as caught, RunFolder(tmp_path / "run").locked():
+        pass
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path / 'run'}: ") and os.strerror(number) in line
+    assert "--output_dir" in line
