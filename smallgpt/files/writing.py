@@ -7,19 +7,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import contents
-
-if TYPE_CHECKING:
-    import torch
-
-
-# ------------------------------------------------------------------------------- writing
 
 
 @contextmanager
@@ -133,45 +127,6 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         sync(path.parent)
 
 
-def write_tensors(
-    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file; the same contents give the same bytes.
-
-    Raises:
-        OSError: the disk is full or failed; safetensors has an error of its own for that.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    if metadata:
-        _sort_metadata(path)
-    # safetensors makes a file that its owner alone may read; others are made as the umask says.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order; its library shuffles the keys."""
-    with naming_file(path), open(path, "r+b") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        header = json.loads(handle.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
-        if len(text) != size:  # the tensors begin where they began
-            raise RuntimeError(f"{path}: safetensors writes its header in another way than this")
-        handle.seek(8)
-        handle.write(text)
-
-
 def open_to_append(path: Path) -> IO[bytes]:
     """Open a file, which is made, to append bytes to it.
 
@@ -205,6 +160,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_files(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Make files of `source` durable and move them to `target`, in this order."""
+    for name in names:
+        sync(source / name)
+    for name in names:
+        os.replace(source / name, target / name)
+    sync(target)
 
 
 def remove(path: Path) -> None:

@@ -19,7 +19,8 @@ import torch
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
-from smallgpt.files.writing import atomic_folder, folder_beside, sync, write_tensors
+from smallgpt.files.tensors import write_tensors
+from smallgpt.files.writing import atomic_folder, folder_beside, replace_files
 from smallgpt.model.build import parameters_of
 from smallgpt.model.config_json import (
     CONFIG,
@@ -100,10 +101,7 @@ def save_model_folder(
     with folder_beside(folder) as new:
         (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         _save_weights(model, new / weights, validation, adapter)
-        for name in (SETTINGS, weights):
-            sync(new / name)
-            os.replace(new / name, folder / name)
-        sync(folder)
+        replace_files(new, folder, (SETTINGS, weights))
 
 
 def _save_weights(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -25,7 +24,14 @@ from smallgpt.console import plural, progress_bar
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.locks import LOCK, hold_folder
 from smallgpt.files.reading import shown, size_text
-from smallgpt.files.writing import atomic_write, json_line, remove_leftovers, sync, write_json
+from smallgpt.files.writing import (
+    atomic_write,
+    folder_beside,
+    json_line,
+    remove_leftovers,
+    replace_files,
+    write_json,
+)
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, _figures, _summary_of
 from smallgpt.tokens.labels import sorted_labels
@@ -191,19 +197,13 @@ def publishing(output_dir: str) -> Iterator[Path]:
     """
     folder = Path(output_dir)
     remove_leftovers(folder, re.compile("prepare"))
-    stage = folder / f".prepare.{os.getpid()}.tmp"
-    stage.mkdir()
-    try:
+    with folder_beside(folder / "prepare") as stage:
         yield stage
         made = {path.name for path in stage.iterdir()}
         (folder / TRAIN).unlink(missing_ok=True)
         for name in _made_before(folder) - made:
             (folder / name).unlink(missing_ok=True)
-        for name in [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN]:
-            os.replace(stage / name, folder / name)
-        sync(folder)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        replace_files(stage, folder, [SUMMARY, *sorted(made - {SUMMARY, TRAIN}), TRAIN])
 
 
 def write_lines(path: Path, lines: Iterable[str], count: int) -> None:

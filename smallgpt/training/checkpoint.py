@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from smallgpt.errors import UserError
+from smallgpt.files.tensors import write_tensors
 from smallgpt.files.writing import (
     atomic_folder,
     naming_file,
     remove,
     remove_leftovers,
-    write_tensors,
 )
 from smallgpt.model.hardware import random_states, set_random_states
 from smallgpt.training.loop_state import LoopState

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from smallgpt.files.tensors import write_tensors
 from smallgpt.files.writing import (
     atomic_folder,
     atomic_write,
@@ -20,7 +21,6 @@ from smallgpt.files.writing import (
     remove,
     remove_leftovers,
     write_json,
-    write_tensors,
     write_text,
 )
 
