@@ -31,9 +31,10 @@ from smallgpt.options.preparation import InstructionsSettings, TextSettings, Tok
 from smallgpt.options.reader import read_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.image_files import read_images
-from smallgpt.rows import dataset as dataset_module
+from smallgpt.rows import reading as reading_module
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -247,7 +248,7 @@ ROW_WORDS = (*WORDS, "tokens", "input_ids", "label", "meta", "source", "variant"
 
 def _read_rows(folder: Path) -> None:
     for on_bad_row in ("keep", "skip"):
-        rows = TokenLabelDataset.read(
+        rows = read_dataset(
             folder / "rows.jsonl",
             VOCABULARY,
             max_length=8,
@@ -264,11 +265,10 @@ def _evaluate_rows(folder: Path) -> None:
     from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
     from smallgpt.evaluation.scoring import score_rows
     from smallgpt.inference.classify import classify_dataset
-    from smallgpt.inference.files import read_rows
 
     trained = _trained()
     for for_label in (True, False):
-        rows = read_rows(trained, folder / "rows.jsonl", for_label)
+        rows = read_dataset(trained, folder / "rows.jsonl", for_label)
         scores = None
         if for_label:
             shares = classify_dataset(trained, rows, 8)
@@ -368,7 +368,7 @@ def _prepare_texts(folder: Path, name: str, of_orders: bool = False) -> None:
     _report_lines(summary, 1.0)
     vocabulary = Vocabulary.load(out / "vocab.json")
     for side in ("train", "test"):
-        rows = TokenLabelDataset.read(out / f"{side}.jsonl", vocabulary, max_length=2**20)
+        rows = read_dataset(out / f"{side}.jsonl", vocabulary, max_length=2**20)
         assert len(rows) == summary[side]["rows"] + summary[side].get("variants", 0)
 
 
@@ -394,11 +394,11 @@ def _read_forged_cache(folder: Path) -> None:
 
 
 def _read_with_cache(rows: Path) -> TokenLabelDataset:
-    before, dataset_module.SMALLEST_FILE = dataset_module.SMALLEST_FILE, 0
+    before, reading_module.SMALLEST_FILE = reading_module.SMALLEST_FILE, 0
     try:
-        return TokenLabelDataset.read(rows, VOCABULARY, max_length=8, group_by="meta.source")
+        return read_dataset(rows, VOCABULARY, max_length=8, group_by="meta.source")
     finally:
-        dataset_module.SMALLEST_FILE = before
+        reading_module.SMALLEST_FILE = before
 
 
 _entries: dict[Path, bytes] = {}
@@ -457,9 +457,7 @@ def _parquet() -> bytes:
 
 
 def _read_text_rows(folder: Path) -> None:
-    rows = TokenLabelDataset.read(
-        folder / "rows.jsonl", _text_vocabulary(), max_length=24, on_bad_row="skip"
-    )
+    rows = read_dataset(folder / "rows.jsonl", _text_vocabulary(), max_length=24, on_bad_row="skip")
     for index in range(len(rows)):
         rows.classification_prompt(index)
 

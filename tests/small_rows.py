@@ -1,14 +1,14 @@
 """Rows read from a few objects, and shown as text."""
 
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records, read_dataset
 
 
 def dataset_of(vocabulary, *records, max_length=64, **options):
-    return TokenLabelDataset.from_records(records, vocabulary, max_length=max_length, **options)
+    return dataset_from_records(records, vocabulary, max_length=max_length, **options)
 
 
 def read(path, vocabulary, max_length=64, **options):
-    return TokenLabelDataset.read(path, vocabulary, max_length=max_length, **options)
+    return read_dataset(path, vocabulary, max_length=max_length, **options)
 
 
 def texts_of(dataset):

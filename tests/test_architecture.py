@@ -60,23 +60,10 @@ KNOWN_PRIVATE: set[tuple[str, str]] = {
     ("smallgpt.preparation.texts", "_publish"),
     ("smallgpt.preparation.texts", "_split_records"),
     ("smallgpt.preparation.texts", "_vocabulary"),
-    ("smallgpt.rows.label_tail", "_label_class"),
-    ("smallgpt.rows.label_tail", "_read_tail"),
-    ("smallgpt.rows.prepared_summary", "_figures"),
-    ("smallgpt.rows.prepared_summary", "_summary_of"),
-    ("smallgpt.rows.splitting", "_linked"),
-    ("smallgpt.tokens.k_means", "_chunks"),
-    ("smallgpt.tokens.k_means", "_cut_patches"),
-    ("smallgpt.tokens.k_means", "_distinct"),
-    ("smallgpt.tokens.k_means", "_few_distinct_patches"),
-    ("smallgpt.tokens.k_means", "_k_means"),
-    ("smallgpt.tokens.labels", "_LABEL_TOKEN"),
     ("smallgpt.training.checkpoint", "_differences"),
     ("smallgpt.training.checkpoint", "_sha256"),
 }
-KNOWN_ARROWS: set[tuple[str, str]] = {
-    ("smallgpt.tokens.codebook", "smallgpt.preparation.labelled_images"),
-}
+KNOWN_ARROWS: set[tuple[str, str]] = set()
 
 
 def modules() -> dict[str, ast.Module]:

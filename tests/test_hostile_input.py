@@ -25,8 +25,8 @@ from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.image_files import read_images
-from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import MOST_LINE_BYTES
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -127,7 +127,7 @@ def test_failing_disk_is_told_with_the_file():
 
 
 READINGS = {
-    "rows": lambda path: TokenLabelDataset.read(path, VOCABULARY, max_length=8),
+    "rows": lambda path: read_dataset(path, VOCABULARY, max_length=8),
     "vocabulary": Vocabulary.load,
     "settings": partial(load_settings, TrainSettings),
     "images": lambda path: read_images(path) and pytest.fail("read"),
@@ -199,7 +199,7 @@ def test_line_longer_than_the_limit_is_a_bad_row_and_the_next_is_read(tmp_path):
     spaces = MOST_LINE_BYTES - len(row % b"")
     for longer in (0, 1, 3 * MOST_LINE_BYTES):
         path.write_bytes(row % (b" " * (spaces + longer)) + row % b"next")
-        rows = TokenLabelDataset.read(path, VOCABULARY, max_length=8, on_bad_row="keep")
+        rows = read_dataset(path, VOCABULARY, max_length=8, on_bad_row="keep")
         assert rows.lines_N.tolist() == ([1, 2] if not longer else [2])
         assert [bad.line for bad in rows.bad_rows] == ([1] if longer else [])
         assert all("longer than 16 MiB" in bad.reason for bad in rows.bad_rows)
@@ -209,12 +209,12 @@ def test_of_endless_bad_rows_only_the_told_ones_are_kept(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"1\n" * 5000)
     with pytest.raises(UserError) as caught:
-        TokenLabelDataset.read(path, VOCABULARY, max_length=8)
+        read_dataset(path, VOCABULARY, max_length=8)
     told = str(caught.value).splitlines()
     assert len(told) == 22 and told[20] == "... and 4,980 more bad rows"
-    monkeypatch.setattr("smallgpt.rows.dataset.MOST_BAD_ROWS", 1000)
+    monkeypatch.setattr("smallgpt.rows.reading.MOST_BAD_ROWS", 1000)
     with pytest.raises(UserError, match=r"rows\.jsonl:1001: .*\n.*more than 1,000 bad rows"):
-        TokenLabelDataset.read(path, VOCABULARY, max_length=8, on_bad_row="keep")
+        read_dataset(path, VOCABULARY, max_length=8, on_bad_row="keep")
 
 
 # ------------------------------------------------------------------------------- settings
@@ -418,7 +418,7 @@ import numpy as np
 import torch, transformers, PIL.Image
 from transformers import GPT2Config, GPT2LMHeadModel
 from smallgpt.errors import UserError
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 from hostile_files import READERS, VOCABULARY
 from smallgpt.preparation.image_files import read_images
 from smallgpt.tokens.codebook import Codebook
@@ -492,7 +492,7 @@ def model(name, file, content=None, size=None):
 
 
 def rows(path):
-    TokenLabelDataset.read(path, VOCABULARY, max_length=8)
+    read_dataset(path, VOCABULARY, max_length=8)
 
 
 idx = b"\\0\\0\\x08\\x03"

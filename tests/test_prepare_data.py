@@ -24,8 +24,9 @@ from smallgpt.preparation.digits import prepare_digits
 from smallgpt.preparation.folder import row_line
 from smallgpt.preparation.images import prepare_images
 from smallgpt.preparation.token_rows import prepare_tokens
-from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
@@ -97,7 +98,7 @@ def test_digits_rows_are_whole_and_in_order(digits):
     train, test = both(digits)
     assert len(train) + len(test) == 1797
     for name, rows in (("train.jsonl", train), ("test.jsonl", test)):
-        read = TokenLabelDataset.read(digits / name, vocabulary, max_length=21)
+        read = read_dataset(digits / name, vocabulary, max_length=21)
         assert read.counts.lines() == []
         assert set(read.lengths_N.tolist()) == {21}
         places = [row["meta"]["index"] for row in rows]
@@ -184,8 +185,8 @@ def test_variants_look_like_their_image(augmented):
 
 def test_variants_train_with_their_source_and_are_never_held_out(augmented):
     vocabulary = Vocabulary.load(augmented / "vocab.json")
-    rows = TokenLabelDataset.read(augmented / "train.jsonl", vocabulary, max_length=21)
-    train, held_out = rows.split(0.2, 42)
+    rows = read_dataset(augmented / "train.jsonl", vocabulary, max_length=21)
+    train, held_out = split_dataset(rows, 0.2, 42)
     assert not held_out.augmented_N.any()
     assert set(train.sources_N).isdisjoint(held_out.sources_N)
     assert len(set(train.sources_N)) + len(held_out) == len(set(rows.sources_N))
@@ -378,7 +379,7 @@ def test_labels_are_numbers_only_where_all_are(tmp_path, npz, labels, first, ord
     assert rows[0]["label"] == first
     vocabulary = Vocabulary.load(folder / "vocab.json")
     assert vocabulary.labels == order
-    TokenLabelDataset.from_records(rows, vocabulary, max_length=99)
+    dataset_from_records(rows, vocabulary, max_length=99)
 
 
 def test_rows_beyond_the_default_length_change_the_next_command(tmp_path, npz, capsys):
@@ -725,7 +726,7 @@ def test_tokens_give_the_same_files_again(tmp_path, write_rows):
     vocabulary = Vocabulary.load(tmp_path / "out" / "vocab.json")
     for name in ("train.jsonl", "test.jsonl"):
         path = tmp_path / "out" / name
-        read = TokenLabelDataset.read(path, vocabulary, max_length=99, unknown_token="error")
+        read = read_dataset(path, vocabulary, max_length=99, unknown_token="error")
         assert read.counts.lines() == []
 
 
@@ -806,7 +807,7 @@ def test_any_rows_are_prepared_or_refused_in_words(tmp_path_factory, rows):
     train, test = both(folder / "out")
     vocabulary = Vocabulary.load(folder / "out" / "vocab.json")
     for record in train + test:
-        assert TokenLabelDataset.from_records([record], vocabulary, max_length=99)
+        assert dataset_from_records([record], vocabulary, max_length=99)
     assert len({row.get("x") for row in train + test} - {row.get("x") for row in rows}) == 0
 
 

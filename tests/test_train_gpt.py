@@ -29,6 +29,7 @@ from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.model.folder import load_trained_model
 from smallgpt.options.training import TrainSettings
+from smallgpt.rows.batching import epoch_batches
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.best_model import stored_figures
@@ -685,7 +686,7 @@ def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
         train(settings)
     lines = re.search(r"lines ([\d, ]+) of", str(no.value))[1].split(", ")
     rows = read_data(settings, print)[0]
-    batch = rows.epoch_batches(settings.batch_size, settings.seed, 0)[3]
+    batch = epoch_batches(rows, settings.batch_size, settings.seed, 0)[3]
     assert sorted(map(int, lines)) == sorted(rows.lines_N[batch])
 
 

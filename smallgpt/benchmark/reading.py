@@ -10,18 +10,18 @@ from smallgpt.benchmark.comparison import Comparison, Entry, Findings
 from smallgpt.benchmark.workloads import vocabulary_of, write_rows
 from smallgpt.console import progress_bar
 from smallgpt.files.writing import write_text
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 
 # The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
 # counts what its parent held.
 READ_PROGRAM = r"""
 import json, re, sys, time
 from pathlib import Path
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
 path, vocabulary = sys.argv[1], Vocabulary.load(sys.argv[2])
 began = time.perf_counter()
-rows = TokenLabelDataset.read(path, vocabulary, max_length=1024)
+rows = read_dataset(path, vocabulary, max_length=1024)
 seconds = time.perf_counter() - began
 peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
 print(json.dumps({"rows": len(rows), "seconds": seconds, "bytes": 1024 * int(peak[1])}))
@@ -39,7 +39,7 @@ def measure_reading(bench: Bench, findings: Findings) -> None:
             write_rows(path, vocabulary, [sizes.row_length] * sizes.rows_read, seed=number)
             for seconds in times.values():
                 began = time.perf_counter()
-                TokenLabelDataset.read(path, vocabulary, max_length=1024)
+                read_dataset(path, vocabulary, max_length=1024)
                 seconds.append(time.perf_counter() - began)
             bar.update()
     entries = [Entry(name, seconds) for name, seconds in times.items()]

@@ -25,6 +25,7 @@ from smallgpt.model.forward import class_logits, hidden_states, last_states, lin
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
 from smallgpt.model.packed_rows import PackedRows
+from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.label_tail import TAIL_LENGTH
 
@@ -231,7 +232,7 @@ def score_rows(
     model.eval()
     try:
         with progress_bar(description, n, "row") as bar:
-            for indices in dataset.batches_by_length(batch_size):
+            for indices in batches_by_length(dataset, batch_size):
                 each_batch()
                 inputs_M, targets_M, counts_B = dataset.shifted(indices)
                 inputs_M = torch.from_numpy(inputs_M).to(device)
@@ -313,7 +314,7 @@ def _head_log_probs(
     model.eval()
     try:
         with progress_bar(description, len(dataset), "row") as bar:
-            for indices in bodies.batches_by_length(batch_size):
+            for indices in batches_by_length(bodies, batch_size):
                 each_batch()
                 ids_M, lengths_B = bodies.gather(indices)
                 ids_M = torch.from_numpy(ids_M).to(device)

@@ -29,10 +29,10 @@ def class_shares(
     trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
 ) -> LabelProbabilities:
     """The label shares of rows (ids without a tail)."""
-    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.rows.reading import dataset_from_records
 
     records = [{"input_ids": list(row)} for row in rows]
-    dataset = TokenLabelDataset.from_records(
+    dataset = dataset_from_records(
         records, trained.vocabulary, max_length=trained.max_length, for_label=True
     )
     return classify_dataset(trained, dataset, batch_size)
@@ -82,13 +82,13 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
         UserError: unknown tokens, or a model without labels.
     """
     from smallgpt.evaluation.predictions import predictions_of
-    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.rows.reading import dataset_from_records
 
     if trained.vocabulary.tokenizer is not None:
         record: dict[str, Any] = {"text": prompt}
     else:
         record = {"input_ids": prompt_ids(trained, prompt)}
-    dataset = TokenLabelDataset.from_records(
+    dataset = dataset_from_records(
         [record], trained.vocabulary, max_length=trained.max_length, for_label=True
     )
     shares = classify_dataset(trained, dataset, 1)

@@ -116,12 +116,12 @@ def ask_unlabelled(
     """
     import numpy as np
 
-    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.rows.reading import dataset_from_records
 
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         return
-    questions = TokenLabelDataset.from_records(
+    questions = dataset_from_records(
         [dataset.records[index] for index in unlabelled],
         trained.vocabulary,
         max_length=trained.max_length,

@@ -16,9 +16,9 @@ def read_rows(
     trained: TrainedModel, path: str | Path, for_label: bool = False
 ) -> TokenLabelDataset:
     """Read a JSONL file as the model was trained to read; bad rows are kept with their reason."""
-    from smallgpt.rows.dataset import TokenLabelDataset
+    from smallgpt.rows.reading import read_dataset
 
-    return TokenLabelDataset.read(
+    return read_dataset(
         path,
         trained.vocabulary,
         max_length=trained.max_length,

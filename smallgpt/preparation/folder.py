@@ -33,7 +33,7 @@ from smallgpt.files.writing import (
     write_json,
 )
 from smallgpt.rows.lines import MOST_LINE_BYTES
-from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, _figures, _summary_of
+from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, read_summary, side_figures
 from smallgpt.tokens.labels import sorted_labels
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
@@ -165,7 +165,7 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
 
 def _made_before(folder: Path) -> set[str]:
     """The names in `FILES` that an earlier preparation wrote in a folder."""
-    summary = _summary_of(folder)
+    summary = read_summary(folder)
     if not summary:
         return set()
     if "files" in summary:
@@ -179,7 +179,7 @@ def _made_before(folder: Path) -> set[str]:
     elif summary["command"] == "tokens":
         other = {TOKENIZER, *_ONLY_OF_IMAGES}
     names = set(FILES) - other
-    return {n for n in names if n not in sides or _figures(summary, sides[n]).get("rows")}
+    return {n for n in names if n not in sides or side_figures(summary, sides[n]).get("rows")}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -11,15 +11,13 @@ import numpy as np
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
+from smallgpt.tokens.codebook import LARGEST_VALUE, MOST_IMAGE_VALUES
 from smallgpt.tokens.labels import LabelNames
 
 MOST_IMAGES = 10_000_000  # each also takes a label and a row
-# Of one image: 2364 x 2364 in colour, tens of thousands of tokens. Codebooks keep to it too.
-MOST_IMAGE_VALUES = 2**24
 # Of all images, decoded: more than a small model can learn from; they stay in memory.
 MOST_IMAGE_BYTES = 2**31
 FEWER_IMAGES = ": give fewer or smaller images"  # the remedy for more
-LARGEST_VALUE = 1e6  # float32 distances stay exact enough below it
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,10 @@ from smallgpt.files.reading import open_input, size_text
 from smallgpt.preparation.labelled_images import (
     FEWER_IMAGES,
     MOST_IMAGE_BYTES,
-    MOST_IMAGE_VALUES,
     LabelledImages,
     _label,
 )
+from smallgpt.tokens.codebook import MOST_IMAGE_VALUES
 from smallgpt.tokens.labels import LabelNames
 
 # No EPS: Pillow would hand the file to Ghostscript.

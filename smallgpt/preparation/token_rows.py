@@ -33,7 +33,7 @@ from smallgpt.tokens.labels import (
     MOST_LABELS,
     MOST_TOKEN_LETTERS,
     LabelNames,
-    is_label_token,
+    label_of_token,
     label_text,
     label_token,
     sorted_labels,
@@ -140,7 +140,7 @@ def _read_token_rows(
         UserError: the first 20 bad rows, no rows at all, or labels that cannot be told apart.
     """
     from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN, RowError
-    from smallgpt.rows.dataset import RowsBuilder
+    from smallgpt.rows.builder import RowsBuilder
     from smallgpt.rows.groups import group_value
     from smallgpt.rows.lines import read_json_lines
     from smallgpt.rows.row import parse_row
@@ -207,7 +207,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
             except (RowError, ValueError):
                 continue  # told when the row is read
     tokens = {word.decode() for word in found if word.split() == [word]}
-    labels = sum(map(is_label_token, tokens))
+    labels = sum(label_of_token(token) is not None for token in tokens)
     if labels > MOST_LABELS:
         raise UserError(
             f"{', '.join(map(str, paths))}: {labels:,} labels, and there may be {MOST_LABELS:,} of "

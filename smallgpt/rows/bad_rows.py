@@ -1,4 +1,12 @@
-"""Rows that cannot be read, and what to do about them."""
+"""Rows that cannot be read: why, the report of the first 20, and what to do about them.
+
+bad = BadRows("row")
+...
+except RowError as error:
+    bad.note(f"{path}:{line}", str(error))
+...
+bad.raise_if_any(REMEDY)
+"""
 
 from __future__ import annotations
 
@@ -6,9 +14,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+
 MOST_ERRORS_SHOWN = 20
 # Kept with their reasons for a report; more than so many nobody reads, and they fill the memory.
 MOST_BAD_ROWS = 1_000_000
+REMEDY = "correct them, or leave them out with --on_bad_row skip"
+
+
+class RowError(Exception):
+    """A row that breaks the format; the text is the reason."""
 
 
 @dataclass
@@ -20,21 +36,52 @@ class BadRow:
     record: dict[str, Any]
 
 
+class BadRows:
+    """Counts bad rows; of a file of the wrong kind, which is all bad rows, it keeps the first.
+
+    Attributes:
+        count: how many there were.
+        reasons: why the first of them are bad.
+        first: the same with the place of each, `train.jsonl:3: the row has no tokens`.
+    """
+
+    def __init__(self, what: str = "row"):
+        """`what` they are called: "row", "record"."""
+        self.what = what
+        self.count = 0
+        self.reasons: list[str] = []
+        self.first: list[str] = []
+
+    def note(self, place: str, reason: str) -> None:
+        """Take in a bad row."""
+        self.count += 1
+        if self.count <= MOST_ERRORS_SHOWN:
+            self.reasons.append(reason)
+            self.first.append(f"{place}: {reason}")
+
+    def raise_if_any(self, remedy: str = REMEDY) -> None:
+        """Refuse the data if a row was bad.
+
+        Raises:
+            UserError: the first bad rows, how many more there are, and the remedy.
+        """
+        if not self.count:
+            return
+        lines = list(self.first)
+        if self.count > len(lines):
+            lines.append(f"... and {plural(self.count - len(lines), f'more bad {self.what}')}")
+        raise UserError("\n".join([*lines, remedy]))
+
+
 def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
-    """What to do about bad rows, in one line."""
+    """What to do about bad rows of a file for training or evaluation, in one line."""
     if not good_rows:
-        remedy = "not one row can be read: is this the vocabulary of these rows?"
         if all("not valid JSON" in reason for reason in reasons):
-            remedy = (
+            return (
                 "not one line is JSON: rows come as JSONL; `python prepare_data.py text` makes "
                 "them of texts and tables"
             )
-        return remedy
-    remedy = "correct them, or leave them out with --on_bad_row skip"
+        return "not one row can be read: is this the vocabulary of these rows?"
     if any("not in the vocabulary" in reason for reason in reasons):
-        remedy += "; --unknown_token unk reads unknown tokens as <UNK>"
-    return remedy
-
-
-class RowError(Exception):
-    """A row that breaks the format; the text is the reason."""
+        return f"{REMEDY}; --unknown_token unk reads unknown tokens as <UNK>"
+    return REMEDY

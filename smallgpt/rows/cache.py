@@ -43,7 +43,9 @@ FOLDER = ".cache"
 SMALLEST_FILE = 1_000_000
 # The program: what reads a file.
 PROGRAM = (
+    "rows/reading.py",
     "rows/dataset.py",
+    "rows/builder.py",
     "rows/row.py",
     "rows/lines.py",
     "rows/label_tail.py",

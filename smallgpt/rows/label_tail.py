@@ -13,7 +13,7 @@ TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 
 
-def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
+def read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
     """The tail of a row: (class named in it or -1, length of the body, whether it is broken)."""
     cls_id, eos_id, n = vocabulary.cls_id, vocabulary.eos_id, len(ids)
     if cls_id is None:
@@ -27,7 +27,7 @@ def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
     return -1, end, False
 
 
-def _label_class(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
+def label_class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
     """Index of a record's label, -1 where it has none (absent or null), or one unknown here."""
     if label is None:
         return -1

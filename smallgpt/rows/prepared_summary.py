@@ -14,10 +14,10 @@ _MOST_SUMMARY_BYTES = 2**26
 
 def has_variants(rows: Path) -> bool:
     """Whether a file of rows lies in a folder that was prepared with --augment."""
-    return bool(_figures(_summary_of(rows.parent), "train").get("variants"))
+    return bool(side_figures(read_summary(rows.parent), "train").get("variants"))
 
 
-def _summary_of(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any]:
     """What prepared.json says in a folder, {} where there is none of this program."""
     try:
         summary = parse_json(read_text(folder / SUMMARY, _MOST_SUMMARY_BYTES))
@@ -26,6 +26,6 @@ def _summary_of(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) and "command" in summary else {}
 
 
-def _figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
+def side_figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
     figures = summary.get(side)
     return figures if isinstance(figures, dict) else {}

@@ -17,9 +17,9 @@ from typing import Any
 
 from smallgpt.files.reading import shown
 from smallgpt.rows.bad_rows import RowError
-from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL, _label_class, _read_tail
+from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL, label_class_of, read_tail
 from smallgpt.tokens.instruction_template import instruction_prompt
-from smallgpt.tokens.labels import is_label_token
+from smallgpt.tokens.labels import label_of_token
 from smallgpt.tokens.vocabulary import Vocabulary
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
@@ -85,9 +85,9 @@ def parse_row(
     if vocabulary.pad_id in ids:
         raise RowError("<PAD> stands inside the row; it may only fill up its end")
 
-    given = _label_class(record.get("label"), vocabulary, for_label)
+    given = label_class_of(record.get("label"), vocabulary, for_label)
     cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
-    in_tail, body_length, broken = _read_tail(ids, vocabulary)
+    in_tail, body_length, broken = read_tail(ids, vocabulary)
     if in_tail >= 0 and given >= 0 and in_tail != given:
         raise RowError(
             f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
@@ -157,7 +157,7 @@ def _ids_of(
             raise RowError(f"token {shown(word)} is not in the vocabulary") from None
     for word in words:
         # A label read as <UNK> would make a labelled row an unlabelled one, unnoticed.
-        if word not in ids_by_bytes and is_label_token(word.decode()):
+        if word not in ids_by_bytes and label_of_token(word.decode()) is not None:
             raise RowError(f"label token {shown(word.decode())} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
     return ids, sum(word not in ids_by_bytes for word in words), 0

@@ -7,7 +7,48 @@ from typing import Any
 
 import numpy as np
 
-# ------------------------------------------------------------------------------- splitting
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.rows.dataset import TokenLabelDataset
+
+
+def split_dataset(
+    rows: TokenLabelDataset, fraction: float, seed: int
+) -> tuple[TokenLabelDataset, TokenLabelDataset]:
+    """Split into training and held-out rows; see `split_rows`.
+
+    Variants of one source stay together, and those made for training are not held out: the
+    held-out rows are like those that a model will meet.
+
+    Raises:
+        UserError: all rows belong together, so nothing can be held out.
+    """
+    bodies = number_keys(rows.body_keys())
+    keys = [bodies, rows.groups_N, rows.sources_N]
+    train, held_out = split_rows(keys, rows.classes_N, fraction, seed)
+    held_out = held_out[~rows.augmented_N[held_out]]
+    if not len(train) or not len(held_out):
+        raise UserError(
+            f"the rows cannot be split into training and validation: "
+            f"{_why_unsplit(rows, keys)}; give more rows or --val_data_path"
+        )
+    return rows.subset(train), rows.subset(held_out)
+
+
+def _why_unsplit(rows: TokenLabelDataset, keys: list[np.ndarray]) -> str:
+    """Why `split_dataset` can hold nothing out, `keys` being those it split by."""
+    if len(rows) < 2:
+        return f"there is {plural(len(rows), 'row')}"
+    linked_N = _linked(keys, len(rows))
+    if not linked_N.any():
+        return f"all {len(rows):,} rows belong together, by a shared body or group"
+    if rows.augmented_N.any():
+        return "too few of them are originals, and variants are not held out"
+    labels = len(np.unique(rows.classes_N))
+    return (
+        f"each of {plural(labels, 'label')} has one row alone, or rows of one body or group, "
+        f"and holding those out would leave none to learn from"
+    )
 
 
 def number_keys(keys: Iterable[Any]) -> np.ndarray:

@@ -24,17 +24,19 @@ from smallgpt.errors import UserError
 from smallgpt.files.npz import read_npz
 from smallgpt.files.reading import size_text
 from smallgpt.files.writing import atomic_write
-from smallgpt.preparation.labelled_images import LARGEST_VALUE, MOST_IMAGE_VALUES
 from smallgpt.tokens.k_means import (
-    _chunks,
-    _cut_patches,
-    _distinct,
-    _few_distinct_patches,
-    _k_means,
+    chunks,
+    cut_patches,
+    distinct_patches,
+    few_distinct_patches,
+    k_means,
 )
 from smallgpt.tokens.vocabulary import END_IMG, IMG, Vocabulary
 
 MOST_CODES = 65_000
+# Of one image: 2364 x 2364 in colour, tens of thousands of tokens.
+MOST_IMAGE_VALUES = 2**24
+LARGEST_VALUE = 1e6  # of a pixel; float32 distances stay exact enough below it
 _MOST_FILE_BYTES = 2**28  # 65,000 codes for patches of 18 x 18 pixels in colour
 _HEADS_BYTES = 2**14  # what stands in it beside the codes
 _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
@@ -107,15 +109,15 @@ class Codebook:
                 f"codebook larger than {size_text(_MOST_FILE_BYTES)}: lower --codebook_size or "
                 f"--patch_size"
             )
-        centers = _few_distinct_patches(images_NxHxWxC, patch_size, size)
+        centers = few_distinct_patches(images_NxHxWxC, patch_size, size)
         if centers is None:
             random = np.random.default_rng(seed)
             if count > max_images:
                 chosen = np.sort(random.choice(count, max_images, replace=False))
                 images_NxHxWxC = images_NxHxWxC[chosen]
-            distinct, _, weights = _distinct(_cut_patches(images_NxHxWxC, patch_size))
+            distinct, _, weights = distinct_patches(cut_patches(images_NxHxWxC, patch_size))
             centers = (
-                distinct if len(distinct) <= size else _k_means(distinct, weights, size, random)
+                distinct if len(distinct) <= size else k_means(distinct, weights, size, random)
             )
         centers = centers.astype(np.float32)
         order = np.lexsort((*centers.T[::-1], centers.mean(axis=1)))  # ties: top left first
@@ -154,9 +156,11 @@ class Codebook:
             threadpool_limits(limits=1),
             progress_bar("images to codes", len(images_NxHxWxC), "image") as bar,
         ):
-            for part in _chunks(images_NxHxWxC):
+            for part in chunks(images_NxHxWxC):
                 # Blank patches are most of many images: each distinct patch is looked up once.
-                distinct, places, _ = _distinct(_cut_patches(images_NxHxWxC[part], self.patch_size))
+                distinct, places, _ = distinct_patches(
+                    cut_patches(images_NxHxWxC[part], self.patch_size)
+                )
                 nearest = np.empty(len(distinct), np.uint16)
                 for start in range(0, len(distinct), rows):
                     patches = distinct[start : start + rows].astype(np.float64)
@@ -178,7 +182,7 @@ class Codebook:
     def error(self, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> float:
         """Root mean square error of decoding the images' codes, as share of the range."""
         total = 0.0
-        for part in _chunks(images_NxHxWxC):
+        for part in chunks(images_NxHxWxC):
             difference = images_NxHxWxC[part] - self.decode(codes_NxP[part]).astype(np.float64)
             total += float((difference**2).sum())
         return (total / images_NxHxWxC.size) ** 0.5 / (self.high - self.low)

@@ -23,7 +23,7 @@ _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
 # ------------------------------------------------------------------------------- patches
 
 
-def _cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
+def cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
     """All patches of all images, one a row; images are continued by their edge to fit."""
     count, height, width, channels = images_NxHxWxC.shape
     below, right = -height % size, -width % size
@@ -36,7 +36,7 @@ def _cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(patches).reshape(-1, size * size * channels)
 
 
-def _distinct(patches_MxD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distinct_patches(patches_MxD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct patches, for each of the M the place of its like among them, and their numbers."""
     bytes_each = patches_MxD.shape[1] * patches_MxD.itemsize
     # Comparing whole rows as one item: whole numbers where they fit, they sort much faster.
@@ -46,25 +46,27 @@ def _distinct(patches_MxD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return distinct.view(patches_MxD.dtype).reshape(len(distinct), -1), places_M, counts
 
 
-def _few_distinct_patches(images_NxHxWxC: np.ndarray, size: int, most: int) -> np.ndarray | None:
+def few_distinct_patches(images_NxHxWxC: np.ndarray, size: int, most: int) -> np.ndarray | None:
     """All distinct patches of the images, None where they are more than `most`."""
     found = None
-    for part in _chunks(images_NxHxWxC):
-        patches = _cut_patches(images_NxHxWxC[part], size)
-        found, _, _ = _distinct(patches if found is None else np.concatenate([found, patches]))
+    for part in chunks(images_NxHxWxC):
+        patches = cut_patches(images_NxHxWxC[part], size)
+        found, _, _ = distinct_patches(
+            patches if found is None else np.concatenate([found, patches])
+        )
         if len(found) > most:
             return None
     return found
 
 
-def _chunks(images_NxHxWxC: np.ndarray) -> Iterator[slice]:
+def chunks(images_NxHxWxC: np.ndarray) -> Iterator[slice]:
     """Slices of the images that hold a bounded number of pixel values each."""
     step = max(1, _CHUNK_VALUES // images_NxHxWxC[0].size)
     for start in range(0, len(images_NxHxWxC), step):
         yield slice(start, min(start + step, len(images_NxHxWxC)))
 
 
-def _k_means(
+def k_means(
     patches_UxD: np.ndarray, weights_U: np.ndarray, size: int, random: np.random.Generator
 ) -> np.ndarray:
     """Cluster centers of distinct patches, weighted by how often each occurs."""

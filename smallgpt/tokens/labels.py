@@ -109,9 +109,10 @@ def too_long(token: str) -> str:
     return f"token {shown(token)} is longer than {MOST_TOKEN_LETTERS:,} letters"
 
 
-def is_label_token(token: str) -> bool:
-    """Whether a token names a label, as `<CLS_7>` does."""
-    return _LABEL_TOKEN.fullmatch(token) is not None
+def label_of_token(token: str) -> str | None:
+    """The label that a token stands for, `<CLS_7>` -> `7`; None for any other token."""
+    match = _LABEL_TOKEN.fullmatch(token)
+    return match and match[1]
 
 
 def sorted_labels(labels: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text, shown, size_text
-from smallgpt.tokens.labels import _LABEL_TOKEN, MOST_LABELS, label_token, too_long
+from smallgpt.tokens.labels import MOST_LABELS, label_of_token, label_token, too_long
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
@@ -96,9 +96,12 @@ class Vocabulary:
         if tokenizer is not None:
             self.first_ids |= tokenizer.first_ids
         self.special_ids = [self.ids[token] for token in special if token in self.ids]
-        matches = [(index, _LABEL_TOKEN.fullmatch(token)) for token, index in self.ids.items()]
-        self.labels = [match[1] for _, match in matches if match]
-        self.label_ids = [index for index, match in matches if match]
+        label_of_id = {
+            index: label
+            for token, index in self.ids.items()
+            if (label := label_of_token(token)) is not None
+        }
+        self.labels, self.label_ids = list(label_of_id.values()), list(label_of_id)
         if len(self.labels) > MOST_LABELS:
             raise ValueError(f"{len(self.labels):,} labels (<CLS_...>), at most {MOST_LABELS:,}")
         self.class_of_id = {token_id: number for number, token_id in enumerate(self.label_ids)}

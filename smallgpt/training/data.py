@@ -53,8 +53,9 @@ def read_data(
     Raises:
         UserError: missing or bad files.
     """
-    from smallgpt.rows.dataset import TokenLabelDataset
     from smallgpt.rows.prepared_summary import has_variants
+    from smallgpt.rows.reading import read_dataset
+    from smallgpt.rows.splitting import split_dataset
     from smallgpt.tokens.vocabulary import Vocabulary
 
     if not Path(settings.data_path).exists():
@@ -70,7 +71,7 @@ def read_data(
     skip = settings.on_bad_row == "skip"
 
     def read(path: str) -> TokenLabelDataset:
-        rows = TokenLabelDataset.read(
+        rows = read_dataset(
             path,
             vocabulary,
             max_length=settings.max_length,
@@ -95,7 +96,7 @@ def read_data(
     if settings.val_data_path is not None:
         return rows, read(settings.val_data_path)
     try:
-        return rows.split(settings.validation_fraction, settings.seed)
+        return split_dataset(rows, settings.validation_fraction, settings.seed)
     except UserError:
         if not rows.bad_rows:
             raise

@@ -31,6 +31,7 @@ from smallgpt.model.hardware import Precision
 from smallgpt.model.head import head_name, is_plain
 from smallgpt.model.packed_rows import PackedRows
 from smallgpt.options.training import TrainSettings
+from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.training.objective import Objective
@@ -186,7 +187,7 @@ class HeadStep:
             return False
         model.eval()
         with progress_bar("through the backbone", len(rows), "row") as bar:
-            for indices in rows.batches_by_length(_ROWS_AT_ONCE):
+            for indices in batches_by_length(rows, _ROWS_AT_ONCE):
                 ids_N, lengths_B = rows.gather(indices)
                 inputs_BxE = head_inputs(
                     model,

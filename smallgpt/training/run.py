@@ -404,10 +404,12 @@ class TrainingRun:
         The rows of an update are chosen first and then divided, so that a smaller batch_size with
         as much more accumulation learns from the same rows in the same order of updates.
         """
+        from smallgpt.rows.batching import epoch_batches
+
         settings = self.settings
         size = settings.batch_size
-        updates = self.rows.epoch_batches(
-            size * settings.grad_accumulation_steps, settings.seed, epoch
+        updates = epoch_batches(
+            self.rows, size * settings.grad_accumulation_steps, settings.seed, epoch
         )
         return [[rows[i : i + size] for i in range(0, len(rows), size)] for rows in updates]
 

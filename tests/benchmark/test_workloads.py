@@ -13,7 +13,7 @@ from smallgpt.benchmark.workloads import (
     vocabulary_of,
     write_rows,
 )
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 
 
 def test_operations_of_a_step_computed_by_hand():
@@ -51,7 +51,7 @@ def test_written_rows_are_read_without_complaint_and_have_their_lengths(tmp_path
         write_rows(tmp_path / name, vocabulary, lengths, seed)
         for name, seed in (("one", 1), ("again", 1), ("other", 2))
     ]
-    rows = TokenLabelDataset.read(files[0], vocabulary, max_length=64)
+    rows = read_dataset(files[0], vocabulary, max_length=64)
     assert rows.lengths_N.tolist() == lengths
     assert (rows.classes_N >= 0).all()
     assert rows.counts.lines() == []

@@ -16,7 +16,8 @@ import prepare_data
 from smallgpt.checks import baselines
 from smallgpt.checks.baselines import STEPS, language_perplexities, measure_baselines
 from smallgpt.errors import UserError
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
 
 
@@ -31,7 +32,7 @@ def make(vocabulary):
     def make(*texts):
         pairs = [text.split(":") for text in texts]
         records = [{"tokens": tokens, "label": label or None} for tokens, label in pairs]
-        return TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+        return dataset_from_records(records, vocabulary, max_length=64)
 
     return make
 
@@ -42,10 +43,8 @@ def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     prepare_data.main(["digits", "--output_dir", str(folder)])
     vocabulary = Vocabulary.load(folder / "vocab.json")
-    rows = TokenLabelDataset.read(
-        folder / "train.jsonl", vocabulary, max_length=64, keep_records=True
-    )
-    return folder, *rows.split(0.2, 42)
+    rows = read_dataset(folder / "train.jsonl", vocabulary, max_length=64, keep_records=True)
+    return folder, *split_dataset(rows, 0.2, 42)
 
 
 # ------------------------------------------------------------------------------- language
@@ -69,7 +68,7 @@ def test_unigram_and_bigram_perplexity_by_hand(make):
 def test_perplexities_equal_a_plain_count(vocabulary, rows, cut):
     cut = min(cut, len(rows) - 1)
     sides = [
-        TokenLabelDataset.from_records([{"tokens": row} for row in part], vocabulary, max_length=64)
+        dataset_from_records([{"tokens": row} for row in part], vocabulary, max_length=64)
         for part in (rows[:cut], rows[cut:])
     ]
     ones = Counter(token for row in rows[:cut] for token in row)
@@ -157,7 +156,7 @@ def test_machines_that_many_labels_leave_without_rows_are_left_out_and_that_is_s
 
     def figures(count):
         records = [{"tokens": f"w{x} w1 w{x}", "label": x} for x in labels[:count]]
-        rows = TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+        rows = dataset_from_records(records, vocabulary, max_length=64)
         return measure_baselines(rows, rows, None, nothing)
 
     found, notes = figures(500)

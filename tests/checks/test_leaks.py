@@ -18,6 +18,8 @@ from smallgpt.checks import places as places_module
 from smallgpt.checks.leaks import find_leaks
 from smallgpt.checks.thresholds import MOST_FINDINGS
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -38,11 +40,11 @@ def make(plant, rows=600, labels=4, shares=None, one_length=False, seed=0) -> To
         length = 12 if one_length else random.integers(5, 20)
         body = [WORDS[i] for i in random.integers(60, size=length)]
         records.append({"tokens": plant(body, number, random), "label": LABELS[number]})
-    return TokenLabelDataset.from_records(records, VOCABULARY, max_length=64)
+    return dataset_from_records(records, VOCABULARY, max_length=64)
 
 
 def leaks_of(rows: TokenLabelDataset) -> list[dict]:
-    return find_leaks(*rows.split(0.2, 1), names=("a.jsonl", "a.jsonl"))[0]
+    return find_leaks(*split_dataset(rows, 0.2, 1), names=("a.jsonl", "a.jsonl"))[0]
 
 
 def nothing(body, number, random):
@@ -138,7 +140,7 @@ def test_name_of_two_words_is_found_as_two_tokens_side_by_side():
         if number % 8 == 0:
             body[3:3] = ["New", "York"]
         records.append({"tokens": body, "label": ["new_york", "old"][number % 2]})
-    (leak,) = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    (leak,) = leaks_of(dataset_from_records(records, vocabulary, max_length=64))
     assert (leak["kind"], leak["label"]) == ("label_in_body", "new_york")
     assert (leak["tokens"], leak["rows"]) == (["New York"], 50)
     assert "50 rows with the tokens New York have the label new_york" in leak["message"]
@@ -183,7 +185,7 @@ def test_name_of_a_label_in_a_text_is_found_as_a_word_of_its_own(kind, name, wor
             if number % 2 and random.random() < share:
                 text.insert(random.integers(1, 8), put)
             records.append({"text": " ".join(text), "label": ["other", name][number % 2]})
-        return TokenLabelDataset.from_records(records, vocabulary, max_length=200)
+        return dataset_from_records(records, vocabulary, max_length=200)
 
     found = leaks_of(rows(word, 0.15))
     assert [(leak["kind"], leak["label"]) for leak in found] == [("label_in_body", name)]
@@ -200,7 +202,7 @@ def test_word_that_the_tokenizer_has_whole_is_one_token():
     records = [
         {"text": texts[i % 2].format(i), "label": ["spam", "ham"][i % 2]} for i in range(100)
     ]
-    found = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    found = leaks_of(dataset_from_records(records, vocabulary, max_length=64))
     (leak,) = [leak for leak in found if leak["kind"] == "label_in_body"]
     assert (leak["label"], leak["tokens"]) == ("spam", ["Ġspam"])
 
@@ -215,7 +217,7 @@ def test_name_that_the_tokenizer_cannot_read_stands_in_no_row():
         for i in range(100)
     ]
     vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
-    found = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    found = leaks_of(dataset_from_records(records, vocabulary, max_length=64))
     assert [leak["label"] for leak in found if leak["kind"] == "label_in_body"] == ["a"]
 
 
@@ -234,7 +236,7 @@ def test_names_in_messages_are_short_and_printable():
         }
         for number in range(200)
     ]
-    (leak,) = leaks_of(TokenLabelDataset.from_records(records, vocabulary, max_length=64))
+    (leak,) = leaks_of(dataset_from_records(records, vocabulary, max_length=64))
     assert leak["tokens"] == ["\x1b[31m" + "x" * 200]
     assert leak["message"].isprintable() and len(leak["message"]) < 250
 
@@ -246,7 +248,7 @@ def test_label_token_before_the_tail_is_label_in_body(write_rows):
         {"tokens": "w3 w2", "label": "green"},
         {"tokens": "w1 unknown"},
     )
-    rows = TokenLabelDataset.read(path, VOCABULARY, max_length=64, on_bad_row="keep")
+    rows = read_dataset(path, VOCABULARY, max_length=64, on_bad_row="keep")
     (leak,) = find_leaks(rows, rows.subset(slice(0, 0)), (str(path), str(path)))[0]
     assert (leak["kind"], leak["rows"]) == ("label_in_body", 1)
     assert leak["examples"] == [f"{path}:2"]
@@ -267,8 +269,8 @@ def test_long_list_of_findings_is_capped_and_the_rest_counted():
         for label in labels
         for _ in range(60)
     ]
-    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=64)
-    found, search = find_leaks(*rows.split(0.2, 1), ("a", "a"))
+    rows = dataset_from_records(records, vocabulary, max_length=64)
+    found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
     assert len(found) == MOST_FINDINGS
     assert search["left_out"] == {"token_gives_label": 4}
 
@@ -320,7 +322,7 @@ def test_length_that_gives_the_label_is_found(spread):
 
 
 def test_length_is_found_among_ever_different_lengths():
-    rows = TokenLabelDataset.from_records(
+    rows = dataset_from_records(
         [
             {
                 "tokens": [WORDS[j * j % 59] for j in range(i, i + 80 + 100 * (i % 2) + i % 97)],
@@ -386,9 +388,9 @@ def test_rows_are_counted_once_however_many_labels_a_place_gives_away(monkeypatc
             if random.random() < 0.6:
                 body[label % 12] = words[label]
             records.append({"tokens": body, "label": label})
-        rows = TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+        rows = dataset_from_records(records, vocabulary, max_length=64)
         calls.clear()
-        found, search = find_leaks(*rows.split(0.2, 1), ("a", "a"))
+        found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
         assert {leak["kind"] for leak in found} == {"position_gives_label"}
         assert len(found) + search["left_out"].get("position_gives_label", 0) >= labels // 2
         assert len(calls) == 2  # once for each half
@@ -411,7 +413,7 @@ def test_memory_does_not_grow_with_places_or_tokens_times_labels(shape):
         records[0]["tokens"] = words
     else:
         records += [{"tokens": body, "label": "x0"} for body in bodies * 2]
-    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=4_000)
+    rows = dataset_from_records(records, vocabulary, max_length=4_000)
     tracemalloc.start()
     leaks_of(rows)
     _, peak = tracemalloc.get_traced_memory()
@@ -441,9 +443,7 @@ def test_too_short_rows_are_counted_as_by_a_table():
 
 def two_files(write_rows, train, validation, group_by=None):
     sides = [
-        TokenLabelDataset.read(
-            write_rows(*rows, name=name), VOCABULARY, max_length=64, group_by=group_by
-        )
+        read_dataset(write_rows(*rows, name=name), VOCABULARY, max_length=64, group_by=group_by)
         for rows, name in ((train, "train.jsonl"), (validation, "validation.jsonl"))
     ]
     return find_leaks(*sides, ("train.jsonl", "validation.jsonl"), group_by)[0]
@@ -481,7 +481,7 @@ def test_group_in_both_files_is_group_across_by_value_not_by_number(write_rows):
 
 def test_split_of_one_file_has_nothing_across(write_rows):
     rows = [{"tokens": f"w{i % 7} w1", "meta": {"filename": i % 5}} for i in range(80)]
-    data = TokenLabelDataset.read(
+    data = read_dataset(
         write_rows(
             *rows, *[{"tokens": f"w{i} w50", "meta": {"filename": i}} for i in range(9, 40)]
         ),
@@ -489,7 +489,7 @@ def test_split_of_one_file_has_nothing_across(write_rows):
         max_length=64,
         group_by="meta.filename",
     )
-    assert find_leaks(*data.split(0.3, 0), ("a", "a"), "meta.filename")[0] == []
+    assert find_leaks(*split_dataset(data, 0.3, 0), ("a", "a"), "meta.filename")[0] == []
 
 
 # ------------------------------------------------------------------------------- clean data
@@ -501,11 +501,11 @@ def digits(tmp_path_factory) -> TokenLabelDataset:
     folder = tmp_path_factory.mktemp("digits")
     prepare_data.main(["digits", "--output_dir", str(folder)])
     vocabulary = Vocabulary.load(folder / "vocab.json")
-    return TokenLabelDataset.read(folder / "train.jsonl", vocabulary, max_length=64)
+    return read_dataset(folder / "train.jsonl", vocabulary, max_length=64)
 
 
 def test_digits_are_clean(digits):
-    found, search = find_leaks(*digits.split(0.2, 42), ("a", "a"))
+    found, search = find_leaks(*split_dataset(digits, 0.2, 42), ("a", "a"))
     assert found == []
     assert search["rows"] == search["of"] == len(digits)
 
@@ -565,7 +565,7 @@ def test_random_rows_of_every_shape_are_clean(rows, labels, words, longest, rare
         }
         for _ in range(rows)
     ]
-    data = TokenLabelDataset.from_records(records, VOCABULARY, max_length=64)
+    data = dataset_from_records(records, VOCABULARY, max_length=64)
     empty = data.subset(slice(0, 0))
     found, search = find_leaks(data, empty, ("a", "a"))
     assert (found, search["of"]) == ([], rows)
@@ -574,13 +574,13 @@ def test_random_rows_of_every_shape_are_clean(rows, labels, words, longest, rare
 def test_more_rows_than_can_be_looked_at_are_sampled(monkeypatch):
     monkeypatch.setattr("smallgpt.checks.bodies.MOST_TOKENS", 4000)
     rows = make(lambda body, number, random: ["X", *body] if number == 1 else body, rows=1000)
-    found, search = find_leaks(*rows.split(0.2, 1), ("a", "a"))
+    found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
     assert 200 < search["rows"] < 500 and search["of"] == 1000
     assert [leak["kind"] for leak in found] == ["token_gives_label"]
 
 
 def test_unlabelled_rows_have_no_label_to_give_away():
-    rows = TokenLabelDataset.from_records(
+    rows = dataset_from_records(
         [{"tokens": f"w{i % 60} w{i % 7}"} for i in range(100)], VOCABULARY, max_length=64
     )
     assert find_leaks(rows, rows.subset(slice(0, 0)), ("a", "a"))[0] == []

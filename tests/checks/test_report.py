@@ -20,7 +20,8 @@ from smallgpt.checks.report import _token_counts, report_data
 from smallgpt.checks.report_words import describe_baselines, describe_errors, describe_report
 from smallgpt.errors import UserError
 from smallgpt.options.training import TrainSettings
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
 
 ONE_FILE = TrainSettings(data_path="rows.jsonl")
@@ -34,7 +35,7 @@ def make(vocabulary):
     def make(*texts, max_length=64):
         pairs = [text.split(":") for text in texts]
         records = [{"tokens": tokens, "label": label or None} for tokens, label in pairs]
-        return TokenLabelDataset.from_records(records, vocabulary, max_length=max_length)
+        return dataset_from_records(records, vocabulary, max_length=max_length)
 
     return make
 
@@ -71,7 +72,7 @@ def test_rows_tokens_labels_and_lengths_are_counted(make):
 @hypothesis_settings(max_examples=40)
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=40))
 def test_histogram_holds_every_row_once(vocabulary, lengths):
-    rows = TokenLabelDataset.from_records(
+    rows = dataset_from_records(
         [{"input_ids": [6] * length} for length in lengths], vocabulary, max_length=512
     )
     histogram = report_of(rows, rows.subset(slice(0, 0)))["lengths"]["histogram"]
@@ -117,9 +118,7 @@ def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows, tmp_path, mon
         write_rows(good, {"tokens": "A x"}, name="a.jsonl"),
         write_rows(good, good, *[{"tokens": "x"}] * 120, name="b.jsonl"),
     ]
-    sides = [
-        TokenLabelDataset.read(path, vocabulary, max_length=8, on_bad_row="keep") for path in paths
-    ]
+    sides = [read_dataset(path, vocabulary, max_length=8, on_bad_row="keep") for path in paths]
     settings = TrainSettings(data_path=str(paths[0]), val_data_path=str(paths[1]))
     report = report_data(*sides, settings, None)
     assert report["errors"]["count"] == 121
@@ -162,7 +161,9 @@ def test_first_lines_of_what_stands_on_both_sides_are_told(make):
 def test_across_in_one_file_is_what_a_plain_split_would_let_pass(make):
     different = [" ".join("ABCD"[(i >> k) % 4] for k in (0, 2, 4)) + ":1" for i in range(60)]
     rows = make(*different, *["A A A A:0"] * 40)
-    report = report_of(*rows.split(0.25, 7), TrainSettings(validation_fraction=0.25, seed=7))
+    report = report_of(
+        *split_dataset(rows, 0.25, 7), TrainSettings(validation_fraction=0.25, seed=7)
+    )
     # The forty are one group and a class of its own, so that they can only be learned.
     assert report["splits"]["validation"]["labels"]["0"] == 0
     assert report["duplicates"] == {"within": 39, "across": 10}
@@ -199,7 +200,7 @@ def test_body_of_very_many_labels_is_one_short_line():
         ["<PAD>", "<CLS>", "<EOS>", "A", "B", *[f"<CLS_{x}>" for x in labels], f"<CLS_{'y' * 900}>"]
     )
     records = [{"tokens": "A B", "label": x} for x in vocabulary.labels]
-    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
+    rows = dataset_from_records(records, vocabulary, max_length=8)
     report = report_of(rows.subset(slice(None, None, -1)), rows.subset(slice(0, 1)))
     assert report["conflicting_labels"] == 1
     assert [len(rows) for rows in report["conflicting_labels_shown"]] == [10]
@@ -225,11 +226,11 @@ def planted(rows=200):
         {"tokens": [*random.choice(list("ABCD"), 8), *"X" * (i % 2)], "label": i % 2}
         for i in range(rows)
     ]
-    return TokenLabelDataset.from_records(records, vocabulary, max_length=64)
+    return dataset_from_records(records, vocabulary, max_length=64)
 
 
 def test_leak_is_told_with_its_evidence_and_remedy():
-    report = report_of(*planted().split(0.2, 1), ONE_FILE)
+    report = report_of(*split_dataset(planted(), 0.2, 1), ONE_FILE)
     (leak,) = report["leaks"]
     assert (leak["kind"], leak["tokens"], leak["label"]) == ("token_gives_label", ["X"], "1")
     assert report["leaks_search"]["thresholds"]["p_value"] == 0.001
@@ -244,7 +245,7 @@ def test_sample_that_the_rest_of_a_row_is_asked_of_is_told(monkeypatch):
     records = [
         {"tokens": ["AB"[i % 2], *random.choice(list("AB"), 7)], "label": i % 2} for i in range(200)
     ]
-    sides = TokenLabelDataset.from_records(records, vocabulary, max_length=64).split(0.2, 1)
+    sides = split_dataset(dataset_from_records(records, vocabulary, max_length=64), 0.2, 1)
     assert "asked of" not in describe_report(report_of(*sides, ONE_FILE))
     monkeypatch.setattr("smallgpt.checks.places._MOST_SCORES", 2 * 150)
     report = report_of(*sides, ONE_FILE)
@@ -316,7 +317,7 @@ def test_figures_are_the_same_in_whatever_order_the_rows_stand(monkeypatch, one_
             if label == 1 and random.random() < 0.7:
                 body[2] = "X"
             records.append({"tokens": body, "label": label if label < 3 else None})
-        return TokenLabelDataset.from_records(records, vocabulary, max_length=32)
+        return dataset_from_records(records, vocabulary, max_length=32)
 
     def figures(train, validation):
         report = report_of(train, validation)
@@ -347,7 +348,7 @@ def test_report_of_any_rows_can_be_made_and_told(vocabulary, data):
             {"tokens": tokens if label else [*tokens, "<EOS>"], "label": label}
             for tokens, label in data.draw(records)
         ]
-        rows = TokenLabelDataset.from_records(
+        rows = dataset_from_records(
             drawn or [{"tokens": "A B"}], vocabulary, max_length=data.draw(st.integers(5, 8))
         )
         sides.append(rows if drawn else rows.subset(slice(0, 0)))
@@ -370,9 +371,7 @@ def test_too_little_memory_is_told_without_advice_for_training(make, monkeypatch
 
 
 def test_tokens_of_very_long_rows_are_counted_a_few_rows_at_once(vocabulary):
-    row = TokenLabelDataset.from_records(
-        [{"input_ids": [6] * 16_000}], vocabulary, max_length=16_000
-    )
+    row = dataset_from_records([{"input_ids": [6] * 16_000}], vocabulary, max_length=16_000)
     rows = row.subset(np.zeros(2_000, int))
     tracemalloc.start()
     counts_V = _token_counts(rows)
@@ -385,7 +384,7 @@ def test_tokens_of_very_long_rows_are_counted_a_few_rows_at_once(vocabulary):
 def test_rows_beyond_one_counting_round_are_counted(make, vocabulary, monkeypatch):
     monkeypatch.setattr("smallgpt.checks.report._TOKENS_AT_ONCE", 20_000)
     records = [{"input_ids": [6, 7]}] * 10_050
-    many = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
+    many = dataset_from_records(records, vocabulary, max_length=8)
     report = report_of(many, make("A B:"))
     assert report["vocabulary"]["most_frequent_share"] == 0.5
     assert report["duplicates"] == {"within": 10_050, "across": 1}
@@ -481,7 +480,7 @@ def test_picture_of_many_long_and_odd_label_names_is_drawn(tmp_path, count):
     labels = [f"a_name_$longer$_than_most_{number}_很长" for number in range(count)]
     vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *"AB", *[f"<CLS_{x}>" for x in labels]])
     records = [{"tokens": "A B", "label": label} for label in labels]
-    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=8)
+    rows = dataset_from_records(records, vocabulary, max_length=8)
     draw_data_report(tmp_path / "many.png", report_of(rows, rows.subset(slice(0, 1))))
     with Image.open(tmp_path / "many.png") as picture:
         assert picture.width < 2500 and picture.height < 2500

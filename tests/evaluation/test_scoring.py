@@ -28,6 +28,7 @@ from smallgpt.model.hardware import Precision
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records
 from smallgpt.tokens.vocabulary import Vocabulary
 from train_gpt import train
 
@@ -446,7 +447,7 @@ def labelled_rows(trained):
         for _ in range(60)
     ]
     records += [records[0]] * 20 + [{**records[1], "label": "a"}, {"tokens": "A B"}]
-    return TokenLabelDataset.from_records(records, trained.vocabulary, max_length=32)
+    return dataset_from_records(records, trained.vocabulary, max_length=32)
 
 
 def test_drawn_order_follows_from_the_rows_and_not_from_their_places(labelled_rows):
@@ -610,7 +611,7 @@ def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_voc
         {"instruction": "Say it.", "input": "the lazy dog", "output": "the dog is lazy"},
         {"text": "房间很好", "label": "good"},
     ]
-    dataset = TokenLabelDataset.from_records(records, text_vocabulary, max_length=100)
+    dataset = dataset_from_records(records, text_vocabulary, max_length=100)
     settings = replace(SETTINGS, n_positions=100, max_length=100)
     model = build_model(settings, text_vocabulary).eval()
     scores = score_rows(model, dataset, Precision("fp32", "tests"), batch_size=3)

@@ -322,7 +322,7 @@ def test_a_row_of_16_000_tokens_takes_less_than_1_gib():
 import resource, sys
 import numpy as np, torch
 sys.path[:0] = ["."]
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.model.hardware import Precision
@@ -336,7 +336,7 @@ T, name = 16000, sys.argv[1]
 words = [f"t{number}" for number in range(500)]
 vocabulary = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *words, "<CLS_0>"])
 record = {"tokens": " ".join(words[i % 500] for i in range(T - 3)), "label": 0}
-rows = TokenLabelDataset.from_records([record], vocabulary, max_length=T)
+rows = dataset_from_records([record], vocabulary, max_length=T)
 settings = TrainSettings(n_layer=1, n_head=4, n_embd=32, max_length=T, n_positions=T)
 model, precision = build_model(settings, vocabulary).train(), Precision(name, "tests")
 objective = Objective(model, rows, settings, precision)

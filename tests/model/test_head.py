@@ -44,8 +44,9 @@ from smallgpt.model.head import is_classifier
 from smallgpt.model.packed_rows import PackedRows
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.options.training import TrainSettings
-from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.labels import label_token
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.gradients import HeadStep, StaticStep, TokenStep, make_step
@@ -188,7 +189,7 @@ def test_logits_of_ragged_rows_are_those_of_transformers(kind, lengths, grad):
 
 def head_objective(vocabulary, own_settings, **values) -> Objective:
     settings = dataclasses.replace(own_settings, dropout=0.0, **values)
-    rows = TokenLabelDataset.from_records(labelled_rows(), vocabulary, max_length=32)
+    rows = dataset_from_records(labelled_rows(), vocabulary, max_length=32)
     model = build_model(settings, vocabulary).train()
     return Objective(model, rows.without_tails(), settings, FP32)
 
@@ -234,7 +235,7 @@ def test_balanced_weights_count_a_source_once_however_many_variants_it_has(
     for source, variant in itertools.product(range(2), range(16)):
         meta = {"source": source, VARIANT: variant}
         records.append({"tokens": "A B " * (variant + 1), "label": "1", "meta": meta})
-    rows = TokenLabelDataset.read(write_rows(*records), vocabulary, max_length=64)
+    rows = read_dataset(write_rows(*records), vocabulary, max_length=64)
     settings = dataclasses.replace(own_settings, class_weights="balanced")
     assert class_weights(rows, settings) == pytest.approx([8 / (2 * 6), 8 / (2 * 2), 1])
 
@@ -250,7 +251,7 @@ def test_balanced_weights_do_not_cancel_in_small_batches(vocabulary, own_setting
         {"tokens": " ".join(random.choice(list("ABCD"), 4)), "label": label}
         for label in ("0", "0", "0", "1", "0", "cat", "0", "0")
     ]
-    rows = TokenLabelDataset.from_records(records, vocabulary, max_length=32)
+    rows = dataset_from_records(records, vocabulary, max_length=32)
     model = build_model(settings, vocabulary).train()
     if classifier == "head":
         step = HeadStep(Objective(model, rows.without_tails(), settings, FP32), NO_SCALER, False)
@@ -273,7 +274,7 @@ def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabul
         own_settings, classifier="label_token", class_weights="balanced", dropout=0.0,
         label_loss_weight=5.0,
     )  # fmt: skip
-    rows = TokenLabelDataset.from_records(labelled_rows(), vocabulary, max_length=32)
+    rows = dataset_from_records(labelled_rows(), vocabulary, max_length=32)
     model = build_model(settings, vocabulary).train()
     objective = Objective(model, rows, settings, FP32)
     indices = np.arange(8)
@@ -387,8 +388,8 @@ def test_told_figures_have_no_perplexity(own_settings, capsys, tmp_path):
 
 def test_speed_and_plan_count_the_tokens_read(own_settings, vocabulary, capsys):
     result = train(dataclasses.replace(own_settings, num_epochs=1, validation_fraction=0.5))
-    rows = TokenLabelDataset.read(own_settings.data_path, vocabulary, max_length=32)
-    kept, _ = rows.split(0.5, own_settings.seed)
+    rows = read_dataset(own_settings.data_path, vocabulary, max_length=32)
+    kept, _ = split_dataset(rows, 0.5, own_settings.seed)
     assert f"{int(kept.body_lengths_N.sum()):,} tokens an epoch" in capsys.readouterr().out
     first = next(row for row in read_metrics(result.folder.metrics) if row["kind"] == "train")
     # 8 rows of 5 to 11 tokens, whatever their time: never 8 rows as such.
@@ -581,7 +582,7 @@ def test_kept_inputs_of_a_frozen_backbone_give_the_same_gradient(
         )
     vocabulary = Vocabulary.load(settings.vocab_path)
     model = starting_model(settings, vocabulary, dict, None, lambda line: None).model
-    rows = TokenLabelDataset.read(settings.data_path, vocabulary, max_length=POSITIONS)
+    rows = read_dataset(settings.data_path, vocabulary, max_length=POSITIONS)
     objective = Objective(model, rows.without_tails(), settings, FP32)
     indices = np.array([3, 0, 11, 7, 20])
     found = []

@@ -17,8 +17,10 @@ from smallgpt.preparation.folder import FILES
 from smallgpt.preparation.instructions import prepare_instructions
 from smallgpt.preparation.text_files import Text
 from smallgpt.preparation.texts import _document_rows, prepare_text
+from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.instruction_template import instruction_prompt
 from smallgpt.tokens.text_tokenizer import WHITESPACE_MARKS, TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -39,7 +41,7 @@ def write_jsonl(path: Path, records: list[dict]) -> str:
 
 def rows_of(folder: Path, name: str, max_length: int = 1024) -> TokenLabelDataset:
     vocabulary = Vocabulary.load(folder / "vocab.json")
-    return TokenLabelDataset.read(folder / name, vocabulary, max_length=max_length)
+    return read_dataset(folder / name, vocabulary, max_length=max_length)
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_files_of_one_name_have_sources_of_their_own(long_reviews, tmp_path):
     assert (of_training, of_test) == ({"fa/"}, {"fb/"})
     summary = prepare_text(replace(long_reviews, input=paths))
     rows = rows_of(folder, "train.jsonl")
-    visited = np.concatenate(rows.epoch_batches(8, seed=0, epoch=0))
+    visited = np.concatenate(epoch_batches(rows, 8, seed=0, epoch=0))
     assert len(visited) == summary["train"]["rows"]
 
 
@@ -593,7 +595,7 @@ def test_rows_of_ids_are_refused_under_another_vocabulary(tmp_path):
         vocabulary = Vocabulary.load(other / "vocab.json")
         assert len(rows_of(own, "train.jsonl")) > 0
         with pytest.raises(UserError, match=r"train\.jsonl:1: its ids are those of another"):
-            TokenLabelDataset.read(own / "train.jsonl", vocabulary, max_length=300)
+            read_dataset(own / "train.jsonl", vocabulary, max_length=300)
 
 
 def test_a_mistyped_tokenizer_names_the_near_one(reviews, monkeypatch):

@@ -19,11 +19,12 @@ from hypothesis.extra import numpy as arrays_of
 from tokenizers import Tokenizer
 
 from smallgpt.errors import UserError
-from smallgpt.rows import dataset
+from smallgpt.rows import reading
 from smallgpt.rows import row as row_module
 from smallgpt.rows.cache import FOLDER, PROGRAM, RowCache, new_digest
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -39,25 +40,25 @@ ROWS = [
 @pytest.fixture(autouse=True, scope="module")
 def every_file_is_large_enough():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "SMALLEST_FILE", 0)
+        patch.setattr(reading, "SMALLEST_FILE", 0)
         yield
 
 
 def read(path, vocabulary, **options):
     how = {"max_length": 8, "unknown_token": "unk", "group_by": "meta.source", **options}
-    return TokenLabelDataset.read(path, vocabulary, **how)
+    return read_dataset(path, vocabulary, **how)
 
 
 def read_without_parsing(path, vocabulary, **options):
     """Read while parsing a row is an error: what comes is from the cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "parse_row", None)
+        patch.setattr(reading, "parse_row", None)
         return read(path, vocabulary, **options)
 
 
 def read_without_cache(path, vocabulary, **options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "SMALLEST_FILE", sys.maxsize)
+        patch.setattr(reading, "SMALLEST_FILE", sys.maxsize)
         return read(path, vocabulary, **options)
 
 
@@ -242,7 +243,7 @@ def test_file_replaced_while_it_is_read_is_never_taken_for_the_old_one(
             os.replace(new, rows)
         return parse_row(*arguments)
 
-    monkeypatch.setattr(dataset, "parse_row", replace_and_parse)
+    monkeypatch.setattr(reading, "parse_row", replace_and_parse)
     assert vocabulary.decode(read(rows, vocabulary).row(0)).startswith("A B C")
     assert vocabulary.decode(read(rows, vocabulary).row(0)).startswith("A A C")
 
@@ -371,14 +372,14 @@ def test_processes_that_read_at_once_all_get_the_rows(write_rows, vocabulary):
     path = write_rows(*ROWS * 500)
     path.with_name("vocab.json").write_text(vocabulary.to_json())
     program = (
-        "import sys\nfrom smallgpt.rows import dataset\n"
+        "import sys\nfrom smallgpt.rows import reading\n"
         "from smallgpt.tokens.vocabulary import Vocabulary\n"
-        "dataset.SMALLEST_FILE = 0\n"
+        "reading.SMALLEST_FILE = 0\n"
         "how = dict(max_length=8, unknown_token='unk', group_by='meta.source')\n"
         "for _ in range(20):\n"
         "    vocabulary = Vocabulary.load(sys.argv[2])\n"
         "    how['max_length'] = 17 - how['max_length']\n"
-        "    rows = dataset.TokenLabelDataset.read(sys.argv[1], vocabulary, **how)\n"
+        "    rows = reading.read_dataset(sys.argv[1], vocabulary, **how)\n"
         "    print(rows.fingerprint())\n"
     )
     command = [sys.executable, "-c", program, str(path), str(path.with_name("vocab.json"))]
@@ -414,7 +415,7 @@ def test_file_with_bad_rows_that_stop_the_reading_is_not_kept(rows, vocabulary):
 def test_small_file_is_not_kept_and_a_large_one_is(write_rows, vocabulary, monkeypatch):
     from smallgpt.rows.cache import SMALLEST_FILE
 
-    monkeypatch.setattr(dataset, "SMALLEST_FILE", SMALLEST_FILE)
+    monkeypatch.setattr(reading, "SMALLEST_FILE", SMALLEST_FILE)
     small = write_rows(*ROWS, name="small.jsonl")
     read(small, vocabulary)
     assert not (small.parent / FOLDER).exists()

@@ -10,9 +10,10 @@ from small_rows import dataset_of, read, texts_of
 
 from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.batching import batches_by_length, epoch_batches
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.row import parse_row
-from smallgpt.rows.splitting import number_keys, split_rows
+from smallgpt.rows.splitting import number_keys, split_dataset, split_rows
 from smallgpt.tokens.vocabulary import Vocabulary
 
 # ---- files ---------------------------------------------------------------------------
@@ -322,7 +323,7 @@ def unique_rows(counts: dict):
 
 def test_each_class_is_held_out_in_the_asked_share(vocabulary):
     dataset = dataset_of(vocabulary, *unique_rows({0: 100, 1: 50, "cat": 7, None: 20}))
-    train, held_out = dataset.split(fraction=0.2, seed=42)
+    train, held_out = split_dataset(dataset, fraction=0.2, seed=42)
     assert Counter(held_out.classes_N.tolist()) == {0: 20, 1: 10, 2: 1, -1: 4}
     assert len(train) + len(held_out) == len(dataset)
 
@@ -339,19 +340,19 @@ def test_each_class_is_held_out_in_the_asked_share(vocabulary):
 def test_rows_that_cannot_be_split_are_told_the_true_reason(vocabulary, rows, why):
     records = [{"tokens": tokens, "label": label} for tokens, label in rows]
     with pytest.raises(UserError, match=f"cannot be split .*{why}.*; give more rows") as caught:
-        dataset_of(vocabulary, *records).split(0.2, seed=1)
+        split_dataset(dataset_of(vocabulary, *records), 0.2, seed=1)
     assert "\n" not in str(caught.value)
 
 
 def test_split_follows_from_the_seed(vocabulary):
     dataset = dataset_of(vocabulary, *unique_rows({0: 60, 1: 40}))
-    lines = [dataset.split(0.2, seed)[1].lines_N.tolist() for seed in (1, 1, 2)]
+    lines = [split_dataset(dataset, 0.2, seed)[1].lines_N.tolist() for seed in (1, 1, 2)]
     assert lines[0] == lines[1] != lines[2]
 
 
 def test_split_is_not_in_file_order(vocabulary):
     dataset = dataset_of(vocabulary, *unique_rows({0: 100}))
-    held_out = dataset.split(0.2, 42)[1].lines_N
+    held_out = split_dataset(dataset, 0.2, 42)[1].lines_N
     assert held_out.min() < 50 < held_out.max()
     assert np.diff(held_out).min() > 0
 
@@ -360,7 +361,7 @@ def test_rows_with_the_same_body_stay_on_one_side(vocabulary):
     records = unique_rows({0: 20, 1: 20})
     records += [{"tokens": row["tokens"] + " <CLS> <CLS> <EOS>", "label": 0} for row in records]
     for seed in range(10):
-        train, held_out = dataset_of(vocabulary, *records).split(0.3, seed)
+        train, held_out = split_dataset(dataset_of(vocabulary, *records), 0.3, seed)
         assert set(train.body_keys()).isdisjoint(held_out.body_keys())
 
 
@@ -368,7 +369,7 @@ def test_rows_equal_after_cutting_stay_on_one_side(vocabulary):
     bodies = [row["tokens"] for row in unique_rows({0: 12})]
     records = [{"tokens": first + body, "label": 0} for body in bodies for first in ("A ", "B B ")]
     dataset = dataset_of(vocabulary, *records, max_length=9)
-    train, held_out = dataset.split(0.3, 0)
+    train, held_out = split_dataset(dataset, 0.3, 0)
     assert len(set(dataset.body_keys())) == 12
     assert set(train.body_keys()).isdisjoint(held_out.body_keys())
 
@@ -380,7 +381,7 @@ def test_rows_of_one_source_stay_on_one_side(vocabulary, write_rows):
     path = write_rows(*records, {"tokens": "A A", "meta": None}, {"tokens": "B B", "label": 0})
     dataset = read(path, vocabulary, group_by="meta.source")
     assert dataset.groups_N.tolist() == [*[number // 4 for number in range(40)], -1, -1]
-    train, held_out = dataset.split(0.25, 42)
+    train, held_out = split_dataset(dataset, 0.25, 42)
     assert set(train.groups_N[train.groups_N >= 0]).isdisjoint(held_out.groups_N)
     assert (read(path, vocabulary).groups_N == -1).all()
 
@@ -430,7 +431,7 @@ def test_a_variant_of_the_user_s_own_drops_no_row_and_is_told(vocabulary, write_
     ]
     path = write_rows(*({**row, "tokens": " ".join(row["tokens"])} for row in rows))
     dataset = read(path, vocabulary)
-    assert sorted(np.concatenate(dataset.epoch_batches(4, seed=1, epoch=0))) == list(range(32))
+    assert sorted(np.concatenate(epoch_batches(dataset, 4, seed=1, epoch=0))) == list(range(32))
     (told,) = dataset.counts.lines()
     assert told.startswith("32 rows with a `meta.variant` of your own")
 
@@ -442,14 +443,14 @@ def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows)
     assert dataset.visits.tolist() == [1 / 4] * 36 + [1, 1]
     met = Counter()
     for epoch in range(200):
-        order = np.concatenate(dataset.epoch_batches(4, 1, epoch))
+        order = np.concatenate(epoch_batches(dataset, 4, 1, epoch))
         assert sorted(dataset.sources_N[order].tolist()) == [-1, -1, *range(9)]
         met.update(order.tolist())
     assert all(met[row] == 200 for row in (36, 37))
     # Each of 4 variants is drawn 50 times in 200 epochs, give or take 4 standard deviations.
     assert all(25 <= met[row] <= 75 for row in range(36))
-    again = [batch.tolist() for batch in dataset.epoch_batches(4, 1, 7)]
-    assert again == [batch.tolist() for batch in dataset.epoch_batches(4, 1, 7)]
+    again = [batch.tolist() for batch in epoch_batches(dataset, 4, 1, 7)]
+    assert again == [batch.tolist() for batch in epoch_batches(dataset, 4, 1, 7)]
 
 
 @pytest.mark.parametrize(
@@ -474,7 +475,7 @@ def test_group_values_of_any_type_are_told_apart(vocabulary, write_rows):
 def test_class_of_two_rows_is_held_out_once_and_class_of_one_group_never(vocabulary):
     records = [*unique_rows({0: 30, 1: 2}), *[{"tokens": "A A", "label": "cat"}] * 5]
     for seed in range(10):
-        train, held_out = dataset_of(vocabulary, *records).split(0.2, seed)
+        train, held_out = split_dataset(dataset_of(vocabulary, *records), 0.2, seed)
         assert Counter(held_out.classes_N.tolist()) == {0: 6, 1: 1}
         assert Counter(train.classes_N.tolist()) == {0: 24, 1: 1, 2: 5}
 
@@ -482,7 +483,7 @@ def test_class_of_two_rows_is_held_out_once_and_class_of_one_group_never(vocabul
 @pytest.mark.parametrize("records", [[{"tokens": "A B"}] * 9, [{"tokens": "A B", "label": 0}]])
 def test_rows_that_all_belong_together_cannot_be_split(vocabulary, records):
     with pytest.raises(UserError, match="cannot be split"):
-        dataset_of(vocabulary, *records).split(0.2, 42)
+        split_dataset(dataset_of(vocabulary, *records), 0.2, 42)
 
 
 KEY_NUMBERS = st.integers(-1, 9)
@@ -539,7 +540,7 @@ def ragged(vocabulary):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 5000])
 def test_every_row_stands_in_an_epoch_once(ragged, batch_size):
-    batches = ragged.epoch_batches(batch_size, seed=42, epoch=3)
+    batches = epoch_batches(ragged, batch_size, seed=42, epoch=3)
     assert sorted(np.concatenate(batches)) == list(range(len(ragged)))
     assert len(batches) == -(-len(ragged) // batch_size)
     assert max(map(len, batches)) <= batch_size
@@ -547,7 +548,7 @@ def test_every_row_stands_in_an_epoch_once(ragged, batch_size):
 
 def test_order_follows_from_seed_and_epoch_alone(ragged):
     def order(seed, epoch):
-        return np.concatenate(ragged.epoch_batches(32, seed=seed, epoch=epoch)).tolist()
+        return np.concatenate(epoch_batches(ragged, 32, seed=seed, epoch=epoch)).tolist()
 
     assert order(42, 1) == order(42, 1)
     assert order(42, 1) != order(42, 2)
@@ -555,27 +556,27 @@ def test_order_follows_from_seed_and_epoch_alone(ragged):
 
 
 def test_batches_are_not_in_order_of_length(ragged):
-    batches = ragged.epoch_batches(32, seed=42, epoch=0)
+    batches = epoch_batches(ragged, 32, seed=42, epoch=0)
     means = [ragged.lengths_N[batch].mean() for batch in batches]
     assert min(means[:8]) < 100 < max(means[:8])
 
 
 def test_rows_meet_other_rows_in_another_epoch(ragged):
     companies = [
-        {tuple(sorted(batch)) for batch in ragged.epoch_batches(8, seed=42, epoch=epoch)}
+        {tuple(sorted(batch)) for batch in epoch_batches(ragged, 8, seed=42, epoch=epoch)}
         for epoch in (0, 1)
     ]
     assert len(companies[0] & companies[1]) < 5
 
 
 def test_batches_of_ragged_rows_have_next_to_no_padding(ragged):
-    for batches in (ragged.epoch_batches(16, 42, 0), list(ragged.batches_by_length(16))):
+    for batches in (epoch_batches(ragged, 16, 42, 0), list(batches_by_length(ragged, 16))):
         places = sum(len(batch) * int(ragged.lengths_N[batch].max()) for batch in batches)
         assert 1 - ragged.lengths_N.sum() / places < 0.03
 
 
 def test_batches_for_scoring_hold_every_row_once_longest_first(ragged):
-    order = np.concatenate(list(ragged.batches_by_length(32)))
+    order = np.concatenate(list(batches_by_length(ragged, 32)))
     assert sorted(order) == list(range(len(ragged)))
     assert (np.diff(ragged.lengths_N[order]) <= 0).all()
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.row import cut_row, parse_row
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.instruction_template import instruction_prompt
 from smallgpt.tokens.labels import label_text
 from smallgpt.tokens.text_tokenizer import TextTokenizer
@@ -428,7 +429,7 @@ def test_two_answers_to_one_prompt_stay_together(text_vocabulary):
     rows = dataset_of(text_vocabulary, *records, max_length=100)
     keys = rows.body_keys()
     assert len(set(keys)) == 8
-    train, held_out = rows.split(0.25, seed=1)
+    train, held_out = split_dataset(rows, 0.25, seed=1)
     assert set(train.body_keys()).isdisjoint(held_out.body_keys())
     assert len(held_out) == 4
     assert held_out.has_prompts

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import AutoTokenizer
 
 from smallgpt.errors import UserError
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.text_tokenizer import TOKENIZER, WHITESPACE_MARKS, TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -274,9 +274,7 @@ def test_text_that_a_pattern_never_ends_at_is_a_bad_row_of_its_line(tmp_path):
         found.encode("x" * 40)
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "%s"}\n' % ("x" * 40))
     with pytest.raises(UserError, match=r"rows\.jsonl:2: the tokenizer fails at this text"):
-        TokenLabelDataset.read(
-            tmp_path / "rows.jsonl", Vocabulary(found.tokens, found), max_length=8
-        )
+        read_dataset(tmp_path / "rows.jsonl", Vocabulary(found.tokens, found), max_length=8)
 
 
 TEMPLATE = {

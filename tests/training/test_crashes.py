@@ -31,7 +31,8 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.options.training import TrainSettings
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from smallgpt.training.loop_state import LoopState
@@ -118,10 +119,10 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                 trained = load_trained_model(folder, "cpu", "auto")
                 if not rows:
                     settings = trained.settings
-                    everything = TokenLabelDataset.read(
+                    everything = read_dataset(
                         settings.data_path, trained.vocabulary, max_length=settings.max_length
                     )
-                    rows = everything.split(settings.validation_fraction, settings.seed)[1]
+                    rows = split_dataset(everything, settings.validation_fraction, settings.seed)[1]
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
                 figures = score_rows(again.model, rows, again.precision).figures(rows)
                 for name in ("loss", "label_loss", "accuracy"):

@@ -21,6 +21,7 @@ from smallgpt.model.packed_rows import PackedRows
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.label_tail import TAIL_LENGTH
+from smallgpt.rows.reading import dataset_from_records
 from smallgpt.training.gradients import RowsOnDevice, StaticStep, TokenStep, compiles, make_step
 from smallgpt.training.objective import Objective
 
@@ -43,7 +44,7 @@ def rows(vocabulary) -> TokenLabelDataset:
         if number % 4:
             record["label"] = number % 2
         records.append(record)
-    return TokenLabelDataset.from_records(records, vocabulary, max_length=128)
+    return dataset_from_records(records, vocabulary, max_length=128)
 
 
 def make(kind: str, rows: TokenLabelDataset, settings: TrainSettings, precision=FP32):
@@ -187,7 +188,7 @@ def test_run_without_a_compiler_goes_on(tmp_path):
         "special = ['<PAD>', '<UNK>', '<CLS>', '<EOS>']\n"
         "words = Vocabulary([*special, 'A', 'B', '<CLS_0>', '<CLS_1>'])\n"
         "records = [{'tokens': 'A B A', 'label': 0}, {'tokens': 'B B', 'label': 1}]\n"
-        "rows = TokenLabelDataset.from_records(records, words, max_length=128)\n"
+        "rows = dataset_from_records(records, words, max_length=128)\n"
         "said = []\n"
         "step = make('compiled', rows, replace(SETTINGS, n_layer=1))\n"
         "step._say = said.append\n"
@@ -345,7 +346,7 @@ def text_rows(text_vocabulary) -> TokenLabelDataset:
         {"text": "房间很好", "label": "good"},
         {"instruction": "好世界", "output": "你好 世界"},
     ]
-    return TokenLabelDataset.from_records(records, text_vocabulary, max_length=100)
+    return dataset_from_records(records, text_vocabulary, max_length=100)
 
 
 def transformers_loss(model, rows: TokenLabelDataset, indices: list[int]) -> torch.Tensor:

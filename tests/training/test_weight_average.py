@@ -10,7 +10,7 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
-from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.muon import Muon
 from smallgpt.training.weight_average import averaged, update_average
@@ -93,7 +93,7 @@ def test_saved_models_and_figures_are_those_of_the_mean(tmp_path):
         for each in (folder, plain.folder)
     ]
     trained = load_trained_model(folder.final_model, "cpu", "fp32")
-    _, held_out = TokenLabelDataset.read(data, trained.vocabulary, max_length=32).split(
+    _, held_out = read_dataset(data, trained.vocabulary, max_length=32).split(
         settings.validation_fraction, settings.seed
     )
     found = score_rows(trained.model, held_out, Precision("fp32", "")).figures(held_out)

@@ -1,0 +1,50 @@
+"""Which rows are read together: the batches of an epoch, and those for scoring.
+
+for indices in epoch_batches(rows, batch_size=32, seed=42, epoch=0):
+    inputs_M, targets_M, counts_B = rows.shifted(indices)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from smallgpt.rows.dataset import TokenLabelDataset
+
+# Rows whose lengths are sorted together before cutting batches: enough to leave next to no
+# padding, few enough that rows still meet different company in every epoch.
+_BATCHES_SORTED_TOGETHER = 50
+
+
+def epoch_batches(
+    rows: TokenLabelDataset, batch_size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Row indices of each batch of one epoch, shuffled, rows of like length together.
+
+    Of the variants of one source an epoch has one, drawn anew in every epoch. The order
+    follows from seed and epoch alone, so a resumed run needs no replay.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(rows))
+    if rows.has_variants:
+        # The first of each source in shuffled order: any of its variants is as likely.
+        units_N = np.where(rows.sources_N >= 0, rows.sources_N, -1 - np.arange(len(rows)))
+        order = order[np.sort(np.unique(units_N[order], return_index=True)[1])]
+    pool = batch_size * _BATCHES_SORTED_TOGETHER
+    batches = []
+    for start in range(0, len(order), pool):
+        part = order[start : start + pool]
+        part = part[np.argsort(rows.lengths_N[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def batches_by_length(rows: TokenLabelDataset, batch_size: int) -> Iterator[np.ndarray]:
+    """Row indices of batches for scoring: longest rows first, next to no padding.
+
+    Longest first, so that too little memory shows at once and not at the end.
+    """
+    order = np.argsort(-rows.lengths_N.astype(np.int64), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,57 @@
+"""What reading a file changed or met, and how a person is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from smallgpt.console import plural
+
+
+@dataclass
+class ReadCounts:
+    """What reading changed or met, in rows unless said otherwise."""
+
+    rows: int = 0
+    labelled: int = 0
+    completed: int = 0  # label tail added from `label`
+    repaired: int = 0  # broken tail <CLS> <CLS> <EOS> or <CLS> <EOS> put right from `label`
+    cut: int = 0
+    cut_tokens: int = 0
+    unknown_tokens: int = 0  # tokens, not rows
+    padding_dropped: int = 0  # rows that ended in <PAD>
+    other_labels: int = 0  # rows whose `label` is spelled as another one of the same token
+    first_other_label: str = ""
+    plain_variants: int = 0  # rows with a `meta.variant` of the user's own
+    skipped: int = 0
+    first_skipped: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What a person should know about the reading, one line each; empty if nothing."""
+        found = []
+        if self.completed:
+            found.append(f"{plural(self.completed, 'label tail')} completed")
+        if self.repaired:
+            found.append(f"{plural(self.repaired, 'broken label tail')} repaired")
+        if self.cut:
+            found.append(
+                f"{plural(self.cut, 'row')} cut to max_length, "
+                f"{plural(self.cut_tokens, 'token')} left out"
+            )
+        if self.unknown_tokens:
+            found.append(f"{plural(self.unknown_tokens, 'unknown token')} read as <UNK>")
+        if self.padding_dropped:
+            found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
+        if self.other_labels:
+            found.append(
+                f"{plural(self.other_labels, 'row')} whose label takes the token of another, the "
+                f"first: {self.first_other_label}"
+            )
+        if self.plain_variants:
+            found.append(
+                f"{plural(self.plain_variants, 'row')} with a `meta.variant` of your own, which is "
+                f"not the mark of prepare_data.py --augment: an epoch visits every one of them"
+            )
+        if self.skipped:
+            found.append(f"{plural(self.skipped, 'bad row')} skipped, the first:")
+            found += [f"  {line}" for line in self.first_skipped]
+        return found
