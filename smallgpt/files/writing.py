@@ -18,11 +18,11 @@ from smallgpt.files.reading import contents
 
 @contextmanager
 def naming_file(path: str | Path) -> Iterator[None]:
-    """Give an error of the disk the name of the file, which a write to an open file leaves out."""
+    """Give an error of the system the file's name, which a write to an open file leaves out."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:
             error.filename = str(path)
         raise
 
