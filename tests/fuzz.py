@@ -26,7 +26,9 @@ from random import Random, SystemRandom
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from hostile_files import READERS, Reader, hostile_content
+from hostile.damage import hostile_content
+from hostile.reader import Reader
+from hostile.readers import READERS
 
 from smallgpt.console import format_duration, format_table, plural, progress_bar, say
 
