@@ -30,17 +30,6 @@ HOUSE = (
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 # To be empty: (module, name) of private names that another module imports, arrows against the rule.
 KNOWN_PRIVATE: set[tuple[str, str]] = {
-    ("smallgpt.checks.bodies", "_Bodies"),
-    ("smallgpt.checks.bodies", "_files"),
-    ("smallgpt.checks.files", "_across"),
-    ("smallgpt.checks.label_names", "_label_names"),
-    ("smallgpt.checks.label_names", "_label_tokens"),
-    ("smallgpt.checks.places", "_places"),
-    ("smallgpt.checks.signs", "_Signs"),
-    ("smallgpt.checks.signs", "_rows_with"),
-    ("smallgpt.checks.signs", "_tokens"),
-    ("smallgpt.checks.thresholds", "_EXAMPLES"),
-    ("smallgpt.checks.thresholds", "_SEED"),
     ("smallgpt.inference.prompts", "_NOT_FINITE"),
     ("smallgpt.inference.prompts", "_refuse_unusable"),
     ("smallgpt.preparation.idx_files", "_read_idx_images"),

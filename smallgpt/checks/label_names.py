@@ -1,41 +1,38 @@
-"""Names of labels that stand in the rows."""
+"""Where the names of labels stand in the rows, as tokens or as words of a text."""
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 
-from smallgpt.checks.bodies import _Bodies, _files
-from smallgpt.checks.thresholds import _EXAMPLES
-from smallgpt.console import plural
-from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL
+from smallgpt.checks.leak_search import Bodies
+from smallgpt.checks.signs import SignsInRows
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
 _MOST_SPELLINGS = 16  # of a label's name as tokens
+_CASES = (str, str.lower, str.capitalize, str.title, str.upper)
 
 
 @dataclass(frozen=True)
-class _Names:
-    """Where the names of labels stand in bodies.
+class LabelNames:
+    """Names of labels and the rows that hold them.
 
     Attributes:
-        parts: token ids of each spelling; classes: the classes that it names.
-        row_H, sign_H: row and spelling of each place where one stands.
+        spellings: token ids of each spelling of a name.
+        classes: the classes that each spelling names.
+        rows: which of them hold which spelling.
     """
 
-    parts: list[list[int]]
+    spellings: list[list[int]]
     classes: list[set[int]]
-    row_H: np.ndarray
-    sign_H: np.ndarray
+    rows: SignsInRows
 
 
-def _label_names(bodies: _Bodies) -> _Names:
+def find_label_names(bodies: Bodies) -> LabelNames:
     """Bodies that hold a label's name, in large or small letters, with or without marks around it.
 
     In rows of tokens it is one token, or a token for each part of `new_york`. In texts it is what
@@ -46,24 +43,25 @@ def _label_names(bodies: _Bodies) -> _Names:
     spelled: dict[tuple[int, ...], set[int]] = {}
     ids_of: dict[str, list[int]] = {}
     for token in np.flatnonzero(np.bincount(bodies.id_M)).tolist():
-        ids_of.setdefault(_plain(_text_of(vocabulary, [token])), []).append(token)
+        ids_of.setdefault(_plain(_text_of(vocabulary, token)), []).append(token)
     for of_class in np.unique(bodies.classes_N).tolist():
         name = vocabulary.labels[of_class]
         for spelling in _spellings(name, ids_of, vocabulary.tokenizer):
             spelled.setdefault(spelling, set()).add(of_class)
-    parts = [list(spelling) for spelling in spelled]
-    row_H, sign_H, start_H = _find_sequences(parts, bodies)
+    spellings = [list(spelling) for spelling in spelled]
+    start_H, spelling_H = _find_sequences(spellings, bodies)
     if vocabulary.tokenizer is not None:
-        whole = _stands_alone(parts, sign_H, start_H, bodies)
-        row_H, sign_H = row_H[whole], sign_H[whole]
-    return _Names(parts, list(spelled.values()), row_H, sign_H)
+        whole_H = _stands_alone(spellings, spelling_H, start_H, bodies)
+        start_H, spelling_H = start_H[whole_H], spelling_H[whole_H]
+    rows = SignsInRows.once(bodies.row_M[start_H], spelling_H)
+    return LabelNames(spellings, list(spelled.values()), rows)
 
 
-def _text_of(vocabulary: Vocabulary, ids: list[int]) -> str:
-    """What tokens say: as decoded, or, in rows of tokens, their names."""
+def _text_of(vocabulary: Vocabulary, token: int) -> str:
+    """What a token says: as decoded, or, in rows of tokens, its name."""
     if vocabulary.tokenizer is None:
-        return vocabulary.decode(ids)
-    return vocabulary.tokenizer.decode(ids)
+        return vocabulary.tokens[token]
+    return vocabulary.tokenizer.decode([token])
 
 
 def _plain(text: str) -> str:
@@ -96,34 +94,25 @@ def _spellings(
     return found
 
 
-_CASES = (str, str.lower, str.capitalize, str.title, str.upper)
-
-
-def _find_sequences(
-    parts: list[list[int]], bodies: _Bodies
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _find_sequences(sequences: list[list[int]], bodies: Bodies) -> tuple[np.ndarray, np.ndarray]:
     """Each place where one of some sequences of ids stands in a body.
 
     All sequences are followed at once, through the tree of their beginnings.
 
     Returns:
-        row_H, sign_H, start_H: row, number of the sequence, and place of its first token among
-            all tokens.
+        start_H, sequence_H: place of its first token among all tokens, and number of the sequence.
     """
-    size = len(bodies.tokens)
+    size = len(bodies.vocabulary)
     edges: dict[int, int] = {}
     ends: dict[int, int] = {}
-    for number, ids in enumerate(parts):
+    for number, ids in enumerate(sequences):
         node = 0
         for token in ids:
             node = edges.setdefault(node * size + token, len(edges) + 1)
         ends[node] = number
     if not edges:
-        return (np.zeros(0, np.int64),) * 3
-    key_E = np.fromiter(edges, np.int64, len(edges))
-    node_E = np.fromiter(edges.values(), np.int64, len(edges))
-    node_E = node_E[np.argsort(key_E)]
-    key_E = np.sort(key_E)
+        return (np.zeros(0, np.int64),) * 2
+    key_E, node_E = np.array(sorted(edges.items()), np.int64).T
     end_T = np.full(len(edges) + 1, -1)
     end_T[list(ends)] = list(ends.values())
     root_V = np.zeros(size, np.int64)
@@ -144,36 +133,34 @@ def _find_sequences(
         goes_on = key_E[at] == key
         start_H, node_H = start_H[goes_on], node_E[at[goes_on]]
         depth += 1
-    start_H, sign_H = (np.concatenate(part) for part in zip(*found, strict=True))
-    return bodies.row_M[start_H], sign_H, start_H
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
 
 def _stands_alone(
-    parts: list[list[int]], sign_H: np.ndarray, start_H: np.ndarray, bodies: _Bodies
+    spellings: list[list[int]], spelling_H: np.ndarray, start_H: np.ndarray, bodies: Bodies
 ) -> np.ndarray:
-    """Whether each sequence found in a text is no part of a longer word, by decoding around it."""
-    decode = bodies.vocabulary.tokenizer.decode
-    lengths = np.array([len(ids) for ids in parts], np.int64)
-    cores = [decode(ids).strip() for ids in parts]
+    """Whether each spelling found in a text is no part of a longer word, by decoding around it."""
+    decode, size = bodies.vocabulary.tokenizer.decode, len(bodies.vocabulary)
+    lengths = np.array([len(ids) for ids in spellings], np.int64)
+    words = [decode(ids).strip() for ids in spellings]
     last = len(bodies.id_M) - 1
-    alone_H = np.ones(len(sign_H), bool)
-    for side, neighbour in (("before", start_H - 1), ("after", start_H + lengths[sign_H])):
+    alone_H = np.ones(len(spelling_H), bool)
+    for side, neighbour in (("before", start_H - 1), ("after", start_H + lengths[spelling_H])):
         at = np.clip(neighbour, 0, last)
         within = (neighbour == at) & (bodies.row_M[at] == bodies.row_M[start_H])
-        key = sign_H * len(bodies.tokens) + bodies.id_M[at]
-        pairs, pair_H = np.unique(key, return_inverse=True)
+        pairs, pair_H = np.unique(spelling_H * size + bodies.id_M[at], return_inverse=True)
         alone = np.ones(len(pairs), bool)
         for number, pair in enumerate(pairs.tolist()):
-            sign, token = divmod(pair, len(bodies.tokens))
-            core = cores[sign]
+            spelling, token = divmod(pair, size)
+            word = words[spelling]
             if side == "before":
-                text = decode([token, *parts[sign]]).rstrip()
-                rest = text.removesuffix(core)[-1:] if text.endswith(core) else ""
-                alone[number] = not _joined(rest, core[:1])
+                text = decode([token, *spellings[spelling]]).rstrip()
+                rest = text.removesuffix(word)[-1:] if text.endswith(word) else ""
+                alone[number] = not _joined(rest, word[:1])
             else:
-                text = decode([*parts[sign], token]).lstrip()
-                rest = text.removeprefix(core)[:1] if text.startswith(core) else ""
-                alone[number] = not _joined(core[-1:], rest)
+                text = decode([*spellings[spelling], token]).lstrip()
+                rest = text.removeprefix(word)[:1] if text.startswith(word) else ""
+                alone[number] = not _joined(word[-1:], rest)
         alone_H &= alone[pair_H] | ~within
     return alone_H
 
@@ -184,25 +171,3 @@ def _joined(left: str, right: str) -> bool:
         letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF"
         for letter in (left, right)
     )
-
-
-def _label_tokens(
-    train: TokenLabelDataset, validation: TokenLabelDataset, names: tuple[str, str]
-) -> list[dict[str, Any]]:
-    """Label tokens before the tail: rows that reading refused for it."""
-    refused = [
-        f"{name}:{bad.line}"
-        for rows, name in _files(train, validation, names)
-        for bad in rows.bad_rows
-        if bad.reason == LABEL_BEFORE_TAIL
-    ]
-    if not refused:
-        return []
-    return [
-        {
-            "kind": "label_in_body",
-            "message": f"a label token before the label tail in {plural(len(refused), 'row')}",
-            "rows": len(refused),
-            "examples": refused[:_EXAMPLES],
-        }
-    ]

@@ -10,13 +10,9 @@ their 2-grams that is more than any memory. Here a large one holds only what sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
+from scipy.sparse import csr_array
 
 _SCORES = 4_000_000  # rows x labels scored at once: 32 MB
 # A table of features x labels is faster where the rows fill at least a share of it; 160 MB at most.
@@ -80,8 +76,6 @@ class NaiveBayes:
 
 def class_counts(counts_NxF: csr_array, classes_N: np.ndarray, classes: int) -> csr_array:
     """The rows of each class added up, features x classes, as 64-bit numbers."""
-    from scipy.sparse import csr_array
-
     rows = len(classes_N)
     of_class_NxL = csr_array((np.ones(rows), classes_N, np.arange(rows + 1)), shape=(rows, classes))
     return (counts_NxF.T.tocsr() @ of_class_NxL).tocsr()

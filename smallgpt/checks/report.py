@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from smallgpt.checks.baselines import STEPS, measure_baselines
 from smallgpt.checks.leaks import find_leaks
 from smallgpt.checks.pictures import draw_data_report
+from smallgpt.checks.sides import Sides
 from smallgpt.console import plural, progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text
@@ -37,17 +39,6 @@ _COUNTS = (
     "padding_dropped",
     "skipped",
 )
-_REMEDIES = {
-    "label_in_body": "remove it from `tokens`, or the model reads the answer instead of the row",
-    "token_gives_label": "remove it if it is not there when the label is asked; if it honestly "
-    "belongs to the row, a lookup does what the model will",
-    "position_gives_label": "remove it if it is not there when the label is asked (a "
-    "serial number, a file's header, a fixed length for each class)",
-    "group_across": "move each group to one side, or leave out --val_data_path: the split of one "
-    "file keeps groups together",
-    "duplicate_across": "remove them from one file, or leave out --val_data_path: the split of one "
-    "file keeps equal rows together",
-}
 
 
 def report_data(
@@ -87,17 +78,10 @@ def _report(
     variants = int(train.augmented_N.sum())
     # Baselines, duplicates and leaks are those of the rows that were given, not of variants.
     train = train.subset(np.flatnonzero(~train.augmented_N))
-    names = settings.data_path, settings.val_data_path or settings.data_path
-    files = [(train, names[0])]
-    if settings.val_data_path is not None:
-        files.append((validation, names[1]))
-    vocabulary = train.vocabulary
-    classes_N = np.concatenate([train.classes_N, validation.classes_N]).astype(np.int64)
-    lengths_N = np.concatenate([train.lengths_N, validation.lengths_N])
-    of_class_L = np.bincount(classes_N[classes_N >= 0], minlength=len(vocabulary.labels))
-    counts_V = _token_counts(train) + _token_counts(validation)
-    from threadpoolctl import threadpool_limits
-
+    sides = Sides(train, validation, settings.data_path, settings.val_data_path)
+    labels = train.vocabulary.labels
+    classes_N = sides.joined("classes_N").astype(np.int64)
+    of_class_L = np.bincount(classes_N[classes_N >= 0], minlength=len(labels))
     # One thread: where other programs run as well, several wait for one another and were seen to
     # take three times as long.
     with (
@@ -107,45 +91,42 @@ def _report(
         keys = train.body_keys(), validation.body_keys()
         bodies_N = number_keys(keys[0] + keys[1])
         conflicts = _conflicts(bodies_N, classes_N)
-        where = _Lines(train, validation, names)
         report = {
             "rows": len(classes_N),
             "variants": variants,
             "unlabelled": int((classes_N < 0).sum()),
-            "labels": dict(zip(vocabulary.labels, of_class_L.tolist(), strict=True)),
+            "labels": dict(zip(labels, of_class_L.tolist(), strict=True)),
             "splits": {"train": _side(train), "validation": _side(validation)},
-            "lengths": _lengths(lengths_N),
-            "vocabulary": _vocabulary(vocabulary.tokens, counts_V),
-            **{name: sum(getattr(rows.counts, name) for rows, _ in files) for name in _COUNTS},
+            "lengths": _lengths(sides.joined("lengths_N")),
+            "vocabulary": _vocabulary(
+                train.vocabulary.tokens, _token_counts(train) + _token_counts(validation)
+            ),
+            **{name: sum(getattr(x.counts, name) for _, x in sides.files()) for name in _COUNTS},
             "duplicates": {
                 "within": len(bodies_N) - int(bodies_N.max(initial=-1) + 1),
-                "across": _across(train, validation, bodies_N, classes_N, settings),
+                "across": _duplicates_across(sides, bodies_N, classes_N, settings),
             },
             "conflicting_labels": len(conflicts),
             "conflicting_labels_shown": [
                 [
-                    {"row": where.of(row), "label": vocabulary.labels[classes_N[row]]}
+                    {"row": sides.place(row), "label": labels[classes_N[row]]}
                     for row in rows[:_EXAMPLES_OF_BODY]
                 ]
                 for rows in conflicts[:_EXAMPLES]
             ],
-            "errors": _errors(files),
+            "errors": _errors(sides),
         }
         bar.update()
-        train, validation = (
-            rows.subset(_order_by_content(rows, side))
-            for rows, side in zip((train, validation), keys, strict=True)
-        )
-        leaks, search = find_leaks(train, validation, names, settings.group_by)
+        sides = sides.subset(_content_order(train, keys[0]), _content_order(validation, keys[1]))
+        leaks, search = find_leaks(sides, settings.group_by)
         bar.update()
-        figures, notes = measure_baselines(train, validation, codebook, bar.update)
-    report |= {
-        "leaks": [leak | {"remedy": _REMEDIES[leak["kind"]]} for leak in leaks],
+        figures, notes = measure_baselines(sides.train, sides.validation, codebook, bar.update)
+    return report | {
+        "leaks": leaks,
         "leaks_search": search,
         "baselines": figures,
         "baselines_note": notes,
     }
-    return report
 
 
 def save_report(report: dict[str, Any], path: Path, picture: Path) -> None:
@@ -227,24 +208,24 @@ def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
     return counts_V
 
 
-def _across(
-    train: TokenLabelDataset,
-    validation: TokenLabelDataset,
-    bodies_N: np.ndarray,
-    classes_N: np.ndarray,
-    settings: TrainSettings,
+def _duplicates_across(
+    sides: Sides, bodies_N: np.ndarray, classes_N: np.ndarray, settings: TrainSettings
 ) -> int:
     """Validation rows whose body stands among the training rows.
 
     With one file the split never lets that happen, so it is what a stratified split of the same
     share and seed would let happen that looks at labels alone.
+
+    Args:
+        bodies_N: number of each row's body.
     """
+    border = len(sides.train)
     no_duplicates = int(bodies_N.max(initial=-1)) + 1 == len(bodies_N)
-    if no_duplicates or not len(train) or not len(validation):
+    if no_duplicates or not border or not len(sides.validation):
         return 0
-    if settings.val_data_path is not None:
-        return int(np.isin(bodies_N[len(train) :], bodies_N[: len(train)]).sum())
-    in_file = np.argsort(np.concatenate([train.lines_N, validation.lines_N]), kind="stable")
+    if sides.validation_file is not None:
+        return int(np.isin(bodies_N[border:], bodies_N[:border]).sum())
+    in_file = np.argsort(sides.lines, kind="stable")
     alone_N = np.full(len(classes_N), -1)
     kept, held_out = split_rows(
         [alone_N], classes_N[in_file], settings.validation_fraction, settings.seed
@@ -270,7 +251,7 @@ def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
     return [sorted(rows) for rows in rows_of.values()]
 
 
-def _order_by_content(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
+def _content_order(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
     """An order of the rows that is the same however their file is shuffled.
 
     Samples, halves and ties then fall the same way too. Rows that are alike may trade places.
@@ -282,27 +263,14 @@ def _order_by_content(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
     return np.lexsort((rows.lengths_N, rows.classes_N, key_Nx2[:, 1], key_Nx2[:, 0]))
 
 
-class _Lines:
-    """Where the rows of both sides, one after the other, stand: `file:line`."""
-
-    def __init__(
-        self, train: TokenLabelDataset, validation: TokenLabelDataset, names: tuple[str, str]
-    ):
-        self.lines_N = np.concatenate([train.lines_N, validation.lines_N])
-        self.names, self.in_train = names, len(train)
-
-    def of(self, row: int) -> str:
-        return f"{self.names[row >= self.in_train]}:{self.lines_N[row]}"
-
-
-def _errors(files: list[tuple[TokenLabelDataset, str]]) -> dict[str, Any]:
+def _errors(sides: Sides) -> dict[str, Any]:
     """Rows that could not be read, where reading kept them."""
-    bad = [(name, row) for rows, name in files for row in rows.bad_rows]
+    bad = [(file, row) for file, rows in sides.files() for row in rows.bad_rows]
     return {
         "count": len(bad),
         "left_out": max(0, len(bad) - MOST_ERRORS_LISTED),
         "shown": [
-            {"file": name, "line": row.line, "reason": row.reason}
-            for name, row in bad[:MOST_ERRORS_LISTED]
+            {"file": file, "line": row.line, "reason": row.reason}
+            for file, row in bad[:MOST_ERRORS_LISTED]
         ],
     }

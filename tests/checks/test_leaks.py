@@ -12,11 +12,10 @@ from sklearn.naive_bayes import MultinomialNB
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import prepare_data
-from smallgpt.checks import bodies as bodies_module
-from smallgpt.checks import naive_bayes
-from smallgpt.checks import places as places_module
+from smallgpt.checks import leaks_by_place, naive_bayes, rest_of_row
+from smallgpt.checks.leak_search import MOST_FINDINGS, Bodies
 from smallgpt.checks.leaks import find_leaks
-from smallgpt.checks.thresholds import MOST_FINDINGS
+from smallgpt.checks.sides import Sides
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records, read_dataset
 from smallgpt.rows.splitting import split_dataset
@@ -44,7 +43,7 @@ def make(plant, rows=600, labels=4, shares=None, one_length=False, seed=0) -> To
 
 
 def leaks_of(rows: TokenLabelDataset) -> list[dict]:
-    return find_leaks(*split_dataset(rows, 0.2, 1), names=("a.jsonl", "a.jsonl"))[0]
+    return find_leaks(Sides(*split_dataset(rows, 0.2, 1), "a.jsonl"))[0]
 
 
 def nothing(body, number, random):
@@ -249,7 +248,7 @@ def test_label_token_before_the_tail_is_label_in_body(write_rows):
         {"tokens": "w1 unknown"},
     )
     rows = read_dataset(path, VOCABULARY, max_length=64, on_bad_row="keep")
-    (leak,) = find_leaks(rows, rows.subset(slice(0, 0)), (str(path), str(path)))[0]
+    (leak,) = find_leaks(Sides(rows, rows.subset(slice(0, 0)), str(path)))[0]
     assert (leak["kind"], leak["rows"]) == ("label_in_body", 1)
     assert leak["examples"] == [f"{path}:2"]
 
@@ -270,7 +269,7 @@ def test_long_list_of_findings_is_capped_and_the_rest_counted():
         for _ in range(60)
     ]
     rows = dataset_from_records(records, vocabulary, max_length=64)
-    found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
+    found, search = find_leaks(Sides(*split_dataset(rows, 0.2, 1), "a"))
     assert len(found) == MOST_FINDINGS
     assert search["left_out"] == {"token_gives_label": 4}
 
@@ -346,7 +345,7 @@ def test_length_is_found_among_ever_different_lengths():
 )
 def test_rest_of_a_row_is_told_as_by_a_model_fitted_without_the_places(seed, one_length, places):
     rows = make(nothing, rows=80, one_length=one_length, seed=seed)
-    bodies = bodies_module._Bodies.of(rows, rows.subset(slice(0, 0)), ("a", "a"))
+    bodies = Bodies.of(Sides(rows, rows.subset(slice(0, 0)), "a"))
     longest = int(bodies.lengths_N.max())
     places = np.array(places if not one_length else [p for p in places if p < longest], int)
     counts = np.zeros((80, len(VOCABULARY) * (longest if one_length else 1)))
@@ -356,7 +355,7 @@ def test_rest_of_a_row_is_told_as_by_a_model_fitted_without_the_places(seed, one
             if not {place, longest + len(body) - 1 - place} & set(places.tolist()):
                 counts[row, token + one_length * place * len(VOCABULARY)] += 1
     counts_NxF = csr_array(counts[:, counts.any(axis=0)])
-    half_N, asked = places_module._halves(80), np.arange(0, 80, 3)
+    half_N, asked = bodies.halves(), np.arange(0, 80, 3)
     truth = rows.classes_N.astype(int)
     told = np.zeros(80, bool)
     certain = np.zeros(80, bool)
@@ -365,7 +364,7 @@ def test_rest_of_a_row_is_told_as_by_a_model_fitted_without_the_places(seed, one
         scores = np.sort(model.predict_joint_log_proba(counts_NxF[~known_N]), axis=1)
         told[~known_N] = model.predict(counts_NxF[~known_N]) == truth[~known_N]
         certain[~known_N] = scores[:, -1] - scores[:, -2] > 1e-9
-    right = places_module._RestOfRow(bodies).right(asked, places)
+    right = rest_of_row.RestOfRow(bodies).right(asked, places)
     assert (right == told[asked])[certain[asked]].all()
 
 
@@ -373,7 +372,7 @@ def test_rows_are_counted_once_however_many_labels_a_place_gives_away(monkeypatc
     calls = []
     counting = naive_bayes.class_counts
     monkeypatch.setattr(
-        places_module, "class_counts", lambda *rows: calls.append(1) or counting(*rows)
+        rest_of_row, "class_counts", lambda *rows: calls.append(1) or counting(*rows)
     )
     for labels in (6, 20):
         # So many that a token is rare at a place, and so few that it stands elsewhere too.
@@ -390,7 +389,7 @@ def test_rows_are_counted_once_however_many_labels_a_place_gives_away(monkeypatc
             records.append({"tokens": body, "label": label})
         rows = dataset_from_records(records, vocabulary, max_length=64)
         calls.clear()
-        found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
+        found, search = find_leaks(Sides(*split_dataset(rows, 0.2, 1), "a"))
         assert {leak["kind"] for leak in found} == {"position_gives_label"}
         assert len(found) + search["left_out"].get("position_gives_label", 0) >= labels // 2
         assert len(calls) == 2  # once for each half
@@ -425,7 +424,7 @@ def test_too_short_rows_are_counted_as_by_a_table():
     random = np.random.default_rng(3)
     for _ in range(30):
         rows = make(nothing, rows=int(random.integers(2, 60)), seed=int(random.integers(1000)))
-        bodies = bodies_module._Bodies.of(rows, rows.subset(slice(0, 0)), ("a", "a"))
+        bodies = Bodies.of(Sides(rows, rows.subset(slice(0, 0)), "a"))
         known_N = random.random(len(rows)) < 0.5
         longest = int(bodies.lengths_N.max())
         expected = []
@@ -434,7 +433,7 @@ def test_too_short_rows_are_counted_as_by_a_table():
             of_known = np.bincount(bodies.classes_N[short & known_N], minlength=1)
             best = of_known.argmax() if of_known.any() else 2
             expected.append(int((bodies.classes_N[short & ~known_N] == best).sum()))
-        found = places_module._right_of_too_short(bodies, known_N, longest, most_frequent=2)
+        found = leaks_by_place._right_of_too_short(bodies, known_N, longest, most_frequent=2)
         assert found.tolist() == expected
 
 
@@ -446,7 +445,7 @@ def two_files(write_rows, train, validation, group_by=None):
         read_dataset(write_rows(*rows, name=name), VOCABULARY, max_length=64, group_by=group_by)
         for rows, name in ((train, "train.jsonl"), (validation, "validation.jsonl"))
     ]
-    return find_leaks(*sides, ("train.jsonl", "validation.jsonl"), group_by)[0]
+    return find_leaks(Sides(*sides, "train.jsonl", "validation.jsonl"), group_by)[0]
 
 
 def test_rows_that_stand_in_both_files_are_duplicate_across(write_rows):
@@ -489,7 +488,7 @@ def test_split_of_one_file_has_nothing_across(write_rows):
         max_length=64,
         group_by="meta.filename",
     )
-    assert find_leaks(*split_dataset(data, 0.3, 0), ("a", "a"), "meta.filename")[0] == []
+    assert find_leaks(Sides(*split_dataset(data, 0.3, 0), "a"), "meta.filename")[0] == []
 
 
 # ------------------------------------------------------------------------------- clean data
@@ -505,7 +504,7 @@ def digits(tmp_path_factory) -> TokenLabelDataset:
 
 
 def test_digits_are_clean(digits):
-    found, search = find_leaks(*split_dataset(digits, 0.2, 42), ("a", "a"))
+    found, search = find_leaks(Sides(*split_dataset(digits, 0.2, 42), "a"))
     assert found == []
     assert search["rows"] == search["of"] == len(digits)
 
@@ -567,14 +566,14 @@ def test_random_rows_of_every_shape_are_clean(rows, labels, words, longest, rare
     ]
     data = dataset_from_records(records, VOCABULARY, max_length=64)
     empty = data.subset(slice(0, 0))
-    found, search = find_leaks(data, empty, ("a", "a"))
+    found, search = find_leaks(Sides(data, empty, "a"))
     assert (found, search["of"]) == ([], rows)
 
 
 def test_more_rows_than_can_be_looked_at_are_sampled(monkeypatch):
-    monkeypatch.setattr("smallgpt.checks.bodies.MOST_TOKENS", 4000)
+    monkeypatch.setattr("smallgpt.checks.leak_search.MOST_TOKENS", 4000)
     rows = make(lambda body, number, random: ["X", *body] if number == 1 else body, rows=1000)
-    found, search = find_leaks(*split_dataset(rows, 0.2, 1), ("a", "a"))
+    found, search = find_leaks(Sides(*split_dataset(rows, 0.2, 1), "a"))
     assert 200 < search["rows"] < 500 and search["of"] == 1000
     assert [leak["kind"] for leak in found] == ["token_gives_label"]
 
@@ -583,4 +582,4 @@ def test_unlabelled_rows_have_no_label_to_give_away():
     rows = dataset_from_records(
         [{"tokens": f"w{i % 60} w{i % 7}"} for i in range(100)], VOCABULARY, max_length=64
     )
-    assert find_leaks(rows, rows.subset(slice(0, 0)), ("a", "a"))[0] == []
+    assert find_leaks(Sides(rows, rows.subset(slice(0, 0)), "a"))[0] == []

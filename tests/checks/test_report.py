@@ -247,7 +247,7 @@ def test_sample_that_the_rest_of_a_row_is_asked_of_is_told(monkeypatch):
     ]
     sides = split_dataset(dataset_from_records(records, vocabulary, max_length=64), 0.2, 1)
     assert "asked of" not in describe_report(report_of(*sides, ONE_FILE))
-    monkeypatch.setattr("smallgpt.checks.places._MOST_SCORES", 2 * 150)
+    monkeypatch.setattr("smallgpt.checks.leaks_by_place._MOST_SCORES", 2 * 150)
     report = report_of(*sides, ONE_FILE)
     assert [leak["kind"] for leak in report["leaks"]] == ["position_gives_label"]
     told = "what the rest of a row tells was asked of 150 of these rows"
@@ -299,7 +299,7 @@ def test_figures_are_the_same_in_whatever_order_the_rows_stand(monkeypatch, one_
         ("smallgpt.checks.baselines._MOST_ROWS", 150),
         ("smallgpt.checks.baselines._NEIGHBOUR_ROWS", 100),
         ("smallgpt.checks.baselines._ASKED_ROWS", 30),
-        ("smallgpt.checks.bodies.MOST_ROWS", 380),
+        ("smallgpt.checks.leak_search.MOST_ROWS", 380),
     ):
         monkeypatch.setattr(module, most)
     vocabulary = Vocabulary(

@@ -1,0 +1,132 @@
+"""What every search for a leak works on: bodies of rows, and what was found in them before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from smallgpt.checks.sides import Sides, places_within, tokens_of
+from smallgpt.console import printable, shorten
+from smallgpt.tokens.vocabulary import Vocabulary
+
+MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # looked at; of more rows a sample is
+MOST_FINDINGS = 10  # reported of each kind
+EXAMPLES = 5  # of rows in a finding
+SEED = 0  # of samples and halves
+_NAME_COLUMNS = 40  # of a token or a label in a message
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """Bodies of the labelled rows of both sides.
+
+    Attributes:
+        row_M, place_M, id_M: row, place from the start of the body, and id of each token.
+        classes_N, lengths_N: class and body length of each row.
+        numbers_N: number of each row in `sides`.
+    """
+
+    sides: Sides
+    row_M: np.ndarray
+    place_M: np.ndarray
+    id_M: np.ndarray
+    classes_N: np.ndarray
+    lengths_N: np.ndarray
+    numbers_N: np.ndarray
+
+    @classmethod
+    def of(cls, sides: Sides) -> Bodies:
+        """The labelled rows with a body, a sample where they are too many."""
+        classes_N = sides.joined("classes_N").astype(np.int64)
+        lengths_N = sides.joined("body_lengths_N").astype(np.int64)
+        numbers_N = np.flatnonzero((classes_N >= 0) & (lengths_N > 0))
+        mean = lengths_N[numbers_N].mean() if len(numbers_N) else 1
+        most = min(MOST_ROWS, int(MOST_TOKENS / max(1.0, mean)))
+        if len(numbers_N) > most:
+            random = np.random.default_rng(SEED)
+            numbers_N = numbers_N[np.sort(random.choice(len(numbers_N), most, replace=False))]
+        border = np.searchsorted(numbers_N, len(sides.train))
+        chosen = sides.subset(numbers_N[:border], numbers_N[border:] - len(sides.train))
+        ids = [tokens_of(rows.without_tails())[0] for rows in (chosen.train, chosen.validation)]
+        lengths_N = lengths_N[numbers_N]
+        row_M = np.repeat(np.arange(len(numbers_N)), lengths_N)
+        return cls(
+            sides,
+            row_M,
+            places_within(row_M),
+            np.concatenate(ids),
+            classes_N[numbers_N],
+            lengths_N,
+            numbers_N,
+        )
+
+    def without(self, left_out_N: np.ndarray) -> Bodies:
+        """The bodies less some rows."""
+        stays_N = ~left_out_N
+        stays_M = stays_N[self.row_M]
+        return replace(
+            self,
+            row_M=(np.cumsum(stays_N) - 1)[self.row_M[stays_M]],
+            place_M=self.place_M[stays_M],
+            id_M=self.id_M[stays_M],
+            classes_N=self.classes_N[stays_N],
+            lengths_N=self.lengths_N[stays_N],
+            numbers_N=self.numbers_N[stays_N],
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Names of the token ids and of the classes."""
+        return self.sides.train.vocabulary
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the rows have."""
+        return len(np.unique(self.classes_N))
+
+    def halves(self) -> np.ndarray:
+        """True for one half of the rows, drawn at random."""
+        rows = len(self.classes_N)
+        return np.random.default_rng(SEED).permutation(rows) < rows // 2
+
+    def examples(self, rows: np.ndarray) -> list[str]:
+        """The first of some rows as `file:line`, the training rows first."""
+        numbers_B = self.numbers_N[rows]
+        in_validation_B = numbers_B >= len(self.sides.train)
+        order = np.lexsort((self.sides.lines[numbers_B], in_validation_B))[:EXAMPLES]
+        return [self.sides.place(number) for number in numbers_B[order]]
+
+
+@dataclass
+class LeakSearch:
+    """A search for leaks under way: the functions that `leaks.py` lists go through it one by one.
+
+    Attributes:
+        group_by: key of the rows' groups, for messages.
+        named_V: tokens that a finding names already, so that one leak is reported once.
+        given_away_N: rows of `bodies` that such a token gives away.
+        figures: more about the search itself for data_report.json.
+    """
+
+    sides: Sides
+    group_by: str | None = None
+    named_V: np.ndarray = field(init=False)
+    given_away_N: np.ndarray = field(init=False)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.named_V = np.zeros(len(self.bodies.vocabulary), bool)
+        self.given_away_N = np.zeros(len(self.bodies.classes_N), bool)
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """The bodies of the labelled rows."""
+        return Bodies.of(self.sides)
+
+
+def short_name(name: str) -> str:
+    """A token, a label or a group for a message: short and printable whatever it holds."""
+    return shorten(printable(name), _NAME_COLUMNS)
