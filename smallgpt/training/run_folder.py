@@ -1,9 +1,9 @@
-"""Files of a run: where each lies, atomic writes, the lock, and stopping on a signal.
+"""The folder of a training run: what lies where, what is the run's own, what is cleared.
 
-outputs/
-  settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
-  events.out.tfevents.*  (--tensorboard)
-  plots/  checkpoints/  best_model/  final_model/  evaluation/
+    outputs/
+      settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
+      events.out.tfevents.*  (--tensorboard)
+      plots/  checkpoints/  best_model/  final_model/  evaluation/
 
 Whatever else lies in these folders belongs to somebody else: a run neither writes nor deletes it.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from smallgpt.console import command_hint
@@ -32,8 +32,8 @@ from smallgpt.training.metrics_file import read_metrics
 
 EVENT_FILES = "events.out.tfevents.*"
 
-# The names that are a run's own, by the folder below its root that they stand in; "" is the root,
-# which goes last when a run is deleted: only beside a model or figures do pictures pass for its.
+# The names that are a run's own, by the folder they stand in; "" is its root, which is cleared
+# last: a folder counts as a run's by the figures and models there.
 CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
@@ -44,18 +44,19 @@ _OWN = {
         r"|events\.out\.tfevents\..+|best_model|final_model"
     ),
 }
-_WRITTEN_IN = ("", "plots", "checkpoints")  # by training, of these
-# What checkpoints and model folders consist of. They come and go as wholes.
+_WRITTEN_IN = ("", "plots", "checkpoints")  # the folders that training writes in
+# What checkpoints and model folders consist of.
 _PARTS = {
     *("state.json", "training.safetensors", "model.safetensors", "config.json"),
     *("generation_config.json", "adapter_config.json", "adapter_model.safetensors"),
     *("vocab.json", "tokenizer.json", "tokenizer_config.json", "settings.yaml", "codebook.npz"),
 }
-# How settings.yaml and train.log of a run are told from files of others that bear their names.
+# How settings.yaml, train.log and data_report.json of a run differ from other files so named.
 _SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| .+|)")
 _SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
 _LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
 _REPORT_START = b'{\n  "rows": '
+_REMEDY = "move it, or choose another --output_dir"
 
 
 class RunFolder:
@@ -84,7 +85,7 @@ class RunFolder:
         )
 
     def check_start(self, clearing: bool) -> None:
-        """Refuse a folder in which a run would write or delete what no run has left there.
+        """Refuse a folder in which a run would write over, or delete, files of others.
 
         Args:
             clearing: the run that is there is to be deleted.
@@ -94,16 +95,13 @@ class RunFolder:
         """
         for folder in (self.root / place for place in _WRITTEN_IN):
             if os.path.lexists(folder) and not folder.is_dir():
-                raise UserError(
-                    f"{folder} is no folder, and a run has one of that name: move it, or choose "
-                    f"another --output_dir"
-                )
+                raise UserError(f"{folder} is no folder, and a run has one of that name: {_REMEDY}")
         if not self._left_by_run():
             for path in (p for place in _WRITTEN_IN for p in self._own_in(place)):
                 if not self._is_own(path):
                     raise UserError(
                         f"{path} was left by no training run, and one writes under that name: "
-                        f"move it, or choose another --output_dir"
+                        f"{_REMEDY}"
                     )
         elif clearing:
             check_evaluation_folder(self.evaluation, "--overwrite would delete it")
@@ -112,17 +110,17 @@ class RunFolder:
                 if path.name not in _PARTS:
                     raise UserError(
                         f"{path} is no file of a training run, and --overwrite would delete it: "
-                        f"move it, or choose another --output_dir"
+                        f"{_REMEDY}"
                     )
 
     def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
-        """Refuse to clear the folder of what the new run reads.
+        """Refuse to clear what the new run reads.
 
         Args:
             inputs: files and folders by the name of their option.
 
         Raises:
-            SettingsError: one line for each that lies in what `clear` deletes.
+            SettingsError: one line for each that `clear` would delete.
         """
         cleared = [path for place in _OWN for path in self._own_in(place)]
         mistakes = []
@@ -143,12 +141,12 @@ class RunFolder:
     def clear(self) -> list[Path]:
         """Delete the run's own files, and its folders where nothing else is in them.
 
-        The oldest checkpoint goes first, and the newest of them before anything else of the run:
-        a half-deleted run is the whole one yet, or does not pass for one to go on with. Of the
-        rest best_model goes last: as long as anything is left it is seen to be a run's.
+        Checkpoints go first, the oldest before the newest: a deletion that is stopped halfway
+        leaves a run to go on with, or one without any checkpoint. Of the rest best_model goes
+        last: it shows that what is left is a run's.
 
         Returns:
-            what else lies in the run's folders, or where links of the run lead to, and stays.
+            what stays: files of others in the run's folders, and what links of the run lead to.
         """
         strangers = []
         for place in _OWN:
@@ -194,15 +192,9 @@ class RunFolder:
             return path.is_file() and first_bytes(self.data_report).startswith(_REPORT_START)
         return path.match(EVENT_FILES)  # a run adds one and leaves the others
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process alone; the kernel frees the lock when it dies.
-
-        Raises:
-            UserError: another process trains in this folder.
-        """
-        with hold_folder(self.root, "training run"):
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process alone; raises as `hold_folder`."""
+        return hold_folder(self.root, "training run")
 
 
 def _lies_in(path: str | Path, place: Path) -> bool:
@@ -212,7 +204,7 @@ def _lies_in(path: str | Path, place: Path) -> bool:
 
 
 def _are_settings(path: Path) -> bool:
-    """Whether a file has what training writes as settings.yaml, and nothing that would be lost."""
+    """Whether a file has what training writes as settings.yaml, and nothing else."""
     text = "\n" + first_bytes(path).decode("utf-8", "replace")
     return all(key in text for key in _SETTINGS_KEYS) and all(
         _SETTINGS_LINE.fullmatch(line) for line in text.split("\n")
@@ -220,11 +212,11 @@ def _are_settings(path: Path) -> bool:
 
 
 def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError:
-    """What a run says that could not write or read a file.
+    """The error of a run that could not write or read a file: what to put right, how to go on.
 
     Args:
-        error: what the system said.
-        folder: of the run.
+        error: the system's.
+        folder: the run's.
         step: of its last whole checkpoint, None before the first.
     """
     place = error.filename or folder.root
