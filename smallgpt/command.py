@@ -1,21 +1,27 @@
-"""Run a command: its mistakes in one line, its exit code."""
+"""Run a command: a known error in one line, the exit code of `smallgpt.exit_codes`.
+
+Every script ends with
+
+    if __name__ == "__main__":
+        run_command(main)
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
-from smallgpt.console import WrappedStream, forgiving, has_given_up, print_error
+from smallgpt.console import NamedStream, forgiving, has_given_up, print_error
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run `main(argv)` and leave with its exit code; tell a known mistake in plain words."""
+    """Run `main(argv)` and leave with its exit code; a known error is printed in plain words."""
     # A stream that the caller closed (`>&-`) is None in Python; read and write nothing instead.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -23,7 +29,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     if hasattr(sys.stdout, "reconfigure"):
         # Names of files and tokens may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Named(sys.stdout, "standard output"), forgiving(sys.stderr)
+    sys.stdout, sys.stderr = NamedStream(sys.stdout, "standard output"), forgiving(sys.stderr)
     try:
         try:
             code = main(sys.argv[1:]) or EXIT_OK
@@ -60,7 +66,7 @@ def _has_failed(stream: TextIO) -> bool:
 def _leave(code: int) -> NoReturn:
     """Exit; output that nobody takes is dropped, or Python would complain about it at exit."""
     if _has_failed(sys.stdout):
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
@@ -87,24 +93,3 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror is not None:
         return f"the system refused: {error.strerror}"
     return None
-
-
-class _Named(WrappedStream):
-    """Its errors have a name, as those of files have."""
-
-    def __init__(self, stream: TextIO, name: str):
-        super().__init__(stream)
-        self._name = name
-
-    def write(self, text: str) -> int:
-        return self._naming(self._stream.write, text)
-
-    def flush(self) -> None:
-        self._naming(self._stream.flush)
-
-    def _naming(self, act: Callable[..., Any], *words: str) -> Any:
-        try:
-            return act(*words)
-        except OSError as error:
-            error.filename = self._name
-            raise

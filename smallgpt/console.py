@@ -1,15 +1,12 @@
-"""What a person at the terminal sees: mistakes, exit codes, durations, tables, progress.
+"""What a person at the terminal sees: lines, errors, tables, durations, progress.
 
-Every command ends through `run_command`, so that a mistake is told in one or two lines and
-never as a traceback:
-
-    if __name__ == "__main__":
-        run_command(main)
+One word for one thing, in the whole package: `say` prints a line for a person (where a function
+takes a parameter `say`, it is one that does, such as a run's log); `describe_...` returns the text
+to say. `print` is left to the result that a command was asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -18,9 +15,13 @@ import shlex
 import sys
 import unicodedata
 import weakref
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # OpenMP's threads spin while they wait for one another, by default for long. Where another process
 # holds one of two cores they spin for a thread that is not running, and training falls to a
@@ -33,8 +34,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-# ------------------------------------------------------------------------------- telling
-
 # Standard outputs that can be written no more.
 _GIVEN_UP: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -46,9 +45,9 @@ def say(text: str) -> list[str]:
     terminal is gone or the disk behind `>` is full.
 
     Returns:
-        what else there is to say: a line where standard output has just failed.
+        a warning that standard output has just failed, for the log; else nothing.
     """
-    from tqdm import tqdm
+    from tqdm import tqdm  # here and below: --help answers without it
 
     stream = sys.stdout
     if stream is None or stream in _GIVEN_UP:
@@ -77,47 +76,6 @@ def has_given_up(stream: Any) -> bool:
     return stream in _GIVEN_UP
 
 
-class WrappedStream:
-    """A text stream that is another one but for how it fails."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
-        return self is other or self._stream is other
-
-    def __hash__(self) -> int:
-        return hash(self._stream)
-
-
-class _Forgiving(WrappedStream):
-    """For a person alone: what cannot be written is dropped, and ends no work."""
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            return self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        with contextlib.suppress(OSError, ValueError):
-            return self._stream.isatty()
-        return False
-
-
-def forgiving(stream: TextIO | None) -> Any:
-    """`stream` as one that drops what cannot be written, also where there is none (None)."""
-    if stream is None:  # a program without a terminal
-        stream = io.StringIO()
-    return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)
-
-
 def print_error(text: str) -> None:
     """Print a mistake to standard error, each line marked `error:`."""
     for line in printable_lines(text).splitlines() or [""]:
@@ -125,13 +83,11 @@ def print_error(text: str) -> None:
 
 
 def command_hint(script: str, *words: str | Path) -> str:
-    """A command for a person to type, its words quoted where a shell would take them apart.
-
-    Args:
-        script: such as `train_gpt.py`.
-        words: its flags and their values; all but flags may hold any character.
-    """
+    """A command for a person to type, its flags and values quoted for the shell."""
     return shlex.join(["python", script, *map(str, words)])
+
+
+# ---- text ----------------------------------------------------------------------------
 
 
 def printable(text: str) -> str:
@@ -155,10 +111,10 @@ def _written_out(letter: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as one line of JSON for standard output; it stands for `value` exactly.
+    """`value` as one line of JSON that standard output can show.
 
-    A terminal can show it. Where the encoding lacks a letter, JSON's own escape stands for it:
-    what Python writes out in its place, such as `\\xe9`, is no JSON.
+    Where its encoding lacks a letter, JSON's own escape stands for it: what Python writes out in
+    its place, such as `\\xe9`, is no JSON.
     """
     encoding = getattr(sys.stdout, "encoding", None) or ""
     text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
@@ -243,7 +199,7 @@ def can_show_blocks(stream: TextIO) -> bool:
     return True
 
 
-def progress_bar(description: str, total: int, unit: str, initial: int = 0):
+def progress_bar(description: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar with rate and time left on standard error; silent where that is no terminal."""
     from tqdm import tqdm
 
@@ -265,3 +221,71 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0):
         ncols=None if has_width else 80,
         delay=0.5,
     )
+
+
+# ---- streams -------------------------------------------------------------------------
+
+
+class _Wrapped:
+    """A text stream that is another one but for how it fails."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar is on standard error
+        return self is other or self._stream is other
+
+    def __hash__(self) -> int:
+        return hash(self._stream)
+
+
+class _Forgiving(_Wrapped):
+    """For a person alone: what cannot be written is dropped, and ends no work."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+
+class NamedStream(_Wrapped):
+    """Its errors have a name, as those of files have."""
+
+    def __init__(self, stream: TextIO, name: str):
+        super().__init__(stream)
+        self._name = name
+
+    def write(self, text: str) -> int:
+        with self._naming():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._naming():
+            self._stream.flush()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = self._name
+            raise
+
+
+def forgiving(stream: TextIO | None) -> Any:
+    """`stream` as one that drops what cannot be written; None, a missing one, takes nothing."""
+    if stream is None:
+        stream = io.StringIO()
+    return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)

@@ -1,4 +1,4 @@
-"""What a person can put right, told in one line and never as a traceback."""
+"""What a person can put right: printed by `run_command` as `error: ...`, never as a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class SettingsError(UserError):
-    """One or more wrong flags, keys or values, told together.
+    """One or more wrong flags, keys or values, together.
 
     Attributes:
         mistakes: one line each.

@@ -1,8 +1,10 @@
-"""Names on the Hugging Face hub: what is taken from there, and what to say when it cannot be had.
+"""Models, tokenizers and data sets of the Hugging Face hub: what is taken, and what may fail.
 
-folder = folder_of("gpt2", "tokenizer")         # a folder stays what it is
-with hub_errors("gpt2", "tokenizer"):
-    AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    folder = folder_of("gpt2", "tokenizer")  # of the hub's cache; a folder stays what it is
+    with hub_errors("gpt2", "tokenizer"):
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+What is checked of a folder is so checked of a repository too, before any of it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from smallgpt.errors import UserError
 
 _SECONDS_TO_CONNECT = 5
-# What is taken of a repository: no code, no pickles, nothing from folders within it.
+# What is taken of a repository: no code, no pickles, no folders.
 _TOKENIZER_FILES = (
     "config.json",
     "tokenizer*.json",
@@ -41,9 +43,7 @@ _FILES = {
 
 
 def folder_of(name: str, what: str) -> Path:
-    """The folder that a name stands for; that of the hub's cache, once its files are there.
-
-    So whatever is checked of a folder is checked of a repository too, before any of it is used.
+    """The folder that a name stands for, downloaded first where it is a name on the hub.
 
     Args:
         name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
@@ -71,7 +71,7 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
 
     Args:
         name: a folder, or OWNER/NAME on the hub.
-        what: that is loaded, for the message: "model", "tokenizer", "data set".
+        what: is loaded, for the message: "model", "tokenizer", "data set".
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.
@@ -109,7 +109,7 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
 
 
 def _go_offline_without_a_network() -> None:
-    """Where the hub cannot be reached, have only its cache on this machine asked.
+    """Use the hub's cache alone where the hub cannot be reached.
 
     The library itself tries six times, with pauses, for each of several files.
     """

@@ -1,9 +1,9 @@
 """One option: its type, range, default and help, and the check of a value given for it.
 
-@dataclass(frozen=True)
-class Settings:
     batch_size: int = option(32, "Rows in one batch.", group="Training", minimum=1)
     name: str | None = option(None, "The name of the run.")
+
+are lines of a dataclass: the settings of a command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""Stopping on Ctrl-C, SIGTERM and SIGHUP, between two steps."""
+"""Stopping on Ctrl-C, SIGTERM and SIGHUP, between two steps.
+
+    with StopSignal() as stop:
+        for step in steps:
+            stop.raise_if_requested()
+
+The run then saves a checkpoint and leaves with `stop.exit_code`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,6 @@ import threading
 from collections.abc import Callable
 
 from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
-
-# ------------------------------------------------------------------------------- stopping
-
 
 _STOPPING = {
     signal.SIGINT: EXIT_INTERRUPTED,
@@ -23,10 +27,13 @@ class StopRequestedError(Exception):
 
 
 class StopSignal:
-    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a wish that the training loop asks for.
+    """Remembers the first Ctrl-C, SIGTERM or SIGHUP until the training loop asks for it.
 
-    A second Ctrl-C leaves at once with KeyboardInterrupt. SIGHUP comes when the terminal goes
-    away. A signal that the caller has ignored stays so: `nohup` lets a run outlive its terminal.
+    A second Ctrl-C leaves at once with KeyboardInterrupt. A signal that the caller ignores stays
+    ignored: `nohup` lets a run outlive its terminal, whose going away is a SIGHUP.
+
+    Attributes:
+        exit_code: what the process is to leave with; None as long as no signal has come.
     """
 
     def __init__(self) -> None:
@@ -52,7 +59,7 @@ class StopSignal:
         self.exit_code = _STOPPING[signal.Signals(number)]
 
     def requested(self) -> bool:
-        """Whether to stop."""
+        """Whether a signal has come."""
         return self.exit_code is not None
 
     def raise_if_requested(self) -> None:
