@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smallgpt.options.common import DEVICES, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
-from smallgpt.options.option import option
+from smallgpt.options.common import DEVICE, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
+from smallgpt.options.option import option, shared
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,7 @@ class InferenceSettings:
     vocab_path: str | None = option(
         None, "Check that this vocabulary is the model's own (the model folder holds it already)."
     )
-    device: str = option(
-        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", choices=DEVICES
-    )
+    device: str = shared(DEVICE)
     precision: str = option(
         "auto", "auto = bf16 where the hardware computes in it, else fp32.", choices=PRECISIONS
     )

@@ -106,7 +106,13 @@ class Option:
 
 def option(default: Any, help: str, **facts: Any) -> Any:
     """A dataclass field that is an option; `facts` are the other attributes of `Option`."""
-    return dataclasses.field(default=default, metadata={"option": Option(default, help, **facts)})
+    return shared(Option(default, help, **facts))
+
+
+def shared(option: Option, **changes: Any) -> Any:
+    """A dataclass field of an option that several settings have, but for `changes`."""
+    option = dataclasses.replace(option, **changes)
+    return dataclasses.field(default=option.default, metadata={"option": option})
 
 
 @cache

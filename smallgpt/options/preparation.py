@@ -4,31 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from smallgpt.options.common import LARGEST_SEED
-from smallgpt.options.option import option
-from smallgpt.options.training import LEAST_LENGTH
+from smallgpt.options.common import LARGEST_SEED, LEAST_LENGTH, ON_BAD_ROW
+from smallgpt.options.option import Option, option, shared
+
+_CODEBOOK_SIZE = Option(
+    500, "Codes in the codebook, one token each.", "Codebook", minimum=2, maximum=65_000
+)
+_TEST_FRACTION = Option(
+    0.2, "Share of the rows for the test file, stratified.", "Split", above=0, below=1
+)
+_SEED = Option(42, "Seed of the split and the codebook.", "Split", minimum=0, maximum=LARGEST_SEED)
+_TEST_INPUT = Option(
+    (), "Test files of your own; training records that stand in them are left out."
+)
+_ON_BAD_RECORD = Option(
+    "error",
+    "A record without its text or label: stop and list the first 20, or skip and count.",
+    choices=("error", "skip"),
+)
+_TOKENIZER = Option(
+    "bpe",
+    "chars: one token a character. bpe: byte pairs, learned from the training texts. Or a "
+    "pretrained tokenizer: a folder, or a name on the Hugging Face hub.",
+    "Tokens",
+)
+_VOCAB_SIZE = Option(
+    None,
+    "Most entries of a vocabulary learned here. none = every character that occurs, or "
+    "4,096 byte pairs.",
+    minimum=8,
+    maximum=1_000_000,
+)
+_IN_ORDER = Option(
+    False, "Hold out the last records instead of random ones: first validation, then test."
+)
 
 
-def _test_fraction():
-    return option(
-        0.2, "Share of the rows for the test file, stratified.", group="Split", above=0, below=1
-    )
-
-
-def _split_seed():
-    return option(
-        42, "Seed of the split and the codebook.", group="Split", minimum=0, maximum=LARGEST_SEED
-    )
-
-
-def _codebook_size():
-    return option(
-        500, "Codes in the codebook, one token each.", group="Codebook", minimum=2, maximum=65_000
-    )
-
-
-def _augment(of: str = "image", how: str = "shifted, turned and scaled"):
+def _augment(of: str, how: str) -> Any:
     return option(
         0,
         f"Write so many variants of each training {of} beside it, {how}. An epoch of training "
@@ -36,6 +50,10 @@ def _augment(of: str = "image", how: str = "shifted, turned and scaled"):
         group="Variants",
         minimum=0,
     )
+
+
+def _held_out(what: str, default: float) -> Any:
+    return option(default, f"Share of the records for {what}.", group="Split", minimum=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -46,10 +64,10 @@ class DigitsSettings:
     patch_size: int = option(
         2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
     )
-    codebook_size: int = _codebook_size()
-    augment: int = _augment()
-    test_fraction: float = _test_fraction()
-    seed: int = _split_seed()
+    codebook_size: int = shared(_CODEBOOK_SIZE)
+    augment: int = _augment("image", "shifted, turned and scaled")
+    test_fraction: float = shared(_TEST_FRACTION)
+    seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
         """Values that do not fit together: none here."""
@@ -81,16 +99,16 @@ class ImagesSettings:
     patch_size: int = option(
         4, "Side of a patch in pixels; 1 = one token per pixel.", group="Codebook", minimum=1
     )
-    codebook_size: int = _codebook_size()
+    codebook_size: int = shared(_CODEBOOK_SIZE)
     codebook_images: int = option(
         10_000, "Fit the codebook on at most this many training images, drawn at random.", minimum=1
     )
-    augment: int = _augment()
-    test_fraction: float = _test_fraction()
+    augment: int = _augment("image", "shifted, turned and scaled")
+    test_fraction: float = shared(_TEST_FRACTION)
     test_last: int | None = option(
         None, "Hold out the last N images as the test set instead of a random share.", minimum=1
     )
-    seed: int = _split_seed()
+    seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
@@ -114,18 +132,13 @@ class TokensSettings:
         group="Vocabulary",
         minimum=1,
     )
-    on_bad_row: str = option(
-        "error",
-        "A row that breaks the format: stop and list the first 20, or skip and count.",
-        group="Files",
-        choices=("error", "skip"),
-    )
-    test_fraction: float = _test_fraction()
+    on_bad_row: str = shared(ON_BAD_ROW, group="Files")
+    test_fraction: float = shared(_TEST_FRACTION)
     group_by: str | None = option(
         "meta.source",
         "Key whose equal values keep rows on one side of the split. none = no grouping.",
     )
-    seed: int = _split_seed()
+    seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
@@ -133,64 +146,17 @@ class TokensSettings:
             yield "--input FILE... is needed: the rows to prepare"
 
 
-def _texts_input():
-    return option(
+@dataclass(frozen=True)
+class TextSettings:
+    """What `prepare_data.py text` needs to know."""
+
+    input: tuple[str, ...] = option(
         (),
         "Text files: plain text, or records as JSONL, JSON, CSV or TSV. With the datasets library "
         "also Parquet, a folder of save_to_disk, hub:OWNER/NAME or hub:OWNER/NAME/SPLIT.",
         group="Files",
     )
-
-
-def _tokenizer():
-    return option(
-        "bpe",
-        "chars: one token a character. bpe: byte pairs, learned from the training texts. Or a "
-        "pretrained tokenizer: a folder, or a name on the Hugging Face hub.",
-        group="Tokens",
-    )
-
-
-def _vocab_size():
-    return option(
-        None,
-        "Most entries of a vocabulary learned here. none = every character that occurs, or "
-        "4,096 byte pairs.",
-        group="Tokens",
-        minimum=8,
-        maximum=1_000_000,
-    )
-
-
-def _held_out(what: str, default: float):
-    return option(default, f"Share of the records for {what}.", group="Split", minimum=0, below=1)
-
-
-def _in_order():
-    return option(
-        False,
-        "Hold out the last records instead of random ones: first validation, then test.",
-        group="Split",
-    )
-
-
-def _bad_record():
-    return option(
-        "error",
-        "A record without its text or label: stop and list the first 20, or skip and count.",
-        group="Files",
-        choices=("error", "skip"),
-    )
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """What `prepare_data.py text` needs to know."""
-
-    input: tuple[str, ...] = _texts_input()
-    test_input: tuple[str, ...] = option(
-        (), "Test files of your own; training records that stand in them are left out."
-    )
+    test_input: tuple[str, ...] = shared(_TEST_INPUT)
     text_column: str = option(
         "text",
         "Key or column of the text. A number counts the columns of a CSV or TSV file that has no "
@@ -199,10 +165,10 @@ class TextSettings:
     label_column: str | None = option(
         None, "Key or column of the label, the same way. none = texts to continue, not to classify."
     )
-    on_bad_row: str = _bad_record()
+    on_bad_row: str = shared(_ON_BAD_RECORD)
     output_dir: str = option("data/text", "Folder for the prepared files.")
-    tokenizer: str = _tokenizer()
-    vocab_size: int | None = _vocab_size()
+    tokenizer: str = shared(_TOKENIZER)
+    vocab_size: int | None = shared(_VOCAB_SIZE)
     max_length: int = option(
         257,
         "Tokens of a row of texts without labels, the first of which is only read.",
@@ -219,8 +185,8 @@ class TextSettings:
     )
     validation_fraction: float = _held_out("validation", 0.1)
     test_fraction: float = _held_out("the test file", 0.1)
-    in_order: bool = _in_order()
-    seed: int = _split_seed()
+    in_order: bool = shared(_IN_ORDER)
+    seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""
@@ -242,17 +208,15 @@ class InstructionsSettings:
         "hub:OWNER/NAME/SPLIT.",
         group="Files",
     )
-    test_input: tuple[str, ...] = option(
-        (), "Test files of your own; training records that stand in them are left out."
-    )
-    on_bad_row: str = _bad_record()
+    test_input: tuple[str, ...] = shared(_TEST_INPUT)
+    on_bad_row: str = shared(_ON_BAD_RECORD)
     output_dir: str = option("data/instructions", "Folder for the prepared files.")
-    tokenizer: str = _tokenizer()
-    vocab_size: int | None = _vocab_size()
+    tokenizer: str = shared(_TOKENIZER)
+    vocab_size: int | None = shared(_VOCAB_SIZE)
     validation_fraction: float = _held_out("validation", 0.05)
     test_fraction: float = _held_out("the test file", 0.1)
-    in_order: bool = _in_order()
-    seed: int = _split_seed()
+    in_order: bool = shared(_IN_ORDER)
+    seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
         """Values that do not fit together, one line each."""

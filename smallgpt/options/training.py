@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallgpt.options.common import DEVICES, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
+from smallgpt.options.common import (
+    DEVICE,
+    FP16_NEEDS_GPU,
+    LARGEST_SEED,
+    LEAST_LENGTH,
+    ON_BAD_ROW,
+    PRECISIONS,
+)
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.option import Mistakes, option
+from smallgpt.options.option import Mistakes, option, shared
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
 BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
@@ -23,7 +30,6 @@ CLASSIFIERS = ("label_token", "head")
 CLASS_WEIGHTS = ("none", "balanced")
 # Far above any small GPT; a config file beyond them is a mistake, not a wish.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
-LEAST_LENGTH = 8  # of the longest row: below it there is no room for a body and its label
 # What makes the shape of a model, and the shapes that have a name: OpenAI's GPT-2 in its four sizes
 # (Radford et al., 2019), the default, and one to try things with.
 SHAPE = ("n_layer", "n_head", "n_embd", "n_positions")
@@ -73,11 +79,7 @@ class TrainSettings:
         "Key (dots reach into objects) whose equal values keep rows on one side of the split: "
         "the variants of one image, the sessions of one user. none = no grouping.",
     )
-    on_bad_row: str = option(
-        "error",
-        "A row that breaks the format: stop and list the first 20, or skip and count.",
-        choices=("error", "skip"),
-    )
+    on_bad_row: str = shared(ON_BAD_ROW)
     unknown_token: str = option(
         "error",
         "A token that the vocabulary lacks: a bad row, or <UNK> and counted.",
@@ -226,9 +228,7 @@ class TrainSettings:
     )
 
     output_dir: str = option("outputs", "Folder of the run.", group="Run")
-    device: str = option(
-        "auto", "auto = an NVIDIA GPU, else Apple's, else the CPU.", choices=DEVICES
-    )
+    device: str = shared(DEVICE)
     precision: str = option(
         "auto",
         "Arithmetic of the matrix products; weights are kept in fp32. auto = bf16 where the "

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
+from smallgpt.options.common import LEAST_LENGTH
 from smallgpt.options.reader import load_settings
-from smallgpt.options.training import LEAST_LENGTH, TrainSettings
+from smallgpt.options.training import TrainSettings
 
 if TYPE_CHECKING:
     from smallgpt.rows.dataset import TokenLabelDataset
