@@ -1,15 +1,19 @@
-"""Score rows with a model: language figures, label figures, one prediction a row.
+"""Score rows with a model: what their tokens cost, and the probability of each label.
 
-Training's validation and `inference.py --test_data` both go through `score_rows` and `figures`.
+Training's validation and `inference.py --test_data` both go through `score_rows`; `classify_rows`
+asks for the labels alone.
 
     scores = score_rows(trained.model, dataset, trained.precision)
     figures = scores.figures(dataset, trained.temperature)
     rows = predictions_of(dataset, scores.label_probs, trained.temperature, scores)
+
+Losses are unweighted and computed with an fp32 head, whatever training weighs and whatever
+precision the blocks run in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -33,7 +37,7 @@ from smallgpt.rows.label_tail import TAIL_LENGTH
 _MOST_LOGITS = 32_000_000
 # Of more than MOST_LABELS_WHOLE labels the temperature is fitted on a part of the rows, 500 of
 # 10,000 labels: enough for a single number, and a second's work beside minutes for 100,000 rows.
-_MOST_SHARES_SAMPLED = 5_000_000
+_MOST_PROBS_SAMPLED = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,40 @@ class Scores:
     label_nll_N: np.ndarray
     label_probs: LabelProbabilities
 
+    @classmethod
+    def empty(
+        cls, dataset: TokenLabelDataset, of_tokens: bool, temperature: float, sampled: Sequence[int]
+    ) -> Scores:
+        """Room for the scores of a dataset; for the last two arguments see `LabelProbabilities`."""
+        rows, labels = len(dataset), len(dataset.vocabulary.labels)
+        of_labels = (
+            np.full(rows, np.nan),
+            LabelProbabilities.empty(rows, labels, temperature, sampled),
+        )
+        if not of_tokens:
+            return cls(None, None, None, None, None, *of_labels)
+        first_scored_N = np.maximum(dataset.prompt_lengths_N, 1)
+        return cls(
+            np.zeros(rows),
+            dataset.scored_counts,
+            np.zeros(rows, np.int64),
+            np.zeros(rows),
+            np.maximum(dataset.body_lengths_N - first_scored_N, 0),
+            *of_labels,
+        )
+
     @property
     def of_tokens(self) -> bool:
-        """Whether they tell of tokens as well as of labels."""
+        """Whether tokens were scored as well as labels."""
         return self.nll_sum_N is not None
 
     @property
     def is_finite(self) -> np.ndarray:
-        """Whether the model gave finite numbers for each row."""
-        if self.of_tokens:
-            unlabelled_N = np.isnan(self.label_nll_N)
-            return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
-        return self.label_probs.answered
+        """Whether the model gave finite numbers for each row, N booleans."""
+        if not self.of_tokens:
+            return self.label_probs.answered
+        unlabelled_N = np.isnan(self.label_nll_N)
+        return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All figures of the rows; label figures where any row is labelled.
@@ -104,80 +130,25 @@ class Scores:
 
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        probs = values.pop("label_probs").subset(indices)
-        return Scores(
-            **{name: v if v is None else v[indices] for name, v in values.items()},
-            label_probs=probs,
-        )
+        columns = [getattr(self, field.name) for field in fields(self)][:-1]
+        chosen = [None if column is None else column[indices] for column in columns]
+        return Scores(*chosen, self.label_probs.subset(indices))
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
         """The temperature that the labelled rows ask for; there must be one at least.
 
         Of many labels it is fitted on the rows that were sampled for it when they were scored.
         """
-        if not self.label_probs.are_whole:
-            probs = self.label_probs
+        probs = self.label_probs
+        if not probs.are_whole:
             return fit_calibration(probs.sampled_log_probs_SxL, dataset.classes_N[probs.sampled_S])
         order_M = labelled_in_drawn_order(dataset)
-        return fit_calibration(self.label_probs.log_probs_NxK[order_M], dataset.classes_N[order_M])
+        return fit_calibration(probs.log_probs_NxK[order_M], dataset.classes_N[order_M])
 
 
-def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
-    """The labelled rows, shuffled by what they are: their order in the file decides nothing.
-
-    By a hash of body and label; rows alike are told apart by a number, so that many copies of one
-    row are spread over the order.
-    """
-    labelled = np.flatnonzero(dataset.classes_N >= 0)
-    whole = dataset.body_keys()
-    key_M = np.frombuffer(b"".join(whole[i][:8] for i in labelled.tolist()), np.uint64)
-    key_M = _mixed(key_M ^ _mixed(dataset.classes_N[labelled].astype(np.uint64)))
-    by_key = np.argsort(key_M, kind="stable")
-    is_first = np.diff(key_M[by_key], prepend=~key_M[by_key[:1]]) != 0
-    place_M = np.arange(len(by_key))
-    copy_M = place_M - np.maximum.accumulate(np.where(is_first, place_M, 0))
-    key_M[by_key] = _mixed(key_M[by_key] + copy_M.astype(np.uint64))
-    return labelled[np.argsort(key_M, kind="stable")]
+# ------------------------------------------------------------------------------- scoring
 
 
-def _mixed(number_M: np.ndarray) -> np.ndarray:
-    """Unsigned 64-bit numbers well mixed: the finalizer of SplitMix64 (Steele et al., 2014)."""
-    number_M = number_M + np.uint64(0x9E3779B97F4A7C15)
-    number_M = (number_M ^ (number_M >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    number_M = (number_M ^ (number_M >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return number_M ^ (number_M >> np.uint64(31))
-
-
-def _rows_to_calibrate_on(dataset: TokenLabelDataset) -> np.ndarray:
-    """Rows of which a calibration needs every share, where not all are kept anyway."""
-    labels = len(dataset.vocabulary.labels)
-    if labels <= MOST_LABELS_WHOLE:
-        return np.arange(0)
-    return labelled_in_drawn_order(dataset)[: _MOST_SHARES_SAMPLED // labels]
-
-
-@dataclass(frozen=True)
-class _Head:
-    """The map from last hidden states to logits, in fp32."""
-
-    weight_VxD: torch.Tensor
-    bias_V: torch.Tensor | None
-
-    @classmethod
-    def of(cls, model: torch.nn.Module) -> _Head:
-        weight, bias = linear_head(model)
-        return cls(weight.detach().float(), None if bias is None else bias.detach().float())
-
-    def only(self, ids: torch.Tensor) -> _Head:
-        """The same for some tokens alone."""
-        return _Head(self.weight_VxD[ids], None if self.bias_V is None else self.bias_V[ids])
-
-    def __call__(self, hidden_MxD: torch.Tensor) -> torch.Tensor:
-        return functional.linear(hidden_MxD, self.weight_VxD, self.bias_V)
-
-
-@torch.inference_mode()
 def score_rows(
     model: torch.nn.Module,
     dataset: TokenLabelDataset,
@@ -203,126 +174,141 @@ def score_rows(
         temperature: at which figures and predictions will be asked for.
         to_calibrate: whether `calibration` will be asked for.
     """
-    classes = len(dataset.vocabulary.labels)
-    sampled_S = _rows_to_calibrate_on(dataset) if to_calibrate else ()
-    shares = LabelProbabilities.empty(len(dataset), classes, temperature, sampled_S)
-    if is_classifier(model):
-        how = {"batch_size": batch_size, "each_batch": each_batch, "description": description}
-        label_nll_N = np.full(len(dataset), np.nan)
-        for indices, log_probs_BxL in _head_log_probs(model, dataset, precision, **how):
-            shares.put(indices, log_probs_BxL)
-            true_B = dataset.classes_N[indices]
-            label_nll_N[indices] = np.where(
-                true_B >= 0, -log_probs_BxL[np.arange(len(indices)), true_B], np.nan
-            )
-        return Scores(None, None, None, None, None, label_nll_N, shares)
-    device = next(model.parameters()).device
-    head = _Head.of(model)
-    label_head = head.only(
-        torch.tensor(dataset.vocabulary.label_ids, dtype=torch.long, device=device)
-    )
-    n = len(dataset)
-    nll_sum_N, body_nll_sum_N, label_nll_N = np.zeros(n), np.zeros(n), np.full(n, np.nan)
-    correct_N = np.zeros(n, np.int64)
-    # A row's first token is predicted from nothing and counts nowhere.
-    body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
-    first_scored_N = np.maximum(dataset.prompt_lengths_N - 1, 0)
-    has_prompts = dataset.has_prompts
-    was_training = model.training
-    model.eval()
-    try:
-        with progress_bar(description, n, "row") as bar:
-            for indices in batches_by_length(dataset, batch_size):
-                each_batch()
-                inputs_M, targets_M, counts_B = dataset.shifted(indices)
-                inputs_M = torch.from_numpy(inputs_M).to(device)
-                targets_M = torch.from_numpy(targets_M).to(device)
-                hidden_MxD = hidden_states(model, inputs_M, PackedRows(counts_B), precision)
-                nll_M, correct_M = _token_scores(hidden_MxD, targets_M, head)
-                if has_prompts:
-                    scored_M = dataset.scored(indices)
-                    nll_M, correct_M = nll_M * scored_M, correct_M * scored_M
-                # Rows lie after one another in M, so each row's sum is one slice.
-                firsts = np.cumsum(counts_B) - counts_B
-                nll_sum_N[indices] = np.add.reduceat(nll_M, firsts)
-                correct_N[indices] = np.add.reduceat(correct_M, firsts)
-                place_M = np.arange(len(nll_M)) - np.repeat(firsts, counts_B)
-                in_body_M = place_M < np.repeat(body_places_N[indices], counts_B)
-                body_nll_sum_N[indices] = np.add.reduceat(nll_M * in_body_M, firsts)
-                labelled = dataset.classes_N[indices] >= 0
-                if labelled.any():
-                    # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
-                    places = (firsts + counts_B + 1 - TAIL_LENGTH)[labelled]
-                    at_cls_RxD = hidden_MxD[torch.from_numpy(places).to(device)].float()
-                    label_logits = label_head(at_cls_RxD)
-                    shares.put(indices[labelled], _log_probs(label_logits))
-                    label_nll_N[indices[labelled]] = nll_M[places]
-                bar.update(len(indices))
-    finally:
-        model.train(was_training)
-    return Scores(
-        nll_sum_N,
-        dataset.scored_counts,
-        correct_N,
-        body_nll_sum_N,
-        np.maximum(body_places_N - first_scored_N, 0),
-        label_nll_N,
-        shares,
-    )
+    of_tokens = not is_classifier(model)
+    sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()
+    scores = Scores.empty(dataset, of_tokens, temperature, sampled)
+    if of_tokens:
+        rows, score = dataset, _token_scorer(model, dataset, precision, scores)
+    else:
+        rows, score = dataset.without_tails(), _label_scorer(model, dataset, precision, scores)
+    _for_each_batch(model, rows, score, batch_size, each_batch, description)
+    return scores
 
 
-def head_shares(
+def classify_rows(
     model: torch.nn.Module,
     dataset: TokenLabelDataset,
     precision: Precision,
     *,
     batch_size: int = 64,
     temperature: float = 1.0,
-    description: str = "classifying",
 ) -> LabelProbabilities:
-    """The label shares that a head gives the rows, which it reads without tails.
+    """The probabilities of the labels of rows, each asked after its body, whatever tail it has.
 
-    Args:
-        model: with a head for labels; put into evaluation mode and left in the mode it had.
-        dataset: the rows.
-        precision: of the blocks.
-        batch_size: rows in one forward pass.
-        temperature: at which the shares will be asked for.
-        description: words on the progress bar.
+    By a head for labels, or by the label tokens alone at a <CLS> after the body; for that one the
+    rows are labelled or were read with `for_label`, so that the body left room for a tail.
     """
-    shares = LabelProbabilities.empty(len(dataset), len(dataset.vocabulary.labels), temperature)
-    how = {"batch_size": batch_size, "each_batch": lambda: None, "description": description}
-    for indices, log_probs_BxL in _head_log_probs(model, dataset, precision, **how):
-        shares.put(indices, log_probs_BxL)
-    return shares
+    scores = Scores.empty(dataset, False, temperature, ())
+    score = _label_scorer(model, dataset, precision, scores)
+    rows = dataset.without_tails()
+    _for_each_batch(model, rows, score, batch_size, lambda: None, "classifying")
+    return scores.label_probs
 
 
-@torch.inference_mode()
-def _head_log_probs(
+def _for_each_batch(
     model: torch.nn.Module,
-    dataset: TokenLabelDataset,
-    precision: Precision,
-    *,
+    rows: TokenLabelDataset,
+    score: Callable[[np.ndarray], None],
     batch_size: int,
     each_batch: Callable[[], None],
     description: str,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of each batch and the log softmax of the head's logits, BxL; see `score_rows`."""
-    device = next(model.parameters()).device
-    bodies = dataset.without_tails()
+) -> None:
+    """Call `score` with the indices of each batch, the model in evaluation mode."""
     was_training = model.training
     model.eval()
     try:
-        with progress_bar(description, len(dataset), "row") as bar:
-            for indices in batches_by_length(bodies, batch_size):
+        with torch.inference_mode(), progress_bar(description, len(rows), "row") as bar:
+            for indices_B in batches_by_length(rows, batch_size):
                 each_batch()
-                ids_M, lengths_B = bodies.gather(indices)
-                ids_M = torch.from_numpy(ids_M).to(device)
-                logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
-                yield indices, _log_probs(logits_BxL)
-                bar.update(len(indices))
+                score(indices_B)
+                bar.update(len(indices_B))
     finally:
         model.train(was_training)
+
+
+def _token_scorer(
+    model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
+) -> Callable[[np.ndarray], None]:
+    """A function that fills in the scores of some rows: of tokens, and of labels where known."""
+    device = next(model.parameters()).device
+    head, label_head = _Head.of(model), _Head.of(model, dataset.vocabulary.label_ids)
+    # A row's first token is predicted from nothing and counts nowhere.
+    body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
+
+    def score(indices_B: np.ndarray) -> None:
+        inputs_M, targets_M, counts_B = dataset.shifted(indices_B)
+        inputs_M = torch.from_numpy(inputs_M).to(device)
+        targets_M = torch.from_numpy(targets_M).to(device)
+        hidden_MxD = hidden_states(model, inputs_M, PackedRows(counts_B), precision)
+        nll_M, correct_M = _token_scores(hidden_MxD, targets_M, head)
+        if dataset.has_prompts:
+            scored_M = dataset.scored(indices_B)
+            nll_M, correct_M = nll_M * scored_M, correct_M * scored_M
+        # Rows lie after one another in M, so each row's sum is one slice.
+        firsts_B = np.cumsum(counts_B) - counts_B
+        scores.nll_sum_N[indices_B] = np.add.reduceat(nll_M, firsts_B)
+        scores.correct_N[indices_B] = np.add.reduceat(correct_M, firsts_B)
+        place_M = np.arange(len(nll_M)) - np.repeat(firsts_B, counts_B)
+        in_body_M = place_M < np.repeat(body_places_N[indices_B], counts_B)
+        scores.body_nll_sum_N[indices_B] = np.add.reduceat(nll_M * in_body_M, firsts_B)
+        labelled_B = dataset.classes_N[indices_B] >= 0
+        if labelled_B.any():
+            # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
+            places_R = (firsts_B + counts_B + 1 - TAIL_LENGTH)[labelled_B]
+            at_cls_RxD = hidden_MxD[torch.from_numpy(places_R).to(device)].float()
+            scores.label_probs.put(indices_B[labelled_B], _log_softmax(label_head(at_cls_RxD)))
+            scores.label_nll_N[indices_B[labelled_B]] = nll_M[places_R]
+
+    return score
+
+
+def _label_scorer(
+    model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
+) -> Callable[[np.ndarray], None]:
+    """A function that fills in the label scores of some rows, each asked after its body."""
+    device = next(model.parameters()).device
+    bodies, by_head = dataset.without_tails(), is_classifier(model)
+    label_head = None if by_head else _Head.of(model, dataset.vocabulary.label_ids)
+
+    def score(indices_B: np.ndarray) -> None:
+        ids_M, lengths_B = bodies.gather(indices_B)
+        if by_head:
+            ids_M = torch.from_numpy(ids_M).to(device)
+            logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
+        else:
+            ids_M = np.insert(ids_M, np.cumsum(lengths_B), dataset.vocabulary.cls_id)
+            ids_M = torch.from_numpy(ids_M).to(device)
+            at_cls_BxD = last_states(model, ids_M, PackedRows(lengths_B + 1), precision)
+            logits_BxL = label_head(at_cls_BxD.float())
+        log_probs_BxL = _log_softmax(logits_BxL)
+        scores.label_probs.put(indices_B, log_probs_BxL)
+        true_B = dataset.classes_N[indices_B]
+        nll_B = -log_probs_BxL[np.arange(len(indices_B)), true_B]
+        scores.label_nll_N[indices_B] = np.where(true_B >= 0, nll_B, np.nan)
+
+    return score
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The map from last hidden states to logits, in fp32."""
+
+    weight_VxD: torch.Tensor
+    bias_V: torch.Tensor | None
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, ids: Sequence[int] | None = None) -> _Head:
+        """That of a model, for the tokens `ids` alone where they are given."""
+        weight_VxD, bias_V = (
+            None if part is None else part.detach().float() for part in linear_head(model)
+        )
+        if ids is None:
+            return cls(weight_VxD, bias_V)
+        chosen_L = torch.tensor(ids, dtype=torch.long, device=weight_VxD.device)
+        return cls(weight_VxD[chosen_L], None if bias_V is None else bias_V[chosen_L])
+
+    def __call__(self, hidden_MxD: torch.Tensor) -> torch.Tensor:
+        return functional.linear(hidden_MxD, self.weight_VxD, self.bias_V)
 
 
 def _token_scores(
@@ -338,43 +324,43 @@ def _token_scores(
     return torch.cat(nll).numpy(), torch.cat(correct).numpy()
 
 
-def _log_probs(label_logits_BxL: torch.Tensor) -> np.ndarray:
+def _log_softmax(logits_BxL: torch.Tensor) -> np.ndarray:
     """Log softmax in float64, taken on the CPU: Apple's GPUs have no float64."""
-    return label_logits_BxL.cpu().double().log_softmax(-1).numpy()
+    return logits_BxL.cpu().double().log_softmax(-1).numpy()
 
 
-@torch.inference_mode()
-def prompted_shares(
-    model: torch.nn.Module,
-    prompts: list[np.ndarray],
-    label_ids: list[int],
-    precision: Precision,
-    *,
-    batch_size: int = 64,
-    temperature: float = 1.0,
-    description: str = "classifying",
-) -> LabelProbabilities:
-    """The label shares of rows that end in the question <CLS>, by the label tokens alone.
+# ------------------------------------------------------------------------------- calibrating
 
-    Args:
-        model: a causal model in evaluation mode.
-        prompts: N arrays of ids, each ending in <CLS>.
-        label_ids: token id of each label.
-        precision: of the blocks.
-        batch_size: rows in one forward pass.
-        temperature: at which the shares will be asked for.
-        description: words on the progress bar.
+
+def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
+    """The labelled rows, shuffled by what they are: their order in the file decides nothing.
+
+    By a hash of body and label; rows alike are told apart by a number, so that many copies of one
+    row are spread over the order.
     """
-    device = next(model.parameters()).device
-    head = _Head.of(model).only(torch.tensor(label_ids, device=device))
-    shares = LabelProbabilities.empty(len(prompts), len(label_ids), temperature)
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    with progress_bar(description, len(prompts), "row") as bar:
-        for start in range(0, len(order), batch_size):
-            indices = np.array(order[start : start + batch_size])
-            rows = PackedRows([len(prompts[i]) for i in indices])
-            ids_M = torch.from_numpy(np.concatenate([prompts[i] for i in indices]).astype(np.int64))
-            last_BxD = last_states(model, ids_M.to(device), rows, precision)
-            shares.put(indices, _log_probs(head(last_BxD.float())))
-            bar.update(len(indices))
-    return shares
+    labelled = np.flatnonzero(dataset.classes_N >= 0)
+    keys = dataset.body_keys()
+    key_M = np.frombuffer(b"".join(keys[i][:8] for i in labelled.tolist()), np.uint64)
+    key_M = _mixed(key_M ^ _mixed(dataset.classes_N[labelled].astype(np.uint64)))
+    by_key = np.argsort(key_M, kind="stable")
+    is_first = np.diff(key_M[by_key], prepend=~key_M[by_key[:1]]) != 0
+    place_M = np.arange(len(by_key))
+    copy_M = place_M - np.maximum.accumulate(np.where(is_first, place_M, 0))
+    key_M[by_key] = _mixed(key_M[by_key] + copy_M.astype(np.uint64))
+    return labelled[np.argsort(key_M, kind="stable")]
+
+
+def _rows_to_calibrate_on(dataset: TokenLabelDataset) -> np.ndarray:
+    """Rows of which a calibration needs every probability, where not all are kept anyway."""
+    labels = len(dataset.vocabulary.labels)
+    if labels <= MOST_LABELS_WHOLE:
+        return np.arange(0)
+    return labelled_in_drawn_order(dataset)[: _MOST_PROBS_SAMPLED // labels]
+
+
+def _mixed(number_M: np.ndarray) -> np.ndarray:
+    """Unsigned 64-bit numbers well mixed: the finalizer of SplitMix64 (Steele et al., 2014)."""
+    number_M = number_M + np.uint64(0x9E3779B97F4A7C15)
+    number_M = (number_M ^ (number_M >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number_M = (number_M ^ (number_M >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number_M ^ (number_M >> np.uint64(31))

@@ -46,19 +46,17 @@ def classify_dataset(
     Raises:
         UserError: the vocabulary has no labels.
     """
-    from smallgpt.evaluation.scoring import head_shares, prompted_shares
+    from smallgpt.evaluation.scoring import classify_rows
 
-    how = {"batch_size": batch_size, "temperature": trained.temperature}
-    if is_labels_only(trained):
-        return head_shares(trained.model, dataset, trained.precision, **how)
-    if not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
+    vocabulary = trained.vocabulary
+    if not is_labels_only(trained) and (not vocabulary.labels or vocabulary.cls_id is None):
         raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
-    return prompted_shares(
+    return classify_rows(
         trained.model,
-        [dataset.classification_prompt(index) for index in range(len(dataset))],
-        trained.vocabulary.label_ids,
+        dataset,
         trained.precision,
-        **how,
+        batch_size=batch_size,
+        temperature=trained.temperature,
     )
 
 

@@ -472,7 +472,7 @@ def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
         monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 3)
         monkeypatch.setattr(label_probabilities, "LARGEST_KEPT", 2)
         monkeypatch.setattr(evaluation_module, "MOST_LABELS_WHOLE", 3)
-        monkeypatch.setattr(evaluation_module, "_MOST_SHARES_SAMPLED", 40 * len(LABELS))
+        monkeypatch.setattr(evaluation_module, "_MOST_PROBS_SAMPLED", 40 * len(LABELS))
     found = []
     for rows, batch in ((labelled_rows, 64), (shuffled(labelled_rows, 1)[0], 7)):
         how = {"batch_size": batch, "to_calibrate": True}
