@@ -8,50 +8,46 @@
 
 From Python:
 
-    from smallgpt.inference.classify import classify
-from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.generate import generate
-from smallgpt.model.folder import load_trained_model
-from smallgpt.inference.next_tokens import next_tokens
+    from inference import classify, evaluate_file, generate, load_trained_model, next_tokens
     trained = load_trained_model("outputs/best_model")
     next_tokens(trained, "<IMG> <Z_190>")                          # [(token, probability), ...]
 """
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smallgpt.command import run_command
-from smallgpt.console import (
-    can_show_blocks,
-    format_table,
-    json_text,
-    plural,
-    printable,
-    printable_lines,
-)
+from smallgpt.console import can_show_blocks, json_text, printable, printable_lines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
 from smallgpt.files.reading import same_file
-from smallgpt.inference.classify import classify_file
-from smallgpt.inference.evaluate import evaluate_file
-from smallgpt.inference.files import say_bad_rows
-from smallgpt.inference.generate import beside, draw_rows, generate
-from smallgpt.inference.interactive import run_interactive, show_label
-from smallgpt.inference.prompts import (
-    MOST_LABELS_SHOWN,
-    say_unknown,
-    shown_row,
-)
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
     from smallgpt.model.folder import TrainedModel
+
+# What `from inference import ...` gives, and where it lies. It is loaded when it is asked for, and
+# each mode loads what it needs when it begins: torch takes seconds, --help must not.
+_PUBLIC = {
+    "load_trained_model": "smallgpt.model.folder",
+    "next_tokens": "smallgpt.inference.next_tokens",
+    "generate": "smallgpt.inference.generate",
+    "classify": "smallgpt.inference.classify",
+    "classify_file": "smallgpt.inference.classify",
+    "evaluate_file": "smallgpt.inference.evaluate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def main(argv: list[str]) -> int:
@@ -68,29 +64,29 @@ def main(argv: list[str]) -> int:
     trained = load_trained_model(
         settings.model_path, settings.device, settings.precision, settings.vocab_path
     )
-    mode = settings.resolved_mode()
-    if mode == "interactive":
-        return run_interactive(trained, settings)
-    if mode == "generate":
-        run_generate(trained, settings)
-    elif mode == "classify":
-        run_classify(trained, settings)
-    else:
-        run_evaluate(trained, settings)
-    return 0
+    modes = {
+        "interactive": answer_prompts,
+        "generate": generate_rows,
+        "classify": name_labels,
+        "evaluate": score_file,
+    }
+    return modes[settings.resolved_mode()](trained, settings)
 
 
-def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
-    """Print generated rows and draw them where asked to."""
-    if settings.image is not None and trained.codebook is None:
-        raise UserError(
-            f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
-            f"prepare_data.py can be drawn"
-        )
+def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Print what follows a prompt, or each prompt that is typed."""
+    from smallgpt.inference.interactive import run_interactive
+
+    return run_interactive(trained, settings.prompt, settings.json)
+
+
+def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Print generated rows, and draw them where asked to."""
+    from smallgpt.inference.generate import draw_rows, generate
+    from smallgpt.inference.prompts import row_text, say_unknown
+
     if settings.image is not None:
-        inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
-        if any(same_file(path, settings.image) for path in inputs):
-            raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
+        check_image(trained, settings)
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(
         trained,
@@ -107,9 +103,9 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
     )
     if settings.prompt is not None:
         say_unknown(trained, settings.prompt)
-    rows = [shown_row(trained, sequence) for sequence in result.sequences]
     if settings.image is not None:
-        draw_rows(trained, rows, Path(settings.image))
+        draw_rows(trained, result.sequences, Path(settings.image))
+    rows = [row_text(trained, ids) for ids in result.sequences]
     if settings.json:
         answer = {
             "sequences": rows,
@@ -119,7 +115,7 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
             "note": result.note or None,
         }
         print(json_text(answer))
-        return
+        return 0
     for row in rows:
         print(printable_lines(row))
     notes = [result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
@@ -127,63 +123,67 @@ def run_generate(trained: TrainedModel, settings: InferenceSettings) -> None:
         notes.append(f"drawn: {settings.image}")
     for note in filter(None, notes):
         print(printable_lines(note), file=sys.stderr)
+    return 0
 
 
-def run_classify(trained: TrainedModel, settings: InferenceSettings) -> None:
-    """Name the label of a prompt, or of every row of a file."""
+def check_image(trained: TrainedModel, settings: InferenceSettings) -> None:
+    """Refuse to draw rows that are no images, or over a file of the model."""
+    if trained.codebook is None:
+        raise UserError(
+            f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
+            f"prepare_data.py can be drawn"
+        )
+    inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
+    if any(same_file(path, settings.image) for path in inputs):
+        raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
+
+
+def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Print the label of a prompt, or write those of a file and print how many rows got each."""
     from smallgpt.evaluation.report import describe_confidence
+    from smallgpt.inference.classify import classify_file, say_label, say_label_counts
+    from smallgpt.inference.files import beside, say_bad_rows
 
     if settings.prompt is not None:
-        show_label(trained, settings.prompt, settings.json)
-        if settings.json:
-            return
-        print(describe_confidence(trained.validation), file=sys.stderr)
-        return
+        say_label(trained, settings.prompt, settings.json)
+        if not settings.json:
+            print(describe_confidence(trained.validation), file=sys.stderr)
+        return 0
     folder = settings.output_dir or beside(trained.folder, "classification")
     predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
     if settings.json:
         for row in predictions:
             print(json_text(row))
-        return
-    counts: dict[str, int] = {}
-    for row in predictions:
-        name = row["prediction"] if row["prediction"] is not None else "could not be classified"
-        counts[name] = counts.get(name, 0) + 1
-    names = sorted(counts)
-    if len(names) > MOST_LABELS_SHOWN:
-        names = sorted(names, key=lambda name: -counts[name])[:MOST_LABELS_SHOWN]
-    print(format_table(["predicted label", "rows"], [[n, f"{counts[n]:,}"] for n in names]))
-    if len(counts) > len(names):
-        rest = plural(sum(counts.values()) - sum(counts[name] for name in names), "row")
-        print(f"and {plural(len(counts) - len(names), 'more label')} of {rest}")
+        return 0
+    say_label_counts(predictions)
     say_bad_rows(predictions)
     print(describe_confidence(trained.validation))
     print(f"written: {printable(str(Path(folder) / PREDICTIONS))}")
+    return 0
 
 
-def run_evaluate(trained: TrainedModel, settings: InferenceSettings) -> None:
-    """Score a file, write the evaluation folder and tell the figures."""
+def score_file(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Score a file, write the evaluation folder and print the figures."""
     from smallgpt.evaluation.answers import describe_examples
     from smallgpt.evaluation.report import describe_figures
+    from smallgpt.inference.evaluate import evaluate
+    from smallgpt.inference.files import beside, say_bad_rows
 
     folder = Path(settings.output_dir or beside(trained.folder, "evaluation"))
-    figures = evaluate_file(
+    figures, predictions = evaluate(
         trained, settings.test_data, folder, settings.batch_size, settings.max_new_tokens
     )
     if settings.json:
         print(json_text(figures))
-        return
+        return 0
     print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
-    if figures["unscored"] or "answers" in figures:
-        with open(folder / PREDICTIONS, encoding="utf-8") as handle:
-            read = map(json.loads, handle)
-            predictions = [row for row in read if "reason" in row or "answer" in row]
-        if "answers" in figures:
-            print(describe_examples(predictions), end="\n\n")
-        say_bad_rows(predictions)
+    if "answers" in figures:
+        print(describe_examples(predictions), end="\n\n")
+    say_bad_rows(predictions)
     drawn = [name for name in PICTURES if (folder / name).exists()]
     files = ", ".join([METRICS, PREDICTIONS, *drawn])
     print(f"written to {printable(str(folder))}: {files}")
+    return 0
 
 
 if __name__ == "__main__":

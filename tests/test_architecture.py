@@ -30,8 +30,6 @@ HOUSE = (
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 # To be empty: (module, name) of private names that another module imports, arrows against the rule.
 KNOWN_PRIVATE: set[tuple[str, str]] = {
-    ("smallgpt.inference.prompts", "_NOT_FINITE"),
-    ("smallgpt.inference.prompts", "_refuse_unusable"),
     ("smallgpt.preparation.idx_files", "_read_idx_images"),
     ("smallgpt.preparation.images", "_prepare"),
     ("smallgpt.preparation.labelled_images", "_check_counts"),

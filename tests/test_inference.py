@@ -20,19 +20,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inference import main
+from inference import (
+    classify,
+    classify_file,
+    evaluate_file,
+    generate,
+    load_trained_model,
+    main,
+    next_tokens,
+)
 from smallgpt.command import run_command
 from smallgpt.console import printable_lines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.report import describe_figures
 from smallgpt.evaluation.scoring import score_rows
-from smallgpt.inference.classify import classify, classify_dataset, classify_file
-from smallgpt.inference.evaluate import ask_unlabelled, evaluate_file
+from smallgpt.inference.classify import classify_dataset
+from smallgpt.inference.evaluate import ask_unlabelled
 from smallgpt.inference.files import read_rows
-from smallgpt.inference.generate import generate
-from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel, load_trained_model, save_model_folder
+from smallgpt.model.folder import TrainedModel, save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.training import TrainSettings

@@ -1,67 +1,29 @@
-"""inference.py --mode classify."""
+"""The label of a prompt, or of every row of a file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from smallgpt.console import printable_lines
+from smallgpt.console import format_table, json_text, plural, printable_lines
 from smallgpt.errors import UserError
 from smallgpt.evaluation.folder import PREDICTIONS, refuse_overwriting, remove_earlier
-from smallgpt.inference.files import read_rows
-from smallgpt.inference.prompts import (
-    _NOT_FINITE,
-    _refuse_unusable,
-    check_arguments,
-    is_labels_only,
-    prompt_ids,
-)
+from smallgpt.evaluation.label_probabilities import LabelProbabilities
+from smallgpt.evaluation.predictions import predictions_of, write_predictions
+from smallgpt.evaluation.scoring import classify_rows
+from smallgpt.inference.files import read_rows, refuse_unusable
+from smallgpt.inference.prompts import check_arguments, not_finite, prompt_ids, say_unknown
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records
 
-if TYPE_CHECKING:
-    from smallgpt.evaluation.label_probabilities import LabelProbabilities
-    from smallgpt.model.folder import TrainedModel
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-
-def class_shares(
-    trained: TrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 64
-) -> LabelProbabilities:
-    """The label shares of rows (ids without a tail)."""
-    from smallgpt.rows.reading import dataset_from_records
-
-    records = [{"input_ids": list(row)} for row in rows]
-    dataset = dataset_from_records(
-        records, trained.vocabulary, max_length=trained.max_length, for_label=True
-    )
-    return classify_dataset(trained, dataset, batch_size)
-
-
-def classify_dataset(
-    trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
-) -> LabelProbabilities:
-    """The label shares of rows read with `for_label`, each asked after its body.
-
-    Raises:
-        UserError: the vocabulary has no labels.
-    """
-    from smallgpt.evaluation.scoring import classify_rows
-
-    vocabulary = trained.vocabulary
-    if not is_labels_only(trained) and (not vocabulary.labels or vocabulary.cls_id is None):
-        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
-    return classify_rows(
-        trained.model,
-        dataset,
-        trained.precision,
-        batch_size=batch_size,
-        temperature=trained.temperature,
-    )
+MOST_LABELS_SHOWN = 30  # in a table; of more the first and a line for the others
 
 
 def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
-    """The label of a row and the calibrated share of every label, the largest first.
+    """The label of a row and the calibrated probability of every label, the largest first.
 
     Of more than 200 labels those of the 50 likeliest.
 
@@ -73,15 +35,13 @@ def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]
 
 
 def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """What predictions.jsonl would say of a row's label, the largest probability first, and
-    how many tokens did not fit.
+    """What predictions.jsonl would say of a row's label, the largest probability first.
+
+    `tokens_left_out` says how many tokens did not fit.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
     """
-    from smallgpt.evaluation.predictions import predictions_of
-    from smallgpt.rows.reading import dataset_from_records
-
     if trained.vocabulary.tokenizer is not None:
         record: dict[str, Any] = {"text": prompt}
     else:
@@ -89,13 +49,13 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
     dataset = dataset_from_records(
         [record], trained.vocabulary, max_length=trained.max_length, for_label=True
     )
-    shares = classify_dataset(trained, dataset, 1)
-    answer = predictions_of(dataset, shares, trained.temperature)[0]
+    probs = classify_dataset(trained, dataset, 1)
+    answer = predictions_of(dataset, probs, trained.temperature)[0]
     if answer["prediction"] is None:
-        raise UserError(_NOT_FINITE.format(trained.folder))
-    by_share = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+        raise not_finite(trained)
+    falling = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
     left_out = dataset.counts.cut_tokens
-    return {**answer, "probabilities": dict(by_share), "tokens_left_out": left_out}
+    return {**answer, "probabilities": dict(falling), "tokens_left_out": left_out}
 
 
 def classify_file(
@@ -103,7 +63,7 @@ def classify_file(
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file and write `predictions.jsonl`.
 
-    What reading changed, such as rows that were cut, is told on standard error.
+    What reading changed, such as rows that were cut, is said on standard error.
 
     Returns:
         The written objects, one a row in input order.
@@ -114,17 +74,74 @@ def classify_file(
         UserError: files of others in output_dir, no such file, not one row that can be classified,
             or a model without labels.
     """
-    from smallgpt.evaluation.predictions import predictions_of, write_predictions
-
     check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
     refuse_overwriting(path, output_dir)
     dataset = read_rows(trained, path, for_label=True)
     if not len(dataset):
-        _refuse_unusable(dataset, path, "classified")
+        refuse_unusable(dataset, path, "classified")
     for line in dataset.counts.lines():
         print(printable_lines(f"{path}: {line}"), file=sys.stderr)
-    shares = classify_dataset(trained, dataset, batch_size)
-    predictions = predictions_of(dataset, shares, trained.temperature)
+    probs = classify_dataset(trained, dataset, batch_size)
+    predictions = predictions_of(dataset, probs, trained.temperature)
     remove_earlier(output_dir)
     write_predictions(Path(output_dir) / PREDICTIONS, predictions)
     return predictions
+
+
+def classify_dataset(
+    trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
+) -> LabelProbabilities:
+    """The label probabilities of rows read with `for_label`, each asked after its body.
+
+    Raises:
+        UserError: the vocabulary has no labels.
+    """
+    vocabulary = trained.vocabulary
+    if not vocabulary.labels or (vocabulary.cls_id is None and not trained.is_classifier):
+        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
+    return classify_rows(
+        trained.model,
+        dataset,
+        trained.precision,
+        batch_size=batch_size,
+        temperature=trained.temperature,
+    )
+
+
+# ------------------------------------------------------------------------------- saying
+
+
+def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+    """Print the labels of a prompt and their probabilities."""
+    answer = classify_prompt(trained, prompt)
+    say_unknown(trained, prompt)
+    if answer["tokens_left_out"]:
+        print(
+            f"{plural(answer['tokens_left_out'], 'token')} left out of the body: the model reads "
+            f"rows of at most {trained.max_length}",
+            file=sys.stderr,
+        )
+    if as_json:
+        names = ("confidence", "raw_confidence", "probabilities", "probabilities_left_out")
+        given = {name: answer[name] for name in names if name in answer}
+        print(json_text({"label": answer["prediction"], **given}))
+        return
+    shown = [*answer["probabilities"].items()][:MOST_LABELS_SHOWN]
+    rows = [[name, f"{probability:.4f}"] for name, probability in shown]
+    print(format_table(["label", "probability"], rows))
+    others = len(trained.vocabulary.labels) - len(shown)
+    if others:
+        rest = max(0.0, 1 - sum(probability for _, probability in shown))
+        print(f"the other {plural(others, 'label')} together {rest:.4f}")
+
+
+def say_label_counts(predictions: list[dict[str, Any]]) -> None:
+    """Print how many rows of predictions.jsonl got each label; of many labels the most frequent."""
+    counts = Counter(row["prediction"] or "could not be classified" for row in predictions)
+    names = sorted(counts)
+    if len(names) > MOST_LABELS_SHOWN:
+        names = sorted(names, key=lambda name: -counts[name])[:MOST_LABELS_SHOWN]
+    print(format_table(["predicted label", "rows"], [[n, f"{counts[n]:,}"] for n in names]))
+    if len(counts) > len(names):
+        rest = plural(counts.total() - sum(counts[name] for name in names), "row")
+        print(f"and {plural(len(counts) - len(names), 'more label')} of {rest}")

@@ -1,20 +1,25 @@
-"""inference.py --test_data: evaluate a file of rows."""
+"""A file of rows scored, and the folder of its evaluation written."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from smallgpt.evaluation.answers import answer_figures, generate_answers
 from smallgpt.evaluation.folder import METRICS, PREDICTIONS, refuse_overwriting, remove_earlier
+from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
+from smallgpt.evaluation.pictures import draw_evaluation
+from smallgpt.evaluation.predictions import leave_out_failures, predictions_of, write_predictions
+from smallgpt.evaluation.scoring import Scores, score_rows
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.inference.files import read_rows
-from smallgpt.inference.prompts import _refuse_unusable, check_arguments, is_labels_only
-
-if TYPE_CHECKING:
-    from smallgpt.evaluation.scoring import Scores
-    from smallgpt.model.folder import TrainedModel
-    from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.inference.files import read_rows, refuse_unusable
+from smallgpt.inference.prompts import check_arguments
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import dataset_from_records
 
 
 def evaluate_file(
@@ -37,16 +42,17 @@ def evaluate_file(
             overwritten.
         UserError: files of others in output_dir, no such file, or not one row that can be scored.
     """
-    from smallgpt.evaluation.answers import answer_figures, generate_answers
-    from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
-    from smallgpt.evaluation.pictures import draw_evaluation
-    from smallgpt.evaluation.predictions import (
-        leave_out_failures,
-        predictions_of,
-        write_predictions,
-    )
-    from smallgpt.evaluation.scoring import score_rows
+    return evaluate(trained, path, output_dir, batch_size, max_new_tokens)[0]
 
+
+def evaluate(
+    trained: TrainedModel,
+    path: str | Path,
+    output_dir: str | Path,
+    batch_size: int,
+    max_new_tokens: int | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """`evaluate_file`; the figures of metrics.json and the rows of predictions.jsonl."""
     check_arguments(
         "evaluate",
         test_data=path,
@@ -65,7 +71,7 @@ def evaluate_file(
     )
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
-        _refuse_unusable(dataset, path, "scored")
+        refuse_unusable(dataset, path, "scored")
     ask_unlabelled(trained, dataset, scores, batch_size)
     answers = []
     if scores.of_tokens:
@@ -95,18 +101,19 @@ def evaluate_file(
     # Of very many labels a line for each, not for each of their figures.
     many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
     write_json(folder / METRICS, figures, most_levels=2 if many else None)
+    # Last, so that a picture that cannot be drawn costs no figures.
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
-    return figures
+    return figures, predictions
 
 
 def ask_unlabelled(
     trained: TrainedModel, dataset: TokenLabelDataset, scores: Scores, batch_size: int
 ) -> None:
-    """Put the label shares of rows without a label into `scores`, as `classify` would tell them.
+    """Ask for the labels of rows that have none, into `scores`, as `classify` would answer.
 
     Their tokens were scored to the full length; for the question the body leaves room for a tail,
     so these rows are read anew. A head has answered already where that cuts nothing more. What
-    cannot be asked, such as a row with a label token in its body, has no shares.
+    cannot be asked, such as a row with a label token in its body, has no probabilities.
 
     Args:
         trained: the model.
@@ -114,10 +121,6 @@ def ask_unlabelled(
         scores: theirs.
         batch_size: rows in one forward pass.
     """
-    import numpy as np
-
-    from smallgpt.rows.reading import dataset_from_records
-
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         return
@@ -131,7 +134,7 @@ def ask_unlabelled(
     )
     asked = unlabelled[questions.lines_N - 1]
     scores.label_probs.log_probs_NxK[np.setdiff1d(unlabelled, asked)] = np.nan
-    if is_labels_only(trained):
+    if trained.is_classifier:
         cut = np.flatnonzero(questions.body_lengths_N < dataset.body_lengths_N[asked])
         questions, asked = questions.subset(cut), asked[cut]
     scores.label_probs.put_rows(asked, classify_dataset(trained, questions, batch_size))

@@ -1,28 +1,31 @@
-"""inference.py --mode generate."""
+"""Generated rows: a prompt continued, with or without a wanted label; images drawn of them.
+
+rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
+draw_rows(trained, rows, Path("sevens.png"))
+"""
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from smallgpt.console import plural
+from smallgpt.decoding.generate import generate_tokens, make_decoder
+from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
-from smallgpt.inference.classify import class_shares
-from smallgpt.inference.prompts import (
-    check_arguments,
-    is_instructed,
-    prompt_ids,
-    refuse_labels_only,
-)
+from smallgpt.inference.classify import classify_dataset
+from smallgpt.inference.prompts import check_arguments, prompt_ids, refuse_labels_only
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.label_tail import TAIL_LENGTH
-
-if TYPE_CHECKING:
-    from smallgpt.model.folder import TrainedModel
-
+from smallgpt.rows.row import Row
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.pictures import draw_image_sheet
 
 # Guided generation gives up when this many samples per wanted sequence brought too few.
 TRIES_PER_SEQUENCE = 200
@@ -65,7 +68,7 @@ def generate(
             model of images.
         count: how many sequences.
         max_new_tokens: most new tokens; None = up to the trained length.
-        greedy, temperature, top_k, top_p: how to choose among the next tokens.
+        greedy, temperature, top_k, top_p: how to choose among the next tokens, see `Sampling`.
         seed: of the sampling.
         label: keep only sequences that the model itself classifies as this label; each is then
             a whole row with its label tail, no longer than the trained length.
@@ -76,11 +79,6 @@ def generate(
         UserError: unknown tokens or label, a prompt as long as the trained length, or too few
             samples that the model reads as `label`, or a model that only names labels.
     """
-    import torch
-
-    from smallgpt.decoding.generate import generate_tokens, make_decoder
-    from smallgpt.decoding.sampling import Sampling
-
     check_arguments(
         "generate",
         num_return_sequences=count,
@@ -95,12 +93,12 @@ def generate(
     )
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
-    if prompt is None:
-        if vocabulary.img_id is None:
-            raise UserError("--mode generate needs --prompt: the first tokens of a row")
+    if prompt is not None:
+        ids = prompt_ids(trained, prompt)
+    elif vocabulary.img_id is not None:
         ids = [vocabulary.img_id]
     else:
-        ids = prompt_ids(trained, prompt)
+        raise UserError("--mode generate needs --prompt: the first tokens of a row")
     # With a label its tail stands at the end of the row.
     tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
     room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
@@ -119,9 +117,6 @@ def generate(
     # What is asked for is cut there; what the model itself makes is to end within the room, and
     # with a label the token that ends it is dropped again.
     most = max_new_tokens or (room + 1 if tail else room)
-    sampling = Sampling(greedy, temperature, top_k, top_p)
-    decoder = make_decoder(trained.model, trained.precision.dtype)
-    generator = torch.Generator().manual_seed(seed)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}
     if vocabulary.tokenizer is not None:
@@ -129,9 +124,13 @@ def generate(
         stops |= {vocabulary.cls_id} - {None}
         forbidden |= {vocabulary.unk_id} - {None}
     if label is not None:
+        wanted = _wanted_class(trained, label, ids)
         # The rest of the row would be the model's own label; it is asked for apart.
         stops.add(vocabulary.cls_id)
         forbidden |= vocabulary.label_id_set
+    sampling = Sampling(greedy, temperature, top_k, top_p)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
+    generator = torch.Generator().manual_seed(seed)
 
     def sample(how_many: int) -> list[list[int]]:
         try:
@@ -147,11 +146,30 @@ def generate(
             )
         except ValueError as error:  # what this call asks for fits: it is the model
             raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
-        return [tokens if is_instructed(trained) else ids + tokens for tokens in new]
+        return [tokens if trained.is_instructed else ids + tokens for tokens in new]
 
     if label is None:
         return Generated(sample(count), count, note)
+    kept, tried = _keep_labelled(trained, sample, wanted, len(ids) + room, count, batch_size)
+    name = vocabulary.labels[wanted]
+    if len(kept) < count:
+        raise UserError(
+            f"only {len(kept)} of {tried} samples were read as label {name}, {count} were "
+            f"asked for: raise --temperature, or the model does not know this label"
+        )
+    label_tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
+    found = f"{len(kept)} of {tried} samples ({len(kept) / tried:.1%}) were read as {name}"
+    note = f"{note}; {found}" if note else found
+    return Generated([row + label_tail for row in kept[:count]], tried, note)
 
+
+def _wanted_class(trained: TrainedModel, label: str, ids: list[int]) -> int:
+    """The index of the label that rows beginning with `ids` are to get.
+
+    Raises:
+        UserError: the model has no such label, or no row with that beginning can have it.
+    """
+    vocabulary = trained.vocabulary
     if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
         label = "_".join(label.split())
     if label not in vocabulary.labels:
@@ -164,68 +182,59 @@ def generate(
         raise UserError("--label: a labelled row needs <CLS> and <EOS> in the vocabulary")
     if not vocabulary.label_id_set.isdisjoint(ids):
         raise UserError("--label: the prompt holds a label token already; leave it out")
-    wanted = vocabulary.labels.index(label)
+    if vocabulary.pad_id in ids:
+        raise UserError("<PAD> stands inside the row; it may only fill up its end")
+    return vocabulary.labels.index(label)
+
+
+def _keep_labelled(
+    trained: TrainedModel,
+    sample: Callable[[int], list[list[int]]],
+    wanted: int,
+    longest: int,
+    count: int,
+    batch_size: int,
+) -> tuple[list[list[int]], int]:
+    """Sample until `count` rows of at most `longest` tokens are read as the class `wanted`.
+
+    Returns:
+        kept: rows that are, without tails; fewer than `count` where too many samples brought none.
+        tried: how many were sampled.
+    """
+    vocabulary = trained.vocabulary
     ends = (vocabulary.cls_id, vocabulary.eos_id)
     kept: list[list[int]] = []
     tried = 0
     while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
         rows = [row[:-1] if row[-1] in ends else row for row in sample(batch_size)]
         # A row that found no end is none, nor is one that is nothing but a prompt with a tail.
-        rows = [row for row in rows if len(row) <= len(ids) + room and row[-1] not in ends]
+        rows = [row for row in rows if len(row) <= longest and row[-1] not in ends]
         tried += batch_size
         if rows:
-            read_as = class_shares(trained, rows, batch_size).predicted
+            builder = RowsBuilder(vocabulary, trained.max_length, for_label=True)
+            for number, row in enumerate(rows, 1):
+                builder.add(Row(row, -1, len(row)), number, None)
+            read_as = classify_dataset(trained, builder.finish(), batch_size).predicted
             kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
-    if len(kept) < count:
-        raise UserError(
-            f"only {len(kept)} of {tried} samples were read as label {label}, {count} were "
-            f"asked for: raise --temperature, or the model does not know this label"
-        )
-    label_tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
-    note = "; ".join(
-        text
-        for text in (
-            note,
-            f"{len(kept)} of {tried} samples ({len(kept) / tried:.1%}) were read as {label}",
-        )
-        if text
-    )
-    return Generated([row + label_tail for row in kept[:count]], tried, note)
+    return kept, tried
 
 
-def draw_rows(trained: TrainedModel, rows: list[str], path: Path) -> None:
+def draw_rows(trained: TrainedModel, sequences: Sequence[Sequence[int]], path: Path) -> None:
     """Draw image rows into one PNG, each captioned with the label its tail names."""
-    from smallgpt.tokens.codebook import Codebook
-    from smallgpt.tokens.pictures import draw_image_sheet
-
-    codebook = Codebook.load(trained.codebook)
+    codebook, vocabulary = Codebook.load(trained.codebook), trained.vocabulary
     images, captions, malformed = [], [], 0
-    label_tokens = dict(
-        zip(
-            (trained.vocabulary.tokens[index] for index in trained.vocabulary.label_ids),
-            trained.vocabulary.labels,
-            strict=True,
-        )
-    )
-    for row in rows:
-        words = row.split(" ")
-        image, count = codebook.image_from_tokens(words)
+    for ids in sequences:
+        image, count = codebook.image_from_tokens([vocabulary.tokens[index] for index in ids])
         malformed += count != codebook.patches_per_image
         images.append(image)
-        captions.append(next((label_tokens[word] for word in words if word in label_tokens), ""))
-    title = f"{plural(len(rows), 'image')} from {trained.folder}"
+        named = (vocabulary.class_of_id[i] for i in ids if i in vocabulary.class_of_id)
+        captions.append(next((vocabulary.labels[k] for k in named), ""))
+    title = f"{plural(len(sequences), 'image')} from {trained.folder}"
     if malformed:
         title += f", {malformed} without exactly {codebook.patches_per_image} codes"
         print(
-            f"{malformed} of {len(rows)} rows do not have {codebook.patches_per_image} codes: "
+            f"{malformed} of {len(sequences)} rows do not have {codebook.patches_per_image} codes: "
             f"missing patches are drawn dark, surplus ones left out",
             file=sys.stderr,
         )
     draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)
-
-
-def beside(folder: Path, name: str) -> Path:
-    """The path of a folder beside `folder`, also where that is called `.`, without a name."""
-    if folder.name in ("", ".."):
-        folder = Path(os.path.abspath(folder))
-    return folder.parent / name

@@ -1,78 +1,73 @@
-"""inference.py --mode interactive: the prompt."""
+"""The interactive prompt: likeliest next tokens, answers or labels, one prompt a line."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
-from smallgpt.console import format_table, json_text, plural, printable, printable_lines
+from smallgpt.console import format_table, json_text, printable, printable_lines
 from smallgpt.errors import UserError
-from smallgpt.exit_codes import EXIT_INTERRUPTED
+from smallgpt.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 from smallgpt.files.reading import size_text
-from smallgpt.inference.classify import classify_prompt
+from smallgpt.inference.classify import say_label
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
-from smallgpt.inference.prompts import (
-    MOST_LABELS_SHOWN,
-    is_instructed,
-    is_labels_only,
-    say_unknown,
-    shown_row,
-)
-from smallgpt.options.inference import InferenceSettings
-
-if TYPE_CHECKING:
-    from smallgpt.model.folder import TrainedModel
-
+from smallgpt.inference.prompts import row_text, say_unknown
+from smallgpt.model.folder import TrainedModel
 
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
 
 
-# ------------------------------------------------------------------------------- modes
+def run_interactive(trained: TrainedModel, prompt: str | None, as_json: bool) -> int:
+    """Answer one prompt, or those that are typed until `quit`, Ctrl-D or Ctrl-C.
 
+    With the likeliest next tokens; a model that only names labels answers with those, one of
+    instructions with its answer.
 
-def run_interactive(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Answer prompts with the likeliest next tokens until `quit`, Ctrl-D or Ctrl-C.
-
-    A model that only names labels answers with those, one of instructions with its answer.
+    Returns:
+        the exit code.
     """
-    show = show_next
-    if is_labels_only(trained):
-        show = show_label
-    elif is_instructed(trained):
-        show = show_answer
-    if settings.prompt is not None:
-        show(trained, settings.prompt, settings.json)
-        return 0
-    at_terminal = sys.stdin.isatty() and not settings.json
+    answer = say_next_tokens
+    if trained.is_classifier:
+        answer = say_label
+    elif trained.is_instructed:
+        answer = say_answer
+    if prompt is not None:
+        answer(trained, prompt, as_json)
+        return EXIT_OK
+    at_terminal = sys.stdin.isatty() and not as_json
     if at_terminal:
         import readline  # noqa: F401  (gives input() a history and line editing)
 
-        vocabulary = trained.vocabulary
-        what = "an instruction" if is_instructed(trained) else "a text"
-        if is_labels_only(trained):
-            what += " to be told its label"
-        if vocabulary.tokenizer is None:
-            example = vocabulary.tokens[vocabulary.img_id or len(vocabulary) // 2]
-            which = "tokens" if is_labels_only(trained) else "first tokens"
-            what = f"the {which} of a row, for example {example}"
-        text = f"{trained.folder}: {len(vocabulary)} tokens in the vocabulary. Type {what}; quit or"
-        print(printable(f"{text} Ctrl-D leaves."))
+        print(printable(_welcome(trained)))
     prompt_sign = "tokens> " if trained.vocabulary.tokenizer is None else "text> "
     while True:
         try:
             line = _next_line(prompt_sign if at_terminal else None)
             if line is None or line in ("quit", "exit"):
-                return 0
+                return EXIT_OK
             if line:
-                show(trained, line, settings.json)
+                answer(trained, line, as_json)
         except KeyboardInterrupt:
             print()
             return EXIT_INTERRUPTED
         except UserError as error:
             text = printable_lines(str(error))
-            print(json_text({"error": str(error)}) if settings.json else text)
+            print(json_text({"error": str(error)}) if as_json else text)
         sys.stdout.flush()
+
+
+def _welcome(trained: TrainedModel) -> str:
+    """What to type, for a person at a terminal."""
+    vocabulary = trained.vocabulary
+    what = "an instruction" if trained.is_instructed else "a text"
+    if trained.is_classifier:
+        what += " to be told its label"
+    if vocabulary.tokenizer is None:
+        example = vocabulary.tokens[vocabulary.img_id or len(vocabulary) // 2]
+        which = "tokens" if trained.is_classifier else "first tokens"
+        what = f"the {which} of a row, for example {example}"
+    size = len(vocabulary)
+    return f"{trained.folder}: {size} tokens in the vocabulary. Type {what}; quit or Ctrl-D leaves."
 
 
 def _next_line(prompt_sign: str | None) -> str | None:
@@ -100,12 +95,12 @@ def _next_line(prompt_sign: str | None) -> str | None:
     return raw.decode(errors="replace").strip() if raw else None
 
 
-def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+def say_next_tokens(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest next tokens of a prompt."""
     found = next_tokens(trained, prompt)
     say_unknown(trained, prompt)
     if as_json:
-        answer = [{"token": token, "probability": share} for token, share in found]
+        answer = [{"token": token, "probability": probability} for token, probability in found]
         print(json_text({"prompt": prompt, "next_tokens": answer}))
     else:
         # Pieces of text show their spaces and line ends.
@@ -114,36 +109,12 @@ def show_next(trained: TrainedModel, prompt: str, as_json: bool) -> None:
         print(format_table(["next token", "probability"], rows))
 
 
-def show_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+def say_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest answer to an instruction."""
     result = generate(trained, prompt, greedy=True)
     say_unknown(trained, prompt)
-    answer = shown_row(trained, result.sequences[0])
+    answer = row_text(trained, result.sequences[0])
     if as_json:
         print(json_text({"prompt": prompt, "answer": answer}))
     else:
         print(printable_lines(answer))
-
-
-def show_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
-    """Print the labels of a prompt and their probabilities."""
-    answer = classify_prompt(trained, prompt)
-    say_unknown(trained, prompt)
-    if answer["tokens_left_out"]:
-        print(
-            f"{plural(answer['tokens_left_out'], 'token')} left out of the body: the model reads "
-            f"rows of at most {trained.max_length}",
-            file=sys.stderr,
-        )
-    if as_json:
-        names = ("confidence", "raw_confidence", "probabilities", "probabilities_left_out")
-        told = {name: answer[name] for name in names if name in answer}
-        print(json_text({"label": answer["prediction"], **told}))
-        return
-    shares = answer["probabilities"]
-    rows = [[name, f"{share:.4f}"] for name, share in [*shares.items()][:MOST_LABELS_SHOWN]]
-    print(format_table(["label", "probability"], rows))
-    others = len(trained.vocabulary.labels) - len(rows)
-    if others:
-        rest = max(0.0, 1 - sum([*shares.values()][:MOST_LABELS_SHOWN]))
-        print(f"the other {plural(others, 'label')} together {rest:.4f}")

@@ -1,15 +1,12 @@
-"""The likeliest next tokens."""
+"""The likeliest next tokens of a prompt."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from smallgpt.errors import UserError
-from smallgpt.inference.prompts import _NOT_FINITE, prompt_ids, refuse_labels_only, shown_token
-
-if TYPE_CHECKING:
-    from smallgpt.model.folder import TrainedModel
-
+from smallgpt.inference.prompts import not_finite, prompt_ids, refuse_labels_only, token_text
+from smallgpt.model.folder import TrainedModel
 
 NEXT_TOKENS_SHOWN = 5
 
@@ -23,8 +20,6 @@ def next_tokens(
         UserError: unknown tokens, a prompt beyond the trained length, a count below 1, or a model
             that only names labels.
     """
-    import torch
-
     if count < 1:
         raise UserError(f"count: {count} is out of range (1 or above)")
     refuse_labels_only(trained)
@@ -37,9 +32,9 @@ def next_tokens(
     with torch.inference_mode(), trained.precision.autocast(trained.device):
         logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
     if not logits_V.isfinite().all():
-        raise UserError(_NOT_FINITE.format(trained.folder))
+        raise not_finite(trained)
     top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
     return [
-        (shown_token(trained, index), share)
-        for share, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        (token_text(trained, index), probability)
+        for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]

@@ -168,6 +168,16 @@ class TrainedModel:
         """The longest row it was trained for; evaluation and generation keep to it."""
         return self.settings.max_length
 
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it names labels by a head, and predicts no tokens."""
+        return self.settings.classifier == "head"
+
+    @property
+    def is_instructed(self) -> bool:
+        """Whether it answers instructions, each in its prompt's template."""
+        return self.settings.task == "instruct" and self.vocabulary.tokenizer is not None
+
 
 def load_trained_model(
     model_path: str | Path,

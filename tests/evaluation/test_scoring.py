@@ -309,8 +309,7 @@ def test_classifying_keeps_the_largest_probabilities_as_well(
             for name in names:
                 assert row[name] == pytest.approx(scored[name], abs=1e-6)
     assert len(classify(trained, "A B C")[1]) == 2
-    monkeypatch.setattr("smallgpt.inference.interactive.MOST_LABELS_SHOWN", 1)
-    monkeypatch.setattr("inference.MOST_LABELS_SHOWN", 1)
+    monkeypatch.setattr("smallgpt.inference.classify.MOST_LABELS_SHOWN", 1)
     argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "classify"]
     main([*argv, "--prompt", "A B C"])
     assert "the other 4 labels together 0." in capsys.readouterr().out
