@@ -3,6 +3,10 @@
 One word for one thing, in the whole package: `say` prints a line for a person (where a function
 takes a parameter `say`, it is one that does, such as a run's log); `describe_...` returns the text
 to say. `print` is left to the result that a command was asked for.
+
+Foreign text (labels, tokens, file names) may hold what a terminal obeys. It is shown by `printable`
+(a part of a line), `printable_lines` (whole texts) or `json_text` (the same value, escaped); `say`,
+`print_error`, tables and the log of a run apply them by themselves.
 """
 
 from __future__ import annotations
@@ -91,18 +95,14 @@ def command_hint(script: str, *words: str | Path) -> str:
 
 
 def printable(text: str) -> str:
-    """Foreign text as a part of a line: what cannot be seen is written out, as in `\\x1b[31m`.
-
-    Labels, tokens and file names may hold escape sequences, line ends, characters of no width.
-    """
+    """Foreign text as a part of a line: what cannot be seen is written out, as in `\\x1b[31m`."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else _written_out(letter) for letter in text)
 
 
 def printable_lines(text: str) -> str:
-    """Foreign text of any length: line ends, tabs and all spaces stay, what a terminal obeys is
-    written out, as in `\\x1b[31m`."""
+    """Foreign text of many lines: what a terminal obeys is written out, line ends and tabs stay."""
     return _OBEYED.sub(lambda found: _written_out(found[0]), text)
 
 

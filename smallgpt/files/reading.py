@@ -3,8 +3,9 @@
     value = parse_json(read_text(path, MOST_BYTES))
     raise UserError(f"{path}: the id of {shown(token)} is {shown(index)}, not a whole number")
 
-A pipe would hang a command, a device never ends, and a small file can promise to become a large
-one. So every reader of the toolkit opens through `open_input`, and says how much it takes.
+Every file is untrusted. A pipe would hang a command, a device never ends, and a small file can
+promise to become a large one. So every reader of the toolkit opens through `open_input` and checks
+sizes before it takes memory; each limit is a constant with its reason beside it.
 """
 
 from __future__ import annotations

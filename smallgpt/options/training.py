@@ -1,6 +1,8 @@
-"""Every option of train_gpt.py.
+"""Every option of train_gpt.py, and the shapes of models that have a name.
 
-python -m smallgpt.options.training > config.yaml
+    python -m smallgpt.options.training > config.yaml
+
+writes every option with its default and its help, as config.yaml has them.
 """
 
 from __future__ import annotations
@@ -296,7 +298,8 @@ class TrainSettings:
         flag_only=True,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        # A preset decides the shape, nothing beside it does: it is set here and stored resolved.
         shape = PRESETS.get(self.preset, ()) if isinstance(self.preset, str) else ()
         for name, value in zip(SHAPE, shape, strict=False):
             object.__setattr__(self, name, value)  # frozen

@@ -5,7 +5,9 @@
       events.out.tfevents.*  (--tensorboard)
       plots/  checkpoints/  best_model/  final_model/  evaluation/
 
-Whatever else lies in these folders belongs to somebody else: a run neither writes nor deletes it.
+settings.yaml holds the settings as resolved, and each model folder has them too, so that whoever
+uses a model cuts rows exactly as training did. Whatever else lies in these folders belongs to
+somebody else: a run neither writes nor deletes it.
 """
 
 from __future__ import annotations
