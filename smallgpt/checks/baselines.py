@@ -1,17 +1,17 @@
-"""Figures that need no GPT, on the split of the run: a yardstick for the model.
+"""Figures that need no GPT, on the split of the run: what the model has to beat.
 
     figures, notes = measure_baselines(train, validation, codebook=None, done=lambda: None)
 
-All learn from the training rows and are measured on the validation rows; scikit-learn does the
-sums. Large data is sampled, always in the same way, and the notes say how many rows took part. What
-the choices below cost and reach: docs/measurements.md.
+All learn from the training rows and are measured on the validation rows. Large data is sampled,
+always in the same way, and the notes say how many rows took part. What the choices below cost and
+reach: docs/measurements.md.
 
 - majority class: the label that most training rows have.
 - naive Bayes (multinomial) on tf-idf weights of token 1- and 2-grams or, where all bodies have one
   length, on pairs of place and token, whichever tells more labels of a held-out fifth of the
-  training rows (at most 10,000): in an image it matters where a patch stands.
-- linear n-gram: a linear support-vector machine on the same 1- and 2-grams. It and the next machine
-  but one have a weight for each label and feature, and are left out where there are more than 500
+  training rows (at most 10,000).
+- linear n-gram: a linear support-vector machine on token 1- and 2-grams. It and the machine on
+  pixels have a weight for each label and feature, and are left out where there are more than 500
   labels: what they could be fitted on would hold a row or less of each.
 - nearest neighbour: by cosine of what naive Bayes uses; on pairs of place and token that is the row
   with the most equal places.
@@ -23,21 +23,16 @@ the choices below cost and reach: docs/measurements.md.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallgpt.checks.naive_bayes import NaiveBayes
+from smallgpt.checks.sides import lookup, tokens_of
 from smallgpt.evaluation.metrics import perplexity
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 
 STEPS = 6  # how often `measure_baselines` calls `done`
 _SEED = 0
@@ -49,7 +44,33 @@ _NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS = 10_000, 1_000_000
 _PIXEL_ROWS, _PIXEL_VALUES = 6_000, 6_000_000
 _ASKED_ROWS = 2_000  # of nearest neighbour and pixels
 _CHOICE_ROWS = 10_000  # that decide what naive Bayes goes by
-_SMOOTHING = 0.1  # of naive Bayes; 0.01 and 1 do worse or no better
+
+
+@dataclass
+class _Found:
+    """The figures, and a note for each that says what it was measured with."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        figure: float,
+        words: str,
+        fitted: tuple[TokenLabelDataset, TokenLabelDataset],
+        measured: tuple[TokenLabelDataset, TokenLabelDataset],
+    ) -> None:
+        """Add a figure; `fitted` and `measured` are a sample and the rows that it was drawn from.
+
+        The note ends like `fitted on 10,000 of 48,000 rows, measured on 2,000 of 12,000`.
+        """
+        counts = [
+            f"{len(some):,}" + (f" of {len(rows):,}" if len(some) < len(rows) else "")
+            for some, rows in (fitted, measured)
+        ]
+        self.figures[name] = figure
+        self.notes[name] = f"{words}; fitted on {counts[0]} rows, measured on {counts[1]}"
 
 
 def measure_baselines(
@@ -73,102 +94,98 @@ def measure_baselines(
     Raises:
         UserError: the codebook is broken.
     """
-    figures: dict[str, float] = {}
-    notes: dict[str, str] = {}
-
-    def note(name: str, figure: float, words: str) -> None:
-        figures[name], notes[name] = figure, words
-
-    known = train.subset(np.flatnonzero((train.classes_N >= 0) & (train.body_lengths_N > 0)))
-    asked = validation.subset(
-        np.flatnonzero((validation.classes_N >= 0) & (validation.body_lengths_N > 0))
+    found = _Found()
+    known, asked = (
+        rows.subset(np.flatnonzero((rows.classes_N >= 0) & (rows.body_lengths_N > 0)))
+        for rows in (train, validation)
     )
     if len(known) and len(asked):
         most = int(np.bincount(known.classes_N).argmax())
-        note(
-            "majority_class_accuracy",
-            float((asked.classes_N == most).mean()),
-            f"always {train.vocabulary.labels[most]}; {_rows_said(known, known, asked, asked)}",
-        )
+        share = float((asked.classes_N == most).mean())
+        words = f"always {train.vocabulary.labels[most]}"
+        found.add("majority_class_accuracy", share, words, (known, known), (asked, asked))
     done()
-    if len(asked) and _tells_apart(known):
-        some = known.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
-        few = asked.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
-        view = _View(some, _goes_by_place(known.sample(_CHOICE_ROWS, _NEIGHBOUR_TOKENS, _SEED)))
-        counts, tested = view.of(some), view.of(few)
-        note(
-            "naive_bayes_accuracy",
-            _naive_bayes(counts, some.classes_N, tested, few.classes_N),
-            f"on {view.name}; {_rows_said(some, known, few, asked)}",
-        )
-        done()
-        labels = len(np.unique(known.classes_N))
-        few_labels = labels <= _MOST_MACHINE_LABELS
-        if not few_labels:
-            machines = ["linear_ngram_accuracy"] + ["svm_pixels_accuracy"] * (codebook is not None)
-            notes |= dict.fromkeys(
-                machines,
-                f"left out: of {labels:,} labels, more than {_MOST_MACHINE_LABELS}, it could learn "
-                f"from a row or less of each",
-            )
-        some = known.sample(_MOST_ROWS, min(_MOST_TOKENS, _LINEAR_WORK // labels), _SEED)
-        if few_labels and _tells_apart(some):
-            ngrams = _View(some, by_place=False)
-            note(
-                "linear_ngram_accuracy",
-                _linear(ngrams.of(some), some.classes_N, ngrams.of(few), few.classes_N),
-                f"on {ngrams.name}; {_rows_said(some, known, few, asked)}",
-            )
-        done()
-        some = known.sample(_NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS, _SEED)
-        few = asked.sample(_ASKED_ROWS, _NEIGHBOUR_TOKENS, _SEED)
-        note(
-            "nearest_neighbour_accuracy",
-            _nearest(view.of(some), some.classes_N, view.of(few), few.classes_N),
-            f"on {view.name}; {_rows_said(some, known, few, asked)}",
-        )
-        done()
-        if codebook is not None and few_labels:
-            pixels = _Pixels(Codebook.load(codebook), train)
-            most_rows = min(_PIXEL_ROWS, max(1, _PIXEL_VALUES // pixels.values))
-            some = known.sample(most_rows, _MOST_TOKENS, _SEED)
-            few = asked.sample(_ASKED_ROWS, _MOST_TOKENS, _SEED)
-            if _tells_apart(some):
-                note(
-                    "svm_pixels_accuracy",
-                    _svm(pixels.of(some), some.classes_N, pixels.of(few), few.classes_N),
-                    f"on {pixels.values} decoded values; {_rows_said(some, known, few, asked)}",
-                )
-        done()
+    if len(asked) and _has_several_classes(known):
+        _measure_classifiers(found, known, asked, codebook, done)
     if len(train) and validation.target_count > 0:
         some = train.sample(_LANGUAGE_TOKENS, _LANGUAGE_TOKENS, _SEED)
         few = validation.sample(_LANGUAGE_TOKENS, _LANGUAGE_TOKENS, _SEED)
         unigram, bigram = language_perplexities(some, few)
-        said = _rows_said(some, train, few, validation)
-        note("unigram_perplexity", unigram, f"add-one smoothing; {said}")
-        note("bigram_perplexity", bigram, f"Witten-Bell with the unigrams; {said}")
+        samples = (some, train), (few, validation)
+        found.add("unigram_perplexity", unigram, "add-one smoothing", *samples)
+        found.add("bigram_perplexity", bigram, "Witten-Bell with the unigrams", *samples)
     done()
-    return figures, notes
+    return found.figures, found.notes
 
 
-def _tells_apart(rows: TokenLabelDataset) -> bool:
-    """Whether there is more than one class to learn; a small sample of rare ones may hold one."""
-    return len(np.unique(rows.classes_N)) > 1
-
-
-def _rows_said(
-    some: TokenLabelDataset,
+def _measure_classifiers(
+    found: _Found,
     known: TokenLabelDataset,
-    few: TokenLabelDataset,
     asked: TokenLabelDataset,
-) -> str:
-    """`fitted on 10,000 of 48,000 rows, measured on 2,000 of 12,000`."""
-    fitted = f"fitted on {len(some):,}" + (f" of {len(known):,}" if len(some) < len(known) else "")
-    measured = f"{len(few):,}" + (f" of {len(asked):,}" if len(few) < len(asked) else "")
-    return f"{fitted} rows, measured on {measured}"
+    codebook: Path | None,
+    done: Callable[[], object],
+) -> None:
+    """Accuracies of classifiers that learn from the `known` rows and are asked the others."""
+    # scikit-learn takes a second or two to import, which rows without labels need not wait for.
+    from smallgpt.checks.classifiers import (
+        PixelFeatures,
+        RowFeatures,
+        accuracy_of,
+        by_place_is_better,
+        linear_machine,
+        naive_bayes_accuracy,
+        nearest_neighbour,
+        rbf_machine,
+    )
+
+    some = known.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
+    few = asked.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
+    choice = known.sample(_CHOICE_ROWS, _NEIGHBOUR_TOKENS, _SEED)
+    features = RowFeatures(some, by_place_is_better(choice, _SEED))
+    accuracy = naive_bayes_accuracy(features, some, few)
+    words = f"on {features.name}"
+    found.add("naive_bayes_accuracy", accuracy, words, (some, known), (few, asked))
+    done()
+
+    labels = len(np.unique(known.classes_N))
+    few_labels = labels <= _MOST_MACHINE_LABELS
+    if not few_labels:
+        machines = ["linear_ngram_accuracy"] + ["svm_pixels_accuracy"] * (codebook is not None)
+        found.notes |= dict.fromkeys(
+            machines,
+            f"left out: of {labels:,} labels, more than {_MOST_MACHINE_LABELS}, it could learn "
+            f"from a row or less of each",
+        )
+    some = known.sample(_MOST_ROWS, min(_MOST_TOKENS, _LINEAR_WORK // labels), _SEED)
+    if few_labels and _has_several_classes(some):
+        ngrams = RowFeatures(some, by_place=False)
+        accuracy = accuracy_of(linear_machine(_SEED), ngrams, some, few)
+        words = f"on {ngrams.name}"
+        found.add("linear_ngram_accuracy", accuracy, words, (some, known), (few, asked))
+    done()
+
+    some = known.sample(_NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS, _SEED)
+    few = asked.sample(_ASKED_ROWS, _NEIGHBOUR_TOKENS, _SEED)
+    accuracy = accuracy_of(nearest_neighbour(), features, some, few)
+    words = f"on {features.name}"
+    found.add("nearest_neighbour_accuracy", accuracy, words, (some, known), (few, asked))
+    done()
+
+    if codebook is not None and few_labels:
+        pixels = PixelFeatures(Codebook.load(codebook), known.vocabulary)
+        most_rows = min(_PIXEL_ROWS, max(1, _PIXEL_VALUES // pixels.count))
+        some = known.sample(most_rows, _MOST_TOKENS, _SEED)
+        few = asked.sample(_ASKED_ROWS, _MOST_TOKENS, _SEED)
+        if _has_several_classes(some):
+            accuracy = accuracy_of(rbf_machine(), pixels, some, few)
+            words = f"on {pixels.count} decoded values"
+            found.add("svm_pixels_accuracy", accuracy, words, (some, known), (few, asked))
+    done()
 
 
-# ------------------------------------------------------------------------------- language
+def _has_several_classes(rows: TokenLabelDataset) -> bool:
+    """Whether there is something to learn; a small sample of rare classes may hold one."""
+    return len(np.unique(rows.classes_N)) > 1
 
 
 def language_perplexities(
@@ -176,7 +193,7 @@ def language_perplexities(
 ) -> tuple[float, float]:
     """Unigram and bigram perplexity of the validation rows, as the module's docstring has them."""
     size = len(train.vocabulary)
-    ids_M, row_M = _flat(train, train.lengths_N)
+    ids_M, row_M = tokens_of(train)
     chance_V = np.bincount(ids_M, minlength=size) + 1.0
     chance_V /= chance_V.sum()
     follows_M = np.flatnonzero(row_M[1:] == row_M[:-1]) + 1
@@ -184,156 +201,13 @@ def language_perplexities(
     before_V = np.bincount(ids_M[follows_M - 1], minlength=size)
     kinds_V = np.bincount(pairs_P // size, minlength=size)
 
-    ids_M, row_M = _flat(validation, validation.lengths_N)
+    ids_M, row_M = tokens_of(validation)
     follows_M = np.flatnonzero(row_M[1:] == row_M[:-1]) + 1
     follows_M = follows_M[validation.scored(np.arange(len(validation)))]
     last, token = ids_M[follows_M - 1], ids_M[follows_M]
     unigram = chance_V[token]
-    seen = _lookup(pairs_P, count_P, last * size + token)
+    seen = lookup(pairs_P, count_P, last * size + token)
     total = before_V[last] + kinds_V[last]
     # After a token that never stood before another there is only the unigram.
     bigram = np.where(total, (seen + kinds_V[last] * unigram) / np.maximum(total, 1), unigram)
     return perplexity(float(-np.log(unigram).mean())), perplexity(float(-np.log(bigram).mean()))
-
-
-def _flat(rows: TokenLabelDataset, lengths_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first `lengths_N` tokens of all rows one after another: ids and row of each."""
-    lengths_N = lengths_N.astype(np.int64)
-    row_M = np.repeat(np.arange(len(rows)), lengths_N)
-    place_M = np.arange(len(row_M)) - np.repeat(np.cumsum(lengths_N) - lengths_N, lengths_N)
-    return rows.tokens[rows.starts_N[row_M] + place_M].astype(np.int64), row_M
-
-
-def _lookup(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Value of each asked key among the sorted `keys`, 0 where it is none of them."""
-    if not len(keys):
-        return np.zeros(len(asked), np.int64)
-    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-    return np.where(keys[at] == asked, values[at], 0)
-
-
-# ------------------------------------------------------------------------------- labels
-
-
-class _View:
-    """What of a row a baseline sees: weights of n-grams, or which token stands at which place."""
-
-    def __init__(self, rows: TokenLabelDataset, by_place: bool):
-        """The features of training rows; a 2-gram that stands once tells nothing."""
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        self.by_place = by_place
-        self.name = "pairs of place and token" if by_place else "token 1- and 2-grams"
-        key_M, _ = self._features(rows)
-        self.keys_F, count_F = np.unique(key_M, return_counts=True)
-        if not by_place:
-            self.keys_F = self.keys_F[(count_F > 1) | (self.keys_F < len(rows.vocabulary))]
-        self.weights = None
-        if not by_place:
-            self.weights = TfidfTransformer(sublinear_tf=True).fit(self._counts(rows))
-
-    def of(self, rows: TokenLabelDataset) -> csr_array:
-        """Rows as a sparse matrix NxF; a feature that was not met in fitting is left out."""
-        counts_NxF = self._counts(rows)
-        return counts_NxF if self.weights is None else self.weights.transform(counts_NxF)
-
-    def _features(self, rows: TokenLabelDataset) -> tuple[np.ndarray, np.ndarray]:
-        """Features of all bodies: number and row of each."""
-        ids_M, row_M = _flat(rows, rows.body_lengths_N)
-        size = len(rows.vocabulary)
-        if self.by_place:
-            place_M = np.arange(len(row_M)) - np.searchsorted(row_M, row_M)
-            return place_M * size + ids_M, row_M
-        first_M = np.flatnonzero(row_M[1:] == row_M[:-1])
-        pair_M = (ids_M[first_M] + 1) * size + ids_M[first_M + 1]
-        return np.concatenate([ids_M, pair_M]), np.concatenate([row_M, row_M[first_M]])
-
-    def _counts(self, rows: TokenLabelDataset) -> csr_array:
-        from scipy.sparse import coo_array
-
-        key_M, row_M = self._features(rows)
-        column_M = _lookup(self.keys_F, np.arange(1, len(self.keys_F) + 1), key_M) - 1
-        known_M = column_M >= 0
-        places = row_M[known_M].astype(np.int32), column_M[known_M].astype(np.int32)
-        shape = (len(rows), len(self.keys_F))
-        counts_NxF = coo_array((np.ones(known_M.sum(), np.float32), places), shape=shape).tocsr()
-        counts_NxF.sum_duplicates()
-        # scikit-learn's linear models take 32-bit places only.
-        counts_NxF.indices = counts_NxF.indices.astype(np.int32)
-        counts_NxF.indptr = counts_NxF.indptr.astype(np.int32)
-        return counts_NxF
-
-
-def _goes_by_place(known: TokenLabelDataset) -> bool:
-    """Whether naive Bayes tells more labels of a held-out fifth of training rows by place."""
-    if len(np.unique(known.body_lengths_N)) > 1:
-        return False
-    order = np.random.default_rng(_SEED).permutation(len(known))
-    held_out, rest = (known.subset(part) for part in np.split(order, [len(known) // 5]))
-    if not len(held_out):
-        return False
-    reached = []
-    for by_place in (False, True):
-        view = _View(rest, by_place)
-        data = view.of(rest), rest.classes_N, view.of(held_out), held_out.classes_N
-        reached.append(_naive_bayes(*data))
-    return reached[True] > reached[False]
-
-
-def _naive_bayes(known_NxF: Any, known_N: Any, asked_MxF: Any, asked_M: Any) -> float:
-    model = NaiveBayes.fit(known_NxF, known_N, _SMOOTHING)
-    return float((model.predict(asked_MxF) == asked_M).mean())
-
-
-def _linear(*data: Any) -> float:
-    from sklearn.svm import LinearSVC
-
-    return _score(LinearSVC(max_iter=30, random_state=_SEED), *data)
-
-
-def _nearest(*data: Any) -> float:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return _score(KNeighborsClassifier(1, metric="cosine", algorithm="brute"), *data)
-
-
-def _svm(*data: Any) -> float:
-    from sklearn.svm import SVC
-
-    return _score(SVC(C=5.0), *data)
-
-
-def _score(model: Any, known_NxF: Any, known_N: Any, asked_MxF: Any, asked_M: Any) -> float:
-    """Accuracy on the asked rows of a scikit-learn model fitted on the known ones."""
-    with warnings.catch_warnings():
-        # A yardstick need not be fitted to the last digit, and labels of one row each are the
-        # user's affair.
-        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        return float(model.fit(known_NxF, known_N).score(asked_MxF, asked_M))
-
-
-# ------------------------------------------------------------------------------- pixels
-
-
-class _Pixels:
-    """Rows of image tokens as pixel values from 0 to 1."""
-
-    def __init__(self, codebook: Codebook, rows: TokenLabelDataset):
-        self.codebook = codebook
-        self.values = codebook.height * codebook.width * codebook.channels
-        codes = {token: code for code, token in enumerate(codebook.code_tokens)}
-        tokens = rows.vocabulary.tokens
-        self.code_V = np.array([codes.get(token, -1) for token in tokens])
-
-    def of(self, rows: TokenLabelDataset) -> np.ndarray:
-        """Pixels NxD; missing patches are the darkest one and surplus codes are left out."""
-        ids_M, row_M = _flat(rows, rows.body_lengths_N)
-        code_M = self.code_V[ids_M]
-        code_M, row_M = code_M[code_M >= 0], row_M[code_M >= 0]
-        place_M = np.arange(len(row_M)) - np.searchsorted(row_M, row_M)
-        codes_NxP = np.zeros((len(rows), self.codebook.patches_per_image), np.int64)
-        inside_M = place_M < codes_NxP.shape[1]
-        codes_NxP[row_M[inside_M], place_M[inside_M]] = code_M[inside_M]
-        low, high = self.codebook.low, self.codebook.high
-        return (self.codebook.decode(codes_NxP).reshape(len(rows), -1) - low) / (high - low)

@@ -9,8 +9,6 @@ from smallgpt.checks.leak_search import Bodies
 from smallgpt.checks.naive_bayes import NaiveBayes, class_counts
 from smallgpt.checks.sides import places_within
 
-_SMOOTHING = 0.1  # of naive Bayes
-
 
 class RestOfRow:
     """Naive Bayes on rows less some places, held out.
@@ -101,7 +99,6 @@ class RestOfRow:
                 total_L - np.bincount(of_class, minlength=self.classes),
                 rows_L,
                 features,
-                _SMOOTHING,
             )
             told = model.predict(asked_BxF[asked])
             right_B[asked] = told == bodies.classes_N[rows[asked]]

@@ -63,3 +63,11 @@ def places_within(row_M: np.ndarray) -> np.ndarray:
     """The place of each token among those of its row, from 0; `row_M` ascends."""
     lengths_N = np.bincount(row_M)
     return np.arange(len(row_M)) - (np.cumsum(lengths_N) - lengths_N)[row_M]
+
+
+def lookup(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Value of each asked key among the sorted `keys`, 0 where it is none of them."""
+    if not len(keys):
+        return np.zeros(len(asked), np.int64)
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[at] == asked, values[at], 0)

@@ -1,0 +1,139 @@
+"""Classifiers that baselines are measured with, and what of a row they see."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC, LinearSVC
+
+from smallgpt.checks.naive_bayes import NaiveBayes
+from smallgpt.checks.sides import lookup, places_within, tokens_of
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
+
+
+class RowFeatures:
+    """What a classifier sees of a row, counted: n-grams, or which token stands at which place."""
+
+    def __init__(self, rows: TokenLabelDataset, by_place: bool):
+        """The features of training rows; a 2-gram that stands once tells nothing."""
+        self.by_place = by_place
+        self.name = "pairs of place and token" if by_place else "token 1- and 2-grams"
+        key_M, _ = self._keys(rows)
+        self.keys_F, count_F = np.unique(key_M, return_counts=True)
+        self.weights = None
+        if not by_place:
+            self.keys_F = self.keys_F[(count_F > 1) | (self.keys_F < len(rows.vocabulary))]
+            self.weights = TfidfTransformer(sublinear_tf=True).fit(self._counts(rows))
+
+    def of(self, rows: TokenLabelDataset) -> csr_array:
+        """Rows as a sparse matrix NxF; a feature that no training row has is left out."""
+        counts_NxF = self._counts(rows)
+        return counts_NxF if self.weights is None else self.weights.transform(counts_NxF)
+
+    def _keys(self, rows: TokenLabelDataset) -> tuple[np.ndarray, np.ndarray]:
+        """All features of all bodies: number and row of each."""
+        ids_M, row_M = tokens_of(rows.without_tails())
+        size = len(rows.vocabulary)
+        if self.by_place:
+            return places_within(row_M) * size + ids_M, row_M
+        first_M = np.flatnonzero(row_M[1:] == row_M[:-1])
+        pair_M = (ids_M[first_M] + 1) * size + ids_M[first_M + 1]
+        return np.concatenate([ids_M, pair_M]), np.concatenate([row_M, row_M[first_M]])
+
+    def _counts(self, rows: TokenLabelDataset) -> csr_array:
+        key_M, row_M = self._keys(rows)
+        column_M = lookup(self.keys_F, np.arange(1, len(self.keys_F) + 1), key_M) - 1
+        known_M = column_M >= 0
+        # scikit-learn's linear models take 32-bit places only.
+        places = row_M[known_M].astype(np.int32), column_M[known_M].astype(np.int32)
+        ones, shape = np.ones(known_M.sum(), np.float32), (len(rows), len(self.keys_F))
+        counts_NxF = coo_array((ones, places), shape=shape).tocsr()
+        counts_NxF.indices = counts_NxF.indices.astype(np.int32)
+        counts_NxF.indptr = counts_NxF.indptr.astype(np.int32)
+        return counts_NxF
+
+
+class PixelFeatures:
+    """Rows of image tokens as pixel values from 0 to 1."""
+
+    def __init__(self, codebook: Codebook, vocabulary: Vocabulary):
+        self.codebook = codebook
+        self.count = codebook.height * codebook.width * codebook.channels
+        codes = {token: code for code, token in enumerate(codebook.code_tokens)}
+        self.code_V = np.array([codes.get(token, -1) for token in vocabulary.tokens])
+
+    def of(self, rows: TokenLabelDataset) -> np.ndarray:
+        """Pixels NxD; missing patches are the darkest one and surplus codes are left out."""
+        ids_M, row_M = tokens_of(rows.without_tails())
+        code_M = self.code_V[ids_M]
+        code_M, row_M = code_M[code_M >= 0], row_M[code_M >= 0]
+        place_M = places_within(row_M)
+        codes_NxP = np.zeros((len(rows), self.codebook.patches_per_image), np.int64)
+        inside_M = place_M < codes_NxP.shape[1]
+        codes_NxP[row_M[inside_M], place_M[inside_M]] = code_M[inside_M]
+        low, high = self.codebook.low, self.codebook.high
+        return (self.codebook.decode(codes_NxP).reshape(len(rows), -1) - low) / (high - low)
+
+
+def by_place_is_better(known: TokenLabelDataset, seed: int) -> bool:
+    """Whether naive Bayes tells more labels of a held-out fifth by pairs of place and token.
+
+    In an image it matters where a patch stands. Where bodies differ in length it is not tried.
+    """
+    if len(np.unique(known.body_lengths_N)) > 1:
+        return False
+    order = np.random.default_rng(seed).permutation(len(known))
+    held_out, rest = (known.subset(part) for part in np.split(order, [len(known) // 5]))
+    if not len(held_out):
+        return False
+    ngrams, placed = (
+        naive_bayes_accuracy(RowFeatures(rest, by_place), rest, held_out)
+        for by_place in (False, True)
+    )
+    return placed > ngrams
+
+
+def naive_bayes_accuracy(
+    features: RowFeatures, known: TokenLabelDataset, asked: TokenLabelDataset
+) -> float:
+    """Accuracy of naive Bayes on the asked rows."""
+    model = NaiveBayes.fit(features.of(known), known.classes_N)
+    return float((model.predict(features.of(asked)) == asked.classes_N).mean())
+
+
+def accuracy_of(
+    model: Any,
+    features: RowFeatures | PixelFeatures,
+    known: TokenLabelDataset,
+    asked: TokenLabelDataset,
+) -> float:
+    """Accuracy on the asked rows of a scikit-learn model fitted on the known ones."""
+    with warnings.catch_warnings():
+        # A yardstick need not be fitted to the last digit, and labels of one row each are the
+        # user's affair.
+        warnings.filterwarnings("ignore", message="Liblinear failed to converge")
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        model.fit(features.of(known), known.classes_N)
+        return float(model.score(features.of(asked), asked.classes_N))
+
+
+def linear_machine(seed: int) -> LinearSVC:
+    """A linear support-vector machine."""
+    return LinearSVC(max_iter=30, random_state=seed)
+
+
+def nearest_neighbour() -> KNeighborsClassifier:
+    """The label of the row that is most alike by cosine."""
+    return KNeighborsClassifier(1, metric="cosine", algorithm="brute")
+
+
+def rbf_machine() -> SVC:
+    """A support-vector machine with radial basis functions."""
+    return SVC(C=5.0)
