@@ -1,4 +1,4 @@
-"""What all pictures share: figure, fonts, ticks, saving."""
+"""What all pictures share: figure, fonts, saving. Who draws nothing need not load matplotlib."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 from smallgpt.files.writing import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 DPI = 150
 DARK, LIGHT = "#30638e", "#9cc3e0"
@@ -33,17 +32,23 @@ _FURTHER_FONTS = (
 
 def new_chart(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty chart of so many inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
 
-@cache
-def fonts() -> list[str]:
-    """matplotlib's font, then an installed one for the characters that it lacks."""
-    from matplotlib.font_manager import get_font_names
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, in which texts find their room."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
+
+def plain_text() -> dict[str, Any]:
+    """How to write names of the user's: in fonts that have their letters, and `$` is no formula."""
+    return {"family": _fonts(), "parse_math": False}
+
+
+@cache
+def _fonts() -> list[str]:
+    """matplotlib's font, then an installed one for the characters that it lacks."""
     installed = set(get_font_names())
     return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed]]
 
@@ -57,5 +62,6 @@ def missing_glyphs_allowed() -> Iterator[None]:
 
 
 def save_chart(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with missing_glyphs_allowed(), atomic_write(path, "wb") as handle:
         figure.savefig(handle, format="png", dpi=DPI)

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from smallgpt.charts import DARK, DPI, LIGHT, fonts, save_chart
+from smallgpt.charts import DARK, LIGHT, new_figure, plain_text, save_chart
 from smallgpt.console import printable, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
 _MOST_LABELS_DRAWN = 40
-
-
-# ------------------------------------------------------------------------------- the data
 
 
 def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
@@ -25,10 +19,8 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
 
     Args:
         path: PNG to write.
-        report: as `data_report.report_data` makes it; panels without figures are left out.
+        report: as `report.report_data` makes it; panels without figures are left out.
     """
-    from matplotlib.figure import Figure
-
     labels = {name: count for name, count in report["labels"].items() if count}
     accuracies = {
         name.removesuffix("_accuracy").replace("_", " "): value
@@ -40,7 +32,7 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
     panels += [_draw_accuracies] if accuracies else []
     columns = min(2, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(5.6 * columns, 3.6 * lines + 0.5), dpi=DPI, layout="constrained")
+    figure = new_figure(5.6 * columns, 3.6 * lines + 0.5)
     title = f"{report['rows']:,} rows"
     if report["errors"]["count"]:
         title += f", {report['errors']['count']:,} more that cannot be read"
@@ -74,9 +66,8 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
     axes.bar(places, validation, bottom=train, color=LIGHT, label="validation")
     # The middle of a long name goes: many differ at their end only.
     shown = [shorten(printable(name), 18, "…") for name in names]
-    shown = [name.replace("$", r"\$") for name in shown]
     size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
-    axes.set_xticks(places, shown, rotation=turn, fontsize=size, family=fonts())
+    axes.set_xticks(places, shown, rotation=turn, fontsize=size, **plain_text())
     axes.set(title=title, ylabel="rows")
     axes.margins(x=0.01, y=0.15)
     axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from smallgpt.charts import DPI, LIGHT, fonts, new_chart, save_chart
+from smallgpt.charts import LIGHT, new_chart, new_figure, plain_text, save_chart
 from smallgpt.console import plural, printable, shorten, text_width
 from smallgpt.evaluation.folder import CLASSES_PNG, CONFUSION_PNG, MISTAKES_PNG, RELIABILITY_PNG
 from smallgpt.evaluation.report import MOST_MISTAKES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-
-# ------------------------------------------------------------------------------- pictures
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.pictures import draw_image_sheet
 
 
 def draw_evaluation(
@@ -66,9 +62,6 @@ def draw_mistakes(
         dataset: the scored rows.
         codebook_path: turns their tokens into pictures.
     """
-    from smallgpt.tokens.codebook import Codebook
-    from smallgpt.tokens.pictures import draw_image_sheet
-
     codebook = Codebook.load(codebook_path)
     labelled = [row for row in predictions if row["label"] is not None]
     mistakes = [row for row in labelled if row["prediction"] != row["label"]]
@@ -144,9 +137,7 @@ def draw_reliability(
             first one's are drawn with their intervals.
         title: text above the picture.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 6.5), dpi=DPI, layout="constrained")
+    figure = new_figure(5.5, 6.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
     for place, (name, bins) in enumerate(curves):
@@ -249,6 +240,5 @@ def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool)
         shown,
         rotation=90 if upright and long else 0,
         size=8 if len(labels) > 30 else None,
-        family=fonts(),
-        parse_math=False,
+        **plain_text(),
     )

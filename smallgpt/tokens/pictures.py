@@ -5,18 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from smallgpt.charts import DPI, fonts, missing_glyphs_allowed, save_chart
+from smallgpt.charts import DPI, missing_glyphs_allowed, plain_text, save_chart
 from smallgpt.console import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
-
 
 _MOST_PATCHES_DRAWN = 1024
 _MAT = 0.9  # behind the images, so that black and white ones both show their border
@@ -24,9 +20,6 @@ _GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
 _TILE_INCHES = 0.85
 _SHEET_INCHES = 11  # wide at most
 _CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
-
-
-# ------------------------------------------------------------------------------- images
 
 
 def draw_image_sheet(
@@ -148,8 +141,6 @@ def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.nda
 
 def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
     """Width and height in which each of the captions fits."""
-    from matplotlib.figure import Figure
-
     figure = Figure(dpi=DPI)
     axes = figure.add_subplot()
     with missing_glyphs_allowed():
@@ -161,8 +152,6 @@ def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
 
 def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
     """A figure that shows `canvas` `width` inches wide, with room for texts around it."""
-    from matplotlib.figure import Figure
-
     height = width * canvas.shape[0] / canvas.shape[1]
     side, above, below = 0.45, 0.5, 0.15
     full_width, full_height = max(width + 2 * side, 6.5), height + above + below
@@ -175,15 +164,10 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=extent)
     axes.set_axis_off()
     top = 1 - 0.22 / full_height
-    figure.text(
-        0.5, top, title, ha="center", va="center", size=10, family=fonts(), parse_math=False
-    )
+    figure.text(0.5, top, title, ha="center", va="center", size=10, **plain_text())
     return figure, axes
-
-
-# ------------------------------------------------------------------------------- shared
 
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
     """Write a small text at a place of the axes' data; `$` in it means nothing special."""
-    return axes.text(x, y, text, ha=ha, va=va, size=8, family=fonts(), parse_math=False)
+    return axes.text(x, y, text, ha=ha, va=va, size=8, **plain_text())

@@ -7,8 +7,6 @@ from typing import Any
 
 from smallgpt.charts import new_chart, save_chart
 
-# ------------------------------------------------------------------------------- charts
-
 
 def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Draw loss.png, perplexity.png and accuracy.png from the rows of metrics.jsonl.
