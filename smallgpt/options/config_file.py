@@ -39,47 +39,40 @@ def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
     mistake (YAML itself lets the last key win silently, aliases can blow up a small file, and the
     scanner's time grows with the square of the depth).
     """
-    import yaml
+    import yaml  # here and below: --help answers without it
 
+    values: dict[str, tuple[Any, int]] = {}
     try:
         text = read_text(path, _MOST_CONFIG_BYTES)
-    except UserError as error:
-        mistakes.append(("", str(error)))
-        return {}
-    try:
         depth = 0
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            line = token.start_mark.line + 1
+            place = f"{path}:{token.start_mark.line + 1}"
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
-                mistakes.append(("", f"{path}:{line}: anchors, aliases and tags are not used here"))
-                return {}
+                raise UserError(f"{place}: anchors, aliases and tags are not used here")
             kind = type(token).__name__
             depth += kind.endswith("StartToken") - kind.endswith("EndToken")
             if depth > _MOST_CONFIG_LEVELS:
-                mistakes.append(("", f"{path}:{line}: nested too deeply"))
-                return {}
+                raise UserError(f"{place}: nested too deeply")
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        if root is None:
-            return {}
-        if not isinstance(root, yaml.MappingNode):
-            mistakes.append(("", f"{path}: expected lines of `option: value`"))
-            return {}
-        values: dict[str, tuple[Any, int]] = {}
-        for key_node, value_node in root.value:
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            raise UserError(f"{path}: expected lines of `option: value`")
+        for key_node, value_node in root.value if root is not None else ():
             line = key_node.start_mark.line + 1
             key = str(loader.construct_object(key_node, deep=True))
             if key in values:
                 mistakes.append((key, f"{path}:{line}: {shown(key)} is given twice"))
             values[key] = (loader.construct_object(value_node, deep=True), line)
         return values
+    except UserError as error:
+        mistakes.append(("", str(error)))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or type(error).__name__
         problem = " ".join(problem.split())[:200]  # it may quote the file
         mistakes.append(("", f"{place}: not valid YAML ({problem})"))
-        return {}
+    return {}
 
 
 def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
