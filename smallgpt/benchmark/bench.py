@@ -25,7 +25,6 @@ from smallgpt.options.benchmark import BenchmarkSettings
 
 ROOT = Path(__file__).parents[2]
 PEAK = "matmul peak"
-NOT_INSTALLED = "not installed (requirements-benchmark.txt)"
 Measure = Callable[[], float]  # runs once, returns a rate or seconds
 
 
@@ -75,16 +74,15 @@ class Bench:
     ) -> dict[str, Entry]:
         """Let all measure themselves in turn, round by round, after a first round unmeasured.
 
-        A peer that is missing or fails in that first round costs nothing but its own figures.
-
         Args:
             title: words on the progress bar.
             contenders: name -> a function that measures itself once.
-            peers: name -> a function that makes a contender.
+            peers: name -> a function that makes a contender. One that is missing or fails in the
+                first round costs nothing but its own figures.
             rounds: measured ones; None = `self.rounds`.
 
         Returns:
-            name -> entry, contenders first; of a missing peer one without figures.
+            name -> entry, contenders first.
         """
         rounds, peers = rounds or self.rounds, peers or {}
         measures, entries = dict(contenders), {name: Entry(name) for name in (*contenders, *peers)}
@@ -99,7 +97,7 @@ class Bench:
                     bar.update()
                 except Exception as error:  # whatever it is, it is the peer's
                     measures.pop(name, None)
-                    entries[name] = missing_peer(name, error)
+                    entries[name] = Entry(name, note=reason_of(error))
                     bar.update(1 + rounds)
             for _ in range(rounds):
                 for name, measure in measures.items():
@@ -123,12 +121,12 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def missing_peer(name: str, error: Exception) -> Entry:
-    """What stands in the table for a peer that could not be made or run."""
+def reason_of(error: Exception) -> str:
+    """Why a peer has no figures."""
     if isinstance(error, ImportError):
-        return Entry(name, note=NOT_INSTALLED)
+        return "not installed (requirements-benchmark.txt)"
     reason = (str(error).splitlines() or [""])[0][:120]
-    return Entry(name, note=f"failed: {type(error).__name__}: {reason}")
+    return f"failed: {type(error).__name__}: {reason}"
 
 
 def run_python(*arguments: str) -> str:

@@ -3,7 +3,7 @@
     run = transformers_generate(model, prompts, new_tokens=100, dtype=torch.float32)
     run()                       # the new ids of each prompt
 
-A peer that is not installed raises ImportError where it is made ready.
+A peer that is not installed raises ImportError where it is made.
 """
 
 from __future__ import annotations
@@ -49,17 +49,7 @@ def transformers_generate(
 
 
 def onnx_generate(path: Path, config: Any, prompts: list[list[int]], new_tokens: int) -> Decoding:
-    """ONNX Runtime on a file of `export_onnx`, with as many threads as torch; no cache is copied.
-
-    Args:
-        path: the ONNX file.
-        config: of the model.
-        prompts: ids, equally many of each.
-        new_tokens: of each prompt.
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-    """
+    """ONNX Runtime on a file of `export_onnx`, with as many threads as torch; no cache is copied."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -91,11 +81,7 @@ def onnx_generate(path: Path, config: Any, prompts: list[list[int]], new_tokens:
 
 
 def convert_to_ctranslate2(model_folder: Path, path: Path) -> None:
-    """Write a model folder as CTranslate2 reads it.
-
-    Raises:
-        ImportError: ctranslate2 is not installed.
-    """
+    """Write a model folder as CTranslate2 reads it."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(str(model_folder)).convert(str(path))
@@ -104,11 +90,7 @@ def convert_to_ctranslate2(model_folder: Path, path: Path) -> None:
 def ctranslate2_generate(
     path: Path, compute_type: str, prompts: list[list[str]], new_tokens: int
 ) -> Decoding:
-    """CTranslate2 on a converted folder; its prompts are tokens, not ids.
-
-    Raises:
-        ImportError: ctranslate2 is not installed.
-    """
+    """CTranslate2 on a converted folder; its prompts are tokens, not ids."""
     import ctranslate2
 
     generator = ctranslate2.Generator(
@@ -129,21 +111,14 @@ def ctranslate2_generate(
 
 
 class OwnProcess:
-    """A function in a process of its own.
+    """A function that runs in a process of its own; what it raises there, it raises here.
 
     The threads of another engine wait busily for their next work: in our process they took half of
     the speed of everybody else, theirs included.
     """
 
     def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any):
-        """
-        Args:
-            make: function of a module; called there, it makes the function.
-            arguments: of `make`.
-
-        Raises:
-            Exception: whatever `make` raised.
-        """
+        """`make(*arguments)` makes the function over there; it is a function of a module."""
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
         context.Process(target=_serve, args=(far_end, make, arguments), daemon=True).start()
@@ -151,7 +126,6 @@ class OwnProcess:
         self._answer()
 
     def __call__(self) -> Any:
-        """Call the function once."""
         self._pipe.send(None)
         return self._answer()
 

@@ -83,13 +83,7 @@ def targets_table(
     device: str,
     full: bool,
 ) -> list[dict[str, Any]]:
-    """Each target of the sections that ran, with what was measured.
-
-    Args:
-        targets: all of them.
-        reached: what was measured, by the key of its target.
-        sections: those that ran.
-        device, full: how they ran.
+    """Each target of the sections that ran, with what was `reached` by its key.
 
     Returns:
         objects of target (its key), goal and measured (text), value and ratio (numbers, None

@@ -93,11 +93,7 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]:
     """A run of train_gpt.py on the rows of a job, ready for its first update.
 
-    Args:
-        bench: where.
-        job: the rows and the model.
-        shipped: with the defaults of train_gpt.py; else without the dropout of tokens, which
-            no peer has.
+    As shipped with its defaults; else without the dropout of tokens, which no peer has.
     """
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         folder, vocabulary = Path(name), vocabulary_of(job.shape)

@@ -45,10 +45,7 @@ class MinimalGPT(nn.Module):
     def __init__(self, model: nn.Module, dropout: float, attention_dropout: float = 0.0):
         """Take shape and weights of a GPT2LMHeadModel.
 
-        Args:
-            model: where the weights are copied from.
-            dropout: of embeddings and residuals.
-            attention_dropout: of attention weights; above 0 it costs torch's fused kernel on a CPU.
+        Dropout of attention weights costs torch's fused kernel on a CPU.
         """
         super().__init__()
         config, old = model.config, model.transformer
@@ -107,12 +104,9 @@ class _Block(nn.Module):
         B, T, E = x_BxTxE.shape
         qkv = self.qkv(self.norm_1(x_BxTxE)).view(B, T, 3, self.n_head, -1)
         q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv.permute(2, 0, 3, 1, 4)
+        dropout = self.attention_dropout if self.training else 0.0
         attended_BxHxTxD = functional.scaled_dot_product_attention(
-            q_BxHxTxD,
-            k_BxHxTxD,
-            v_BxHxTxD,
-            is_causal=True,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            q_BxHxTxD, k_BxHxTxD, v_BxHxTxD, dropout_p=dropout, is_causal=True
         )
         out = self.attention_out(attended_BxHxTxD.transpose(1, 2).reshape(B, T, E))
         x_BxTxE = x_BxTxE + functional.dropout(out, self.dropout, self.training)
@@ -121,12 +115,7 @@ class _Block(nn.Module):
 
 
 def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
-    """A GPT2LMHeadModel of the shape of another one.
-
-    Args:
-        like: gives the shape and, unless `shipped`, everything else.
-        shipped: leave activation and dropout at transformers' defaults.
-    """
+    """A copy of a GPT2LMHeadModel, or as shipped: its shape with transformers' defaults."""
     if not shipped:
         return copy.deepcopy(like)
     names = (
@@ -162,12 +151,7 @@ def plain_epoch(
 ) -> Callable[[], None]:
     """A function that trains `model` on all rows once, in a plain loop.
 
-    Args:
-        model: what is trained.
-        loss_of: its loss on a batch of `pad_batch`.
-        rows: ids of each row.
-        batch_size: rows in a step.
-        precision: of the forward pass.
+    `loss_of` gives its loss on a batch of `pad_batch`.
     """
     device = next(model.parameters()).device
     model.train()
@@ -200,9 +184,6 @@ def trainer_epoch(
     Returns:
         A function that trains on all rows once and returns the seconds of that epoch: what
         Trainer does before and after it, and the optimizer, which it keeps, do not count.
-
-    Raises:
-        ImportError: accelerate is not installed.
     """
     device = next(model.parameters()).device
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
