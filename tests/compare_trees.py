@@ -6,7 +6,7 @@
 
 Both trees run on one thread, in folders of their own, on the same data. Compared are tensors
 (weights, optimizer states, averages), figures (the loss and gradient norm of every step among
-them), predictions, generated tokens, rows that were prepared, and what is told; left aside are
+them), predictions, generated tokens, rows that were prepared, and what is printed; left aside are
 times, speeds and what follows from them. Exit code 1 where anything differs.
 """
 
@@ -44,18 +44,18 @@ class Tree:
     """A tree of the toolkit and the folder in which its commands run."""
 
     def __init__(self, root: Path, work: Path):
-        self.root, self.work, self.told = root.resolve(), work, []
+        self.root, self.work, self.printed = root.resolve(), work, []
         work.mkdir(parents=True)
 
     def run(self, script: str, *flags: str, code: int = 0) -> str:
-        """Run a command; its output is told and compared."""
+        """Run a command; what it prints is compared."""
         done = subprocess.run(
             [sys.executable, str(self.root / script), *flags], cwd=self.work, text=True,
             env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
         )  # fmt: skip
         if done.returncode != code:
             raise SystemExit(f"{self.root}: {script} {' '.join(flags)}\n{done.stderr}")
-        self.told.append(f"$ {script} {' '.join(flags)}\n{done.stdout}")
+        self.printed.append(f"$ {script} {' '.join(flags)}\n{done.stdout}")
         return done.stdout
 
     def run_stopped(self, after_rows: int, *flags: str) -> None:
@@ -77,6 +77,7 @@ class Tree:
 
 
 def environment() -> dict[str, str]:
+    """One thread and no GPU, so that sums are taken in one order."""
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
@@ -178,7 +179,7 @@ def resumed(tree: Tree) -> None:
     )  # fmt: skip
     tree.run_stopped(11, *flags)
     tree.run("train_gpt.py", *flags, "--resume")
-    tree.told.pop()  # how far it had come depends on the machine
+    tree.printed.pop()  # how far it had come depends on the machine
 
 
 def checked(tree: Tree) -> None:
@@ -210,27 +211,17 @@ def checked(tree: Tree) -> None:
     train(tree, "run2", "--num_epochs", "1", "--on_bad_row", "skip", "--max_length", "16")
 
 
-JOBS: dict[str, Callable[[Tree], None]] = {
-    job.__name__: job
-    for job in (
-        digits,
-        variants,
-        head,
-        text,
-        labelled_text,
-        instructions,
-        lora,
-        resumed,
-        checked,
-    )
-}
+ALL_JOBS = (digits, variants, head, text, labelled_text, instructions, lora, resumed, checked)
+JOBS: dict[str, Callable[[Tree], None]] = {job.__name__: job for job in ALL_JOBS}
 
 
 def data_flags() -> tuple[str, ...]:
+    """Where each job prepares its rows."""
     return ("--data_path", "data/train.jsonl", "--vocab_path", "data/vocab.json")
 
 
 def train(tree: Tree, run: str, *flags: str, always: tuple[str, ...] = SMALL) -> None:
+    """A small training run of its own folder."""
     tree.run("train_gpt.py", *data_flags(), *always, "--output_dir", run, *flags)
 
 
@@ -240,17 +231,11 @@ def use(tree: Tree, run: str, *prompt: str, classify: bool = True) -> None:
     test = ("--test_data", "data/test.jsonl")
     if (tree.work / "data" / "test.jsonl").exists():
         tree.run("inference.py", *model, *test)
-    drawn = (
-        "--seed",
-        "1",
-        "--num_return_sequences",
-        "6",
-        "--max_new_tokens",
-        "40",
-        "--top_k",
-        "20",
-    )
-    tree.run("inference.py", *model, "--mode", "generate", *prompt, *drawn, "--temperature", "0.9")
+    tree.run(
+        "inference.py", *model, "--mode", "generate", *prompt, "--seed", "1",
+        "--temperature", "0.9", "--top_k", "20", "--num_return_sequences", "6",
+        "--max_new_tokens", "40",
+    )  # fmt: skip
     tree.run("inference.py", *model, "--mode", "generate", *prompt, "--greedy", "--json")
     if classify:
         tree.run(
@@ -283,14 +268,13 @@ def differences(one: Tree, other: Tree) -> list[str]:
             found.append(f"{missing[0]} is not there")
             continue
         found += [f"{name}: {line}" for line in unlike(*paths)]
-    lines = [neutral("".join(tree.told), tree).splitlines() for tree in (one, other)]
-    found += [
-        line for line in difflib.unified_diff(*lines, "told before", "told now", lineterm="", n=0)
-    ]
+    lines = [neutral("".join(tree.printed), tree).splitlines() for tree in (one, other)]
+    found += difflib.unified_diff(*lines, "printed before", "printed now", lineterm="", n=0)
     return found
 
 
 def files_of(tree: Tree) -> list[Path]:
+    """Every file that a tree left, caches and pictures aside."""
     # A cache belongs to the program that wrote it; pictures are drawn from figures.
     return [
         path
@@ -322,7 +306,7 @@ def unlike(one: Path, other: Path) -> list[str]:
                 return [f"line {number}: {where(first, second)}"]
         return []
     if one.suffix == ".log":
-        return []  # its lines are those that were told, and its times
+        return []  # its lines are those that were printed, and its times
     return [] if one.read_bytes() == other.read_bytes() else ["other bytes"]
 
 
@@ -351,7 +335,7 @@ def where(one: Any, other: Any) -> str:
 
 
 def neutral(text: str, tree: Tree) -> str:
-    """What was told, without times and columns that they widen."""
+    """What was printed, without times and columns that they widen."""
     text = text.replace(str(tree.work), "WORK").replace(str(tree.root), "TREE")
     return re.sub(r" +", " ", _TIME.sub("TIME", text))
 
@@ -374,8 +358,8 @@ def main() -> int:
             pair.append(tree)
         found = differences(*pair)
         differ |= bool(found)
-        told = "equal to the bit" if not found else f"{len(found)} differences"
-        print(f"{name}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+        verdict = f"{len(found)} differences" if found else "equal to the bit"
+        print(f"{name}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True)
         for line in found[:40]:
             print(f"  {line}")
         if found:

@@ -49,7 +49,7 @@ def transformers_generate(
 
 
 def onnx_generate(path: Path, config: Any, prompts: list[list[int]], new_tokens: int) -> Decoding:
-    """ONNX Runtime on a file of `export_onnx`, with as many threads as torch; no cache is copied."""
+    """ONNX Runtime on a file of `export_onnx`, with as many threads as torch; copies no cache."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
