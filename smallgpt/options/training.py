@@ -25,11 +25,6 @@ from smallgpt.options.config_file import to_yaml
 from smallgpt.options.option import Mistakes, option, shared
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
-BEST_METRICS = ("auto", "loss", "label_loss", "label_accuracy")
-TASKS = ("auto", "lm", "classify", "instruct")
-OPTIMIZERS = ("adamw", "muon")
-CLASSIFIERS = ("label_token", "head")
-CLASS_WEIGHTS = ("none", "balanced")
 # Far above any small GPT; a config file beyond them is a mistake, not a wish.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
 # What makes the shape of a model, and the shapes that have a name: OpenAI's GPT-2 in its four sizes
@@ -60,7 +55,7 @@ class TrainSettings:
         "auto",
         "lm: all tokens count alike. classify: rows have labels. instruct: rows are instructions, "
         "and their answers alone are learned. auto = what the rows are.",
-        choices=TASKS,
+        choices=("auto", "lm", "classify", "instruct"),
     )
     max_length: int = option(
         1024,
@@ -106,7 +101,7 @@ class TrainSettings:
         "How labels are told: as the next token at the end of a row, or by a head, a linear map "
         "of the last token's state (of an encoder such as BERT, of its first). A model with a "
         "head reads rows without their label tail and only names labels.",
-        choices=CLASSIFIERS,
+        choices=("label_token", "head"),
     )
     classifier_hidden: int | None = option(
         None,
@@ -181,7 +176,7 @@ class TrainSettings:
         "adamw",
         "muon = Muon for the matrices of the blocks, AdamW for the rest: fewer steps for the "
         "same loss, each step longer; it wants larger batches.",
-        choices=OPTIMIZERS,
+        choices=("adamw", "muon"),
     )
     learning_rate: float = option(1e-3, "Peak learning rate.", above=0)
     warmup_fraction: float = option(
@@ -214,13 +209,13 @@ class TrainSettings:
         "none",
         "balanced: in the training objective a label weighs rows / (labels x its rows), counted "
         "over an epoch, so that rare ones count as much as frequent ones.",
-        choices=CLASS_WEIGHTS,
+        choices=("none", "balanced"),
     )
     best_metric: str = option(
         "auto",
         "Which validation figure names the best model. auto = label_loss where rows have "
         "labels, else loss.",
-        choices=BEST_METRICS,
+        choices=("auto", "loss", "label_loss", "label_accuracy"),
     )
     early_stopping_patience: int = option(
         10,
