@@ -92,6 +92,12 @@ def test_every_module_lies_in_a_room():
     assert flat == set(SCRIPTS)
 
 
+def test_the_package_names_its_rooms_in_order():
+    lines = ast.get_docstring(MODULES["smallgpt.__init__"]).splitlines()
+    named = [line.strip().split("  ")[0] for line in lines if line.startswith("    ")]
+    assert ", ".join(named).split(", ") == [room for rooms in HOUSE for room in rooms]
+
+
 def test_an_init_file_holds_its_docstring_alone():
     for name, tree in MODULES.items():
         if name.endswith("__init__"):
