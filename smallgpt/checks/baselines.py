@@ -57,7 +57,7 @@ class _Found:
         self,
         name: str,
         figure: float,
-        words: str,
+        with_what: str,
         fitted: tuple[TokenLabelDataset, TokenLabelDataset],
         measured: tuple[TokenLabelDataset, TokenLabelDataset],
     ) -> None:
@@ -70,7 +70,7 @@ class _Found:
             for some, rows in (fitted, measured)
         ]
         self.figures[name] = figure
-        self.notes[name] = f"{words}; fitted on {counts[0]} rows, measured on {counts[1]}"
+        self.notes[name] = f"{with_what}; fitted on {counts[0]} rows, measured on {counts[1]}"
 
 
 def measure_baselines(
@@ -102,8 +102,8 @@ def measure_baselines(
     if len(known) and len(asked):
         most = int(np.bincount(known.classes_N).argmax())
         share = float((asked.classes_N == most).mean())
-        words = f"always {train.vocabulary.labels[most]}"
-        found.add("majority_class_accuracy", share, words, (known, known), (asked, asked))
+        always = f"always {train.vocabulary.labels[most]}"
+        found.add("majority_class_accuracy", share, always, (known, known), (asked, asked))
     done()
     if len(asked) and _has_several_classes(known):
         _measure_classifiers(found, known, asked, codebook, done)
@@ -127,24 +127,14 @@ def _measure_classifiers(
 ) -> None:
     """Accuracies of classifiers that learn from the `known` rows and are asked the others."""
     # scikit-learn takes a second or two to import, which rows without labels need not wait for.
-    from smallgpt.checks.classifiers import (
-        PixelFeatures,
-        RowFeatures,
-        accuracy_of,
-        by_place_is_better,
-        linear_machine,
-        naive_bayes_accuracy,
-        nearest_neighbour,
-        rbf_machine,
-    )
+    from smallgpt.checks import classifiers
 
     some = known.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
     few = asked.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
     choice = known.sample(_CHOICE_ROWS, _NEIGHBOUR_TOKENS, _SEED)
-    features = RowFeatures(some, by_place_is_better(choice, _SEED))
-    accuracy = naive_bayes_accuracy(features, some, few)
-    words = f"on {features.name}"
-    found.add("naive_bayes_accuracy", accuracy, words, (some, known), (few, asked))
+    features = classifiers.RowFeatures(some, classifiers.by_place_is_better(choice))
+    accuracy = classifiers.naive_bayes_accuracy(features, some, few)
+    found.add("naive_bayes_accuracy", accuracy, features.name, (some, known), (few, asked))
     done()
 
     labels = len(np.unique(known.classes_N))
@@ -158,28 +148,25 @@ def _measure_classifiers(
         )
     some = known.sample(_MOST_ROWS, min(_MOST_TOKENS, _LINEAR_WORK // labels), _SEED)
     if few_labels and _has_several_classes(some):
-        ngrams = RowFeatures(some, by_place=False)
-        accuracy = accuracy_of(linear_machine(_SEED), ngrams, some, few)
-        words = f"on {ngrams.name}"
-        found.add("linear_ngram_accuracy", accuracy, words, (some, known), (few, asked))
+        ngrams = classifiers.RowFeatures(some, by_place=False)
+        accuracy = classifiers.accuracy_of(classifiers.LINEAR_MACHINE, ngrams, some, few)
+        found.add("linear_ngram_accuracy", accuracy, ngrams.name, (some, known), (few, asked))
     done()
 
     some = known.sample(_NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS, _SEED)
     few = asked.sample(_ASKED_ROWS, _NEIGHBOUR_TOKENS, _SEED)
-    accuracy = accuracy_of(nearest_neighbour(), features, some, few)
-    words = f"on {features.name}"
-    found.add("nearest_neighbour_accuracy", accuracy, words, (some, known), (few, asked))
+    accuracy = classifiers.accuracy_of(classifiers.NEAREST_NEIGHBOUR, features, some, few)
+    found.add("nearest_neighbour_accuracy", accuracy, features.name, (some, known), (few, asked))
     done()
 
     if codebook is not None and few_labels:
-        pixels = PixelFeatures(Codebook.load(codebook), known.vocabulary)
+        pixels = classifiers.PixelFeatures(Codebook.load(codebook), known.vocabulary)
         most_rows = min(_PIXEL_ROWS, max(1, _PIXEL_VALUES // pixels.count))
         some = known.sample(most_rows, _MOST_TOKENS, _SEED)
         few = asked.sample(_ASKED_ROWS, _MOST_TOKENS, _SEED)
         if _has_several_classes(some):
-            accuracy = accuracy_of(rbf_machine(), pixels, some, few)
-            words = f"on {pixels.count} decoded values"
-            found.add("svm_pixels_accuracy", accuracy, words, (some, known), (few, asked))
+            accuracy = classifiers.accuracy_of(classifiers.RBF_MACHINE, pixels, some, few)
+            found.add("svm_pixels_accuracy", accuracy, pixels.name, (some, known), (few, asked))
     done()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,10 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 
+LINEAR_MACHINE = partial(LinearSVC, max_iter=30, random_state=0)
+NEAREST_NEIGHBOUR = partial(KNeighborsClassifier, 1, metric="cosine", algorithm="brute")
+RBF_MACHINE = partial(SVC, C=5.0)
+
 
 class RowFeatures:
     """What a classifier sees of a row, counted: n-grams, or which token stands at which place."""
@@ -24,7 +30,7 @@ class RowFeatures:
     def __init__(self, rows: TokenLabelDataset, by_place: bool):
         """The features of training rows; a 2-gram that stands once tells nothing."""
         self.by_place = by_place
-        self.name = "pairs of place and token" if by_place else "token 1- and 2-grams"
+        self.name = "on pairs of place and token" if by_place else "on token 1- and 2-grams"
         key_M, _ = self._keys(rows)
         self.keys_F, count_F = np.unique(key_M, return_counts=True)
         self.weights = None
@@ -66,6 +72,7 @@ class PixelFeatures:
     def __init__(self, codebook: Codebook, vocabulary: Vocabulary):
         self.codebook = codebook
         self.count = codebook.height * codebook.width * codebook.channels
+        self.name = f"on {self.count} decoded values"
         codes = {token: code for code, token in enumerate(codebook.code_tokens)}
         self.code_V = np.array([codes.get(token, -1) for token in vocabulary.tokens])
 
@@ -82,14 +89,14 @@ class PixelFeatures:
         return (self.codebook.decode(codes_NxP).reshape(len(rows), -1) - low) / (high - low)
 
 
-def by_place_is_better(known: TokenLabelDataset, seed: int) -> bool:
+def by_place_is_better(known: TokenLabelDataset) -> bool:
     """Whether naive Bayes tells more labels of a held-out fifth by pairs of place and token.
 
     In an image it matters where a patch stands. Where bodies differ in length it is not tried.
     """
     if len(np.unique(known.body_lengths_N)) > 1:
         return False
-    order = np.random.default_rng(seed).permutation(len(known))
+    order = np.random.default_rng(0).permutation(len(known))
     held_out, rest = (known.subset(part) for part in np.split(order, [len(known) // 5]))
     if not len(held_out):
         return False
@@ -109,31 +116,16 @@ def naive_bayes_accuracy(
 
 
 def accuracy_of(
-    model: Any,
+    new_model: Callable[[], Any],
     features: RowFeatures | PixelFeatures,
     known: TokenLabelDataset,
     asked: TokenLabelDataset,
 ) -> float:
-    """Accuracy on the asked rows of a scikit-learn model fitted on the known ones."""
+    """Accuracy on the asked rows of a scikit-learn model fitted on the known rows."""
     with warnings.catch_warnings():
         # A yardstick need not be fitted to the last digit, and labels of one row each are the
         # user's affair.
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")
         warnings.filterwarnings("ignore", message="The number of unique classes")
-        model.fit(features.of(known), known.classes_N)
+        model = new_model().fit(features.of(known), known.classes_N)
         return float(model.score(features.of(asked), asked.classes_N))
-
-
-def linear_machine(seed: int) -> LinearSVC:
-    """A linear support-vector machine."""
-    return LinearSVC(max_iter=30, random_state=seed)
-
-
-def nearest_neighbour() -> KNeighborsClassifier:
-    """The label of the row that is most alike by cosine."""
-    return KNeighborsClassifier(1, metric="cosine", algorithm="brute")
-
-
-def rbf_machine() -> SVC:
-    """A support-vector machine with radial basis functions."""
-    return SVC(C=5.0)

@@ -30,15 +30,10 @@ MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
 _LENGTH_BINS = 40
 _EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
 _TOKENS_AT_ONCE = 4_000_000
+# What reading counts and the report repeats.
 _COUNTS = (
-    "cut",
-    "cut_tokens",
-    "repaired",
-    "completed",
-    "unknown_tokens",
-    "padding_dropped",
-    "skipped",
-)
+    "cut", "cut_tokens", "repaired", "completed", "unknown_tokens", "padding_dropped", "skipped"
+)  # fmt: skip
 
 
 def report_data(
@@ -81,7 +76,7 @@ def _report(
     sides = Sides(train, validation, settings.data_path, settings.val_data_path)
     labels = train.vocabulary.labels
     classes_N = sides.joined("classes_N").astype(np.int64)
-    of_class_L = np.bincount(classes_N[classes_N >= 0], minlength=len(labels))
+    splits = {"train": _side(train), "validation": _side(validation)}
     # One thread: where other programs run as well, several wait for one another and were seen to
     # take three times as long.
     with (
@@ -94,9 +89,9 @@ def _report(
         report = {
             "rows": len(classes_N),
             "variants": variants,
-            "unlabelled": int((classes_N < 0).sum()),
-            "labels": dict(zip(labels, of_class_L.tolist(), strict=True)),
-            "splits": {"train": _side(train), "validation": _side(validation)},
+            "unlabelled": sum(side["unlabelled"] for side in splits.values()),
+            "labels": {x: sum(side["labels"][x] for side in splits.values()) for x in labels},
+            "splits": splits,
             "lengths": _lengths(sides.joined("lengths_N")),
             "vocabulary": _vocabulary(
                 train.vocabulary.tokens, _token_counts(train) + _token_counts(validation)
@@ -149,15 +144,13 @@ def stored_baselines(path: Path) -> dict[str, float]:
 
 def _side(rows: TokenLabelDataset) -> dict[str, Any]:
     """Size and labels of one side of the split; `tokens` are those that a model predicts."""
-    labelled_N = rows.classes_N[rows.classes_N >= 0]
     labels = rows.vocabulary.labels
+    counts = np.bincount(rows.classes_N + 1, minlength=len(labels) + 1).tolist()
     return {
         "rows": len(rows),
         "tokens": rows.target_count,
-        "labels": dict(
-            zip(labels, np.bincount(labelled_N, minlength=len(labels)).tolist(), strict=True)
-        ),
-        "unlabelled": len(rows) - len(labelled_N),
+        "labels": dict(zip(labels, counts[1:], strict=True)),
+        "unlabelled": counts[0],
     }
 
 
@@ -165,20 +158,18 @@ def _lengths(lengths_N: np.ndarray) -> dict[str, Any]:
     """Row lengths in tokens, tail included; bin i of the histogram is edges[i] <= length <
     edges[i + 1]."""
     if not len(lengths_N):
-        return {"shortest": 0, "median": 0.0, "mean": 0.0, "longest": 0,
-                "histogram": {"edges": [], "counts": []}}  # fmt: skip
+        figures = {"shortest": 0, "median": 0.0, "mean": 0.0, "longest": 0}
+        return figures | {"histogram": {"edges": [], "counts": []}}
     shortest, longest = int(lengths_N.min()), int(lengths_N.max())
     step = -(-(longest - shortest + 1) // _LENGTH_BINS)
     edges = np.arange(shortest, longest + step + 1, step)
+    counts, _ = np.histogram(lengths_N, edges - 0.5)
     return {
         "shortest": shortest,
         "median": float(np.median(lengths_N)),
         "mean": float(lengths_N.mean()),
         "longest": longest,
-        "histogram": {
-            "edges": edges.tolist(),
-            "counts": np.histogram(lengths_N, edges - 0.5)[0].tolist(),
-        },
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
 
 
@@ -220,35 +211,25 @@ def _duplicates_across(
         bodies_N: number of each row's body.
     """
     border = len(sides.train)
-    no_duplicates = int(bodies_N.max(initial=-1)) + 1 == len(bodies_N)
-    if no_duplicates or not border or not len(sides.validation):
+    if not border or not len(sides.validation):
         return 0
     if sides.validation_file is not None:
         return int(np.isin(bodies_N[border:], bodies_N[:border]).sum())
     in_file = np.argsort(sides.lines, kind="stable")
-    alone_N = np.full(len(classes_N), -1)
-    kept, held_out = split_rows(
-        [alone_N], classes_N[in_file], settings.validation_fraction, settings.seed
-    )
+    ungrouped_N = np.full(len(classes_N), -1)
+    split = settings.validation_fraction, settings.seed
+    kept, held_out = split_rows([ungrouped_N], classes_N[in_file], *split)
     bodies_N = bodies_N[in_file]
     return int(np.isin(bodies_N[held_out], bodies_N[kept]).sum())
 
 
 def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
     """For each distinct body with more than one label the first row of each of its labels."""
-    labelled = np.flatnonzero(classes_N >= 0)
-    classes = int(classes_N.max(initial=0)) + 1
-    pairs_P, first_P = np.unique(
-        bodies_N[labelled] * classes + classes_N[labelled], return_index=True
-    )
-    bodies, count = np.unique(pairs_P // classes, return_counts=True)
-    several_P = np.isin(pairs_P // classes, bodies[count > 1])
-    rows_of: dict[int, list[int]] = {}
-    for pair, row in zip(
-        pairs_P[several_P].tolist(), labelled[first_P[several_P]].tolist(), strict=True
-    ):
-        rows_of.setdefault(pair // classes, []).append(row)
-    return [sorted(rows) for rows in rows_of.values()]
+    repeated_N = np.bincount(bodies_N)[bodies_N] > 1
+    first: dict[int, dict[int, int]] = {}
+    for row in np.flatnonzero(repeated_N & (classes_N >= 0)).tolist():
+        first.setdefault(bodies_N[row], {}).setdefault(classes_N[row], row)
+    return [list(first[body].values()) for body in sorted(first) if len(first[body]) > 1]
 
 
 def _content_order(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
