@@ -521,7 +521,7 @@ def test_trained_length_cuts_rows_again(trained, tmp_path):
         (["--image", "x.png"], "--mode generate"),
         (["--mode", "sing"], "not one of"),
         (["--top_p", "1.5"], "out of range"),
-        (["--temperature", "0"], "out of range"),
+        (["--temperature", "0"], r"out of range \(above 0\); --greedy always takes the likeliest"),
         (["--mode", "generate", "--label", "1", "--greedy"], "drop one"),
         (["--mode", "generate", "--greedy", "--num_return_sequences", "3"], "the same row"),
         (["--mode", "generate", "--greedy", "--temperature", "2"], "does not sample"),

@@ -55,7 +55,10 @@ class InferenceSettings:
     )
     greedy: bool = option(False, "Always take the likeliest token.")
     temperature: float = option(
-        1.0, "Logits are divided by this: below 1 safer, above 1 wilder.", above=0
+        1.0,
+        "Logits are divided by this: below 1 safer, above 1 wilder.",
+        above=0,
+        instead="--greedy always takes the likeliest token",
     )
     top_k: int = option(50, "Sample among the k likeliest tokens; 0 = all.", minimum=0)
     top_p: float = option(

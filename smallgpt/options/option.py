@@ -39,6 +39,7 @@ class Option:
         choices: the allowed values of a string; `cuda:N` allows `cuda:0`, `cuda:1` and so on.
         minimum, maximum: inclusive bounds of a number.
         above, below: exclusive bounds of a number.
+        instead: what to do instead of giving a value out of range.
         flag_only: it is meant for one call (`--resume`) and has no place in config.yaml.
         name, kind: of the dataclass field: int, float, bool, str, `X | None`, `tuple[str, ...]`.
     """
@@ -51,6 +52,7 @@ class Option:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
+    instead: str = ""
     flag_only: bool = False
     name: str = ""
     kind: Any = str
@@ -93,7 +95,8 @@ class Option:
             or (self.above is not None and value <= self.above)
             or (self.below is not None and value >= self.below)
         ):
-            raise ValueError(f"{shown(value)} is out of range ({self.range_text})")
+            instead = f"; {self.instead}" if self.instead else ""
+            raise ValueError(f"{shown(value)} is out of range ({self.range_text}){instead}")
         return value
 
     def take(self, values: dict[str, Any], raw: Any, where: str, mistakes: Mistakes) -> None:
