@@ -134,6 +134,18 @@ def test_next_tokens_are_those_of_plain_transformers(trained, world):
     assert [share for _, share in found] == pytest.approx(expected.values.tolist(), abs=1e-6)
 
 
+def test_the_next_token_costs_one_row_of_logits_however_long_the_prompt(trained):
+    places = []
+    hook = trained.model.lm_head.register_forward_hook(
+        lambda module, inputs, output: places.append(inputs[0].shape[1])
+    )
+    try:
+        next_tokens(trained, body_of(0))
+    finally:
+        hook.remove()
+    assert max(places, default=1) == 1
+
+
 def test_unknown_token_is_named_with_the_nearest(trained):
     with pytest.raises(UserError, match=r"'<Z_03>' \(did you mean <Z_0"):
         next_tokens(trained, "<IMG> <Z_03>")

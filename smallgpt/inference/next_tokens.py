@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import linear
 
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import not_finite, prompt_ids, refuse_labels_only, token_text
 from smallgpt.model.folder import TrainedModel
+from smallgpt.model.forward import last_states, linear_head
+from smallgpt.model.packed_rows import PackedRows
 
 NEXT_TOKENS_SHOWN = 5
 
@@ -29,11 +32,14 @@ def next_tokens(
             f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
             f"{trained.max_length}: shorten it"
         )
-    with torch.inference_mode(), trained.precision.autocast(trained.device):
-        logits_V = trained.model(torch.tensor([ids], device=trained.device)).logits[0, -1]
+    with torch.inference_mode():
+        # Not the model's own forward pass, which computes the logits of every place.
+        ids_N, rows = torch.tensor(ids, device=trained.device), PackedRows([len(ids)])
+        last_1xD = last_states(trained.model, ids_N, rows, trained.precision)
+        logits_V = linear(last_1xD.float(), *linear_head(trained.model))[0]
     if not logits_V.isfinite().all():
         raise not_finite(trained)
-    top = logits_V.float().softmax(-1).topk(min(count, len(logits_V)))
+    top = logits_V.softmax(-1).topk(min(count, len(logits_V)))
     return [
         (token_text(trained, index), probability)
         for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
