@@ -1,4 +1,4 @@
-"""What a command says and how it leaves; real processes, so that the real exit code counts."""
+"""What a person at the terminal sees; real processes where the stream itself counts."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from command_program import ROOT, run, start
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,133 +34,6 @@ from smallgpt.console import (
     shorten,
     text_width,
 )
-
-ROOT = Path(__file__).parent.parent
-PROGRAM = """
-import errno, sys, time
-from smallgpt.errors import SettingsError, UserError
-from smallgpt.console import print_error, progress_bar, say
-from smallgpt.command import run_command
-
-def main(argv):
-{body}
-
-run_command(main)
-"""
-
-
-def start(body: str, *argv: str, **options) -> subprocess.Popen:
-    """A process that runs `body` as its `main(argv)`."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    program = PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *argv],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        **{
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            **options,
-        },
-    )
-
-
-def run(body: str, *argv: str, **options) -> tuple[int, str, str]:
-    process = start(body, *argv, **options)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "message"),
-    [
-        ("return None", 0, ""),
-        ("return 0", 0, ""),
-        ("return 130", 130, ""),
-        ("raise UserError('rows.jsonl:3: no label')", 1, "error: rows.jsonl:3: no label\n"),
-        ("raise UserError('one\\ntwo')", 1, "error: one\nerror: two\n"),
-        ("raise SettingsError(['--a: x', '--b: y'])", 2, "error: --a: x\nerror: --b: y\n"),
-        ("raise KeyboardInterrupt", 130, "error: stopped by Ctrl-C\n"),
-        ("open('/absent/file')", 1, "error: /absent/file: No such file or directory\n"),
-        ("open('/')", 1, "error: /: Is a directory\n"),
-        (
-            "raise OSError(errno.ENOSPC, 'No space left on device')",
-            1,
-            "error: no space left on the disk: free some and run again\n",
-        ),
-        (
-            "raise OSError(errno.ENOSPC, 'No space left on device', 'outputs/x')",
-            1,
-            "error: no space left on the disk of outputs/x: free some and run again\n",
-        ),
-    ],
-)
-def test_exit_code_and_message(body, code, message):
-    assert run(body) == (code, "", message)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "raise MemoryError",
-        "raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 MiB')",
-        "raise RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory')",
-        "class OutOfMemoryError(RuntimeError): pass\nraise OutOfMemoryError('no')",
-    ],
-)
-def test_out_of_memory_names_the_options_that_help(body):
-    code, _, err = run(body)
-    assert code == 1
-    assert err.startswith("error: out of memory")
-    assert "--batch_size" in err
-    assert "--grad_accumulation_steps" in err
-    assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("body", ["raise RuntimeError('shape mismatch')", "raise KeyError('x')"])
-def test_bug_of_ours_keeps_its_traceback(body):
-    code, _, err = run(body)
-    assert code == 1
-    assert "Traceback" in err
-
-
-def test_main_gets_the_words_after_the_program_name():
-    assert run("print(argv)", "--a", "b c")[1] == "['--a', 'b c']\n"
-
-
-def test_real_ctrl_c_leaves_with_130_and_no_traceback():
-    process = start("print('ready', flush=True)\ntime.sleep(60)")
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "error: stopped by Ctrl-C\n")
-
-
-@pytest.mark.parametrize(
-    "body",
-    ["print('little')", "for _ in range(100_000):\n    print('much')", "print(1, flush=True)"],
-)
-def test_reader_that_has_left_is_no_error(body):
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    try:
-        code, _, err = run(body, stdout=write_end)
-    finally:
-        os.close(write_end)
-    assert (code, err) == (0, "")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_result_that_did_not_fit_on_the_disk_is_a_failure():
-    with open("/dev/full", "w") as full:
-        code, _, err = run("print('the result')", stdout=full)
-    told = "error: no space left on the disk of standard output: free some and run again\n"
-    assert (code, err) == (1, told)
-    for body in ("print('much' * 100_000)", "print('--help'), sys.exit(0)"):
-        with open("/dev/full", "w") as full:
-            assert run(body, stdout=full) == (1, None, told)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -342,11 +215,12 @@ def test_table_aligns_the_columns_named():
     )
 
 
-# ------------------------------------------------------------------------------- foreign text
-
-
 RED, OVERRIDE = "\x1b[31m", "\u202e"
+
+
 ODD = "\u200b\u200d\u0301\u2028\u202a\u202e\u2066\u2069\u3000\ufeff\ud800\udfff\ue000好ｶ😀"
+
+
 ODD_TEXTS = st.text(st.sampled_from([*map(chr, range(0x180)), *ODD]))
 
 
