@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from operator import attrgetter
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.rows.read_counts import ReadCounts
 from smallgpt.rows.row import Row, cut_row
 from smallgpt.tokens.vocabulary import Vocabulary
+
+_NUMBERS_OF = attrgetter(*(column.attribute for column in COLUMNS.values()))
+_MOST_NEW_NUMBERS = 2**16
 
 
 class RowsBuilder:
@@ -30,11 +34,8 @@ class RowsBuilder:
         self.vocabulary, self.max_length, self.for_label = vocabulary, max_length, for_label
         self.counts = ReadCounts()
         self._tokens = array("H" if len(vocabulary) <= 65_536 else "I")
-        codes = {name: column.dtype.replace("?", "b") for name, column in COLUMNS.items()}
-        self._columns = {name: array(code) for name, code in codes.items()}
-        self._appends = [
-            (values.append, COLUMNS[name].value) for name, values in self._columns.items()
-        ]
+        self._columns = {name: bytearray() for name in COLUMNS}
+        self._new = array("q")  # numbers of the latest rows, row after row
         self._groups: dict[str, int] = {}
         self._sources: dict[str, int] = {}
 
@@ -49,44 +50,50 @@ class RowsBuilder:
         A row that is to be classified leaves room for a whole label tail, so that its body is cut
         alike whether or not its label is known.
         """
+        counts = self.counts
         room = TAIL_LENGTH - (len(row.ids) - row.body_length) if self.for_label else 0
-        ids = cut_row(row.ids, self.max_length - room, self.vocabulary.first_ids)
-        removed = len(row.ids) - len(ids)
+        if len(row.ids) > self.max_length - room:
+            length = len(row.ids)
+            row = cut_row(row, self.max_length - room, self.vocabulary.first_ids)
+            counts.cut += 1
+            counts.cut_tokens += length - len(row.ids)
         new = NewRow(
             row,
-            len(ids),
-            removed,
+            len(row.ids),
             len(self._tokens),
             line,
             -1 if group is None else self._groups.setdefault(group, len(self._groups)),
             -1 if source is None else self._sources.setdefault(source, len(self._sources)),
             variant,
         )
-        for append, value_of in self._appends:
-            append(value_of(new))
+        self._new.extend(_NUMBERS_OF(new))
+        if len(self._new) > _MOST_NEW_NUMBERS:
+            self._into_columns()
         # By way of an array, which takes half as long as extending by a list.
-        self._tokens.extend(array(self._tokens.typecode, ids))
-        counts = self.counts
+        self._tokens.extend(array(self._tokens.typecode, row.ids))
         counts.rows += 1
         counts.labelled += row.label_class >= 0
-        counts.completed += row.change == "completed"
-        counts.repaired += row.change == "repaired"
+        if row.change:
+            counts.completed += row.change == "completed"
+            counts.repaired += row.change == "repaired"
         counts.unknown_tokens += row.unknown_tokens
         counts.padding_dropped += row.padding_dropped
-        counts.cut += removed > 0
-        counts.cut_tokens += removed
+
+    def _into_columns(self) -> None:
+        """Move the numbers of the latest rows into the columns, each in its own type."""
+        new_NxC = np.array(self._new).reshape(-1, len(COLUMNS))
+        for new_N, (name, column) in zip(new_NxC.T, COLUMNS.items(), strict=True):
+            self._columns[name] += new_N.astype(column.dtype).tobytes()
+        del self._new[:]
 
     def finish(self) -> TokenLabelDataset:
         """The rows that were added, in arrays that share the memory of this builder."""
-
-        def numpy(values: array, dtype: str) -> np.ndarray:
-            return np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
-
+        self._into_columns()
         return TokenLabelDataset(
             self.vocabulary,
             self.max_length,
-            numpy(self._tokens, self._tokens.typecode),
-            **{name: numpy(self._columns[name], COLUMNS[name].dtype) for name in COLUMNS},
+            np.frombuffer(self._tokens, self._tokens.typecode),
+            **{name: np.frombuffer(self._columns[name], COLUMNS[name].dtype) for name in COLUMNS},
             group_names=list(self._groups),
             counts=self.counts,
         )

@@ -4,64 +4,63 @@
     kept = cache.load()
     if kept is None:
         ...  # read the file, all its bytes through `content = new_digest()`
-        cache.store(content.digest(), arrays, facts)
+        cache.store(content.hexdigest(), arrays, facts)
 
-What was read from `data/train.jsonl` lies in `data/.cache/train.jsonl.rows`, one entry a file. It
-counts only for the same bytes in the file, the same settings and the same program; anything else,
-damage included, is as good as no entry, and the next `store` replaces it. The folder may be deleted
-at any time.
+What was read from `data/train.jsonl` lies in `data/.cache/train.jsonl.rows.safetensors`, one entry
+a file. It counts only for the same bytes in the file, the same settings and the same program;
+anything else, damage included, is as good as no entry, and the next `store` replaces it. The folder
+may be deleted at any time.
 
-    32 bytes  key: settings, program and Python
-    32 bytes  digest of the file's content
-    32 bytes  digest of the two above and of all that follows
-    one line of JSON: {"facts": ..., "arrays": [[name, dtype, entries], ...]}
-    the arrays' bytes, each array from a multiple of 64 bytes on
+Among the arrays of an entry `facts` holds JSON, whatever else there is to know. Its metadata is one
+text, JSON too:
+
+    key      digest of settings, program and Python
+    content  digest of the file's content
+    digest   digest of the entry without these 64 letters
+    arrays   names of the other arrays, in their order
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from smallgpt.console import progress_bar, say
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input
 from smallgpt.files.writing import atomic_write, remove_leftovers
 
-_ENTRY = re.compile(r".+\.rows")
 FOLDER = ".cache"
+_SUFFIX = ".rows.safetensors"
+_ENTRY = re.compile(r".+\.rows(\.safetensors)?")
 # A smaller file is read in less time than a person notices.
 SMALLEST_FILE = 1_000_000
-# The program: what reads a file.
-PROGRAM = (
-    "rows/reading.py",
-    "rows/dataset.py",
-    "rows/builder.py",
-    "rows/row.py",
-    "rows/lines.py",
-    "rows/label_tail.py",
-    "rows/groups.py",
-    "tokens/vocabulary.py",
-    "tokens/labels.py",
-    "tokens/text_tokenizer.py",
-    "tokens/instruction_template.py",
-    "files/reading.py",
-    "rows/cache.py",
-)
+PACKAGE = Path(__file__).parents[1]
 # An entry takes at most five times its file: 53 bytes and the tokens of a row whose line has 20.
 _MOST_TIMES_LARGER = 16
 _DIGEST = 32
-_ALIGNMENT = 64
+_NO_DIGEST = "0" * 2 * _DIGEST
+_METADATA, _FACTS = "entry", "facts"
 _CHUNK = 1 << 20
+# What a file that is no entry raises where it is taken for one.
+_NO_ENTRY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_DTYPES = {"BOOL": "?", "I8": "i1", "U8": "u1", "U16": "u2", "I32": "i4", "U32": "u4", "I64": "i8"}
+
+
+def program() -> list[str]:
+    """The files that decide what reading gives, as paths in the package."""
+    files = [*PACKAGE.glob("rows/*.py"), *PACKAGE.glob("tokens/*.py"), PACKAGE / "files/reading.py"]
+    return sorted(file.relative_to(PACKAGE).as_posix() for file in files)
 
 
 def new_digest() -> hashlib.blake2b:
@@ -85,47 +84,46 @@ class RowCache:
             settings: all that decides what reading gives besides the file, ready for JSON.
         """
         self.source = source
-        self.path = source.parent / FOLDER / f"{source.name}.rows"
+        self.path = source.parent / FOLDER / f"{source.name}{_SUFFIX}"
         key = new_digest()
         how = [settings, sys.version, sys.byteorder, version("tokenizers")]
         key.update(json.dumps(how).encode())
         # Any change of the code that reads makes all entries stale: no number to forget to raise.
-        for name in PROGRAM:
-            key.update((Path(__file__).parents[1] / name).read_bytes())
-        self.key = key.digest()
+        for name in program():
+            key.update((PACKAGE / name).read_bytes())
+        self.key = key.hexdigest()
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The arrays and facts of the entry, None where there is none to be trusted."""
         try:
+            most = _MOST_TIMES_LARGER * max(os.path.getsize(self.source), SMALLEST_FILE)
             with open_input(self.path) as handle:
-                if handle.read(_DIGEST) != self.key:
-                    return None
-                content = handle.read(_DIGEST)
                 size = os.fstat(handle.fileno()).st_size
-                most = _MOST_TIMES_LARGER * max(os.path.getsize(self.source), SMALLEST_FILE)
-                if size > most or content != _content_of(self.source):
+                if size > most:
                     return None
-                digest = handle.read(_DIGEST)
-                rest = bytearray(max(0, size - handle.tell()))
-                handle.readinto(rest)
-        except (OSError, UserError):
-            return None
-        if digest != _digest_of(self.key, content, [rest]):
-            return None
-        # From here on every byte is what `store` of this very program wrote, or somebody forged it.
-        try:
-            end = rest.index(b"\n") + 1
-            head = json.loads(rest[:end])
-            arrays = {}
-            for name, kind, entries in head["arrays"]:
-                start = end + -end % _ALIGNMENT
-                arrays[name] = np.frombuffer(rest, kind, entries, start)
-                end = start + arrays[name].nbytes
-            return arrays, head["facts"]
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+                entry = bytearray(size)
+                handle.readinto(entry)
+            head, end = head_of(entry)
+            about = json.loads(head.pop("__metadata__")[_METADATA])
+            if about["key"] != self.key or about["content"] != _content_of(self.source):
+                return None
+            if about["digest"] != digest_of(entry, entry.index(about["digest"].encode())):
+                return None
+            # From here on every byte is what `store` of this very program wrote, or somebody
+            # forged it.
+            # They share the entry's memory, where safetensors would copy each of them.
+            arrays = {
+                name: np.frombuffer(
+                    memoryview(entry)[end:][slice(*each["data_offsets"])], _DTYPES[each["dtype"]]
+                )
+                for name, each in head.items()
+            }
+            facts = json.loads(arrays[_FACTS].tobytes())
+            return {name: arrays[name] for name in about["arrays"]}, facts
+        except (OSError, UserError, *_NO_ENTRY):
             return None
 
-    def store(self, content: bytes, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    def store(self, content: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Replace the entry. Where that cannot be done, say so in one line and go on without.
 
         Args:
@@ -133,9 +131,16 @@ class RowCache:
             arrays: flat arrays of numbers by name.
             facts: whatever else there is to know, ready for JSON.
         """
-        import fcntl
-
-        parts = list(_parts(arrays, facts))
+        about = {
+            "key": self.key,
+            "content": content,
+            "digest": _NO_DIGEST,
+            "arrays": list(arrays),
+        }
+        flat = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        flat[_FACTS] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        entry = save(flat, {_METADATA: json.dumps(about)})
+        place = entry.index(_NO_DIGEST.encode())
         folder = self.path.parent
         try:
             folder.mkdir(exist_ok=True)
@@ -143,35 +148,33 @@ class RowCache:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove_leftovers(folder, _ENTRY)  # nobody else writes: of processes that died
                 with atomic_write(self.path, "wb") as handle:
-                    handle.write(self.key + content + _digest_of(self.key, content, parts))
-                    for part in parts:
-                        handle.write(part)
+                    handle.write(entry[:place])
+                    handle.write(digest_of(entry, place).encode())
+                    handle.write(memoryview(entry)[place + len(_NO_DIGEST) :])
+                earlier = self.path.with_suffix("")  # of versions with a format of their own
+                if earlier.is_file():
+                    earlier.unlink()
         except BlockingIOError:
             return  # another process is writing here, as a rule the same entry
         except OSError as error:
             say(f"{self.source}: will be read anew next time: {folder}: {error.strerror}")
 
 
-def _parts(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Iterator[bytes | np.ndarray]:
-    """The bytes of an entry after its digests."""
-    listed = [[name, values.dtype.str, len(values)] for name, values in arrays.items()]
-    head = json.dumps({"facts": facts, "arrays": listed}).encode() + b"\n"
-    yield head
-    end = len(head)
-    for values in arrays.values():
-        yield bytes(-end % _ALIGNMENT)
-        yield np.ascontiguousarray(values).view(np.uint8)
-        end += -end % _ALIGNMENT + values.nbytes
+def head_of(entry: bytes | bytearray) -> tuple[Any, int]:
+    """The head of a file of safetensors, and where it ends; of any other file `_NO_ENTRY`."""
+    end = 8 + int.from_bytes(entry[:8], "little")
+    return json.loads(entry[8:end]), end
 
 
-def _digest_of(key: bytes, content: bytes, parts: list[Any]) -> bytes:
-    digest = new_digest()
-    for part in (key, content, *parts):
-        digest.update(part)
-    return digest.digest()
+def digest_of(entry: bytes | bytearray, place: int) -> str:
+    """Digest of an entry's bytes without those of its own digest, which begins at `place`."""
+    digest, view = new_digest(), memoryview(entry)
+    digest.update(view[:place])
+    digest.update(view[place + len(_NO_DIGEST) :])
+    return digest.hexdigest()
 
 
-def _content_of(path: Path) -> bytes:
+def _content_of(path: Path) -> str:
     """Digest of a file's bytes."""
     digest = new_digest()
     chunk = bytearray(_CHUNK)
@@ -183,4 +186,4 @@ def _content_of(path: Path) -> bytes:
         while count := handle.readinto(chunk):
             digest.update(view[:count])
             bar.update(count)
-    return digest.digest()
+    return digest.hexdigest()

@@ -5,8 +5,8 @@
     for indices in epoch_batches(train, 32, seed=42, epoch=0):                # rows/batching.py
         inputs_M, targets_M, counts_B = train.shifted(indices)
 
-A number that every row has is a column. A new one is added in one place: a `column` among the
-fields of `TokenLabelDataset`. Collecting, taking parts, the cache and its checks follow from there.
+A number that every row has is a column. A new one is added in one place: among the fields of
+`TokenLabelDataset`. Collecting, taking parts, the cache and its checks follow from there.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ class NewRow(NamedTuple):
     """A row on its way into the columns.
 
     Attributes:
-        row: as it was read.
-        length: tokens after cutting.
-        removed: tokens cut off.
-        start: where its tokens begin in `tokens`.
+        row: cut to its final length.
+        length: its tokens.
+        start: where they begin in `tokens`.
         line: its line in the file.
         group, source: numbers of its group and of its source, -1 for none.
         variant: number of the variant, 0 for an original.
@@ -41,7 +40,6 @@ class NewRow(NamedTuple):
 
     row: Row
     length: int
-    removed: int
     start: int
     line: int
     group: int
@@ -53,30 +51,23 @@ class Column(NamedTuple):
     """A number of each row.
 
     Attributes:
-        dtype: numpy's and array's code of its type.
-        value: makes it of a new row.
-        least: the smallest value that a sound dataset has.
-        below: what all its values stay below in a dataset, a number or one for each row.
+        dtype: of its array.
+        attribute: of a `NewRow`, from where the number comes.
+        least: the smallest value in a sound dataset.
+        below: what all values stay below in a sound dataset: a number, or one for each row.
         in_fingerprint: whether rows that differ in it alone are other data.
     """
 
     dtype: str
-    value: Callable[[NewRow], int]
+    attribute: str
     least: int
     below: Callable[[TokenLabelDataset], Any]
-    in_fingerprint: bool
+    in_fingerprint: bool = True
 
 
-def column(
-    dtype: str,
-    value: Callable[[NewRow], int],
-    *,
-    least: int,
-    below: Callable[[TokenLabelDataset], Any],
-    in_fingerprint: bool = True,
-) -> dict[str, Column]:
-    """The metadata of a field of `TokenLabelDataset` that is a column."""
-    return {"column": Column(dtype, value, least, below, in_fingerprint)}
+def column(*args: Any, **kwargs: Any) -> dict[str, Column]:
+    """The metadata of a field that is a column; the arguments are those of `Column`."""
+    return {"column": Column(*args, **kwargs)}
 
 
 @dataclass(frozen=True)
@@ -96,74 +87,41 @@ class TokenLabelDataset:
     vocabulary: Vocabulary
     max_length: int
     tokens: np.ndarray
-    # The columns stand in the order in which checkpoints of all versions have fingerprinted them.
-    # A row lies in `tokens` from its start on; its length counts the label tail.
+    # The columns, in the order in which checkpoints of all versions have fingerprinted them.
+    # A row's ids lie in `tokens` from its start on; its length counts the label tail.
     lengths_N: np.ndarray = field(
-        metadata=column(
-            "i", lambda new: new.length, least=1, below=lambda rows: len(rows.tokens) + 1
-        )
+        metadata=column("i4", "length", 1, lambda rows: len(rows.tokens) + 1)
     )
     # Tokens at the start of a row that are read but neither learned nor scored: the prompt of an
     # instruction. 0 for all other rows.
     prompt_lengths_N: np.ndarray = field(
-        metadata=column(
-            "i",
-            lambda new: max(0, new.row.prompt_length - new.removed),
-            least=0,
-            below=lambda rows: rows.lengths_N + 1,
-        )
+        metadata=column("i4", "row.prompt_length", 0, lambda rows: rows.lengths_N + 1)
     )
     # Index into `vocabulary.labels`, -1 for an unlabelled row.
     classes_N: np.ndarray = field(
-        metadata=column(
-            "i",
-            lambda new: new.row.label_class,
-            least=-1,
-            below=lambda rows: len(rows.vocabulary.labels),
-        )
+        metadata=column("i4", "row.label_class", -1, lambda rows: len(rows.vocabulary.labels))
     )
-    # Rows with the same number >= 0 are variants of one another; -1 without the mark `VARIANT`.
-    # Sources and variants decide which rows an epoch visits.
-    sources_N: np.ndarray = field(
-        metadata=column("q", lambda new: new.source, least=-1, below=lambda rows: len(rows))
-    )
+    # Rows with the same number >= 0 are variants of one another, -1 for a row without the mark
+    # `groups.VARIANT`. With the next column it decides which rows an epoch visits.
+    sources_N: np.ndarray = field(metadata=column("i8", "source", -1, lambda rows: len(rows)))
     # Whether a row is a variant made for training, not an original.
-    augmented_N: np.ndarray = field(
-        metadata=column("?", lambda new: new.variant > 0, least=0, below=lambda rows: 2)
-    )
+    augmented_N: np.ndarray = field(metadata=column("?", "variant", 0, lambda rows: 2))
     starts_N: np.ndarray = field(
-        metadata=column(
-            "q",
-            lambda new: new.start,
-            least=0,
-            below=lambda rows: len(rows.tokens) - rows.lengths_N + 1,
-        )
+        metadata=column("i8", "start", 0, lambda rows: len(rows.tokens) - rows.lengths_N + 1)
     )
     # Tokens before the label tail (or before a closing <CLS> or <EOS>).
     body_lengths_N: np.ndarray = field(
         metadata=column(
-            "i",
-            lambda new: new.row.body_length - new.removed,
-            least=1,
-            below=lambda rows: rows.lengths_N + 1,
-            in_fingerprint=False,
+            "i4", "row.body_length", 1, lambda rows: rows.lengths_N + 1, in_fingerprint=False
         )
     )
     # Line number in the file, from 1.
     lines_N: np.ndarray = field(
-        metadata=column(
-            "q", lambda new: new.line, least=1, below=lambda rows: np.inf, in_fingerprint=False
-        )
+        metadata=column("i8", "line", 1, lambda rows: np.inf, in_fingerprint=False)
     )
     # Rows with the same number >= 0 must stay on one side of a split.
     groups_N: np.ndarray = field(
-        metadata=column(
-            "q",
-            lambda new: new.group,
-            least=-1,
-            below=lambda rows: len(rows.group_names),
-            in_fingerprint=False,
-        )
+        metadata=column("i8", "group", -1, lambda rows: len(rows.group_names), in_fingerprint=False)
     )
     group_names: list[str]
     counts: ReadCounts

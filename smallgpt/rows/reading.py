@@ -80,7 +80,7 @@ def read_dataset(
         rows = _parse_file(path, vocabulary, content=content, **how)
         arrays = {name: getattr(rows, name) for name in ("tokens", *COLUMNS)}
         facts = {"group_names": rows.group_names, "counts": asdict(rows.counts)}
-        cache.store(content.digest(), arrays, facts)
+        cache.store(content.hexdigest(), arrays, facts)
     return rows
 
 

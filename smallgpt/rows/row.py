@@ -12,7 +12,7 @@ they become ids here, and everything after is shared.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smallgpt.files.reading import shown
@@ -208,13 +208,19 @@ def split_words(tokens: Any) -> list[bytes]:
     raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
 
 
-def cut_row(ids: list[int], max_length: int, first_ids: Collection[int]) -> list[int]:
-    """Cut a row to `max_length`: tokens leave from the left of the body.
+def cut_row(row: Row, max_length: int, first_ids: Collection[int]) -> Row:
+    """A row cut to `max_length`: tokens leave from the left of the body.
 
     A leading token of `first_ids` stays (<IMG>, or a tokenizer's own mark for the start of a
     text), and so does all that stands at the end, the label tail above all.
     """
-    if len(ids) <= max_length:
-        return ids
-    kept = 1 if ids[0] in first_ids else 0
-    return ids[:kept] + ids[len(ids) - max_length + kept :]
+    removed = len(row.ids) - max_length
+    if removed <= 0:
+        return row
+    kept = 1 if row.ids[0] in first_ids else 0
+    return replace(
+        row,
+        ids=row.ids[:kept] + row.ids[removed + kept :],
+        body_length=row.body_length - removed,
+        prompt_length=max(0, row.prompt_length - removed),
+    )

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from smallgpt.errors import UserError
 from smallgpt.rows import reading
 from smallgpt.rows import row as row_module
-from smallgpt.rows.cache import FOLDER, PROGRAM, RowCache, new_digest
+from smallgpt.rows.cache import FOLDER, RowCache, new_digest, program
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.reading import read_dataset
@@ -84,7 +85,7 @@ def assert_same(one: TokenLabelDataset, other: TokenLabelDataset):
 
 
 def entry_of(path: Path) -> Path:
-    return path.parent / FOLDER / f"{path.name}.rows"
+    return path.parent / FOLDER / f"{path.name}.rows.safetensors"
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_arrays_and_facts_come_back_as_they_were(arrays, facts):
         cache = RowCache(path, {})
         content = new_digest()
         content.update(b"content")
-        cache.store(content.digest(), arrays, facts)
+        cache.store(content.hexdigest(), arrays, facts)
         kept, kept_facts = cache.load()
         assert kept_facts == facts
         assert list(kept) == list(arrays)
@@ -204,15 +205,15 @@ def test_other_vocabulary_reads_anew(rows, vocabulary):
     assert not is_cached(rows, vocabulary)
 
 
-@pytest.mark.parametrize("name", PROGRAM)
+@pytest.mark.parametrize("name", program())
 def test_other_source_code_reads_anew(tmp_path, write_rows, monkeypatch, name):
     """A change of the program may be a change of what it reads."""
-    for source in PROGRAM:
+    for source in program():
         copy = tmp_path / source
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((ROOT / "smallgpt" / source).read_bytes())
     path = write_rows(*ROWS)
-    monkeypatch.setattr("smallgpt.rows.cache.__file__", str(tmp_path / "rows" / "cache.py"))
+    monkeypatch.setattr("smallgpt.rows.cache.PACKAGE", tmp_path)
     before = RowCache(path, {}).key
     assert RowCache(path, {}).key == before
     with open(tmp_path / name, "a") as handle:
@@ -328,15 +329,29 @@ def test_one_entry_a_file_however_often_it_is_read(rows, write_rows, vocabulary)
         read(rows, vocabulary, max_length=max_length)
         read(other, vocabulary, max_length=max_length)
     names = {path.name for path in (rows.parent / FOLDER).iterdir()}
-    assert names == {".lock", "rows.jsonl.rows", "other.jsonl.rows"}
+    assert names == {".lock", "rows.jsonl.rows.safetensors", "other.jsonl.rows.safetensors"}
 
 
-def test_half_written_entry_of_a_killed_process_is_removed(rows, vocabulary):
+@pytest.mark.parametrize(
+    "name",
+    [".rows.jsonl.rows.safetensors.123.tmp", ".rows.jsonl.rows.123.tmp", "rows.jsonl.rows"],
+    ids=["half", "half of an earlier version", "entry of an earlier version"],
+)
+def test_what_a_killed_process_or_an_earlier_version_left_is_removed(rows, vocabulary, name):
     (rows.parent / FOLDER).mkdir()
-    left = rows.parent / FOLDER / ".rows.jsonl.rows.123.tmp"
-    left.write_bytes(b"half")
+    left = rows.parent / FOLDER / name
+    left.write_bytes(b"left")
+    assert not is_cached(rows, vocabulary)
     read(rows, vocabulary)
     assert not left.exists()
+    assert is_cached(rows, vocabulary)
+
+
+def test_entry_is_a_file_of_safetensors(rows, vocabulary):
+    kept = read(rows, vocabulary)
+    arrays = load_file(entry_of(rows))
+    assert arrays["tokens"].tolist() == kept.tokens.tolist()
+    assert arrays["lengths_N"].tolist() == kept.lengths_N.tolist()
 
 
 def test_folder_that_cannot_be_written_is_told_in_one_line(rows, vocabulary, capsys):
@@ -393,7 +408,7 @@ def test_processes_that_read_at_once_all_get_the_rows(write_rows, vocabulary):
     ]
     assert told == {"\n".join(expected * 10) + "\n"}
     names = {entry.name for entry in (path.parent / FOLDER).iterdir()}
-    assert names == {".lock", "rows.jsonl.rows"}
+    assert names == {".lock", "rows.jsonl.rows.safetensors"}
 
 
 # ---- not kept ------------------------------------------------------------------------

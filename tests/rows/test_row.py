@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import RowError
-from smallgpt.rows.row import cut_row, parse_row
+from smallgpt.rows.row import Row, cut_row, parse_row
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.instruction_template import instruction_prompt
 from smallgpt.tokens.labels import label_text
@@ -327,7 +327,8 @@ def test_cutting_keeps_the_image_mark_and_the_whole_tail(
 ):
     body = [6 + place % 4 for place in range(body_length)]
     ids = [vocabulary.img_id] * image + body + [4, 11, 5] * labelled
-    cut = cut_row(ids, max_length, {vocabulary.img_id})
+    row = Row(ids, labelled - 1, image + body_length)
+    cut = cut_row(row, max_length, {vocabulary.img_id}).ids
     assert len(cut) == min(len(ids), max_length)
     assert cut[: 1 * image] == ids[: 1 * image]
     kept = len(cut) - image
