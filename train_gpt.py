@@ -16,23 +16,46 @@ From Python:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from smallgpt.command import run_command
-from smallgpt.console import print_error, say
+from smallgpt.console import command_hint, plural, print_error, progress_bar, say
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.writing import write_text
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.reader import check_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
-from smallgpt.training.data import checked_start, codebook_beside, inputs_of, read_data, task_of
 from smallgpt.training.event_files import check_tensorboard
-from smallgpt.training.run import TrainingRun, TrainResult
 from smallgpt.training.run_folder import RunFolder, disk_error
 from smallgpt.training.run_log import RunLog
+from smallgpt.training.stopping import StopRequestedError, StopSignal
+
+if TYPE_CHECKING:  # these import torch, and --help and mistakes are to be answered at once
+    from smallgpt.training.best_model import BestModel
+    from smallgpt.training.checkpoint import Checkpoints
+    from smallgpt.training.journal import Journal
+    from smallgpt.training.run import Run
+    from smallgpt.training.update import Updater
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training gives back.
+
+    Attributes:
+        exit_code: 0, or 130 / 143 / 129 when a signal stopped the run after saving; 1 where
+            --check_data met bad rows.
+        folder: the run's files.
+        best_step: the update whose weights are in best_model.
+        validation: figures of the last evaluation, {} if there was none in this call.
+    """
+
+    exit_code: int
+    folder: RunFolder
+    best_step: int
+    validation: dict[str, Any]
 
 
 def main(argv: list[str]) -> int:
@@ -67,9 +90,6 @@ def train(settings: TrainSettings) -> TrainResult:
         SettingsError: wrong or contradicting settings.
         UserError: bad data, an existing or locked run folder, non-finite loss, no space.
     """
-    from smallgpt.checks.report import report_data, save_report, stored_baselines
-    from smallgpt.checks.report_words import say_report
-
     settings = check_settings(settings)
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
@@ -77,79 +97,150 @@ def train(settings: TrainSettings) -> TrainResult:
     if settings.tensorboard:
         check_tensorboard()
     folder.check_start(settings.overwrite)
-    with folder.locked():
-        found, passed_over = None, []
-        clearing = settings.overwrite and folder.holds_run()
-        if settings.resume:
-            from smallgpt.training.resume import check_places, find_run_to_resume, is_finished
-
-            settings, found = find_run_to_resume(settings, folder, passed_over.append)
-        elif folder.holds_run() and not clearing:
+    with folder.locked(), RunLog(folder, later=True) as log:
+        if folder.holds_run() and not (settings.resume or settings.overwrite):
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
-        if clearing:
-            folder.check_inputs(inputs_of(settings))
-        if settings.init_from is not None and found is None:
-            settings = checked_start(settings)
-        if found and is_finished(settings, found.loop):
-            say(
-                f"the run in {folder.root} is finished ({found.loop.finished}); "
-                f"--num_epochs with more epochs goes on with it"
-            )
-            return TrainResult(EXIT_OK, folder, found.loop.best_step, {})
-        if found:
-            check_places(settings)
-        train_rows, validation_rows = read_data(settings, say)
-        settings = replace(settings, task=task_of(settings, train_rows))
-        with RunLog(folder, later=True) as log, torch_left_alone():
-            for line in passed_over:
-                log.say(line)
-            report = None
-            if found is None:
-                codebook = codebook_beside(settings.vocab_path)
-                report = report_data(train_rows, validation_rows, settings, codebook)
-                say_report(report, log.say)
-            config = found.config if found else None
-            run = TrainingRun(settings, folder, log, train_rows, validation_rows, config)
-            if found is None:
-                if settings.resume:
-                    log.say(f"nothing to go on with in {folder.root}: starting a new run")
-                run.say_plan()
-            # From here on files are written. What cannot start has cost no older run.
-            try:
-                for path in folder.clear() if clearing else ():
-                    log.say(f"{path} is not the run's own and stays")
-                folder.remove_leftovers()
-                log.open()
-                if found:
-                    run.baselines = stored_baselines(folder.data_report)
-                    run.go_on_from(found)
-                else:
-                    run.baselines = report["baselines"]
-                    save_report(report, folder.data_report, folder.data_picture)
-                write_text(folder.settings, to_yaml(settings))
-                run.write_events(found.loop.step if found else None)
-                return run.fit()
-            except OSError as error:
-                saved = run.saved_position
-                raise disk_error(error, folder, saved and saved[0]) from None
+        return train_in(folder, settings, log)
 
 
-@contextmanager
-def torch_left_alone() -> Iterator[None]:
-    """Put torch's generators, which a run seeds, and its current GPU back as they were."""
-    import torch
+def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainResult:
+    """`train` in a folder that is this process's alone."""
+    from smallgpt.checks.report import report_data, save_report, stored_baselines
+    from smallgpt.checks.report_words import say_report
+    from smallgpt.training.best_model import BestModel
+    from smallgpt.training.checkpoint import Checkpoints
+    from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
+    from smallgpt.training.journal import Journal
+    from smallgpt.training.resume import check_places, find_run_to_resume, go_on, is_finished
+    from smallgpt.training.schedule import say_plan
+    from smallgpt.training.setup import build_run, torch_left_alone, with_shape_of_start
+    from smallgpt.training.update import Updater
 
-    in_use = torch.cuda.is_initialized()
-    current = torch.cuda.current_device() if in_use else 0
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
+    # Settings: those of a run that goes on, or of a new one with the shape of its pretrained model.
+    resumed, clearing = None, settings.overwrite and folder.holds_run()
+    if settings.resume:
+        settings, resumed = find_run_to_resume(settings, folder)
+    if clearing:
+        folder.check_inputs(inputs_of(settings))
+    if resumed and is_finished(settings, resumed.loop):
+        say(
+            f"the run in {folder.root} is finished ({resumed.loop.finished}); "
+            f"--num_epochs with more epochs goes on with it"
+        )
+        return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
+    if resumed:
+        check_places(settings)
+    elif settings.init_from is not None:
+        settings = with_shape_of_start(settings)
+
+    # Data: the rows, and a report of what is in them.
+    train_rows, validation_rows = read_data(settings, say)
+    settings = replace(settings, task=task_of(settings, train_rows))
+    if resumed:
+        for reason in resumed.passed_over:
+            log.say(f"warning: {reason} and passed over")
+        baselines = stored_baselines(folder.data_report)
+    else:
+        codebook = codebook_beside(settings.vocab_path)
+        report = report_data(train_rows, validation_rows, settings, codebook)
+        say_report(report, log.say)
+        baselines = report["baselines"]
+
+    with torch_left_alone():
+        # The run: model, optimizers, gradients, and what writes its files.
+        run = build_run(settings, folder, log, train_rows, validation_rows, baselines, resumed)
+        updater, best, journal = Updater(run), BestModel(run), Journal(run)
+        checkpoints = Checkpoints(run, updater, resumed)
+        if not resumed:
+            if settings.resume:
+                log.say(f"nothing to go on with in {folder.root}: starting a new run")
+            say_plan(run)
+        # From here on files are written. What cannot start has cost no older run.
         try:
-            yield
-        finally:
-            if torch.cuda.is_initialized():
-                torch.cuda.set_device(current)
+            for path in folder.clear() if clearing else ():
+                log.say(f"{path} is not the run's own and stays")
+            folder.remove_leftovers()
+            log.open()
+            if resumed:
+                go_on(run, resumed, best)
+            else:
+                save_report(report, folder.data_report, folder.data_picture)
+            write_text(folder.settings, to_yaml(settings))
+            if settings.tensorboard:
+                journal.open_events(run.state.step if resumed else None)
+            return train_epochs(run, updater, best, journal, checkpoints)
+        except OSError as error:
+            raise disk_error(error, folder, checkpoints.last_step) from None
+
+
+def train_epochs(
+    run: Run, updater: Updater, best: BestModel, journal: Journal, checkpoints: Checkpoints
+) -> TrainResult:
+    """The training loop: to the last epoch, to early stopping, or until a signal asks to stop.
+
+    Args:
+        run: its model is trained; its state says where the loop stands.
+        updater: computes gradients and updates the weights.
+        best: keeps the best weights.
+        journal: writes down how it goes.
+        checkpoints: saves what is needed to go on.
+    """
+    settings, state, folder = run.settings, run.state, run.folder
+    validation: dict[str, Any] = {}
+    finished = f"{settings.num_epochs} epochs"
+    state.start_clock()
+    with StopSignal() as stop:
+        try:
+            if checkpoints.last_step is None:
+                checkpoints.save()  # from now on there is one to go on from
+            while state.epoch < settings.num_epochs:
+                updates = run.updates_of_epoch(state.epoch)
+                name = f"epoch {state.epoch + 1}/{settings.num_epochs}"
+                with progress_bar(name, len(updates), "step", state.epoch_step) as bar:
+                    for batches in updates[state.epoch_step :]:
+                        stop.raise_if_requested()
+                        updater.update(batches)
+                        journal.record_training(updater)
+                        checkpoints.save_if_due()
+                        bar.update()
+                updater.end_epoch()
+                with run.averaged_weights():
+                    validation = run.validate(stop)
+                    state.read_clock()
+                    is_best = best.consider(validation)
+                journal.record_evaluation(validation, is_best)
+                state.begin_epoch()
+                if best.is_out_of_patience():
+                    finished = "early stopping"
+                    run.log.say(
+                        f"early stopping: {run.best_metric} has not improved for "
+                        f"{plural(settings.early_stopping_patience, 'evaluation')}"
+                    )
+                    break
+            if not validation:  # resumed with nothing left to do
+                with run.averaged_weights():
+                    validation = run.validate(stop)
+                    if state.best_value is None:
+                        best.consider(validation)
+        except StopRequestedError:
+            checkpoints.save()
+            hint = command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
+            run.log.say(
+                f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: "
+                f"{hint}"
+            )
+            return TrainResult(stop.exit_code or EXIT_OK, folder, state.best_step, validation)
+        with run.averaged_weights():
+            run.save_model(folder.final_model, validation)
+        journal.draw_curves()
+        # Last: whatever is missing after a crash, --resume makes.
+        state.finished = finished
+        checkpoints.save()
+    journal.say_result()
+    return TrainResult(EXIT_OK, folder, state.best_step, validation)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
@@ -161,12 +252,11 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
     from smallgpt.checks.report import report_data, save_report
     from smallgpt.checks.report_words import describe_errors, say_report
     from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN
+    from smallgpt.training.data import codebook_beside, read_data
 
     folder.check_start(clearing=False)
-    train_rows, validation_rows = read_data(settings, say, keep_bad_rows=True)
-    report = report_data(
-        train_rows, validation_rows, settings, codebook_beside(settings.vocab_path)
-    )
+    rows = read_data(settings, say, keep_bad_rows=True)
+    report = report_data(*rows, settings, codebook_beside(settings.vocab_path))
     say_report(report, say)
     listed_in = None
     if folder.holds_run():

@@ -47,8 +47,6 @@ KNOWN_PRIVATE: set[tuple[str, str]] = {
     ("smallgpt.preparation.texts", "_publish"),
     ("smallgpt.preparation.texts", "_split_records"),
     ("smallgpt.preparation.texts", "_vocabulary"),
-    ("smallgpt.training.checkpoint", "_differences"),
-    ("smallgpt.training.checkpoint", "_sha256"),
 }
 KNOWN_ARROWS: set[tuple[str, str]] = set()
 

@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +33,19 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
-from smallgpt.training.best_model import stored_figures
+from smallgpt.training.checkpoint import Checkpoints
 from smallgpt.training.data import read_data
 from smallgpt.training.gradients import TokenStep
 from smallgpt.training.metrics_file import read_metrics
-from smallgpt.training.run import TrainingRun
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
-from smallgpt.training.schedule import learning_rate_at
+from smallgpt.training.schedule import learning_rate_at, seconds_per_step
+from smallgpt.training.setup import build_run, torch_left_alone
 from smallgpt.training.stopping import StopSignal
-from train_gpt import main, torch_left_alone, train
+from smallgpt.training.stored_figures import stored_figures
+from smallgpt.training.update import Updater
+from train_gpt import main, train
 
 
 @pytest.fixture
@@ -65,10 +69,10 @@ def settings(tmp_path):
     )
 
 
-def start(settings: TrainSettings) -> TrainingRun:
+def start(settings: TrainSettings) -> Run:
     """A run that is ready for its first step."""
     folder = RunFolder(settings.output_dir)
-    return TrainingRun(settings, folder, RunLog(folder), *read_data(settings, print))
+    return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
@@ -112,7 +116,7 @@ def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
         for _ in range(4):
             handle.write(json.dumps({"tokens": "a b c d e f " * 80, "label": "up"}) + "\n")
     run = start(change(settings, max_length=512, n_positions=512, batch_size=2))
-    sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.epoch_steps(0)]
+    sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.updates_of_epoch(0)]
     seen, real = [], run.gradients.add_gradients
 
     def add_gradients(batches):
@@ -120,7 +124,7 @@ def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
         return real(batches)
 
     run.gradients.add_gradients = add_gradients
-    run.seconds_per_step()
+    seconds_per_step(run)
     nearest = min(abs(size - np.mean(sizes)) for size in sizes)
     assert {abs(size - np.mean(sizes)) for size in seen} == {nearest}
 
@@ -287,14 +291,14 @@ class StopAfter:
     """Delivers a real SIGINT to this process after some updates."""
 
     def __init__(self, monkeypatch, steps: int):
-        real = TrainingRun.update
+        real = Updater.update
 
-        def update(run, batches):
-            real(run, batches)
-            if run.state.step == steps:
+        def update(updater, batches):
+            real(updater, batches)
+            if updater.run.state.step == steps:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(TrainingRun, "update", update)
+        monkeypatch.setattr(Updater, "update", update)
 
 
 @pytest.mark.parametrize("stop_at, optimizer", [(1, "adamw"), (6, "adamw"), (9, "muon")])
@@ -449,7 +453,7 @@ def test_run_writes_over_nothing_that_no_run_left(settings):
 @pytest.mark.parametrize("left", ["checkpoints", "checkpoints/.step_00000000.7.tmp"])
 def test_start_that_was_killed_does_not_stand_in_the_way(settings, left):
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingRun, "fit", interrupted)
+        patch.setattr("train_gpt.train_epochs", interrupted)
         train(settings)
     folder = RunFolder(settings.output_dir)
     assert folder.settings.exists()
@@ -496,7 +500,7 @@ def test_training_leaves_the_process_as_it_found_it(settings):
     train(change(settings, overwrite=True))
     assert state_of_the_process() == before
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingRun, "validate", interrupted)
+        patch.setattr(Run, "validate", interrupted)
         train(change(settings, overwrite=True))
     assert state_of_the_process() == before
     assert train(change(settings, resume=True)).exit_code == 0
@@ -575,7 +579,7 @@ def test_first_call_before_any_data_names_the_command_that_makes_it(tmp_path):
 def test_weights_that_are_not_finite_are_never_kept_as_the_best_model(settings):
     run = start(change(settings, best_metric="label_accuracy"))
     with torch.no_grad():
-        run.model.lm_head.weight[run.vocabulary.label_ids[0]] = float("nan")
+        run.model.lm_head.weight[run.rows.vocabulary.label_ids[0]] = float("nan")
     with StopSignal() as stop, pytest.raises(UserError, match="accuracy is no longer finite"):
         run.validate(stop)
 
@@ -669,7 +673,7 @@ def poison_gradient(monkeypatch, after_calls: int) -> None:
     monkeypatch.setattr(TokenStep, "add_gradients", poisoned)
 
 
-def state_of(run: TrainingRun) -> list[torch.Tensor]:
+def state_of(run: Run) -> list[torch.Tensor]:
     """Weights and everything the optimizers remember."""
     remembered = [
         tensor
@@ -697,16 +701,16 @@ def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, 
     run = start(
         change(settings, log_steps=1000, on_nonfinite="skip", optimizer=optimizer, ema_decay=0.9)
     )
-    run.device, run.clock_zero = torch.device(device), 0.0
-    steps = run.epoch_steps(0)
+    run = replace(run, device=torch.device(device))
+    steps, updater = run.updates_of_epoch(0), Updater(run)
     for batches in steps[:3]:
-        run.update(batches)
+        updater.update(batches)
     before = state_of(run)
-    run.update(steps[3])
+    updater.update(steps[3])
     assert all(torch.equal(one, other) for one, other in zip(before, state_of(run), strict=True))
-    run.update(steps[4])
+    updater.update(steps[4])
     assert not all(map(torch.equal, before, state_of(run)))
-    run.collect_figures()
+    updater.collect_figures()
     learned = np.concatenate([rows for batches in (*steps[:3], steps[4]) for rows in batches])
     assert run.state.epoch_tokens == run.rows.lengths_N[learned].sum() - len(learned)
     assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
@@ -716,9 +720,9 @@ def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, 
 def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, monkeypatch, device):
     """One gradient of a block, Muon's, is infinite; AdamW's are not."""
     run = start(change(settings, log_steps=1000, optimizer="muon", ema_decay=0.9))
-    run.device, run.clock_zero = torch.device(device), 0.0
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
-    run.gradients.scaler = run.scaler
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    run = replace(run, device=torch.device(device), scaler=scaler)
+    run.gradients.scaler = scaler
     real = run.gradients.add_gradients
 
     def overflowing(batches):
@@ -726,15 +730,15 @@ def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, m
         run.optimizers[0].param_groups[0]["params"][-1].grad.fill_(float("inf"))
         return nll
 
-    steps = run.epoch_steps(0)
-    run.update(steps[0])
+    steps, updater = run.updates_of_epoch(0), Updater(run)
+    updater.update(steps[0])
     before = state_of(run)
     monkeypatch.setattr(run.gradients, "add_gradients", overflowing)
-    run.update(steps[1])
+    updater.update(steps[1])
     assert all(map(torch.equal, before, state_of(run)))
-    assert run.scaler.get_scale() == 512.0  # a lower scale is the remedy, not the end of the run
+    assert scaler.get_scale() == 512.0  # a lower scale is the remedy, not the end of the run
     monkeypatch.undo()
-    run.update(steps[2])
+    updater.update(steps[2])
     assert not any(map(torch.equal, before, state_of(run)))
     assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
 
@@ -753,11 +757,12 @@ def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, m
     # As on a GPU, where figures are read some steps later.
     poison_gradient(monkeypatch, after_calls=3)
     run = start(change(settings, log_steps=1000))
-    run.device, run.clock_zero = torch.device("cuda"), 0.0
-    for batches in run.epoch_steps(0)[:4]:
-        run.update(batches)
+    run = replace(run, device=torch.device("cuda"))
+    updater = Updater(run)
+    for batches in run.updates_of_epoch(0)[:4]:
+        updater.update(batches)
     with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
-        run.save_checkpoint()
+        Checkpoints(run, updater).save()
     assert not RunFolder(settings.output_dir).checkpoints.exists()
 
 
@@ -783,13 +788,12 @@ def test_smaller_batches_with_more_accumulation_learn_the_same(settings, batch_s
         run = start(
             change(settings, dropout=0.0, batch_size=size, grad_accumulation_steps=accumulated)
         )
-        run.clock_zero = 0.0
-        steps = run.epoch_steps(0)
+        steps, updater = run.updates_of_epoch(0), Updater(run)
         assert len(steps) == run.steps_per_epoch
         assert max(len(rows) for batches in steps for rows in batches) == size
         visited.append([np.concatenate(batches).tolist() for batches in steps])
         for batches in steps:
-            run.update(batches)
+            updater.update(batches)
         ended.append(torch.cat([parameter.flatten() for parameter in run.model.parameters()]))
     assert visited[0] == visited[1]
     torch.testing.assert_close(*ended, atol=1e-5, rtol=1e-3)
@@ -799,11 +803,12 @@ def test_figures_read_late_are_the_same(settings):
     sums = []
     for device in ("cpu", "cuda"):
         run = start(change(settings, log_steps=1000))
-        run.device, run.clock_zero = torch.device(device), 0.0
-        for batches in run.epoch_steps(0):
-            run.update(batches)
-        assert (len(run.waiting) == 0) == (device == "cpu")
-        run.collect_figures()
+        run = replace(run, device=torch.device(device))
+        updater = Updater(run)
+        for batches in run.updates_of_epoch(0):
+            updater.update(batches)
+        assert (len(updater.waiting) == 0) == (device == "cpu")
+        updater.collect_figures()
         sums.append((run.state.epoch_nll, run.state.epoch_tokens))
     assert sums[0] == sums[1]
     assert sums[0][1] == run.rows.target_count
@@ -923,17 +928,17 @@ def test_event_files_hold_the_figures_of_metrics(with_tensorboard, settings):
 
 def test_a_resumed_run_leaves_no_doubled_points(with_tensorboard, settings, monkeypatch):
     settings = change(settings, tensorboard=True, checkpoint_steps=5, log_steps=1, num_epochs=4)
-    update = TrainingRun.update
+    update = Updater.update
     crash_at = iter((8, 13))
 
     def crash(self, batches, limit):
-        if self.state.step == limit:
+        if self.run.state.step == limit:
             raise RuntimeError("killed")
         update(self, batches)
 
     for limit in crash_at:
         with monkeypatch.context() as patch:
-            patch.setattr(TrainingRun, "update", lambda *args, at=limit: crash(*args, at))
+            patch.setattr(Updater, "update", lambda *args, at=limit: crash(*args, at))
             with pytest.raises(RuntimeError, match="killed"):
                 train(change(settings, resume=True))
         found = points_of(Path(settings.output_dir))["train/loss"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
@@ -33,9 +32,12 @@ from smallgpt.benchmark.workloads import (
 )
 from smallgpt.files.writing import write_text
 from smallgpt.training.data import read_data
-from smallgpt.training.run import TrainingRun
+from smallgpt.training.journal import Journal
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
+from smallgpt.training.setup import build_run
+from smallgpt.training.update import Updater
 
 DROPOUT = 0.1
 OURS, EVEN = "ours", "ours, equal rows of the mean length"
@@ -90,7 +92,7 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 
 
 @contextmanager
-def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]:
+def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
     """A run of train_gpt.py on the rows of a job, ready for its first update.
 
     As shipped with its defaults; else without the dropout of tokens, which no peer has.
@@ -116,24 +118,24 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[TrainingRun]
         with RunLog(run_folder) as log:
             with redirect_stdout(io.StringIO()):
                 rows, validation_rows = read_data(settings, lambda _: None)
-                run = TrainingRun(settings, run_folder, log, rows, validation_rows)
-            run.model.train()
-            run.clock_zero = time.monotonic()
+                run = build_run(settings, run_folder, log, rows, validation_rows)
             yield run
 
 
-def our_epoch(run: TrainingRun) -> Callable[[], None]:
+def our_epoch(run: Run) -> Callable[[], None]:
     """A function that trains on all rows once, as train_gpt.py does."""
+    updater, journal = Updater(run), Journal(run)
 
     def epoch() -> None:
-        for batches in run.epoch_steps(0):
-            run.update(batches)
+        for batches in run.updates_of_epoch(0):
+            updater.update(batches)
+            journal.record_training(updater)
 
     return epoch
 
 
 def training_peers(
-    bench: Bench, job: Job, run: TrainingRun, shipped: bool
+    bench: Bench, job: Job, run: Run, shipped: bool
 ) -> dict[str, Callable[[], Measure]]:
     """Other ways to train the model of `run` on its rows: by name, each makes its contender.
 
@@ -160,7 +162,7 @@ def training_peers(
     def trainer() -> Measure:
         tokenizer = bench.folder / "tokenizer"
         tokenizer.mkdir(exist_ok=True)
-        run.vocabulary.save_tokenizer(tokenizer)
+        run.rows.vocabulary.save_tokenizer(tokenizer)
         model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
         epoch = trainer_epoch(model, tokenizer, rows, job.batch_size, bench.precision, output)
         return lambda: tokens / epoch()

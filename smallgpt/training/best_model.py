@@ -1,52 +1,92 @@
-"""Which weights are the best so far, and the figures kept with them."""
+"""What decides that a model is the best so far, and when a run is out of patience."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-# Of the validation figures, what is stored with the weights.
-STORED_FIGURES = (
-    "loss",
-    "perplexity",
-    "body_perplexity",
-    "next_token_accuracy",
-    "label_loss",
-    "label_perplexity",
-    "labelled_records",
-    "accuracy",
-    "accuracy_interval",
-    "top2_accuracy",
-    "macro_f1",
-    "chance_accuracy",
-    "above_chance",
-    "not_above_chance",
-    "too_few_rows",
-    "calibration",
-)
+from smallgpt.errors import UserError
+from smallgpt.model.weights_file import read_validation
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.training.run import Run
 
 
-# Of lists of labels so many names are stored, and how many more there are.
-_MOST_NAMES_STORED = 200
+def choose_metric(settings: TrainSettings, validation_rows: TokenLabelDataset) -> str:
+    """The metric that names the best model: loss, label_loss or label_accuracy.
 
-
-def stored_figures(validation: dict[str, Any]) -> dict[str, Any]:
-    """What of the figures of an evaluation is kept with the weights.
-
-    Of very many labels `not_above_chance` and `too_few_rows` have the first ones, and
-    `names_left_out` counts the others: those not told from chance, those of too few rows.
+    Raises:
+        UserError: the one asked for needs labels that the validation rows do not have.
     """
-    stored = {name: validation[name] for name in STORED_FIGURES if name in validation}
-    few = stored.get("too_few_rows", [])
-    too_few = set(few)
-    bad = [name for name in stored.get("not_above_chance", []) if name not in too_few]
-    if max(len(bad), len(few)) > _MOST_NAMES_STORED:
-        kept, kept_few = bad[:_MOST_NAMES_STORED], few[:_MOST_NAMES_STORED]
-        stored |= {
-            "not_above_chance": kept + kept_few,
-            "too_few_rows": kept_few,
-            "names_left_out": {
-                "not_told": len(bad) - len(kept),
-                "too_few_rows": len(few) - len(kept_few),
-            },
-        }
-    return stored
+    metric, has_labels = settings.best_metric, validation_rows.has_labels
+    if settings.classifier == "head" and metric == "loss":
+        return "label_loss"  # the one loss that there is
+    if metric == "auto":
+        return "label_loss" if has_labels and settings.task != "lm" else "loss"
+    if metric != "loss" and not has_labels:
+        raise UserError(f"--best_metric {metric} needs labelled validation rows")
+    return metric
+
+
+class BestModel:
+    """Keeps the weights of the best evaluation as best_model; counts those without progress."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        # The name of the metric among the figures of an evaluation.
+        self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
+
+    def consider(self, validation: dict[str, Any]) -> bool:
+        """Save the current weights if they are the best so far; returns whether they are.
+
+        Args:
+            validation: their figures on the validation rows.
+
+        Raises:
+            UserError: the metric is not finite.
+        """
+        run, state = self._run, self._run.state
+        value = float(validation[self._figure])
+        if not math.isfinite(value):
+            raise UserError(f"the validation {run.best_metric} is no longer finite")
+        if state.best_value is None:
+            is_best = True
+        elif self._figure == "accuracy":
+            is_best = value > state.best_value
+        else:
+            is_best = value < state.best_value
+        if is_best:
+            state.best_value, state.best_step = value, state.step
+            state.evaluations_without_progress = 0
+            run.save_model(run.folder.best_model, validation)
+        else:
+            state.evaluations_without_progress += 1
+        return is_best
+
+    def is_out_of_patience(self) -> bool:
+        """Whether --early_stopping_patience ends the run here."""
+        patience = self._run.settings.early_stopping_patience
+        return 0 < patience <= self._run.state.evaluations_without_progress
+
+    def compare_with_folder(self, exact: bool) -> None:
+        """Take account of a best_model that is not the one the checkpoint knows of.
+
+        Args:
+            exact: this run repeats what came after the checkpoint, its best model included.
+        """
+        state, folder, say = self._run.state, self._run.folder.best_model, self._run.log.say
+        if state.best_value is None and not folder.exists():
+            return
+        try:
+            stored = read_validation(folder)
+        except UserError as error:
+            say(f"warning: {error}; the next evaluation counts as the best so far")
+            state.best_value, state.best_step = None, 0
+            return
+        step, value = stored.get("step"), stored.get(self._figure)
+        if not exact and isinstance(step, int) and step > state.step and isinstance(value, float):
+            state.best_value, state.best_step = value, step
+            say(
+                f"{folder} was saved after the checkpoint, at step {step:,}; it stays until a "
+                f"better one comes"
+            )

@@ -8,18 +8,26 @@
 A checkpoint appears whole or not at all. The newest one whose checksums hold is used. Its name is
 the step; `_evaluated` follows where the evaluation after that step is done, `_finished` where the
 run is.
+
+    checkpoints = Checkpoints(run, updater)         # when to save
+    checkpoints.save_if_due()
+    found = find_checkpoint(folder.checkpoints)     # None where there is none
+    load_checkpoint(found, run.model, run.optimizers, run.scaler, run.belongs_to)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from smallgpt.errors import UserError
 from smallgpt.files.tensors import write_tensors
@@ -31,7 +39,11 @@ from smallgpt.files.writing import (
 )
 from smallgpt.model.hardware import random_states, set_random_states
 from smallgpt.training.loop_state import LoopState
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import CHECKPOINT_NAME
+from smallgpt.training.update import Updater
+
+TRAINED_LENGTH = "trained_length"  # of `Run`; in `config`, beside the model's own
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
 _FORMAT = 4  # of state.json
@@ -48,7 +60,8 @@ class Checkpoint:
         settings: every option of the run, by name.
         belongs_to: fingerprints of the data, by name.
         computed_by: device, threads, precision and so on.
-        config: configuration of the model.
+        config: configuration of the model, and `TRAINED_LENGTH`.
+        passed_over: newer checkpoints that are damaged, in words.
     """
 
     path: Path
@@ -57,6 +70,65 @@ class Checkpoint:
     belongs_to: dict[str, Any]
     computed_by: dict[str, Any]
     config: dict[str, Any]
+    passed_over: tuple[str, ...] = ()
+
+
+class Checkpoints:
+    """Saves a run when it is due: after so many updates, after so many minutes, when asked."""
+
+    def __init__(self, run: Run, updater: Updater, resumed: Checkpoint | None = None):
+        """
+        Args:
+            run: what is saved.
+            updater: has figures that the state must have before it is saved.
+            resumed: the checkpoint that the run goes on from, None for a new run.
+        """
+        self._run, self._updater = run, updater
+        self._saved = resumed.loop.position if resumed else None  # of the last checkpoint
+        self._saved_at = time.monotonic()
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last checkpoint; None before the first."""
+        return self._saved and self._saved[0]
+
+    def save_if_due(self) -> None:
+        """Save after `checkpoint_steps` updates, and after `checkpoint_minutes`."""
+        settings = self._run.settings
+        steps, minutes = settings.checkpoint_steps, settings.checkpoint_minutes
+        by_steps = steps > 0 and self._run.state.step % steps == 0
+        if by_steps or (minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes):
+            self.save()
+            self._saved_at = time.monotonic()
+
+    def save(self) -> None:
+        """Save everything the run needs to go on, unless it is saved already.
+
+        Raises:
+            UserError: an update was not finite, and `on_nonfinite` says to stop.
+            OSError: the disk is full or failed.
+        """
+        run = self._run
+        self._updater.collect_figures()
+        if run.state.position == self._saved:
+            return
+        run.log.sync()  # the rows that the checkpoint counts
+        config = json.loads(run.model.config.to_json_string())
+        save_checkpoint(
+            run.folder.checkpoints,
+            run.model,
+            run.optimizers,
+            run.scaler,
+            run.state,
+            {
+                "settings": asdict(run.settings),
+                "belongs_to": run.belongs_to,
+                "computed_by": run.way_of_computing(),
+                "config": config | {TRAINED_LENGTH: run.trained_length},
+            },
+            keep=run.settings.keep_checkpoints,
+        )
+        self._saved = run.state.position
 
 
 def save_checkpoint(
@@ -92,8 +164,8 @@ def save_checkpoint(
         write_tensors(new / _TRAINING, _training_tensors(model, optimizers))
         document = {"format": _FORMAT, "loop": asdict(loop), "scaler": scaler.state_dict(), **about}
         document["sha256"] = {
-            _MODEL: _sha256(new / _MODEL),
-            _TRAINING: _sha256(new / _TRAINING),
+            _MODEL: sha256_of(new / _MODEL),
+            _TRAINING: sha256_of(new / _TRAINING),
             _STATE: _sha256_of_json(document),
         }
         text = json.dumps(document, indent=2, ensure_ascii=False)
@@ -106,10 +178,8 @@ def save_checkpoint(
     return target
 
 
-def find_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+def find_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint; None where there is none at all.
-
-    A damaged one is passed over and told through `say`.
 
     Raises:
         UserError: there are checkpoints, and all are damaged.
@@ -117,10 +187,9 @@ def find_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | No
     reasons = []
     for path in _checkpoints(folder):
         try:
-            return _read(path)
+            return replace(_read(path), passed_over=tuple(reasons))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reasons.append(f"{path} is damaged ({error})")
-            say(f"warning: {reasons[-1]} and passed over")
     if reasons:
         raise UserError(
             f"{reasons[0]}, and so are all checkpoints of the run: put one back, start again with "
@@ -147,7 +216,7 @@ def _read(path: Path) -> Checkpoint:
     if _sha256_of_json(document) != expected[_STATE]:
         raise ValueError(f"{_STATE} does not match its checksum")
     for name in (_MODEL, _TRAINING):
-        if _sha256(path / name) != expected[name]:
+        if sha256_of(path / name) != expected[name]:
             raise ValueError(f"{name} does not match its checksum")
     about = {name: document[name] for name in ("settings", "belongs_to", "computed_by", "config")}
     if not all(isinstance(values, dict) for values in about.values()):
@@ -167,11 +236,8 @@ def load_checkpoint(
     Raises:
         UserError: it was made with other data, or its tensors do not fit this model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = checkpoint.path
-    changed = _differences(checkpoint.belongs_to, belongs_to)
+    changed = differences(checkpoint.belongs_to, belongs_to)
     if changed:
         raise UserError(
             f"--resume: {'; '.join(changed)}, since {path} was saved; put the old back, or start a "
@@ -211,7 +277,7 @@ def load_checkpoint(
         ) from None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Each value that is not what it was, in words: `threads was 1, is 2`."""
     return [
         f"{name} was {before.get(name, 'not stored')}, is {value}"
@@ -263,7 +329,8 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -1,18 +1,18 @@
-"""The rows and the shape of a training run."""
+"""The rows of a training run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
-from smallgpt.options.common import LEAST_LENGTH
-from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
-
-if TYPE_CHECKING:
-    from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.prepared_summary import has_variants
+from smallgpt.rows.reading import read_dataset
+from smallgpt.rows.splitting import split_dataset
+from smallgpt.tokens.vocabulary import Vocabulary
 
 
 def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
@@ -26,22 +26,8 @@ def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
     }
 
 
-def checked_start(settings: TrainSettings) -> TrainSettings:
-    """The settings with the shape of the checkpoint to start from.
-
-    Raises:
-        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
-    """
-    from smallgpt.model.lora import require_peft
-    from smallgpt.model.pretrained import with_pretrained_shape
-
-    if settings.lora_rank:
-        require_peft()
-    return with_pretrained_shape(settings)
-
-
 def read_data(
-    settings: TrainSettings, say: Any, keep_bad_rows: bool = False
+    settings: TrainSettings, say: Callable[[str], object], keep_bad_rows: bool = False
 ) -> tuple[TokenLabelDataset, TokenLabelDataset]:
     """Training and validation rows as the settings name them.
 
@@ -54,11 +40,6 @@ def read_data(
     Raises:
         UserError: missing or bad files.
     """
-    from smallgpt.rows.prepared_summary import has_variants
-    from smallgpt.rows.reading import read_dataset
-    from smallgpt.rows.splitting import split_dataset
-    from smallgpt.tokens.vocabulary import Vocabulary
-
     if not Path(settings.data_path).exists():
         default = settings.data_path == TrainSettings.data_path
         remedy = (
@@ -130,43 +111,6 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
     if rows.has_prompts:
         return "instruct"
     return "classify" if rows.has_labels else "lm"
-
-
-def trained_length(
-    settings: TrainSettings,
-    *parts: TokenLabelDataset,
-    stored: int | None = None,
-) -> int:
-    """What a model is good for, in tokens: beyond its longest row it has never seen a position.
-
-    A pretrained model knows more positions than the rows at hand show; one of ours says how many.
-
-    Args:
-        settings: of the run.
-        parts: all its rows.
-        stored: what the run's checkpoint says, since the model it began from may be gone.
-    """
-    if type(stored) is int and 0 < stored <= settings.max_length:
-        return stored
-    started = 0 if settings.init_from is None else length_of_start(settings)
-    longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
-    return min(settings.max_length, max(longest, started, LEAST_LENGTH))
-
-
-def length_of_start(settings: TrainSettings) -> int:
-    """The trained length of the model of ours that a run begins from, max_length of a foreign one.
-
-    Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
-    """
-    from smallgpt.files.hub import folder_of
-    from smallgpt.model.weights_file import SETTINGS
-
-    try:
-        stored = folder_of(settings.init_from, "model") / SETTINGS
-        start = load_settings(TrainSettings, stored) if stored.is_file() else settings
-        return start.max_length
-    except UserError:
-        return settings.max_length
 
 
 def codebook_beside(vocab_path: str) -> Path | None:

@@ -1,8 +1,9 @@
-"""Where the training loop stands."""
+"""Where the training loop stands: its position, its clock, the sums of its losses."""
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,12 +21,15 @@ class LoopState:
     evaluations_without_progress: int = 0
     metrics_rows: int = 0  # written to metrics.jsonl
     window_nll: float = 0.0  # summed since the last row of metrics.jsonl
-    window_tokens: int = 0  # the losses are means over; of a head that names labels, rows
-    window_read: int = 0  # tokens, what the speed is told by
+    window_tokens: int = 0  # losses in that sum: of tokens; of a head that names labels, of rows
+    window_read: int = 0  # tokens computed, for the speed
     window_began: float = 0.0  # value of `seconds` then
     epoch_nll: float = 0.0  # summed since the epoch began
     epoch_tokens: int = 0
     finished: str = ""  # why the run ended, empty while it has not
+
+    def __post_init__(self) -> None:
+        self.start_clock()
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LoopState:
@@ -49,6 +53,38 @@ class LoopState:
             if not good:
                 raise ValueError(f"{field.name} cannot be {str(value)[:40]}")
         return cls(**values)
+
+    def start_clock(self) -> None:
+        """Let `seconds` go on from now."""
+        self._clock_zero = time.monotonic() - self.seconds
+
+    def read_clock(self) -> None:
+        """Bring `seconds` up to date."""
+        self.seconds = time.monotonic() - self._clock_zero
+
+    def add_losses(self, nll: float, terms: int, tokens: int) -> None:
+        """Take account of one more update.
+
+        Args:
+            nll: summed negative log likelihood, nats.
+            terms: how many losses that is the sum of.
+            tokens: that were computed for it.
+        """
+        self.window_nll += nll
+        self.window_tokens += terms
+        self.window_read += tokens
+        self.epoch_nll += nll
+        self.epoch_tokens += terms
+
+    def begin_window(self) -> None:
+        """Begin the sums of the next row of metrics.jsonl."""
+        self.window_nll, self.window_tokens, self.window_read = 0.0, 0, 0
+        self.window_began = self.seconds
+
+    def begin_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.epoch_step = self.epoch + 1, 0
+        self.epoch_nll, self.epoch_tokens = 0.0, 0
 
     @property
     def position(self) -> tuple[int, int, str]:

@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for shape, parameters in by_shape(moving).items():
+            for shape, parameters in _by_shape(moving).items():
                 gradients = [parameter.grad for parameter in parameters]
                 means = [self._mean_of(parameter) for parameter in parameters]
                 if found_inf is not None:
@@ -70,6 +70,12 @@ class Muon(torch.optim.Optimizer):
                         tensor.copy_(torch.where(found_inf.bool(), old, tensor))
         return loss
 
+    def rehearse(self) -> None:
+        """Do the arithmetic of a step without its effect, for its time to be measured."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        for alike in _by_shape(gradients).values():
+            orthogonalize(torch.stack(alike))
+
     def _mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
         """The running mean of a parameter's gradients; zeros before its first step."""
         state = self.state[parameter]
@@ -78,7 +84,7 @@ class Muon(torch.optim.Optimizer):
         return state["momentum"]
 
 
-def by_shape(matrices: Iterable[torch.Tensor]) -> dict[torch.Size, list[torch.Tensor]]:
+def _by_shape(matrices: Iterable[torch.Tensor]) -> dict[torch.Size, list[torch.Tensor]]:
     """The matrices of each shape, which `orthogonalize` takes together."""
     found: dict[torch.Size, list[torch.Tensor]] = {}
     for matrix in matrices:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
+from smallgpt.model.head import head_name, is_classifier
 from smallgpt.options.training import TrainSettings
-
-if TYPE_CHECKING:
-    import torch
-
-
-# ------------------------------------------------------------------------------- optimizer
+from smallgpt.training.muon import Muon
 
 
 def make_optimizers(
@@ -20,11 +16,6 @@ def make_optimizers(
 
     Only matrices decay. Embeddings, the head tied to them, norms and biases are always AdamW's.
     """
-    import torch
-
-    from smallgpt.model.head import head_name, is_classifier
-    from smallgpt.training.muon import Muon
-
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.dim() >= 2]
     others = [p for p in trained if p.dim() < 2]

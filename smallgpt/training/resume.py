@@ -1,29 +1,27 @@
-"""Which checkpoint a run goes on from, and what may have changed meanwhile."""
+"""Going on with a run: from which checkpoint, and what may have changed meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.training import SHAPE, TrainSettings
-from smallgpt.training.checkpoint import Checkpoint, _differences, _sha256, find_checkpoint
+from smallgpt.training.best_model import BestModel
+from smallgpt.training.checkpoint import (
+    Checkpoint,
+    differences,
+    find_checkpoint,
+    load_checkpoint,
+)
 from smallgpt.training.loop_state import LoopState
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from smallgpt.rows.dataset import TokenLabelDataset
-    from smallgpt.tokens.vocabulary import Vocabulary
-
-
-_DIGITS = 16  # of a digest that a person compares
+from smallgpt.training.schedule import say_plan
 
 # Options that may differ when a run goes on: what its result depends on, what only its files do,
-# and what is compared as resolved (`way_of_computing`) or belongs to the call.
+# and what is compared as resolved (`Run.way_of_computing`) or belongs to the call.
 _CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
 _CHANGES_ITS_FILES = {
     "gradient_checkpointing",  # the same bits from less memory
@@ -39,11 +37,8 @@ _HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
 _THIS_CALL = {"config", "resume", "overwrite", "check_data"}
 
 
-# ------------------------------------------------------------------------------- going on
-
-
 def find_run_to_resume(
-    settings: TrainSettings, folder: RunFolder, say: Callable[[str], None]
+    settings: TrainSettings, folder: RunFolder
 ) -> tuple[TrainSettings, Checkpoint | None]:
     """The settings, and the newest whole checkpoint of the run in `folder`, None without a run.
 
@@ -53,7 +48,7 @@ def find_run_to_resume(
         SettingsError: an option differs that may not change within a run.
         UserError: a run is there, and no checkpoint to go on from.
     """
-    found = find_checkpoint(folder.checkpoints, say)
+    found = find_checkpoint(folder.checkpoints)
     if found is None:
         rows = folder.metrics.exists() and folder.metrics.stat().st_size
         if rows or folder.best_model.exists() or folder.final_model.exists():
@@ -112,29 +107,20 @@ def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
     return bool(loop.finished) and loop.epoch >= settings.num_epochs
 
 
-def fingerprints(
-    rows: Mapping[str, TokenLabelDataset], vocabulary: Vocabulary, codebook: Path | None
-) -> dict[str, str]:
-    """What a checkpoint belongs to, by name: sizes, and digests of the contents."""
-    digests = {
-        name: f"{len(these):,} rows ({these.fingerprint()[:_DIGITS]})"
-        for name, these in rows.items()
-    }
-    digests["the vocabulary"] = f"{len(vocabulary):,} tokens ({vocabulary.fingerprint()[:_DIGITS]})"
-    digests["the codebook"] = "none" if codebook is None else _sha256(codebook)[:_DIGITS]
-    return digests
+def go_on(run: Run, checkpoint: Checkpoint, best: BestModel) -> None:
+    """Put weights, optimizers and generators back, and say what has changed since.
 
-
-def way_of_computing(device: torch.device, precision: str, compiled: bool) -> dict[str, Any]:
-    """What decides, besides data and settings, on the last bits of a run."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "compile": "on" if compiled else "off",
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "torch": str(torch.__version__),
-    }
+    Raises:
+        UserError: the checkpoint was made with other data or another vocabulary.
+    """
+    load_checkpoint(checkpoint, run.model, run.optimizers, run.scaler, run.belongs_to)
+    run.log.keep_rows(run.state.metrics_rows)
+    run.log.say(f"going on from step {run.state.step:,} ({checkpoint.path})")
+    say_plan(run)  # its first step shows whether compiling works
+    lines, exact = what_changed(checkpoint, run.settings, run.way_of_computing(), run.total_steps)
+    for line in lines:
+        run.log.say(line)
+    best.compare_with_folder(exact)
 
 
 def what_changed(
@@ -145,7 +131,7 @@ def what_changed(
     Args:
         checkpoint: what it goes on from.
         settings: what it goes on with.
-        computed_by: `way_of_computing` of this call.
+        computed_by: `Run.way_of_computing` of this call.
         total_steps: of the run under these settings.
 
     Returns:
@@ -155,7 +141,7 @@ def what_changed(
     lines, at = [], f"step {checkpoint.loop.step:,}"
     now = asdict(settings)
     result, files = (
-        _differences(checkpoint.settings, {name: now[name] for name in now if name in names})
+        differences(checkpoint.settings, {name: now[name] for name in now if name in names})
         for names in (_CHANGES_THE_RESULT, _CHANGES_ITS_FILES | _PLACES)
     )
     if result:
@@ -165,7 +151,7 @@ def what_changed(
         )
     if files:
         lines.append(f"changed at {at}: {'; '.join(files)}; the weights do not depend on it")
-    computing = _differences(checkpoint.computed_by, computed_by)
+    computing = differences(checkpoint.computed_by, computed_by)
     if computing:
         lines.append(
             f"computed in another way from {at} on: {'; '.join(computing)}. The run no longer ends "

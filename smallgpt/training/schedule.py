@@ -1,10 +1,17 @@
-"""The learning rate of each update."""
+"""The learning rate of each update; what is ahead of a run, and how long it will take."""
 
 from __future__ import annotations
 
 import math
+import time
 
+import torch
+
+from smallgpt.console import format_duration, plural
+from smallgpt.model.hardware import random_states, set_random_states
 from smallgpt.options.training import TrainSettings
+from smallgpt.training.muon import Muon
+from smallgpt.training.run import Run
 
 
 def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> float:
@@ -16,3 +23,47 @@ def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> fl
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     lowest = settings.final_lr_fraction
     return settings.learning_rate * (lowest + (1 - lowest) * cosine)
+
+
+def say_plan(run: Run) -> None:
+    """Say what is ahead, and how long it will take by the time of real batches."""
+    settings = run.settings
+    left = run.total_steps - run.state.step
+    if left > 0:
+        run.log.say(
+            f"plan: {plural(settings.num_epochs, 'epoch')} of "
+            f"{plural(run.steps_per_epoch, 'step')} "
+            f"({settings.batch_size * settings.grad_accumulation_steps} rows each), {left:,} "
+            f"steps to go, {round(_tokens_of_epoch(run)):,} tokens an epoch; about "
+            f"{format_duration(left * seconds_per_step(run))} without early stopping"
+        )
+
+
+def seconds_per_step(run: Run) -> float:
+    """Seconds of one update, evaluation's share included; measured, nothing is changed."""
+    updates = run.updates_of_epoch(run.state.epoch)
+    tokens = [sum(int(run.rows.lengths_N[b].sum()) for b in batches) for batches in updates]
+    mean = sum(tokens) / len(tokens)
+    typical = min(zip(tokens, updates, strict=True), key=lambda pair: abs(pair[0] - mean))[1]
+    times = []
+    # Dropout draws random numbers, which the run itself must find untouched.
+    states = random_states(run.device)
+    settling = run.gradients.settling_runs
+    for _ in range(settling + 2):
+        began = time.perf_counter()
+        float(run.gradients.add_gradients(typical))
+        for optimizer in run.optimizers:
+            if isinstance(optimizer, Muon):  # AdamW's arithmetic is little
+                optimizer.rehearse()
+        getattr(torch, run.device.type).synchronize()
+        times.append(time.perf_counter() - began)
+        run.gradients.clear_gradients()
+    set_random_states(states, run.device)
+    # A forward pass is a third of a step's arithmetic.
+    evaluation = int(run.validation_rows.lengths_N.sum()) / (3 * _tokens_of_epoch(run))
+    return min(times[settling:]) * (1.1 + evaluation)
+
+
+def _tokens_of_epoch(run: Run) -> float:
+    """Tokens that an epoch visits; of rows with variants on average."""
+    return float(run.tokens_N @ run.rows.visits)

@@ -647,8 +647,13 @@ from inference import main
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 from smallgpt.options.training import TrainSettings
-from smallgpt.training.run import TrainingRun
+from smallgpt.training.best_model import BestModel
+from smallgpt.training.checkpoint import Checkpoints
 from smallgpt.training.data import read_data
+from smallgpt.training.journal import Journal
+from smallgpt.training.setup import build_run
+from smallgpt.training.update import Updater
+from train_gpt import train_epochs
 
 rows, labels, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 random = np.random.default_rng(0)
@@ -674,7 +679,9 @@ peaks = []
 def note_peak():
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 with RunLog(run_folder) as log:
-    TrainingRun(settings, run_folder, log, train_rows, validation_rows).fit()
+    run = build_run(settings, run_folder, log, train_rows, validation_rows)
+    updater = Updater(run)
+    train_epochs(run, updater, BestModel(run), Journal(run), Checkpoints(run, updater))
 note_peak()
 asked = ["--model_path", str(run_folder.best_model), "--test_data", str(folder / "rows.jsonl")]
 for mode in ("evaluate", "classify"):

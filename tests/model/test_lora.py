@@ -27,9 +27,11 @@ from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
 from smallgpt.training.gradients import TokenStep
 from smallgpt.training.objective import Objective
-from smallgpt.training.run import TrainingRun
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
+from smallgpt.training.setup import build_run
+from smallgpt.training.update import Updater
 from train_gpt import train
 
 pytest.importorskip("peft", reason="peft is not installed: pip install -r requirements-lora.txt")
@@ -56,9 +58,9 @@ def lora_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
     )
 
 
-def start_run(settings: TrainSettings) -> TrainingRun:
+def start_run(settings: TrainSettings) -> Run:
     folder = RunFolder(settings.output_dir)
-    return TrainingRun(settings, folder, RunLog(folder), *read_data(settings, print))
+    return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:
@@ -81,9 +83,9 @@ def test_adapters_and_new_tokens_are_trained_and_nothing_else(tmp_path, checkpoi
     settings = lora_settings(tmp_path, checkpoints / kind, num_epochs=1, dropout=0.0)
     run = start_run(settings)
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-    for batches in run.epoch_steps(0):
-        run.clock_zero = 0.0
-        run.update(batches)
+    updater = Updater(run)
+    for batches in run.updates_of_epoch(0):
+        updater.update(batches)
     changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == trained_names(run.model)
     assert any("lora_A" in name for name in changed)
@@ -152,16 +154,14 @@ def test_fp16_with_a_scaled_loss_learns_what_fp32_learns(tmp_path, checkpoints, 
     for half in (False, True):
         run = start_run(dataclasses.replace(settings, output_dir=str(tmp_path / f"run{half}")))
         if half:
-            run.precision = Precision("fp16", "tests")
-            run.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-            run.gradients = TokenStep(
-                Objective(run.model, run.rows, settings, run.precision), run.scaler
-            )
+            precision = Precision("fp16", "tests")
+            scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+            step = TokenStep(Objective(run.model, run.rows, settings, precision), scaler)
+            run = dataclasses.replace(run, precision=precision, scaler=scaler, gradients=step)
         before = {n: p.detach().clone() for n, p in run.model.named_parameters() if p.requires_grad}
-        run.clock_zero = 0.0
-        run.model.train()
-        for batches in run.epoch_steps(0)[:2]:
-            run.update(batches)
+        updater = Updater(run)
+        for batches in run.updates_of_epoch(0)[:2]:
+            updater.update(batches)
         now = dict(run.model.named_parameters())
         moved.append(torch.cat([(now[name] - old).flatten() for name, old in before.items()]))
     assert moved[0].norm() > 0
@@ -279,7 +279,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_ends(
     settings = lora_settings(tmp_path, checkpoints / kind, grad_accumulation_steps=2, batch_size=4)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("smallgpt.training.run.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
         assert train(settings).exit_code == 130
     checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
     stored = load_file(checkpoint / "model.safetensors")
@@ -299,7 +299,7 @@ def test_resume_with_a_changed_base_is_refused(tmp_path, checkpoints, monkeypatc
     shutil.copytree(checkpoints / "gpt2", base)
     settings = lora_settings(tmp_path, base)
     with monkeypatch.context() as patch:
-        patch.setattr("smallgpt.training.run.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
         train(settings)
     change_weights(base)
     with pytest.raises(UserError, match=r"the base model \(init_from\) was"):

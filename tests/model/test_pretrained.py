@@ -51,12 +51,12 @@ from smallgpt.options.reader import load_settings, read_settings
 from smallgpt.options.training import PRESETS, TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
-from smallgpt.training.data import length_of_start, read_data, trained_length
+from smallgpt.training.data import read_data
 from smallgpt.training.gradients import TokenStep
 from smallgpt.training.objective import Objective
-from smallgpt.training.run import TrainingRun
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
+from smallgpt.training.setup import build_run, length_of_start, trained_length
 from train_gpt import main, train
 
 ROOT = Path(__file__).parents[2]
@@ -264,7 +264,7 @@ def test_resumed_run_needs_its_checkpoint_no_more(tmp_path, checkpoints, kind, m
     settings = train_settings(tmp_path, source, dropout=0.1, attention_dropout=0.1)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("smallgpt.training.run.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
         assert train(settings).exit_code == 130
     shutil.rmtree(source)
     assert train(dataclasses.replace(settings, resume=True)).exit_code == 0
@@ -295,7 +295,7 @@ def test_a_model_begun_from_one_of_ours_is_good_for_the_longest_row_of_both(
         (first.best_model / "settings.yaml").write_text(ours)
         assert trained_length(again, rows, held_out) == max(length, longest) < POSITIONS
     with monkeypatch.context() as patch:
-        patch.setattr("smallgpt.training.run.StopSignal", lambda: StopAfter(2))
+        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(2))
         assert train(again).exit_code == 130
     shutil.rmtree(first.best_model)
     made = train(dataclasses.replace(again, resume=True)).folder.final_model
@@ -321,7 +321,7 @@ def test_pretrained_embeddings_are_not_replaced_by_those_of_codes(tmp_path):
     best = train(settings).folder.best_model
     following = dataclasses.replace(settings, init_from=str(best), output_dir=str(tmp_path / "two"))
     folder = RunFolder(following.output_dir)
-    run = TrainingRun(following, folder, RunLog(folder), *read_data(following, print))
+    run = build_run(following, folder, RunLog(folder), *read_data(following, print))
     weights = load_file(best / "model.safetensors")["transformer.wte.weight"]
     assert torch.equal(run.model.transformer.wte.weight, weights)
 

@@ -49,7 +49,7 @@ class Small:
         return save_checkpoint(folder, *parts, keep=keep)
 
     def load(self, folder: Path) -> LoopState:
-        found = find_checkpoint(folder, print)
+        found = find_checkpoint(folder)
         load_checkpoint(found, self.model, self.optimizers, self.scaler, {"rows": "3"})
         return found.loop
 
@@ -89,7 +89,7 @@ def test_configuration_with_many_labels_comes_back(tmp_path):
     about = {**ABOUT, "config": {"model_type": "gpt2", "id2label": labels}}  # 2 MB
     parts = (run.model, run.optimizers, run.scaler, LoopState(), about)
     save_checkpoint(tmp_path, *parts, keep=1)
-    assert find_checkpoint(tmp_path, print).config["id2label"] == labels
+    assert find_checkpoint(tmp_path).config["id2label"] == labels
 
 
 def test_newest_ones_are_kept(tmp_path):
@@ -107,7 +107,7 @@ def test_evaluated_and_finished_come_after_their_step(tmp_path):
     assert names_in(tmp_path) == [
         "step_00000004", "step_00000004_evaluated", "step_00000004_finished"
     ]  # fmt: skip
-    assert find_checkpoint(tmp_path, print).loop.finished == "1 epoch"
+    assert find_checkpoint(tmp_path).loop.finished == "1 epoch"
 
 
 def damage(path: Path, how: str) -> None:
@@ -135,9 +135,9 @@ def test_damaged_one_is_passed_over_with_a_line(tmp_path, name, how):
     run = Small(1, steps=1)
     run.save(tmp_path, 1)
     damage(run.save(tmp_path, 2) / name, how)
-    said = []
-    assert find_checkpoint(tmp_path, said.append).loop.step == 1
-    assert len(said) == 1 and "step_00000002 is damaged (" in said[0]
+    found = find_checkpoint(tmp_path)
+    assert found.loop.step == 1
+    assert len(found.passed_over) == 1 and "step_00000002 is damaged (" in found.passed_over[0]
 
 
 def test_no_digit_of_the_position_can_change_unnoticed(tmp_path):
@@ -145,9 +145,9 @@ def test_no_digit_of_the_position_can_change_unnoticed(tmp_path):
     text = path.read_text()
     path.write_text(text.replace("0.1234", "0.1235"))
     with pytest.raises(UserError, match="does not match its checksum"):
-        find_checkpoint(tmp_path, lambda line: None)
+        find_checkpoint(tmp_path)
     path.write_text(text)
-    assert find_checkpoint(tmp_path, print).loop.best_value == 0.1234
+    assert find_checkpoint(tmp_path).loop.best_value == 0.1234
 
 
 def test_damaged_newer_one_never_costs_a_good_one(tmp_path):
@@ -156,22 +156,22 @@ def test_damaged_newer_one_never_costs_a_good_one(tmp_path):
     damage(run.save(tmp_path, 9) / "state.json", "cut")
     run.save(tmp_path, 4, keep=1)
     assert names_in(tmp_path) == ["step_00000004"]
-    assert find_checkpoint(tmp_path, print).loop.step == 4
+    assert find_checkpoint(tmp_path).loop.step == 4
 
 
 def test_where_all_are_damaged_nothing_is_taken_or_deleted(tmp_path):
     for step in (1, 2):
         damage(Small(1, steps=1).save(tmp_path, step) / "state.json", "cut")
     with pytest.raises(UserError, match=r"step_00000002 is damaged .*--overwrite"):
-        find_checkpoint(tmp_path, lambda line: None)
+        find_checkpoint(tmp_path)
     assert names_in(tmp_path) == ["step_00000001", "step_00000002"]
 
 
 def test_no_folder_and_foreign_files_are_no_checkpoints(tmp_path):
-    assert find_checkpoint(tmp_path / "none", print) is None
+    assert find_checkpoint(tmp_path / "none") is None
     for name in ("step_x", "step_", "step_00000001.old", "notes"):
         (tmp_path / name).mkdir()
-    assert find_checkpoint(tmp_path, print) is None
+    assert find_checkpoint(tmp_path) is None
 
 
 @given(
@@ -198,9 +198,9 @@ def test_any_state_is_passed_over(tmp_path_factory, data):
     run = Small(1, steps=1)
     run.save(folder, 1)
     (run.save(folder, 2) / "state.json").write_bytes(data)
-    said = []
-    assert find_checkpoint(folder, said.append).loop.step == 1
-    assert len(said) == 1
+    found = find_checkpoint(folder)
+    assert found.loop.step == 1
+    assert len(found.passed_over) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,22 +215,22 @@ def test_impossible_position_is_damage_even_with_a_fitting_checksum(tmp_path, lo
     good = json.loads((path / "state.json").read_text())["loop"]
     forge(path, loop=good | loop if loop and isinstance(loop, dict) else loop)
     with pytest.raises(UserError, match="is damaged"):
-        find_checkpoint(tmp_path, lambda line: None)
+        find_checkpoint(tmp_path)
     forge(path, loop=good)
-    assert find_checkpoint(tmp_path, print).loop.step == 2
+    assert find_checkpoint(tmp_path).loop.step == 2
 
 
 @pytest.mark.parametrize("about", ["settings", "belongs_to", "computed_by", "config"])
 def test_other_kinds_of_values_are_damage(tmp_path, about):
     forge(Small(1, steps=1).save(tmp_path, 2), **{about: [1]})
     with pytest.raises(UserError, match="is damaged"):
-        find_checkpoint(tmp_path, lambda line: None)
+        find_checkpoint(tmp_path)
 
 
 def test_checkpoint_of_another_version_is_named_as_such(tmp_path):
     forge(Small(1, steps=1).save(tmp_path, 2), format=1)
     with pytest.raises(UserError, match="another version of this toolkit"):
-        find_checkpoint(tmp_path, lambda line: None)
+        find_checkpoint(tmp_path)
 
 
 def test_checkpoint_of_another_shape_is_refused(tmp_path):
@@ -270,7 +270,7 @@ def test_nothing_is_unpickled(tmp_path):
 def test_other_data_is_named(tmp_path):
     run = Small(1, steps=1)
     run.save(tmp_path, 1)
-    found = find_checkpoint(tmp_path, print)
+    found = find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="--resume: rows was 3, is 4, since"):
         load_checkpoint(found, run.model, run.optimizers, run.scaler, {"rows": "4"})
 
@@ -300,7 +300,7 @@ def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by,
     about = {"settings": asdict(settings), "belongs_to": {}, "computed_by": computed, "config": {}}
     parts = (run.model, run.optimizers, run.scaler, LoopState(step=7, epoch_step=7), about)
     save_checkpoint(tmp_path, *parts, keep=1)
-    found = find_checkpoint(tmp_path, print)
+    found = find_checkpoint(tmp_path)
     lines, promised = what_changed(
         found, replace(settings, **changes), computed | computed_by, total_steps=30
     )
@@ -313,6 +313,6 @@ def test_no_bits_are_promised_on_a_gpu(tmp_path):
     run = Small(1, steps=1)
     about = {**ABOUT, "settings": vars(TrainSettings()), "computed_by": {"device": "cuda"}}
     save_checkpoint(tmp_path, run.model, run.optimizers, run.scaler, LoopState(), about, keep=1)
-    found = find_checkpoint(tmp_path, print)
+    found = find_checkpoint(tmp_path)
     lines, exact = what_changed(found, TrainSettings(), {"device": "cuda"}, total_steps=30)
     assert not exact and len(lines) == 1 and "on a GPU" in lines[0]

@@ -349,7 +349,7 @@ def test_checkpoint_survives_death_before_any_operation(tmp_path):
 
     steps = []
     for folder in die_at_each_operation(save_step_and_die, prepare):
-        found = find_checkpoint(folder, lambda line: None)
+        found = find_checkpoint(folder)
         model, optimizers, scaler = small_run()
         load_checkpoint(found, model, optimizers, scaler, {})
         assert (model.weight == found.loop.step).all()

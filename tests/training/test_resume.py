@@ -25,12 +25,13 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
-from smallgpt.training import checkpoint, run_folder
+from smallgpt.training import checkpoint, run_folder, schedule
 from smallgpt.training import resume as resume_module
-from smallgpt.training.journal import EpochTable
+from smallgpt.training.journal import Journal
 from smallgpt.training.metrics_file import read_metrics
-from smallgpt.training.run import TrainingRun
+from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
+from smallgpt.training.update import Updater
 from train_gpt import main, train
 
 CLOCK = {"seconds", "tokens_per_second"}
@@ -108,15 +109,15 @@ def call_before(monkeypatch, owner, name: str, at: int, act) -> None:
 
 
 PLACES = {
-    "first step": (TrainingRun, "update", 1),
-    "step": (TrainingRun, "update", 8),
-    "last step": (TrainingRun, "update", 18),
-    "validation": (TrainingRun, "validate", 2),
-    "last validation": (TrainingRun, "validate", 3),
-    "after validation": (TrainingRun, "record_evaluation", 2),
+    "first step": (Updater, "update", 1),
+    "step": (Updater, "update", 8),
+    "last step": (Updater, "update", 18),
+    "validation": (Run, "validate", 2),
+    "last validation": (Run, "validate", 3),
+    "after validation": (Journal, "record_evaluation", 2),
     "first checkpoint": (checkpoint, "write_tensors", 2),
     "checkpoint of the last step of an epoch": (checkpoint, "write_tensors", 3),
-    "best model": (TrainingRun, "save_model", 2),
+    "best model": (Run, "save_model", 2),
 }
 
 
@@ -136,12 +137,14 @@ def test_stopped_run_ends_where_the_uninterrupted_one_ends(
 def test_run_of_an_older_version_that_accumulated_otherwise_says_so(settings, monkeypatch, parts):
     settings = change(settings, grad_accumulation_steps=parts, num_epochs=1)
 
+    real = Run.way_of_computing
+
     def older(run):
-        return resume_module.way_of_computing(run.device, run.precision.name, compiled=False)
+        return {name: value for name, value in real(run).items() if name != "an update"}
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "computed_by", older)
-        call_before(patch, TrainingRun, "update", 3, interrupt)
+        patch.setattr(Run, "way_of_computing", older)
+        call_before(patch, Updater, "update", 3, interrupt)
         folder = train(settings).folder
     assert train(change(settings, resume=True)).exit_code == 0
     assert ("no longer ends bit for bit" in folder.log.read_text()) == (parts > 1)
@@ -175,7 +178,7 @@ def test_the_mean_of_the_weights_goes_on_as_well(settings, monkeypatch, place, e
 
 
 def test_signal_at_the_very_end_changes_nothing(settings, monkeypatch):
-    call_before(monkeypatch, TrainingRun, "draw_curves", 1, interrupt)
+    call_before(monkeypatch, Journal, "draw_curves", 1, interrupt)
     assert train(settings).exit_code == 0
 
 
@@ -196,7 +199,7 @@ def test_second_ctrl_c_leaves_at_once_and_loses_only_the_steps_since(
 
 def test_ctrl_c_before_the_first_step_leaves_nothing_in_the_way(settings, monkeypatch):
     with monkeypatch.context() as patch:
-        call_before(patch, TrainingRun, "say_plan", 1, interrupt)
+        call_before(patch, schedule, "say_plan", 1, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(settings)
     assert not RunFolder(settings.output_dir).holds_run()
@@ -210,7 +213,7 @@ def test_evaluation_written_after_the_checkpoint_of_its_step_is_not_repeated(
         raise RuntimeError("died")
 
     with monkeypatch.context() as patch:
-        call_before(patch, EpochTable, "add", 2, die)
+        call_before(patch, Journal, "print_row", 2, die)
         with pytest.raises(RuntimeError, match="died"):
             train(settings)
     folder = RunFolder(settings.output_dir)
@@ -224,14 +227,14 @@ def test_resumed_run_visits_only_the_rows_that_are_left(settings, monkeypatch):
     with monkeypatch.context() as patch:
         call_before(patch, *PLACES["step"], interrupt)
         train(settings)
-    monkeypatch.setattr(TrainingRun, "say_plan", lambda run: None)  # it measures a step
-    seen, real = [], TrainingRun.update
+    monkeypatch.setattr(resume_module, "say_plan", lambda run: None)  # it measures a step
+    seen, real = [], Updater.update
 
-    def update(run, batches):
-        seen.append(run.state.step + 1)
-        real(run, batches)
+    def update(updater, batches):
+        seen.append(updater.run.state.step + 1)
+        real(updater, batches)
 
-    monkeypatch.setattr(TrainingRun, "update", update)
+    monkeypatch.setattr(Updater, "update", update)
     train(change(settings, resume=True))
     assert seen == list(range(9, 19))
 
@@ -251,7 +254,7 @@ def test_other_number_of_epochs_is_told_and_nothing_exact_is_claimed(settings, c
 
 def test_fewer_epochs_end_the_run_where_it_stands(settings, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        call_before(patch, TrainingRun, "update", 14, interrupt)
+        call_before(patch, Updater, "update", 14, interrupt)
         train(settings)
     result = train(change(settings, resume=True, num_epochs=2))
     assert result.exit_code == 0
@@ -311,7 +314,7 @@ def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, ends_al
 @pytest.mark.parametrize("how", ["gone", "damaged"])
 def test_lost_best_model_does_not_stop_the_run(settings, monkeypatch, how, capsys):
     with monkeypatch.context() as patch:
-        call_before(patch, TrainingRun, "update", 14, interrupt)
+        call_before(patch, Updater, "update", 14, interrupt)
         folder = train(settings).folder
     if how == "gone":
         shutil.rmtree(folder.best_model)
@@ -405,7 +408,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings):
 
 def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_alike):
     with monkeypatch.context() as patch:
-        call_before(patch, TrainingRun, "update", 14, interrupt)
+        call_before(patch, Updater, "update", 14, interrupt)
         folder = train(settings).folder
     (newest(folder) / "model.safetensors").write_bytes(b"damaged")
     train(change(settings, resume=True))
@@ -506,7 +509,7 @@ def test_full_disk_stops_the_run_and_costs_nothing(settings, monkeypatch, where,
         train(settings)
     text, folder = str(full.value), RunFolder(settings.output_dir)
     assert "no space left on the disk of " in text and len(text.splitlines()) == 1
-    step = checkpoint.find_checkpoint(folder.checkpoints, pytest.fail).loop.step
+    step = checkpoint.find_checkpoint(folder.checkpoints).loop.step
     assert f"checkpoint of step {step}, which is whole: python train_gpt.py --resume" in text
     assert not list(folder.root.glob("**/.*.tmp"))
     assert train(change(settings, resume=True)).exit_code == 0

@@ -1,0 +1,208 @@
+"""Setting a run up: its model, optimizers and gradients, on its device.
+
+run = build_run(settings, folder, log, *read_data(settings, print))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smallgpt.console import plural
+from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of
+from smallgpt.model.build import count_parameters, starting_model
+from smallgpt.model.hardware import choose_device, choose_precision
+from smallgpt.model.lora import require_peft
+from smallgpt.model.pretrained import with_pretrained_shape
+from smallgpt.model.weights_file import SETTINGS
+from smallgpt.options.common import LEAST_LENGTH
+from smallgpt.options.reader import load_settings
+from smallgpt.options.training import TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training.best_model import choose_metric
+from smallgpt.training.checkpoint import TRAINED_LENGTH, Checkpoint, sha256_of
+from smallgpt.training.data import codebook_beside
+from smallgpt.training.gradients import make_step
+from smallgpt.training.loop_state import LoopState
+from smallgpt.training.optimizers import make_optimizers
+from smallgpt.training.run import Run
+from smallgpt.training.run_folder import RunFolder
+from smallgpt.training.run_log import RunLog
+
+_DIGITS = 16  # of a digest that a person compares
+
+
+@contextmanager
+def torch_left_alone() -> Iterator[None]:
+    """Put torch's generators, which a run seeds, and its current GPU back as they were."""
+    in_use = torch.cuda.is_initialized()
+    current = torch.cuda.current_device() if in_use else 0
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
+        try:
+            yield
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.set_device(current)
+
+
+def with_shape_of_start(settings: TrainSettings) -> TrainSettings:
+    """The settings with the shape of the checkpoint that --init_from names.
+
+    Raises:
+        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
+    """
+    if settings.lora_rank:
+        require_peft()
+    return with_pretrained_shape(settings)
+
+
+def build_run(
+    settings: TrainSettings,
+    folder: RunFolder,
+    log: RunLog,
+    rows: TokenLabelDataset,
+    validation_rows: TokenLabelDataset,
+    baselines: Mapping[str, float] | None = None,
+    resumed: Checkpoint | None = None,
+) -> Run:
+    """All parts of a run, ready for its first update.
+
+    Args:
+        settings: of the run.
+        folder: where its files lie.
+        log: what it says goes there.
+        rows, validation_rows: what it learns from and is measured on.
+        baselines: of the data report.
+        resumed: the checkpoint that it goes on from, None for a new run. Its weights are not put
+            back yet: `resume.go_on`.
+
+    Raises:
+        UserError: the device, the model or the rows do not go with the settings.
+    """
+    stored_config = dict(resumed.config) if resumed else None
+    stored_length = stored_config.pop(TRAINED_LENGTH, None) if resumed else None
+    length = trained_length(settings, rows, validation_rows, stored=stored_length)
+    names_labels = settings.classifier == "head"
+    if names_labels:
+        if not validation_rows.has_labels:
+            raise UserError("--classifier head needs labelled validation rows")
+        rows, validation_rows = rows.without_tails(), validation_rows.without_tails()
+    vocabulary, codebook = rows.vocabulary, codebook_beside(settings.vocab_path)
+
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+
+    def code_embeddings() -> dict[str, np.ndarray]:
+        return _code_embeddings(codebook, settings, vocabulary, log) if codebook else {}
+
+    start = starting_model(settings, vocabulary, code_embeddings, stored_config, log.say)
+    model = start.model.to(device).train()
+    optimizers = make_optimizers(model, settings, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.say(
+        f"model: {settings.n_layer} layers, {settings.n_head} heads, {settings.n_embd} wide, "
+        f"{settings.n_positions} positions, {count_parameters(model):,} parameters"
+        + (f", {trained:,} of them trained" if settings.freeze_backbone else "")
+        + (
+            f"; its head names {plural(len(vocabulary.labels), 'label')} and it predicts no tokens"
+            if names_labels
+            else ""
+        )
+    )
+    log.say(
+        f"device: {device} ({torch.get_num_threads()} threads); "
+        f"precision: {precision.name}: {precision.reason}"
+    )
+    rows_an_update = settings.batch_size * settings.grad_accumulation_steps
+    return Run(
+        settings=settings,
+        folder=folder,
+        log=log,
+        rows=rows,
+        validation_rows=validation_rows,
+        loss_terms_N=np.ones(len(rows), int) if names_labels else rows.scored_counts,
+        tokens_N=rows.lengths_N - (0 if names_labels else 1),
+        codebook=codebook,
+        device=device,
+        precision=precision,
+        model=model,
+        adapter=start.adapter,
+        optimizers=optimizers,
+        scaler=scaler,
+        gradients=make_step(model, rows, settings, precision, scaler, log.say),
+        steps_per_epoch=math.ceil(round(len(rows) * rows.epoch_share) / rows_an_update),
+        trained_length=length,
+        best_metric=choose_metric(settings, validation_rows),
+        belongs_to={
+            "the training data": _fingerprint(rows),
+            "the validation data": _fingerprint(validation_rows),
+            "the vocabulary": (
+                f"{len(vocabulary):,} tokens ({vocabulary.fingerprint()[:_DIGITS]})"
+            ),
+            "the codebook": sha256_of(codebook)[:_DIGITS] if codebook else "none",
+            **start.belongs_to,
+        },
+        baselines=dict(baselines or {}),
+        state=replace(resumed.loop, finished="") if resumed else LoopState(),
+    )
+
+
+def _code_embeddings(
+    path: Path, settings: TrainSettings, vocabulary: Vocabulary, log: RunLog
+) -> dict[str, np.ndarray]:
+    """Starting embeddings of image codes: like patches start with like vectors."""
+    codebook = Codebook.load(path)
+    vectors = codebook.embeddings(settings.n_embd, settings.seed)
+    pairs = zip(codebook.code_tokens, vectors, strict=True)
+    known = {token: vector for token, vector in pairs if token in vocabulary.ids}
+    if known:
+        log.say(f"{len(known)} code embeddings start from the patches of {path}")
+    return known
+
+
+def _fingerprint(rows: TokenLabelDataset) -> str:
+    return f"{len(rows):,} rows ({rows.fingerprint()[:_DIGITS]})"
+
+
+def trained_length(
+    settings: TrainSettings,
+    *parts: TokenLabelDataset,
+    stored: int | None = None,
+) -> int:
+    """What a model is good for, in tokens: beyond its longest row it has never seen a position.
+
+    A pretrained model knows more positions than the rows at hand show; one of ours says how many.
+
+    Args:
+        settings: of the run.
+        parts: all its rows.
+        stored: what the run's checkpoint says, since the model it began from may be gone.
+    """
+    if type(stored) is int and 0 < stored <= settings.max_length:
+        return stored
+    started = 0 if settings.init_from is None else length_of_start(settings)
+    longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
+    return min(settings.max_length, max(longest, started, LEAST_LENGTH))
+
+
+def length_of_start(settings: TrainSettings) -> int:
+    """The trained length of the model of ours that a run begins from, max_length of a foreign one.
+
+    Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
+    """
+    try:
+        stored = folder_of(settings.init_from, "model") / SETTINGS
+        start = load_settings(TrainSettings, stored) if stored.is_file() else settings
+        return start.max_length
+    except UserError:
+        return settings.max_length
