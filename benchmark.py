@@ -59,10 +59,7 @@ def run_benchmark(
 ) -> Findings:
     """Measure the sections asked for; print and write the tables after each.
 
-    Args:
-        settings: of the command.
-        output: the folder of the report.
-        sizes: how much is measured; None = what suits the device.
+    `sizes` says how much is measured; None = what suits the device.
 
     Raises:
         UserError: the device is not there.

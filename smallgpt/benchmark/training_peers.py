@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -48,18 +49,12 @@ class MinimalGPT(nn.Module):
         Dropout of attention weights costs torch's fused kernel on a CPU.
         """
         super().__init__()
-        config, old = model.config, model.transformer
-        E = config.n_embd
-        self.tokens = nn.Embedding(config.vocab_size, E)
-        self.positions = nn.Embedding(config.n_positions, E)
+        old = model.transformer
         self.dropout = dropout
-        self.blocks = nn.ModuleList(
-            _Block(block, config, dropout, attention_dropout) for block in old.h
-        )
-        self.norm = nn.LayerNorm(E, config.layer_norm_epsilon)
-        self.tokens.load_state_dict(old.wte.state_dict())
-        self.positions.load_state_dict(old.wpe.state_dict())
-        self.norm.load_state_dict(old.ln_f.state_dict())
+        self.tokens, self.positions = copy.deepcopy(old.wte), copy.deepcopy(old.wpe)
+        heads = model.config.n_head
+        self.blocks = nn.ModuleList(_Block(b, heads, dropout, attention_dropout) for b in old.h)
+        self.norm = copy.deepcopy(old.ln_f)
 
     def forward(self, ids_BxT: Tensor) -> Tensor:
         """Logits B x T x V; the head is the token embedding."""
@@ -80,25 +75,12 @@ class MinimalGPT(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, old: nn.Module, config: Any, dropout: float, attention_dropout: float):
+    def __init__(self, old: nn.Module, n_head: int, dropout: float, attention_dropout: float):
         super().__init__()
-        E, I = config.n_embd, old.mlp.c_fc.nf  # noqa: E741
-        self.n_head = config.n_head
-        self.dropout, self.attention_dropout = dropout, attention_dropout
-        self.norm_1, self.norm_2 = (nn.LayerNorm(E, config.layer_norm_epsilon) for _ in range(2))
-        self.qkv, self.attention_out = nn.Linear(E, 3 * E), nn.Linear(E, E)
-        self.mlp_in, self.mlp_out = nn.Linear(E, I), nn.Linear(I, E)
-        self.norm_1.load_state_dict(old.ln_1.state_dict())
-        self.norm_2.load_state_dict(old.ln_2.state_dict())
-        for mine, theirs in (
-            (self.qkv, old.attn.c_attn),
-            (self.attention_out, old.attn.c_proj),
-            (self.mlp_in, old.mlp.c_fc),
-            (self.mlp_out, old.mlp.c_proj),
-        ):
-            with torch.no_grad():  # transformers' Conv1D keeps its weight the other way round
-                mine.weight.copy_(theirs.weight.T)
-                mine.bias.copy_(theirs.bias)
+        self.n_head, self.dropout, self.attention_dropout = n_head, dropout, attention_dropout
+        self.norm_1, self.norm_2 = copy.deepcopy(old.ln_1), copy.deepcopy(old.ln_2)
+        self.qkv, self.attention_out = _linear(old.attn.c_attn), _linear(old.attn.c_proj)
+        self.mlp_in, self.mlp_out = _linear(old.mlp.c_fc), _linear(old.mlp.c_proj)
 
     def forward(self, x_BxTxE: Tensor) -> Tensor:
         B, T, E = x_BxTxE.shape
@@ -112,6 +94,15 @@ class _Block(nn.Module):
         x_BxTxE = x_BxTxE + functional.dropout(out, self.dropout, self.training)
         out = self.mlp_out(functional.gelu(self.mlp_in(self.norm_2(x_BxTxE))))
         return x_BxTxE + functional.dropout(out, self.dropout, self.training)
+
+
+def _linear(old: nn.Module) -> nn.Linear:
+    """A map of transformers (Conv1D), whose weight lies the other way round."""
+    new = nn.Linear(*old.weight.shape, device=old.weight.device)
+    with torch.no_grad():
+        new.weight.copy_(old.weight.T)
+        new.bias.copy_(old.bias)
+    return new
 
 
 def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
@@ -132,13 +123,11 @@ def pad_batch(rows: Sequence[Sequence[int]], pad_id: int = 0) -> Batch:
     Returns:
         input_ids, attention_mask, labels: B x T; labels are IGNORED where there is padding.
     """
-    longest = max(len(row) for row in rows)
-    ids_BxT = torch.full((len(rows), longest), pad_id)
-    mask_BxT = torch.zeros_like(ids_BxT)
-    for place, row in enumerate(rows):
-        ids_BxT[place, : len(row)] = torch.tensor(row)
-        mask_BxT[place, : len(row)] = 1
-    labels_BxT = ids_BxT.masked_fill(mask_BxT == 0, IGNORED)
+    tensors = [torch.tensor(row) for row in rows]
+    ids_BxT, labels_BxT = (
+        pad_sequence(tensors, batch_first=True, padding_value=value) for value in (pad_id, IGNORED)
+    )
+    mask_BxT = (labels_BxT != IGNORED).long()
     return {"input_ids": ids_BxT, "attention_mask": mask_BxT, "labels": labels_BxT}
 
 
