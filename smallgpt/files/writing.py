@@ -157,7 +157,8 @@ def sync(path: Path) -> None:
     """Make a file durable, or the names in a folder (a rename is safe once its folder is)."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming_file(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -255,3 +255,13 @@ def test_error_of_an_open_file_gets_its_name_and_keeps_another(tmp_path):
         with pytest.raises(OSError) as caught, naming_file("x.json"):
             raise OSError(errno.EIO, "failed", given)
         assert caught.value.filename == named
+
+
+def test_error_of_making_durable_names_the_folder(tmp_path, monkeypatch):
+    def fsync(handle):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError) as caught:
+        make_folder(tmp_path / "new")
+    assert caught.value.filename == str(tmp_path)
