@@ -12,11 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.svm import SVC
 
-import prepare_data
 from smallgpt.checks import baselines
 from smallgpt.checks.baselines import STEPS, language_perplexities, measure_baselines
 from smallgpt.errors import UserError
-from smallgpt.rows.reading import dataset_from_records, read_dataset
+from smallgpt.rows.reading import dataset_from_records
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -25,26 +24,10 @@ def nothing() -> None:
     pass
 
 
-@pytest.fixture
-def make(vocabulary):
-    """A dataset of `tokens:label` texts."""
-
-    def make(*texts):
-        pairs = [text.split(":") for text in texts]
-        records = [{"tokens": tokens, "label": label or None} for tokens, label in pairs]
-        return dataset_from_records(records, vocabulary, max_length=64)
-
-    return make
-
-
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Folder and rows of the digits as prepare_data.py makes them, split."""
-    folder = tmp_path_factory.mktemp("digits")
-    prepare_data.main(["digits", "--output_dir", str(folder)])
-    vocabulary = Vocabulary.load(folder / "vocab.json")
-    rows = read_dataset(folder / "train.jsonl", vocabulary, max_length=64, keep_records=True)
-    return folder, *split_dataset(rows, 0.2, 42)
+def split_digits(digits):
+    """Training and validation rows of the digits."""
+    return split_dataset(digits, 0.2, 42)
 
 
 # ------------------------------------------------------------------------------- language
@@ -167,9 +150,10 @@ def test_machines_that_many_labels_leave_without_rows_are_left_out_and_that_is_s
     assert notes["linear_ngram_accuracy"].startswith("left out: of 501 labels, more than 500, it")
 
 
-def test_svm_on_decoded_pixels_equals_one_on_the_images(digits):
-    folder, train, validation = digits
-    figures, notes = measure_baselines(train, validation, folder / "codebook.npz", nothing)
+def test_svm_on_decoded_pixels_equals_one_on_the_images(split_digits, digits_folder):
+    train, validation = split_digits
+    codebook = digits_folder / "codebook.npz"
+    figures, notes = measure_baselines(train, validation, codebook, nothing)
     images, labels = load_digits(return_X_y=True)
     known, asked = (
         np.array([record["meta"]["index"] for record in side.records])
@@ -182,8 +166,8 @@ def test_svm_on_decoded_pixels_equals_one_on_the_images(digits):
     assert "64 decoded values" in notes["svm_pixels_accuracy"]
 
 
-def test_naive_bayes_of_image_rows_goes_by_place(digits):
-    _, train, validation = digits
+def test_naive_bayes_of_image_rows_goes_by_place(split_digits):
+    train, validation = split_digits
     figures, notes = measure_baselines(train, validation, None, nothing)
     assert "place and token" in notes["naive_bayes_accuracy"]
     size = len(train.vocabulary)
@@ -203,14 +187,14 @@ def test_naive_bayes_of_image_rows_goes_by_place(digits):
     assert "svm_pixels_accuracy" not in figures
 
 
-def test_sample_is_said_and_repeats(digits, monkeypatch):
-    folder, train, validation = digits
+def test_sample_is_said_and_repeats(split_digits, digits_folder, monkeypatch):
+    train, validation = split_digits
     monkeypatch.setattr(baselines, "_NEIGHBOUR_ROWS", 300)
     monkeypatch.setattr(baselines, "_ASKED_ROWS", 100)
-    first = measure_baselines(train, validation, folder / "codebook.npz", nothing)
+    first = measure_baselines(train, validation, digits_folder / "codebook.npz", nothing)
     said = first[1]["nearest_neighbour_accuracy"]
     assert f"fitted on 300 of {len(train):,} rows, measured on 100 of {len(validation)}" in said
-    assert measure_baselines(train, validation, folder / "codebook.npz", nothing) == first
+    assert measure_baselines(train, validation, digits_folder / "codebook.npz", nothing) == first
 
 
 def test_broken_codebook_is_told(make, tmp_path):

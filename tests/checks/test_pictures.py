@@ -1,0 +1,33 @@
+"""The picture of the data report."""
+
+import pytest
+from checked_rows import report_of
+from PIL import Image
+
+from smallgpt.checks.pictures import draw_data_report
+from smallgpt.rows.reading import dataset_from_records
+from smallgpt.tokens.vocabulary import Vocabulary
+
+
+def test_picture_has_a_panel_for_labels_and_one_for_baselines_where_there_are_labels(
+    make, tmp_path
+):
+    heights = {}
+    for name, texts in (("with", ["A B:1", "A C:0"]), ("without", ["A B:", "A C:"])):
+        report = report_of(make(*texts), make(texts[0]))
+        draw_data_report(tmp_path / f"{name}.png", report)
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.convert("L").getextrema()[0] < 100  # something is drawn
+            heights[name] = picture.height
+    assert heights["with"] > 1.5 * heights["without"]
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_picture_of_many_long_and_odd_label_names_is_drawn(tmp_path, count):
+    labels = [f"a_name_$longer$_than_most_{number}_很长" for number in range(count)]
+    vocabulary = Vocabulary(["<PAD>", "<CLS>", "<EOS>", *"AB", *[f"<CLS_{x}>" for x in labels]])
+    records = [{"tokens": "A B", "label": label} for label in labels]
+    rows = dataset_from_records(records, vocabulary, max_length=8)
+    draw_data_report(tmp_path / "many.png", report_of(rows, rows.subset(slice(0, 1))))
+    with Image.open(tmp_path / "many.png") as picture:
+        assert picture.width < 2500 and picture.height < 2500
