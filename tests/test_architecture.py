@@ -29,25 +29,7 @@ HOUSE = (
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 # To be empty: (module, name) of private names that another module imports, arrows against the rule.
-KNOWN_PRIVATE: set[tuple[str, str]] = {
-    ("smallgpt.preparation.idx_files", "_read_idx_images"),
-    ("smallgpt.preparation.images", "_prepare"),
-    ("smallgpt.preparation.labelled_images", "_check_counts"),
-    ("smallgpt.preparation.labelled_images", "_check_image_count"),
-    ("smallgpt.preparation.labelled_images", "_checked_images"),
-    ("smallgpt.preparation.labelled_images", "_label"),
-    ("smallgpt.preparation.labelled_images", "_named"),
-    ("smallgpt.preparation.pictures", "_read_folder"),
-    ("smallgpt.preparation.records", "_read"),
-    ("smallgpt.preparation.texts", "_asked"),
-    ("smallgpt.preparation.texts", "_good_of"),
-    ("smallgpt.preparation.texts", "_learned"),
-    ("smallgpt.preparation.texts", "_paths"),
-    ("smallgpt.preparation.texts", "_pretrained"),
-    ("smallgpt.preparation.texts", "_publish"),
-    ("smallgpt.preparation.texts", "_split_records"),
-    ("smallgpt.preparation.texts", "_vocabulary"),
-}
+KNOWN_PRIVATE: set[tuple[str, str]] = set()
 KNOWN_ARROWS: set[tuple[str, str]] = set()
 
 

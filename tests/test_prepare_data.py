@@ -20,9 +20,8 @@ from prepare_data import main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings, TokensSettings
 from smallgpt.options.training import TrainSettings
-from smallgpt.preparation.digits import prepare_digits
 from smallgpt.preparation.folder import row_line
-from smallgpt.preparation.images import prepare_images
+from smallgpt.preparation.images import prepare_digits, prepare_images
 from smallgpt.preparation.token_rows import prepare_tokens
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.reading import dataset_from_records, read_dataset

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from smallgpt.console import plural, progress_bar
+from smallgpt.console import progress_bar
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.locks import LOCK, hold_folder
 from smallgpt.files.reading import shown, size_text
@@ -34,20 +34,15 @@ from smallgpt.files.writing import (
 )
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, read_summary, side_figures
-from smallgpt.tokens.labels import sorted_labels
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
 TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
+# The rows of each side of the split, and its key in prepared.json.
+SIDES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
 RECONSTRUCTIONS = "reconstructions.png"
 FILES = (
-    TRAIN,
-    VALIDATION,
-    TEST,
+    *SIDES,
     VOCABULARY,
     TOKENIZER,
     SUMMARY,
@@ -56,60 +51,6 @@ FILES = (
     RECONSTRUCTIONS,
 )
 _ONLY_OF_IMAGES = {CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS}
-_LABELS_NAMED = 10
-
-
-# ------------------------------------------------------------------------------- split
-
-
-def move_shared(
-    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Move test rows to training as long as any shares a number >= 0 with a training row."""
-    import numpy as np
-
-    while True:
-        shared = np.zeros(len(test), bool)
-        for numbers in keys:
-            shared |= (numbers[test] >= 0) & np.isin(numbers[test], numbers[train])
-        if not shared.any():
-            return train, test
-        train, test = np.sort(np.concatenate([train, test[shared]])), test[~shared]
-
-
-def moved_notes(count: int) -> list[str]:
-    if not count:
-        return []
-    return [f"{plural(count, 'test row')} with the tokens of a training row moved to training"]
-
-
-def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
-    if not len(train) or not len(test):
-        raise UserError(
-            f"no {'test' if len(train) else 'training'} rows are left: there are too few rows, or "
-            f"too many are equal or of one group; {remedy}"
-        )
-
-
-def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
-    """Labels that stand on one side of the split only."""
-
-    def named(labels: set[str]) -> str:
-        names = sorted_labels(labels)
-        rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
-        return ", ".join(shown(name)[1:-1] for name in names[:_LABELS_NAMED]) + rest
-
-    train_labels, test_labels = set(train) - {None}, set(test) - {None}
-    notes = []
-    if test_labels - train_labels:
-        only = named(test_labels - train_labels)
-        notes.append(f"labels in test rows only, which cannot be learned: {only}")
-    if train_labels - test_labels and test_labels:
-        notes.append(f"labels without a test row: {named(train_labels - test_labels)}")
-    return notes
-
-
-# ------------------------------------------------------------------------------- files
 
 
 def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
@@ -141,7 +82,7 @@ def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], 
     return holding
 
 
-def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
+def check_output(output_dir: str, inputs: Iterable[str]) -> None:
     """Refuse an output folder that holds data which this program did not make.
 
     Raises:
@@ -158,7 +99,7 @@ def check_output(output_dir: str, inputs: Iterable[Path]) -> None:
         )
     # Not Path.resolve, which fails on a loop of symbolic links.
     written = {os.path.realpath(folder / name) for name in FILES}
-    for path in inputs:
+    for path in map(Path, inputs):
         if os.path.realpath(path) in written:
             raise SettingsError([f"--input {path} would be overwritten: give another --output_dir"])
 
@@ -172,14 +113,13 @@ def _made_before(folder: Path) -> set[str]:
         listed = summary["files"]
         return {name for name in FILES if isinstance(listed, list) and name in listed}
     # An earlier version of this program lists none, but tells of which rows there are any.
-    sides = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
     other = _ONLY_OF_IMAGES
     if summary["command"] in ("digits", "images"):
         other = {TOKENIZER}
     elif summary["command"] == "tokens":
         other = {TOKENIZER, *_ONLY_OF_IMAGES}
     names = set(FILES) - other
-    return {n for n in names if n not in sides or side_figures(summary, sides[n]).get("rows")}
+    return {n for n in names if n not in SIDES or side_figures(summary, SIDES[n]).get("rows")}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -207,6 +147,7 @@ def publishing(output_dir: str) -> Iterator[Path]:
 
 
 def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
+    """Write rows, `count` of them, each a line."""
     with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
         for line in lines:
             handle.write(line)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from smallgpt.options.preparation import InstructionsSettings
+from smallgpt.preparation.examples import read_examples
 from smallgpt.preparation.folder import TRAIN, check_output, holding_output
-from smallgpt.preparation.texts import (
-    _asked,
-    _good_of,
-    _learned,
-    _paths,
-    _pretrained,
-    _publish,
-    _split_records,
-    _vocabulary,
-)
+from smallgpt.preparation.text_files import read_instructions
+from smallgpt.preparation.text_rows import write_rows
+from smallgpt.preparation.text_splits import split_examples
+from smallgpt.preparation.text_vocabulary import make_vocabulary, pretrained_tokenizer
 
 
 @holding_output
 def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     """Prepare records of instruction, input and output.
+
+    Each stays what it is, one row, and becomes ids when it is read; the tokenizer is learned from
+    the training rows alone.
 
     Returns:
         The summary, as written to prepared.json.
@@ -28,33 +26,12 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     Raises:
         UserError: as `prepare_text`.
     """
-    from smallgpt.preparation.text_files import INSTRUCTION_KEYS, read_instructions, source_names
-
-    paths, test_paths = _paths(settings.input), _paths(settings.test_input)
-    check_output(settings.output_dir, [*paths, *test_paths])
-    pretrained = _pretrained(settings.tokenizer)
+    check_output(settings.output_dir, [*settings.input, *settings.test_input])
+    pretrained = pretrained_tokenizer(settings.tokenizer)
     notes: list[str] = []
-    names = source_names([*paths, *test_paths])
-    items, own_test = (
-        _good_of(
-            (found for path in some for found in read_instructions(path, names[path])),
-            settings.on_bad_row,
-            notes,
-        )
-        for some in (paths, test_paths)
-    )
-
-    sides = _split_records(items, own_test, settings, notes)
-    learned_from = [text for item in sides[TRAIN] for text in (_asked(item), _learned(item))]
-    vocabulary = _vocabulary(settings, pretrained, learned_from, [])
-    rows = {
-        name: [
-            {
-                **{key: item.record.get(key) or "" for key in INSTRUCTION_KEYS},
-                "meta": {"source": item.source},
-            }
-            for item in side
-        ]
-        for name, side in sides.items()
-    }
-    return _publish("instructions", settings, rows, vocabulary, notes)
+    examples, own_test = read_examples(settings, read_instructions, notes)
+    sides = split_examples(examples, own_test, settings, notes)
+    learned_from = [text for example in sides[TRAIN] for text in (example.question, example.answer)]
+    vocabulary = make_vocabulary(settings, pretrained, learned_from, [])
+    rows = {name: [example.row() for example in side] for name, side in sides.items()}
+    return write_rows("instructions", settings, rows, vocabulary, notes)

@@ -1,4 +1,8 @@
-"""Images in memory with their labels, and how many there may be."""
+"""Images in memory with their labels: what every reader of images gives and keeps to.
+
+Files come from anywhere and are not trusted: a header's promise is checked before memory is
+given to it, nothing is unpickled, and every flaw is a UserError that names the file.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +44,43 @@ class LabelledImages:
         return len(self.images_NxHxWxC)
 
 
-def _check_image_count(path: Path, count: int) -> None:
+@dataclass(frozen=True)
+class ImageOptions:
+    """What the reader of a format is told beside the path.
+
+    Attributes:
+        names: takes in the labels; the same for training and test images, which share tokens.
+        labels_path: file with the labels of an IDX file.
+        image_size, color: as `--image_size` and `--color`, for folders of pictures.
+    """
+
+    names: LabelNames
+    labels_path: Path | None = None
+    image_size: int | None = None
+    color: str = "auto"
+
+
+def check_image_count(path: Path, count: int) -> None:
+    """Refuse more images than are read."""
     if count > MOST_IMAGES:
         raise UserError(f"{path}: {count:,} images; at most {MOST_IMAGES:,} are read")
 
 
-def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
-    """Images as uint8 or float32 of shape NxHxWxC; a missing channel axis is added."""
+def check_label_count(path: Path, images: int, labels_path: Path, labels: int) -> None:
+    """Refuse labels that are more or fewer than the images."""
+    if images != labels:
+        raise UserError(
+            f"{labels_path} has {plural(labels, 'label')} for {plural(images, 'image')} in "
+            f"{path}: they do not belong together"
+        )
+
+
+def checked_images(path: Path, images: np.ndarray) -> np.ndarray:
+    """Images as uint8 or float32 of shape NxHxWxC; a missing channel axis is added.
+
+    Raises:
+        UserError: another shape, too many or too large images, values that are not finite.
+    """
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype.kind not in "buif":
@@ -56,7 +90,7 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
         )
     if 0 in images.shape:
         raise UserError(f"{path}: no images in it (shape {images.shape})")
-    _check_image_count(path, len(images))
+    check_image_count(path, len(images))
     if math.prod(images.shape[1:]) > MOST_IMAGE_VALUES:
         raise UserError(
             f"{path}: images of {images.shape[1]:,} x {images.shape[2]:,} pixels; one may have at "
@@ -75,10 +109,7 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) + np.float32(0)  # + 0 turns -0.0 into 0.0
 
 
-# ------------------------------------------------------------------------------- shared
-
-
-def _label(label: str | int, place: str, names: LabelNames) -> str:
+def label_name(label: str | int, place: str, names: LabelNames) -> str:
     """The text of a label in its token.
 
     Raises:
@@ -90,14 +121,6 @@ def _label(label: str | int, place: str, names: LabelNames) -> str:
         raise UserError(f"{place}: {error}") from None
 
 
-def _named(labels: Sequence[str | int], path: Path, names: LabelNames) -> list[str]:
-    """`_label` of each label of a file."""
-    return [_label(label, f"{path}: label {i}", names) for i, label in enumerate(labels, 1)]
-
-
-def _check_counts(path: Path, images: int, labels_path: Path, labels: int) -> None:
-    if images != labels:
-        raise UserError(
-            f"{labels_path} has {plural(labels, 'label')} for {plural(images, 'image')} in "
-            f"{path}: they do not belong together"
-        )
+def file_labels(labels: Sequence[str | int], path: Path, names: LabelNames) -> list[str]:
+    """`label_name` of each label of a file."""
+    return [label_name(label, f"{path}: label {i}", names) for i, label in enumerate(labels, 1)]

@@ -19,20 +19,29 @@ MOST_BYTES = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Record:
     """A record of a file.
 
     Attributes:
         place: file and line for a message, `data/reviews.tsv:17`.
         source: the same for the row's `meta`, by the name of the file in `source_names`.
-        record: its values by key or column.
-        problem: why it is none; the record is then empty.
+        values: by key or column.
+        problem: why it is none; there are no values then.
     """
 
     place: str
     source: str
-    record: dict[str, Any]
+    values: dict[str, Any]
     problem: str | None = None
+
+    def check(self) -> None:
+        """Refuse a record with a problem.
+
+        Raises:
+            BadRecordError: so it is.
+        """
+        if self.problem is not None:
+            raise BadRecordError(f"{self.place}: {self.problem}")
 
 
 class BadRecordError(Exception):
@@ -44,7 +53,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".jsonl", ".json", ".csv", ".tsv") or is_library_data(path)
 
 
-def _read(path: Path) -> str:
+def read_utf8(path: Path) -> str:
     """The content of a file, which must be UTF-8.
 
     Raises:
@@ -63,12 +72,9 @@ def utf8_remedy(path: Path | str) -> str:
     return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{Path(path).suffix}"
 
 
-# ------------------------------------------------------------------------------- records
-
-
 def read_records(
     path: Path, columns: list[str], optional: Sequence[str] = (), name: str | None = None
-) -> Iterator[Item]:
+) -> Iterator[Record]:
     """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
     Args:
@@ -85,7 +91,7 @@ def read_records(
         names, records = open_records(path)
         _check_columns(path, columns, names)
         for number, record in enumerate(records([*columns, *optional]), 1):
-            yield Item(f"{path}: record {number}", f"{name}:{number}", record)
+            yield Record(f"{path}: record {number}", f"{name}:{number}", record)
         return
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
@@ -104,7 +110,7 @@ def read_records(
             _check_columns(path, columns, list(record))
             first = False
         place = f"{path}:{line}" if kind == ".jsonl" else f"{path}: record {line}"
-        yield Item(place, f"{name}:{line}", record if problem is None else {}, problem)
+        yield Record(place, f"{name}:{line}", record if problem is None else {}, problem)
 
 
 def _starts_an_array(path: Path) -> bool:
@@ -114,7 +120,7 @@ def _starts_an_array(path: Path) -> bool:
 
 def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
     """The elements of a JSON array, numbered from 1."""
-    text = _read(path)
+    text = read_utf8(path)
     try:
         values = parse_json(text)
     except ValueError as error:
@@ -130,10 +136,10 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
 
 def _table_rows(
     path: Path, columns: list[str], optional: Sequence[str], name: str
-) -> Iterator[Item]:
+) -> Iterator[Record]:
     """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
     csv.field_size_limit(2**31 - 1)
-    text = io.StringIO(_read(path), newline="")
+    text = io.StringIO(read_utf8(path), newline="")
     if path.suffix.lower() == ".tsv":
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
@@ -157,7 +163,7 @@ def _table_rows(
                 problem = f"{len(cells)} columns where the first line has {len(names)}"
             record = {} if problem else dict(zip(names, cells, strict=True))
             line = reader.line_num
-            yield Item(f"{path}:{line}", f"{name}:{line}", record, problem)
+            yield Record(f"{path}:{line}", f"{name}:{line}", record, problem)
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 

@@ -1,77 +1,48 @@
 """Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV, `datasets`.
 
-    for item in read_texts(Path("reviews.tsv"), text_column="1", label_column="2"):
-        item.text, item.label, item.place        # place: "reviews.tsv:17"
-    for item in read_instructions(Path("alpaca.json")):
-        item.record                              # {"instruction": ..., "input": ..., "output": ...}
+    for text in read_texts(Path("reviews.tsv"), text_column="1", label_column="2"):
+        text.text, text.label, text.place        # place: "reviews.tsv:17"
+    for each in read_instructions(Path("alpaca.json")):
+        each.instruction, each.input, each.output
 
-What the `datasets` library reads (`datasets_reader.py`) is read by it. Any other file whose name
+What the `datasets` library reads (library_data.py) is read by it. Any other file whose name
 ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several with lines
 `<|endoftext|>` between them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import json_line
-from smallgpt.preparation.records import BadRecordError, Item, _read, is_table, read_records
+from smallgpt.preparation.examples import Instruction, Text
+from smallgpt.preparation.records import (
+    BadRecordError,
+    Record,
+    is_table,
+    read_records,
+    read_utf8,
+)
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.tokens.labels import label_text
 
 DOCUMENT_BORDER = "<|endoftext|>"
-INSTRUCTION_KEYS = ("instruction", "input", "output")
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text, its label, and where it stands.
-
-    Attributes:
-        text: never empty.
-        label: as it is spelled; None where no label column was asked for.
-        place, source: of `Item`.
-    """
-
-    text: str
-    label: str | None
-    place: str
-    source: str
-
-
-def source_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each of several files is called in the `source` of its rows: no two alike.
-
-    That is its name, with as many of its folders as tell it from the others: `a/data.csv` and
-    `b/data.csv` beside `more.csv`.
-    """
-    names: dict[Path, str] = {}
-    waiting, length = set(paths), 1
-    while waiting:
-        ends = Counter(path.parts[-length:] for path in waiting)
-        alone = {path for path in waiting if ends[path.parts[-length:]] == 1}
-        names |= {path: str(Path(*path.parts[-length:])) for path in alone}
-        waiting -= alone
-        length += 1
-    return names
 
 
 def read_texts(
-    path: Path, text_column: str, label_column: str | None, name: str | None = None
+    path: Path, name: str | None = None, *, text_column: str, label_column: str | None
 ) -> Iterator[Text | BadRecordError]:
     """The texts of a file; in place of one that cannot be used, the reason.
 
     Args:
         path: the file.
+        name: of the file in each `source`, from `source_names`; None = its own.
         text_column: key or column of the text; a number counts the columns of a CSV or TSV file
             without a heading, from 1. Plain text has none.
         label_column: the same of the label; None for texts without.
-        name: of the file in each `source`, from `source_names`; None = its own.
 
     Raises:
         UserError: the file cannot be read, or has no such column.
@@ -81,25 +52,26 @@ def read_texts(
             raise UserError(
                 f"{path}: plain text has no --label_column; give JSONL, JSON, CSV, TSV or Parquet"
             )
-        for number, document in enumerate(_documents(_read(path)), 1):
+        for number, document in enumerate(_documents(read_utf8(path)), 1):
             yield Text(document, None, f"{path}#{number}", f"{name or path.name}#{number}")
         return
     columns = [text_column] if label_column is None else [text_column, label_column]
-    for item in read_records(path, columns, name=name):
+    for record in read_records(path, columns, name=name):
         try:
-            if item.problem is not None:
-                raise BadRecordError(f"{item.place}: {item.problem}")
-            label = None if label_column is None else _label(item, label_column)
-            text = _text(item, text_column)
+            record.check()
+            label = None if label_column is None else _label(record, label_column)
+            text = _text(record, text_column)
             if label is not None:  # others are cut into rows
-                _check_length(item.place, text)
-            yield Text(text, label, item.place, item.source)
+                _check_length(record.place, text)
+            yield Text(text, label, record.place, record.source)
         except BadRecordError as error:
             yield error
 
 
-def read_instructions(path: Path, name: str | None = None) -> Iterator[Item | BadRecordError]:
-    """Records of instruction, input and output (Alpaca form), each value a text.
+def read_instructions(
+    path: Path, name: str | None = None
+) -> Iterator[Instruction | BadRecordError]:
+    """Records of instruction, input and output (Alpaca form); in place of a bad one, the reason.
 
     Args:
         path, name: as of `read_texts`.
@@ -109,46 +81,49 @@ def read_instructions(path: Path, name: str | None = None) -> Iterator[Item | Ba
     """
     if not is_table(path):
         raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
-    for item in read_records(path, ["instruction", "output"], ["input"], name):
+    for record in read_records(path, ["instruction", "output"], ["input"], name):
         try:
-            if item.problem is not None:
-                raise BadRecordError(f"{item.place}: {item.problem}")
-            texts = [_text(item, key, may_be_empty=key == "input") for key in INSTRUCTION_KEYS]
-            _check_length(item.place, *texts)
-            yield item
+            record.check()
+            texts = (
+                _text(record, "instruction"),
+                _text(record, "input", may_be_empty=True),
+                _text(record, "output"),
+            )
+            _check_length(record.place, *texts)
+            yield Instruction(*texts, record.place, record.source)
         except BadRecordError as error:
             yield error
 
 
-def _label(item: Item, column: str) -> str:
+def _label(record: Record, column: str) -> str:
     """A record's label as it is spelled there."""
-    value = item.record.get(column)
+    value = record.values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise BadRecordError(f"{item.place}: no label in `{column}`")
+        raise BadRecordError(f"{record.place}: no label in `{column}`")
     try:
         label_text(value)
     except ValueError as error:
-        raise BadRecordError(f"{item.place}: `{column}`: {error}") from None
+        raise BadRecordError(f"{record.place}: `{column}`: {error}") from None
     return str(value)
 
 
-def _text(item: Item, column: str, may_be_empty: bool = False) -> str:
-    value = item.record.get(column)
+def _text(record: Record, column: str, may_be_empty: bool = False) -> str:
+    value = record.values.get(column)
     if value is None and may_be_empty:
         return ""
-    if column not in item.record:
-        there = ", ".join(shown(key)[1:-1] for key in list(item.record)[:10]) or "none"
-        raise BadRecordError(f"{item.place}: no `{column}`; there is {there}")
+    if column not in record.values:
+        there = ", ".join(shown(key)[1:-1] for key in list(record.values)[:10]) or "none"
+        raise BadRecordError(f"{record.place}: no `{column}`; there is {there}")
     if not isinstance(value, str):
-        raise BadRecordError(f"{item.place}: `{column}` must be a text, got {shown(value)}")
+        raise BadRecordError(f"{record.place}: `{column}` must be a text, got {shown(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise BadRecordError(
-            f"{item.place}: `{column}` has half of a surrogate pair: not valid Unicode"
+            f"{record.place}: `{column}` has half of a surrogate pair: not valid Unicode"
         ) from None
     if not value.strip() and not may_be_empty:
-        raise BadRecordError(f"{item.place}: `{column}` is empty")
+        raise BadRecordError(f"{record.place}: `{column}` is empty")
     return value
 
 

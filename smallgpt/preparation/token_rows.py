@@ -8,7 +8,9 @@ from array import array
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
@@ -19,16 +21,20 @@ from smallgpt.preparation.folder import (
     TEST,
     TRAIN,
     check_output,
-    check_split,
     holding_output,
-    label_notes,
-    move_shared,
-    moved_notes,
     publishing,
     row_line,
     write_summary,
 )
+from smallgpt.preparation.splits import check_split, label_notes, move_shared
+from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN, RowError
+from smallgpt.rows.builder import RowsBuilder
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.groups import group_value
+from smallgpt.rows.lines import read_json_lines
 from smallgpt.rows.prepared_summary import VOCABULARY
+from smallgpt.rows.row import parse_row, split_words
+from smallgpt.rows.splitting import number_keys, split_rows
 from smallgpt.tokens.labels import (
     MOST_LABELS,
     MOST_TOKEN_LETTERS,
@@ -41,16 +47,7 @@ from smallgpt.tokens.labels import (
 )
 from smallgpt.tokens.vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-
 _SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
-
-
-# ------------------------------------------------------------------------------- tokens
 
 
 @holding_output
@@ -64,12 +61,8 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         UserError: bad rows (with file, line and reason), rows of ids, no rows for one side of
             the split, or output_dir holds somebody's own data.
     """
-    import numpy as np
-
-    from smallgpt.rows.splitting import number_keys, split_rows
-
     paths = [Path(path) for path in settings.input]
-    check_output(settings.output_dir, paths)
+    check_output(settings.output_dir, settings.input)
     rows, bad_lines, label_lines = _read_token_rows(paths, settings)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
@@ -89,9 +82,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
     notes = label_lines + rows.counts.lines()
     # Rows that differed in rare tokens alone may have become equal.
-    before = len(test)
-    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N])
-    notes += moved_notes(before - len(test))
+    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N], notes)
     check_split(train, test, "a lower --min_count tells more rows apart")
 
     is_test_N = np.zeros(len(rows), bool)
@@ -139,12 +130,6 @@ def _read_token_rows(
     Raises:
         UserError: the first 20 bad rows, no rows at all, or labels that cannot be told apart.
     """
-    from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN, RowError
-    from smallgpt.rows.builder import RowsBuilder
-    from smallgpt.rows.groups import group_value
-    from smallgpt.rows.lines import read_json_lines
-    from smallgpt.rows.row import parse_row
-
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
     label_names = LabelNames()
     bad_lines = [array("q") for _ in paths]
@@ -190,10 +175,6 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
     Raises:
         UserError: they have more labels than a vocabulary can have.
     """
-    from smallgpt.rows.bad_rows import RowError
-    from smallgpt.rows.lines import read_json_lines
-    from smallgpt.rows.row import split_words
-
     found: set[bytes] = set()
     for path in paths:
         for _, record, _ in read_json_lines(path):
@@ -227,8 +208,6 @@ def _check_new_tokens(record: Any) -> None:
     Raises:
         RowError: such a token.
     """
-    from smallgpt.rows.bad_rows import RowError
-
     tokens = record.get("tokens") if isinstance(record, dict) else None
     if isinstance(tokens, str) and len(tokens) > MOST_TOKEN_LETTERS:
         for token in tokens.split():
@@ -245,8 +224,6 @@ def _check_new_tokens(record: Any) -> None:
 
 def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int) -> Vocabulary:
     """Special tokens, then tokens by falling frequency in training rows, then labels."""
-    import numpy as np
-
     seen = rows.vocabulary
     is_train_N = np.zeros(len(rows), bool)
     is_train_N[train] = True
@@ -279,8 +256,6 @@ def _write_token_rows(
     Raises:
         UserError: a file has changed since it was read.
     """
-    from smallgpt.rows.lines import read_json_lines
-
     index = 0
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
         for path, bad in zip(paths, bad_lines, strict=True):

@@ -12,7 +12,6 @@ from hostile.models import trained_model
 from hostile.options import VOCABULARY, WORDS
 from hostile.reader import Reader
 
-import prepare_data
 from smallgpt.checks.report import report_data
 from smallgpt.checks.report_words import describe_baselines, describe_report
 from smallgpt.errors import UserError
@@ -23,6 +22,7 @@ from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.files import read_rows
 from smallgpt.options.preparation import TokensSettings
 from smallgpt.options.training import TrainSettings
+from smallgpt.preparation.report import report_lines
 from smallgpt.preparation.token_rows import prepare_tokens
 from smallgpt.rows import cache as cache_module
 from smallgpt.rows import reading as reading_module
@@ -104,7 +104,7 @@ def _prepare_rows(folder: Path) -> None:
         input=(str(folder / "rows.jsonl"),), output_dir=str(folder / "out"), on_bad_row="skip"
     )
     try:
-        prepare_data._report_lines(prepare_tokens(settings), 1.0)
+        report_lines(prepare_tokens(settings), 1.0)
     except UserError as error:
         if "rows are left" not in str(error):
             raise

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hostile.reader import Reader
 
-import prepare_data
 from smallgpt.errors import UserError
 from smallgpt.files.writing import json_line
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.preparation.instructions import prepare_instructions
+from smallgpt.preparation.report import report_lines
 from smallgpt.preparation.texts import prepare_text
 from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.text_tokenizer import TextTokenizer
@@ -83,7 +83,7 @@ def _prepare_texts(folder: Path, name: str) -> None:
         if "nothing is left for" in str(error) or "different labels" in str(error):
             return
         raise
-    prepare_data._report_lines(summary, 1.0)
+    report_lines(summary, 1.0)
     vocabulary = Vocabulary.load(out / "vocab.json")
     for side in ("train", "test"):
         rows = read_dataset(out / f"{side}.jsonl", vocabulary, max_length=2**20)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallgpt.errors import UserError
+from smallgpt.preparation.examples import Text, source_names
 from smallgpt.preparation.records import BadRecordError
-from smallgpt.preparation.text_files import Text, read_instructions, read_texts, source_names
+from smallgpt.preparation.text_files import read_instructions, read_texts
 
 RECORDS = [
     {"text": "good room", "label": "good"},
@@ -38,7 +39,7 @@ def write(path: Path, records: list[dict]) -> Path:
 
 
 def texts_of(path: Path, text: str = "text", label: str | None = "label") -> list[Text]:
-    found = list(read_texts(path, text, label))
+    found = list(read_texts(path, text_column=text, label_column=label))
     for each in found:
         if isinstance(each, BadRecordError):
             raise each
@@ -46,7 +47,8 @@ def texts_of(path: Path, text: str = "text", label: str | None = "label") -> lis
 
 
 def problems_of(path: Path, text: str = "text", label: str | None = "label") -> list[str]:
-    return [str(e) for e in read_texts(path, text, label) if isinstance(e, BadRecordError)]
+    found = read_texts(path, text_column=text, label_column=label)
+    return [str(each) for each in found if isinstance(each, BadRecordError)]
 
 
 # ---- forms ---------------------------------------------------------------------------
@@ -188,11 +190,8 @@ def test_one_of_several_splits_must_be_named(library, reviews, tmp_path):
 def test_instructions_come_from_the_library_too(library, tmp_path):
     rows = {"instruction": ["Add."], "input": [None], "output": ["3"], "more": [1]}
     library.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
-    assert next(read_instructions(tmp_path / "a.parquet")).record == {
-        "instruction": "Add.",
-        "input": None,
-        "output": "3",
-    }
+    found = next(read_instructions(tmp_path / "a.parquet"))
+    assert (found.instruction, found.input, found.output) == ("Add.", "", "3")
 
 
 def test_data_that_the_library_cannot_read_are_told_in_one_line(library, reviews, tmp_path):

@@ -13,10 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from prepare_data import main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
+from smallgpt.preparation.examples import Text
 from smallgpt.preparation.folder import FILES
 from smallgpt.preparation.instructions import prepare_instructions
-from smallgpt.preparation.text_files import Text
-from smallgpt.preparation.texts import _document_rows, prepare_text
+from smallgpt.preparation.text_rows import document_rows
+from smallgpt.preparation.texts import prepare_text
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import VARIANT
@@ -82,7 +83,7 @@ LETTERS = Vocabulary(CHARACTERS.tokens, CHARACTERS)
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=5), st.integers(8, 12))
 def test_every_token_but_the_first_of_a_text_is_predicted_once(texts, length):
     documents = [Text(text, None, f"{i}", f"{i}") for i, text in enumerate(texts)]
-    rows = list(_document_rows(documents, LETTERS, length, None))
+    rows = list(document_rows(documents, LETTERS, length, None))
     predicted = {f"{i}": [] for i in range(len(texts))}
     for row in rows:
         assert 2 <= len(row["input_ids"]) <= length
@@ -100,7 +101,7 @@ def test_with_a_stride_every_window_is_a_part_of_the_text_and_none_is_left_out(
 ):
     whole = [*CHARACTERS.encode(text), LETTERS.eos_id]
     seen = np.zeros(len(whole), int)
-    for row in _document_rows([Text(text, None, "", "a")], LETTERS, length, stride):
+    for row in document_rows([Text(text, None, "", "a")], LETTERS, length, stride):
         start = row["meta"]["start"]
         assert start % stride == 0
         assert row["input_ids"] == whole[start : start + length]

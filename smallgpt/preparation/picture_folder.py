@@ -1,17 +1,17 @@
-"""Images of a folder of picture files."""
+"""Images of a folder with one subfolder of picture files per class."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smallgpt.console import plural, printable, progress_bar
 from smallgpt.errors import UserError
@@ -19,8 +19,9 @@ from smallgpt.files.reading import open_input, size_text
 from smallgpt.preparation.labelled_images import (
     FEWER_IMAGES,
     MOST_IMAGE_BYTES,
+    ImageOptions,
     LabelledImages,
-    _label,
+    label_name,
 )
 from smallgpt.tokens.codebook import MOST_IMAGE_VALUES
 from smallgpt.tokens.labels import LabelNames
@@ -31,19 +32,13 @@ _GREY_MODES = ("1", "L", "LA", "I;16")
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
+Found = TypeVar("Found")
 
-# ------------------------------------------------------------------------------- folders
 
-
-def _read_folder(
-    root: Path, names: LabelNames, image_size: int | None, color: str
-) -> LabelledImages:
-    from PIL import Image
-
-    extensions = Image.registered_extensions()
-    suffixes = {suffix for suffix, kind in extensions.items() if kind in _formats()}
-    files, labels, notes = _list_pictures(root, suffixes, names)
-    images_NxHxWxC = _load_pictures(files, image_size, color, notes)
+def read_picture_folder(root: Path, options: ImageOptions) -> LabelledImages:
+    """Read the pictures of all classes, in order of class and file name."""
+    files, labels, notes = _list_pictures(root, options.names)
+    images_NxHxWxC = _load_pictures(files, options.image_size, options.color, notes)
     relative = [path.relative_to(root).as_posix() for path in files]
     # A file name may hold bytes that are no UTF-8; JSON cannot carry them.
     relative = [name.encode(errors="backslashreplace").decode() for name in relative]
@@ -53,16 +48,14 @@ def _read_folder(
 @cache
 def _formats() -> list[str]:
     """The picture formats that this build of Pillow can read."""
-    from PIL import Image
-
     Image.init()
     return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
-def _list_pictures(
-    root: Path, suffixes: set[str], names: LabelNames
-) -> tuple[list[Path], list[str], list[str]]:
+def _list_pictures(root: Path, names: LabelNames) -> tuple[list[Path], list[str], list[str]]:
     """Picture files of each class folder in order of their names, their labels, and notes."""
+    extensions = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in extensions.items() if kind in _formats()}
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     files: list[Path] = []
     labels: list[str] = []
@@ -85,7 +78,7 @@ def _list_pictures(
             passed_over["class folder without pictures"] += 1
         else:
             place = f"{root}/{printable(folder.name)}"
-            labels += [_label(folder.name, place, names)] * (len(files) - before)
+            labels += [label_name(folder.name, place, names)] * (len(files) - before)
     if not files:
         raise UserError(
             f"{root}: no pictures in it; expected one subfolder per class, with the pictures "
@@ -109,14 +102,13 @@ def _load_pictures(
     problems: list[str] = []
     sizes: list[tuple[int, int]] = []
     grey_only = True
+    root = files[0].parent.parent
     with progress_bar("reading pictures", 2 * len(files), "file") as bar:
         for path in files:
-            with _OpenedPicture(path, problems) as picture:
-                if picture is not None:
-                    width, height = picture.size
-                    rotated = picture.getexif().get(_ORIENTATION) in _ROTATED
-                    sizes.append((height, width) if rotated else (width, height))
-                    grey_only &= picture.mode in _GREY_MODES
+            header = _from_picture(path, _size_and_greyness, problems)
+            if header is not None:
+                sizes.append(header[0])
+                grey_only &= header[1]
             bar.update()
         _refuse_unreadable(problems)
         width, height = _common_size(files, sizes, image_size, notes)
@@ -124,20 +116,22 @@ def _load_pictures(
         shape = (len(files), height, width, channels)
         if math.prod(shape[1:]) > MOST_IMAGE_VALUES:
             raise UserError(
-                f"{files[0].parent.parent}: pictures of {width:,} x {height:,} pixels; one may "
-                f"have at most {MOST_IMAGE_VALUES:,} values: give a smaller --image_size"
+                f"{root}: pictures of {width:,} x {height:,} pixels; one may have at most "
+                f"{MOST_IMAGE_VALUES:,} values: give a smaller --image_size"
             )
         if math.prod(shape) > MOST_IMAGE_BYTES:
             raise UserError(
-                f"{files[0].parent.parent}: {len(files):,} pictures of {width}x{height} take "
+                f"{root}: {len(files):,} pictures of {width}x{height} take "
                 f"{math.prod(shape):,} bytes; at most {size_text(MOST_IMAGE_BYTES)} are read"
                 f"{FEWER_IMAGES} (or a smaller --image_size)"
             )
         images_NxHxWxC = np.empty(shape, np.uint8)
         for index, path in enumerate(files):
-            with _OpenedPicture(path, problems) as picture:
-                if picture is not None:
-                    images_NxHxWxC[index] = _pixels(picture, (width, height), channels)
+            pixels_HxWxC = _from_picture(
+                path, lambda picture: _pixels(picture, (width, height), channels), problems
+            )
+            if pixels_HxWxC is not None:
+                images_NxHxWxC[index] = pixels_HxWxC
             bar.update()
         _refuse_unreadable(problems)
     if color == "auto" and channels == 3 and _is_grey(images_NxHxWxC):
@@ -145,57 +139,34 @@ def _load_pictures(
     return images_NxHxWxC
 
 
-class _OpenedPicture:
-    """Open a picture; whatever goes wrong inside the block becomes a line in `problems`."""
-
-    def __init__(self, path: Path, problems: list[str]):
-        self.path, self.problems, self.picture = path, problems, None
-        self.opened = ExitStack()
-
-    def __enter__(self) -> Any:
-        from PIL import Image
-
-        self.warnings = warnings.catch_warnings()
-        self.warnings.__enter__()
-        warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            handle = self.opened.enter_context(open_input(self.path))
-            self.picture = Image.open(handle, formats=_formats())
-        except Exception as error:
-            self._note(error)
-        return self.picture
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
-        if self.picture is not None:
-            self.picture.close()
-        self.opened.close()
-        self.warnings.__exit__(None, None, None)
-        if isinstance(error, Exception):
-            self._note(error)
-            return True
-        return False
-
-    def _note(self, error: Exception) -> None:
-        from PIL import Image, UnidentifiedImageError
-
-        if isinstance(error, UserError):
-            self.problems.append(str(error))
-            return
-        if isinstance(error, UnidentifiedImageError):
-            reason = "not a picture that Pillow can read"
-        elif isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-            reason = "far too many pixels"
-        else:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-        self.problems.append(f"{self.path}: {reason}")
+def _from_picture(
+    path: Path, read: Callable[[Image.Image], Found], problems: list[str]
+) -> Found | None:
+    """What `read` finds in a picture; whatever goes wrong becomes a line in `problems`."""
+    try:
+        with warnings.catch_warnings(), open_input(path) as handle:
+            warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(handle, formats=_formats()) as picture:
+                return read(picture)
+    except UserError as error:
+        problems.append(str(error))
+    except UnidentifiedImageError:
+        problems.append(f"{path}: not a picture that Pillow can read")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        problems.append(f"{path}: far too many pixels")
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        problems.append(f"{path}: {reason}")
+    return None
 
 
 def _refuse_unreadable(problems: list[str]) -> None:
     if problems:
-        more = len(problems) - 3
-        rest = [f"... and {plural(more, 'more picture')}"] if more > 0 else []
-        raise UserError("\n".join([*problems[:3], *rest, "mend or remove unreadable pictures"]))
+        lines = problems[:3]
+        if len(problems) > len(lines):
+            lines.append(f"... and {plural(len(problems) - len(lines), 'more picture')}")
+        raise UserError("\n".join([*lines, "mend or remove unreadable pictures"]))
 
 
 def _common_size(
@@ -226,10 +197,15 @@ def _common_size(
     return sizes[0]
 
 
-def _pixels(picture: Any, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Pixels of an open picture as uint8 HxWxC, upright, transparent parts over white."""
-    from PIL import Image, ImageOps
+def _size_and_greyness(picture: Image.Image) -> tuple[tuple[int, int], bool]:
+    """Width and height of an open picture held upright, and whether it has no colour."""
+    width, height = picture.size
+    rotated = picture.getexif().get(_ORIENTATION) in _ROTATED
+    return (height, width) if rotated else (width, height), picture.mode in _GREY_MODES
 
+
+def _pixels(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Pixels of an open picture as uint8 HxWxC, upright, transparent parts over white."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "I;16":  # Pillow would clip 16-bit grey instead of scaling it
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

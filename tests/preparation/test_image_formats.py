@@ -1,4 +1,4 @@
-"""image_files: what is read from IDX, .npz and folders, and how mistakes are told."""
+"""Image formats: what is read from IDX, .npz and folders, and how mistakes are told."""
 
 import gzip
 import io
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smallgpt.errors import UserError
-from smallgpt.preparation import idx_files, image_files, pictures
-from smallgpt.preparation.image_files import read_images
+from smallgpt.preparation import idx_images, npz_images, picture_folder
+from smallgpt.preparation.image_formats import read_images
 from smallgpt.tokens.labels import LabelNames
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
@@ -88,7 +88,7 @@ def test_damaged_idx_is_told_with_its_name(tmp_path, content, words):
 def test_gzip_that_unpacks_beyond_its_header_is_not_unpacked(tmp_path, monkeypatch):
     bomb = gzip.compress(idx(IMAGES) + bytes(50_000_000))
     path = write(tmp_path / "images.gz", bomb)
-    monkeypatch.setattr(idx_files, "_CHUNK", 1000)
+    monkeypatch.setattr(idx_images, "_CHUNK", 1000)
     taken = []
     plain_read = gzip.GzipFile.read
     monkeypatch.setattr(
@@ -226,7 +226,7 @@ def test_damaged_npz_is_told(tmp_path):
 def test_npz_larger_than_the_bound_is_not_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "images.npz"
     np.savez_compressed(path, images=np.zeros((100, 100, 100), np.uint8))
-    monkeypatch.setattr(image_files, "MOST_IMAGE_BYTES", 999_999)
+    monkeypatch.setattr(npz_images, "MOST_IMAGE_BYTES", 999_999)
     assert "bytes unpacked" in mistake(path)
 
 
@@ -360,7 +360,7 @@ def test_decompression_bombs_are_refused(folder, monkeypatch):
 
 
 def test_more_pixels_than_the_bound_are_refused_before_decoding(folder, monkeypatch):
-    monkeypatch.setattr(pictures, "MOST_IMAGE_BYTES", 47)
+    monkeypatch.setattr(picture_folder, "MOST_IMAGE_BYTES", 47)
     assert "3 pictures of 4x4 take 48 bytes" in mistake(folder)
 
 

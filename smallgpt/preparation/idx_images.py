@@ -1,4 +1,4 @@
-"""Images of IDX files, the format of MNIST."""
+"""Images of IDX files, the format of MNIST, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from smallgpt.files.reading import open_input, size_text
 from smallgpt.preparation.labelled_images import (
     FEWER_IMAGES,
     MOST_IMAGE_BYTES,
+    ImageOptions,
     LabelledImages,
-    _check_counts,
-    _check_image_count,
-    _checked_images,
-    _named,
+    check_image_count,
+    check_label_count,
+    checked_images,
+    file_labels,
 )
-from smallgpt.tokens.labels import LabelNames
 
 _CHUNK = 2**24
 
 
-# ------------------------------------------------------------------------------- IDX
-
-
-def _read_idx_images(path: Path, labels_path: Path | None, names: LabelNames) -> LabelledImages:
+def read_idx_images(path: Path, options: ImageOptions) -> LabelledImages:
+    """Read an IDX file of images, and the IDX file of their labels if there is one."""
+    labels_path = options.labels_path
     images = _read_idx(path)
     if images.ndim not in (3, 4):
         what = "labels" if images.ndim == 1 else f"{images.ndim} dimensions"
         raise UserError(f"{path}: expected images (3 or 4 dimensions), found {what}")
-    images_NxHxWxC = _checked_images(path, images)
+    images_NxHxWxC = checked_images(path, images)
     if labels_path is None:
         return LabelledImages(images_NxHxWxC, None)
     if not os.path.exists(labels_path):
@@ -44,8 +43,8 @@ def _read_idx_images(path: Path, labels_path: Path | None, names: LabelNames) ->
     labels = _read_idx(labels_path)
     if labels.ndim != 1:
         raise UserError(f"{labels_path}: expected labels (1 dimension), found {labels.ndim}")
-    _check_counts(path, len(images), labels_path, len(labels))
-    return LabelledImages(images_NxHxWxC, _named(labels.tolist(), labels_path, names))
+    check_label_count(path, len(images), labels_path, len(labels))
+    return LabelledImages(images_NxHxWxC, file_labels(labels.tolist(), labels_path, options.names))
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -90,7 +89,7 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
             f"{path}: its header promises {shape_text} bytes; at most "
             f"{size_text(MOST_IMAGE_BYTES)} are read{FEWER_IMAGES}"
         )
-    _check_image_count(path, shape[0])
+    check_image_count(path, shape[0])
     data = bytearray()
     while len(data) <= promised:
         part = handle.read(min(_CHUNK, promised + 1 - len(data)))

@@ -1,0 +1,80 @@
+"""The codebook of prepared images: fitted on the training images alone, and drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smallgpt.console import plural
+from smallgpt.options.preparation import DigitsSettings, ImagesSettings
+from smallgpt.preparation.augmentation import vary_images
+from smallgpt.preparation.folder import CODEBOOK_PICTURE, RECONSTRUCTIONS
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.labels import sorted_labels
+from smallgpt.tokens.pictures import draw_codebook, draw_reconstructions
+
+_IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
+# The codebook must know how turned strokes look, but need not see all variants.
+_FITTED_VARIANTS = 7
+
+
+def fit_codebook(
+    images_NxHxWxC: np.ndarray, settings: DigitsSettings | ImagesSettings, most_images: int
+) -> Codebook:
+    """Fit the codebook on training images; with --augment on variants of some of them as well."""
+    if settings.augment:
+        rounds = min(settings.augment, _FITTED_VARIANTS) + 1
+        random = np.random.default_rng(settings.seed)
+        count = most_images // rounds + 1
+        chosen = np.sort(random.permutation(len(images_NxHxWxC))[:count])
+        some = images_NxHxWxC[chosen]
+        varied = [vary_images(some, settings.seed, variant) for variant in range(1, rounds)]
+        images_NxHxWxC = np.concatenate([some, *varied])
+    return Codebook.fit(
+        images_NxHxWxC, settings.patch_size, settings.codebook_size, settings.seed, most_images
+    )
+
+
+def draw_pictures(
+    folder: Path,
+    codebook: Codebook,
+    images_NxHxWxC: np.ndarray,
+    codes_NxP: np.ndarray,
+    labels: Sequence[str | None],
+    test: np.ndarray,
+    test_rmse: float,
+) -> None:
+    """Draw the codebook, and test images above what their codes make of them."""
+    size, value_range = codebook.patch_size, (codebook.low, codebook.high)
+    draw_codebook(
+        folder / CODEBOOK_PICTURE,
+        codebook.centers_KxD.reshape(-1, size, size, codebook.channels),
+        value_range,
+        f"{plural(len(codebook), 'code')} for patches of {size}x{size} pixels",
+    )
+    chosen = _some_of_each(labels, test)
+    codes = plural(codebook.patches_per_image, "code")
+    draw_reconstructions(
+        folder / RECONSTRUCTIONS,
+        images_NxHxWxC[chosen],
+        codebook.decode(codes_NxP[chosen]),
+        [labels[i] or "" for i in chosen],
+        value_range,
+        _DRAWN_IN_A_ROW,
+        f"Test images, and below each what its {codes} give back (RMSE {test_rmse:.1%})",
+    )
+
+
+def _some_of_each(labels: Sequence[str | None], rows: np.ndarray) -> list[int]:
+    """Rows to draw, in order of their labels: the first of every label, then the second, ..."""
+    seen: Counter[str | None] = Counter()
+    ranked = []
+    for row in rows.tolist():
+        ranked.append((seen[labels[row]], row))
+        seen[labels[row]] += 1
+    chosen = [row for _, row in sorted(ranked)[:_IMAGES_DRAWN]]
+    order = sorted_labels(label for label in seen if label is not None)
+    return sorted(chosen, key=lambda row: (order.index(labels[row]) if order else 0, row))

@@ -1,0 +1,89 @@
+"""Labelled images from files of any known format.
+
+    source = read_images("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+    source.images_NxHxWxC, source.labels
+
+A new format is a module with a reader and a line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallgpt.errors import SettingsError, UserError
+from smallgpt.preparation.idx_images import read_idx_images
+from smallgpt.preparation.labelled_images import ImageOptions, LabelledImages
+from smallgpt.preparation.npz_images import is_npz, read_npz_images
+from smallgpt.preparation.picture_folder import read_picture_folder
+from smallgpt.tokens.labels import LabelNames
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """A format that images come in.
+
+    Attributes:
+        fits: whether a path is of this format.
+        read: its reader.
+        own_labels: why no file of labels can be given beside it; None where one can.
+        of_pictures: whether it takes --image_size and --color.
+    """
+
+    fits: Callable[[Path], bool]
+    read: Callable[[Path, ImageOptions], LabelledImages]
+    own_labels: str | None = None
+    of_pictures: bool = False
+
+
+# The first that fits reads. IDX comes last: its reader says of anything else what is expected.
+FORMATS = (
+    ImageFormat(
+        Path.is_dir,
+        read_picture_folder,
+        own_labels="a folder, whose subfolders name the classes",
+        of_pictures=True,
+    ),
+    ImageFormat(is_npz, read_npz_images, own_labels="an .npz, which holds its own labels"),
+    ImageFormat(lambda path: True, read_idx_images),
+)
+
+
+def read_images(
+    path: str | Path,
+    labels_path: str | Path | None = None,
+    image_size: int | None = None,
+    color: str = "auto",
+    names: LabelNames | None = None,
+) -> LabelledImages:
+    """Read images and their labels; the format is recognised by the content.
+
+    Args:
+        path: an IDX file (plain or .gz), an .npz with `images` NxHxW or NxHxWxC and perhaps
+            `labels`, or a folder with one subfolder of pictures per class.
+        labels_path: IDX file with the labels of an IDX file.
+        image_size: resize the pictures of a folder to this many pixels a side, without
+            keeping their proportions: nothing is cut off and nothing is added.
+        color: read the pictures of a folder as "grey" or "rgb"; "auto" is rgb if any pixel of
+            any picture has colour.
+        names: takes in the labels; give the same for training and test images, which share their
+            tokens.
+
+    Raises:
+        UserError: missing, damaged, oversized or contradictory files.
+        SettingsError: options that the format does not know.
+    """
+    path = Path(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file or folder (the images, --input)")
+    found = next(each for each in FORMATS if each.fits(path))
+    if not found.of_pictures and (image_size is not None or color != "auto"):
+        raise SettingsError(
+            [f"{path} is a file: --image_size and --color are for folders of pictures"]
+        )
+    if found.own_labels is not None and labels_path is not None:
+        raise SettingsError([f"{path} is {found.own_labels}: leave {labels_path} out"])
+    labels = None if labels_path is None else Path(labels_path)
+    return found.read(path, ImageOptions(names or LabelNames(), labels, image_size, color))

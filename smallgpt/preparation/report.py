@@ -1,0 +1,80 @@
+"""What prepare_data.py prints in the end: what was done, and the next command to type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from smallgpt.console import command_hint, format_duration, format_table, plural
+from smallgpt.options.training import TrainSettings
+from smallgpt.preparation.folder import SIDES, TRAIN, VALIDATION
+from smallgpt.rows.prepared_summary import VOCABULARY
+from smallgpt.tokens.vocabulary import UNK
+
+
+def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
+    """The report of a preparation, from its summary."""
+    of_images = "codebook" in summary
+    table, facts = [], []
+    for name, key in SIDES.items():
+        side = summary.get(key)
+        if not side or not side["rows"]:
+            continue
+        cells = [name, f"{side['rows']:,}", f"{side['labelled']:,}"]
+        if of_images:
+            psnr = side["psnr_db"]
+            cells += [f"{side['rmse']:.2%}", "exact" if psnr is None else f"{psnr:.1f} dB"]
+        else:
+            cells += [f"{side['tokens']:,}", f"{side['unknown_tokens']:,}"]
+        table.append(cells)
+    header = ["", "rows", "labelled", *(["RMSE", "PSNR"] if of_images else ["tokens", UNK])]
+    if of_images:
+        book = summary["codebook"]
+        size, used = book["patch_size"], book["codes_in_training_rows"]
+        facts.append(
+            f"{plural(book['size'], 'code')} for patches of {size}x{size} pixels, {used:,} of them "
+            f"in training rows"
+        )
+    if summary["train"].get("variants"):
+        kind = "image" if of_images else "text"
+        facts.append(
+            f"{plural(summary['train']['variants'], 'variant')} of the training {kind}s beside "
+            f"them in {TRAIN}; an epoch visits each {kind} once, in a variant drawn anew"
+        )
+    facts.append(
+        f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "
+        f"{plural(len(summary['labels']), 'label')}; {'every' if of_images else 'longest'} row: "
+        f"{plural(summary['longest_row'], 'token')}"
+    )
+    folder = Path(summary["settings"]["output_dir"])
+    return [
+        format_table(header, table),
+        *facts,
+        *summary["notes"],
+        f"written to {folder} in {format_duration(seconds)}; next:",
+        f"  {_next_command(summary, folder)}",
+    ]
+
+
+def _next_command(summary: dict[str, Any], folder: Path) -> str:
+    """The training command for the prepared rows."""
+    # The digits are the first example: their model goes where inference.py looks by default.
+    run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
+    words: list[str | Path] = ["--data_path", folder / TRAIN]
+    if summary.get("validation", {}).get("rows"):
+        words += ["--val_data_path", folder / VALIDATION]
+    words += ["--vocab_path", folder / VOCABULARY, "--output_dir", run]
+    # Whoever took a pretrained model's tokens goes on from that model.
+    base = summary["settings"].get("tokenizer", "chars")
+    if base not in ("chars", "bpe") and (
+        not Path(base).is_dir() or (Path(base) / "config.json").is_file()
+    ):
+        words += ["--init_from", base]
+    # A few long texts are better cut than a model of many positions.
+    of_text = "validation" in summary
+    if not of_text and summary["longest_row"] > min(
+        TrainSettings.max_length, TrainSettings.n_positions
+    ):
+        length = str(summary["longest_row"])
+        words += ["--max_length", length, "--n_positions", length]
+    return command_hint("train_gpt.py", *words)

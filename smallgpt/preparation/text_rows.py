@@ -1,0 +1,136 @@
+"""Rows of texts and instructions: cut from documents, varied, counted and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from smallgpt.console import plural, progress_bar
+from smallgpt.errors import UserError
+from smallgpt.files.writing import write_text
+from smallgpt.options.preparation import InstructionsSettings, TextSettings
+from smallgpt.preparation.augmentation import vary_text
+from smallgpt.preparation.examples import Text
+from smallgpt.preparation.folder import SIDES, publishing, row_line, write_lines, write_summary
+from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.groups import VARIANT
+from smallgpt.rows.prepared_summary import VOCABULARY
+from smallgpt.rows.row import IDS_OF, parse_row
+from smallgpt.tokens.text_tokenizer import TOKENIZER
+from smallgpt.tokens.vocabulary import Vocabulary
+
+
+def document_rows(
+    texts: Sequence[Text], vocabulary: Vocabulary, length: int, stride: int | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of at most `length` ids, `stride` ids from one to the next; none spans two texts.
+
+    Without a stride each row begins with the last token of the one before, so that every token
+    but a text's first is predicted once. They are ids, unlike all other rows of text, since they
+    begin and end within words.
+    """
+    stride = stride or length - 1
+    with progress_bar("cutting", len(texts), "text") as bar:
+        for text in texts:
+            try:
+                ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
+            except ValueError as error:
+                raise UserError(f"{text.place}: {error}") from None
+            start = 0
+            while len(ids) - start > 1:
+                yield {
+                    "input_ids": ids[start : start + length],
+                    "meta": {"source": text.source, "start": start, IDS_OF: vocabulary.digest},
+                }
+                if start + length >= len(ids):
+                    break
+                start += stride
+            bar.update()
+
+
+def with_variants(
+    texts: Sequence[Text], held_out: set[str], settings: TextSettings, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Rows of labelled texts, each followed by its variants: none twice, none of `held_out`."""
+    source = random.Random(settings.seed)
+    rows, elsewhere, alike = [], 0, 0
+    with progress_bar("varying the texts", len(texts), "text") as bar:
+        for text in texts:
+            variants = {text.question: 0}
+            for variant in range(1, settings.augment + 1):
+                varied = vary_text(text.text, source)
+                if varied in held_out:
+                    elsewhere += 1
+                elif variants.setdefault(varied, variant) != variant:
+                    alike += 1
+            row = text.row()
+            for varied, variant in variants.items():
+                meta = {**row["meta"], VARIANT: variant}
+                rows.append({**row, "text": varied if variant else text.text, "meta": meta})
+            bar.update()
+    if elsewhere:
+        notes.append(f"{plural(elsewhere, 'variant')} equal to a held-out text left out")
+    if alike:
+        notes.append(f"{plural(alike, 'variant')} equal to another of the same text left out")
+    return rows
+
+
+def write_rows(
+    command: str,
+    settings: TextSettings | InstructionsSettings,
+    rows: dict[str, list[dict[str, Any]]],
+    vocabulary: Vocabulary,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Write all files; returns the summary."""
+    figures, longest = {}, 0
+    for name, side in SIDES.items():
+        originals = [row for row in rows[name] if not row["meta"].get(VARIANT)]
+        lengths, unknown = _lengths(originals, vocabulary)
+        longest = max([longest, *lengths])
+        figures[side] = {
+            "rows": len(lengths),
+            "labelled": sum("label" in row for row in originals),
+            "tokens": sum(lengths),
+            "unknown_tokens": unknown,
+        }
+        if len(originals) < len(rows[name]):
+            figures[side]["variants"] = len(rows[name]) - len(originals)
+    summary = {
+        "command": command,
+        "settings": dataclasses.asdict(settings),
+        "vocabulary_size": len(vocabulary),
+        "labels": vocabulary.labels,
+        "longest_row": longest,
+        **figures,
+        "notes": notes,
+    }
+    with publishing(settings.output_dir) as folder:
+        for name in SIDES:
+            if rows[name]:
+                write_lines(folder / name, map(row_line, rows[name]), len(rows[name]))
+        write_text(folder / VOCABULARY, vocabulary.to_json())
+        write_text(folder / TOKENIZER, vocabulary.tokenizer.to_json())
+        write_summary(folder, summary)
+    return summary
+
+
+def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
+    """Tokens of each row as training will read it, and how many of all are unknown.
+
+    Raises:
+        UserError: training could not read one.
+    """
+    lengths, unknown = [], 0
+    with progress_bar("counting tokens", len(rows), "row") as bar:
+        for row in rows:
+            try:
+                parsed = parse_row(row, vocabulary)
+            except RowError as error:  # a tokenizer of others may leave nothing of a text, or fail
+                raise UserError(f"{row['meta']['source']}: {error}") from None
+            lengths.append(len(parsed.ids))
+            unknown += vocabulary.tokenizer.count_unknown(parsed.ids)
+            bar.update()
+    return lengths, unknown
