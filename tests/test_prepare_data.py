@@ -44,7 +44,7 @@ DIGITS = load_digits()
 
 
 def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def both(folder: Path) -> tuple[list[dict], list[dict]]:

@@ -32,7 +32,7 @@ SIDES = ("train.jsonl", "val.jsonl", "test.jsonl")
 def lines_of(path: Path) -> list[dict]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def write_jsonl(path: Path, records: list[dict]) -> str:
