@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,10 +11,8 @@ from typing import Any, ClassVar, TypeVar
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
-from smallgpt.preparation.records import BadRecordError
+from smallgpt.rows.bad_rows import BadRows
 from smallgpt.tokens.instruction_template import instruction_prompt
-
-_MOST_BAD_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,55 +99,33 @@ def source_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def read_examples(
     settings: TextSettings | InstructionsSettings,
-    read: Callable[[Path, str], Iterator[Example | BadRecordError]],
+    read: Callable[[Path, str, BadRows], Iterator[Example]],
     notes: list[str],
 ) -> tuple[list[Example], list[Example]]:
     """The usable records of --input, and those of --test_input.
 
     Args:
         settings: names the files, and says what to do about bad records.
-        read: reads the file at a path, under its name for `source`.
+        read: reads the file at a path, under its name for `source`, and notes bad records.
         notes: gets a line if bad records were skipped.
 
     Raises:
-        UserError: a file cannot be read; bad records, unless they are to be skipped.
+        UserError: a file cannot be read; bad records, unless they are to be skipped; no record
+            of several can be used.
     """
     paths, test_paths = [*map(Path, settings.input)], [*map(Path, settings.test_input)]
     names = source_names([*paths, *test_paths])
-    examples, own_test = (
-        _usable((e for path in some for e in read(path, names[path])), settings.on_bad_row, notes)
-        for some in (paths, test_paths)
-    )
-    return examples, own_test
 
+    def read_all(some: list[Path]) -> list[Example]:
+        bad = BadRows("record")
+        good = [example for path in some for example in read(path, names[path], bad)]
+        if bad.count and not good:
+            counted = f"not one of {plural(bad.count, 'record')} can be used, the first: "
+            raise UserError((counted if bad.count > 1 else "") + bad.first[0])
+        if settings.on_bad_row == "error":
+            bad.raise_if_any()
+        if bad.count:
+            notes.append(f"{plural(bad.count, 'bad record')} skipped, the first: {bad.first[0]}")
+        return good
 
-def _usable(
-    found: Iterable[Example | BadRecordError], on_bad_row: str, notes: list[str]
-) -> list[Example]:
-    """The records that can be used.
-
-    Raises:
-        UserError: the first 20 that cannot, unless they are to be skipped; only the first where
-            no record can.
-    """
-    good: list[Example] = []
-    first_bad: list[str] = []
-    bad = 0
-    for each in found:
-        if not isinstance(each, BadRecordError):
-            good.append(each)
-            continue
-        bad += 1
-        if len(first_bad) < _MOST_BAD_SHOWN:
-            first_bad.append(str(each))
-    if bad and not good:
-        counted = f"not one of {plural(bad, 'record')} can be used, the first: "
-        raise UserError((counted if bad > 1 else "") + first_bad[0])
-    if bad and on_bad_row == "error":
-        if bad > len(first_bad):
-            first_bad.append(f"... and {plural(bad - len(first_bad), 'more bad record')}")
-        remedy = "correct them, or leave them out with --on_bad_row skip"
-        raise UserError("\n".join([*first_bad, remedy]))
-    if bad:
-        notes.append(f"{plural(bad, 'bad record')} skipped, the first: {first_bad[0]}")
-    return good
+    return read_all(paths), read_all(test_paths)

@@ -34,19 +34,6 @@ class Record:
     values: dict[str, Any]
     problem: str | None = None
 
-    def check(self) -> None:
-        """Refuse a record with a problem.
-
-        Raises:
-            BadRecordError: so it is.
-        """
-        if self.problem is not None:
-            raise BadRecordError(f"{self.place}: {self.problem}")
-
-
-class BadRecordError(Exception):
-    """A record that cannot be used; the text is `place: reason`."""
-
 
 def is_table(path: Path) -> bool:
     """Whether a file holds records rather than plain text."""
@@ -73,20 +60,19 @@ def utf8_remedy(path: Path | str) -> str:
 
 
 def read_records(
-    path: Path, columns: list[str], optional: Sequence[str] = (), name: str | None = None
+    path: Path, name: str, columns: list[str], optional: Sequence[str] = ()
 ) -> Iterator[Record]:
     """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
     Args:
         path: the file.
+        name: of the file in each `source`.
         columns: that must be there; numbers name those of a CSV or TSV file without a heading.
         optional: other columns that are read where they are there.
-        name: as of `read_texts`.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
     """
-    name = name or path.name
     if is_library_data(path):
         names, records = open_records(path)
         _check_columns(path, columns, names)

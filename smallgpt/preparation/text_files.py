@@ -1,9 +1,9 @@
 """Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV, `datasets`.
 
-    for text in read_texts(Path("reviews.tsv"), text_column="1", label_column="2"):
-        text.text, text.label, text.place        # place: "reviews.tsv:17"
-    for each in read_instructions(Path("alpaca.json")):
-        each.instruction, each.input, each.output
+    bad = BadRows("record")
+    path = Path("data/reviews.tsv")
+    for text in read_texts(path, "reviews.tsv", bad, text_column="1", label_column="2"):
+        text.text, text.label, text.place        # place: "data/reviews.tsv:17"
 
 What the `datasets` library reads (library_data.py) is read by it. Any other file whose name
 ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several with lines
@@ -14,18 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import json_line
 from smallgpt.preparation.examples import Instruction, Text
-from smallgpt.preparation.records import (
-    BadRecordError,
-    Record,
-    is_table,
-    read_records,
-    read_utf8,
-)
+from smallgpt.preparation.records import Record, is_table, read_records, read_utf8
+from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.tokens.labels import label_text
 
@@ -33,13 +29,14 @@ DOCUMENT_BORDER = "<|endoftext|>"
 
 
 def read_texts(
-    path: Path, name: str | None = None, *, text_column: str, label_column: str | None
-) -> Iterator[Text | BadRecordError]:
-    """The texts of a file; in place of one that cannot be used, the reason.
+    path: Path, name: str, bad: BadRows, *, text_column: str, label_column: str | None
+) -> Iterator[Text]:
+    """The texts of a file that can be used.
 
     Args:
         path: the file.
-        name: of the file in each `source`, from `source_names`; None = its own.
+        name: of the file in each `source`, from `source_names`.
+        bad: takes in the records that cannot be used.
         text_column: key or column of the text; a number counts the columns of a CSV or TSV file
             without a heading, from 1. Plain text has none.
         label_column: the same of the label; None for texts without.
@@ -53,88 +50,84 @@ def read_texts(
                 f"{path}: plain text has no --label_column; give JSONL, JSON, CSV, TSV or Parquet"
             )
         for number, document in enumerate(_documents(read_utf8(path)), 1):
-            yield Text(document, None, f"{path}#{number}", f"{name or path.name}#{number}")
+            yield Text(document, None, f"{path}#{number}", f"{name}#{number}")
         return
     columns = [text_column] if label_column is None else [text_column, label_column]
-    for record in read_records(path, columns, name=name):
+    for record in read_records(path, name, columns):
         try:
-            record.check()
-            label = None if label_column is None else _label(record, label_column)
-            text = _text(record, text_column)
+            values = _values(record)
+            label = None if label_column is None else _label(values, label_column)
+            text = _text(values, text_column)
             if label is not None:  # others are cut into rows
-                _check_length(record.place, text)
+                _check_length(text)
             yield Text(text, label, record.place, record.source)
-        except BadRecordError as error:
-            yield error
+        except RowError as error:
+            bad.note(record.place, str(error))
 
 
-def read_instructions(
-    path: Path, name: str | None = None
-) -> Iterator[Instruction | BadRecordError]:
-    """Records of instruction, input and output (Alpaca form); in place of a bad one, the reason.
+def read_instructions(path: Path, name: str, bad: BadRows) -> Iterator[Instruction]:
+    """The usable records of instruction, input and output in a file (Alpaca form).
 
-    Args:
-        path, name: as of `read_texts`.
-
-    Raises:
-        UserError: the file cannot be read, or is of another form.
+    Args, Raises: as of `read_texts`.
     """
     if not is_table(path):
         raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
-    for record in read_records(path, ["instruction", "output"], ["input"], name):
+    for record in read_records(path, name, ["instruction", "output"], ["input"]):
         try:
-            record.check()
-            texts = (
-                _text(record, "instruction"),
-                _text(record, "input", may_be_empty=True),
-                _text(record, "output"),
-            )
-            _check_length(record.place, *texts)
-            yield Instruction(*texts, record.place, record.source)
-        except BadRecordError as error:
-            yield error
+            values = _values(record)
+            instruction = _text(values, "instruction")
+            given = _text(values, "input", may_be_empty=True)
+            output = _text(values, "output")
+            _check_length(instruction, given, output)
+            yield Instruction(instruction, given, output, record.place, record.source)
+        except RowError as error:
+            bad.note(record.place, str(error))
 
 
-def _label(record: Record, column: str) -> str:
+def _values(record: Record) -> dict[str, Any]:
+    if record.problem is not None:
+        raise RowError(record.problem)
+    return record.values
+
+
+def _label(values: dict[str, Any], column: str) -> str:
     """A record's label as it is spelled there."""
-    value = record.values.get(column)
+    value = values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise BadRecordError(f"{record.place}: no label in `{column}`")
+        raise RowError(f"no label in `{column}`")
     try:
         label_text(value)
     except ValueError as error:
-        raise BadRecordError(f"{record.place}: `{column}`: {error}") from None
+        raise RowError(f"`{column}`: {error}") from None
     return str(value)
 
 
-def _text(record: Record, column: str, may_be_empty: bool = False) -> str:
-    value = record.values.get(column)
+def _text(values: dict[str, Any], column: str, may_be_empty: bool = False) -> str:
+    value = values.get(column)
     if value is None and may_be_empty:
         return ""
-    if column not in record.values:
-        there = ", ".join(shown(key)[1:-1] for key in list(record.values)[:10]) or "none"
-        raise BadRecordError(f"{record.place}: no `{column}`; there is {there}")
+    if column not in values:
+        there = ", ".join(shown(key)[1:-1] for key in list(values)[:10]) or "none"
+        raise RowError(f"no `{column}`; there is {there}")
     if not isinstance(value, str):
-        raise BadRecordError(f"{record.place}: `{column}` must be a text, got {shown(value)}")
+        raise RowError(f"`{column}` must be a text, got {shown(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRecordError(
-            f"{record.place}: `{column}` has half of a surrogate pair: not valid Unicode"
-        ) from None
+        raise RowError(f"`{column}` has half of a surrogate pair: not valid Unicode") from None
     if not value.strip() and not may_be_empty:
-        raise BadRecordError(f"{record.place}: `{column}` is empty")
+        raise RowError(f"`{column}` is empty")
     return value
 
 
-def _check_length(place: str, *texts: str) -> None:
+def _check_length(*texts: str) -> None:
     """Refuse a record that would make a row too long to be read again."""
     most = MOST_LINE_BYTES // 2  # the rest is for its label, its source, the spaces of a variant
     if (
         6 * sum(map(len, texts)) > most
         and sum(len(json_line(text).encode()) for text in texts) > most
     ):
-        raise BadRecordError(f"{place}: longer than {size_text(most)}, the most for a row of text")
+        raise RowError(f"longer than {size_text(most)}, the most for a row of text")
 
 
 def _documents(text: str) -> list[str]:

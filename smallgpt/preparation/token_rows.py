@@ -27,7 +27,7 @@ from smallgpt.preparation.folder import (
     write_summary,
 )
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
-from smallgpt.rows.bad_rows import MOST_ERRORS_SHOWN, RowError
+from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import group_value
@@ -133,7 +133,7 @@ def _read_token_rows(
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
     label_names = LabelNames()
     bad_lines = [array("q") for _ in paths]
-    reasons: list[str] = []  # the first; a file of the wrong kind is all bad rows
+    bad = BadRows()
     for number, path in enumerate(paths):
         for line, record, problem in read_json_lines(path):
             try:
@@ -151,21 +151,15 @@ def _read_token_rows(
                 builder.add(row, line, group_value(record, settings.group_by))
             except RowError as error:
                 bad_lines[number].append(line)
-                if len(reasons) < MOST_ERRORS_SHOWN:
-                    reasons.append(f"{path}:{line}: {error}")
-    bad_count = sum(map(len, bad_lines))
-    if reasons and settings.on_bad_row == "error":
-        more = bad_count - MOST_ERRORS_SHOWN
-        rest = [f"... and {plural(more, 'more bad row')}"] if more > 0 else []
-        remedy = "correct them, or leave them out with --on_bad_row skip"
-        raise UserError("\n".join([*reasons, *rest, remedy]))
+                bad.note(f"{path}:{line}", str(error))
+    if settings.on_bad_row == "error":
+        bad.raise_if_any()
     if not builder.counts.rows:
-        names = ", ".join(map(str, paths))
-        raise UserError(
-            f"every row is bad; the first: {reasons[0]}" if reasons else f"{names}: no rows in it"
-        )
-    builder.counts.skipped = bad_count
-    builder.counts.first_skipped = reasons[:5]
+        if bad.count:
+            raise UserError(f"every row is bad; the first: {bad.first[0]}")
+        raise UserError(f"{', '.join(map(str, paths))}: no rows in it")
+    builder.counts.skipped = bad.count
+    builder.counts.first_skipped = bad.first[:5]
     return builder.finish(), bad_lines, label_names.notes()
 
 

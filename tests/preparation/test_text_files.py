@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallgpt.errors import UserError
-from smallgpt.preparation.examples import Text, source_names
-from smallgpt.preparation.records import BadRecordError
+from smallgpt.preparation.examples import Instruction, Text, source_names
 from smallgpt.preparation.text_files import read_instructions, read_texts
+from smallgpt.rows.bad_rows import BadRows
 
 RECORDS = [
     {"text": "good room", "label": "good"},
@@ -39,16 +39,22 @@ def write(path: Path, records: list[dict]) -> Path:
 
 
 def texts_of(path: Path, text: str = "text", label: str | None = "label") -> list[Text]:
-    found = list(read_texts(path, text_column=text, label_column=label))
-    for each in found:
-        if isinstance(each, BadRecordError):
-            raise each
+    bad = BadRows("record")
+    found = list(read_texts(path, path.name, bad, text_column=text, label_column=label))
+    assert not bad.count
     return found
 
 
 def problems_of(path: Path, text: str = "text", label: str | None = "label") -> list[str]:
-    found = read_texts(path, text_column=text, label_column=label)
-    return [str(each) for each in found if isinstance(each, BadRecordError)]
+    bad = BadRows("record")
+    list(read_texts(path, path.name, bad, text_column=text, label_column=label))
+    return bad.first
+
+
+def instructions_of(path: Path) -> tuple[list[Instruction], list[str]]:
+    """The records of a file that can be used, and what is wrong with the others."""
+    bad = BadRows("record")
+    return list(read_instructions(path, path.name, bad)), bad.first
 
 
 # ---- forms ---------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def test_one_of_several_splits_must_be_named(library, reviews, tmp_path):
 def test_instructions_come_from_the_library_too(library, tmp_path):
     rows = {"instruction": ["Add."], "input": [None], "output": ["3"], "more": [1]}
     library.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
-    found = next(read_instructions(tmp_path / "a.parquet"))
+    (found,), _ = instructions_of(tmp_path / "a.parquet")
     assert (found.instruction, found.input, found.output) == ("Add.", "", "3")
 
 
@@ -298,7 +304,7 @@ def test_a_heading_that_stands_twice_is_refused_where_its_column_is_read(tmp_pat
     assert str(caught.value).startswith(f"{path}:1: ")
     path.write_text("instruction,output,input,input\na,b,c,d\n")
     with pytest.raises(UserError, match="'input' stands over the columns 3 and 4"):
-        list(read_instructions(path))
+        instructions_of(path)
 
 
 def test_headings_of_columns_that_are_not_read_may_be_empty_or_alike(tmp_path):
@@ -340,8 +346,9 @@ def test_a_text_too_long_for_a_line_of_rows_is_named(tmp_path):
     (problem,) = problems_of(path)
     assert problem == f"{path}:2: longer than 8 MiB, the most for a row of text"
     path = write(tmp_path / "a.json", [{"instruction": "a" * 5_000_000, "output": "\0" * 600_000}])
-    (problem,) = read_instructions(path)
-    assert str(problem) == f"{path}: record 1: longer than 8 MiB, the most for a row of text"
+    found, (problem,) = instructions_of(path)
+    assert found == []
+    assert problem == f"{path}: record 1: longer than 8 MiB, the most for a row of text"
 
 
 def test_a_line_of_other_columns_is_named(tmp_path):
@@ -396,13 +403,15 @@ def test_instructions_need_their_three_keys(tmp_path):
         {"instruction": "Say.", "output": "x"},
     ]
     write(path, records)
-    found = list(read_instructions(path))
-    assert [isinstance(each, BadRecordError) for each in found] == [False, True, True, True, False]
-    assert "`output` is empty" in str(found[1])
-    assert "`instruction` is empty" in str(found[2])
-    assert "`input` must be a text, got 3" in str(found[3])
+    found, problems = instructions_of(path)
+    assert [each.source for each in found] == ["a.jsonl:1", "a.jsonl:5"]
+    assert problems == [
+        f"{path}:2: `output` is empty",
+        f"{path}:3: `instruction` is empty",
+        f"{path}:4: `input` must be a text, got 3",
+    ]
     path.write_text('{"question": "a", "output": "b"}\n')
     with pytest.raises(UserError, match="no column 'instruction'; there is question, output"):
-        list(read_instructions(path))
+        instructions_of(path)
     with pytest.raises(UserError, match="instructions come as JSON"):
-        list(read_instructions(tmp_path / "a.txt"))
+        instructions_of(tmp_path / "a.txt")
