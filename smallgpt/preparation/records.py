@@ -1,4 +1,4 @@
-"""Records of JSONL, JSON, CSV and TSV files."""
+"""Records of JSONL, JSON, CSV and TSV files, and of the `datasets` library."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_bytes, shown
 from smallgpt.preparation.library_data import is_library_data, open_records
+from smallgpt.rows.bad_rows import BadRows
 from smallgpt.rows.lines import read_json_lines
 
 # Of a file that is held in memory as a whole: all but JSONL.
@@ -26,13 +27,15 @@ class Record:
         place: file and line for a message, `data/reviews.tsv:17`.
         source: the same for the row's `meta`, by the name of the file in `source_names`.
         values: by key or column.
-        problem: why it is none; there are no values then.
     """
 
     place: str
     source: str
     values: dict[str, Any]
-    problem: str | None = None
+
+
+# The number of a line or a record, its values, and why it cannot be used.
+Found = Iterator[tuple[int, dict[str, Any], str | None]]
 
 
 def is_table(path: Path) -> bool:
@@ -50,53 +53,67 @@ def read_utf8(path: Path) -> str:
         return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start + 1}); {utf8_remedy(path)}"
+            f"{path}: not UTF-8 text (byte {error.start + 1}); {_utf8_remedy(path)}"
         ) from None
 
 
-def utf8_remedy(path: Path | str) -> str:
+def _utf8_remedy(path: Path) -> str:
     """What to do about a file in another encoding."""
-    return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{Path(path).suffix}"
+    return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{path.suffix}"
 
 
 def read_records(
-    path: Path, name: str, columns: list[str], optional: Sequence[str] = ()
+    path: Path, name: str, bad: BadRows, columns: list[str], optional: Sequence[str] = ()
 ) -> Iterator[Record]:
     """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
     Args:
         path: the file.
         name: of the file in each `source`.
+        bad: takes in the records that cannot be used.
         columns: that must be there; numbers name those of a CSV or TSV file without a heading.
         optional: other columns that are read where they are there.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
     """
-    if is_library_data(path):
-        names, records = open_records(path)
-        _check_columns(path, columns, names)
-        for number, record in enumerate(records([*columns, *optional]), 1):
-            yield Record(f"{path}: record {number}", f"{name}:{number}", record)
-        return
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        yield from _table_rows(path, columns, optional, name)
-        return
-    values = _json_values(path) if kind == ".json" else read_json_lines(path)
-    first, told = True, False
-    for line, record, problem in values:
-        if first and kind == ".jsonl" and _starts_an_array(path):
+    kind = "library" if is_library_data(path) else path.suffix.lower()
+    if kind == "library":
+        found = _library_records(path, columns, optional)
+    elif kind in (".csv", ".tsv"):
+        found = _table_rows(path, columns, optional)
+    else:
+        found = _objects(path, columns)
+    counted = ": record " if kind in ("library", ".json") else ":"
+    for number, values, problem in found:
+        if problem is None:
+            yield Record(f"{path}{counted}{number}", f"{name}:{number}", values)
+        else:
+            bad.note(f"{path}{counted}{number}", problem)
+
+
+def _library_records(path: Path, columns: list[str], optional: Sequence[str]) -> Found:
+    names, records = open_records(path)
+    _check_columns(path, columns, names)
+    for number, values in enumerate(records([*columns, *optional]), 1):
+        yield number, values, None
+
+
+def _objects(path: Path, columns: list[str]) -> Found:
+    """The lines of a JSONL file, or the elements of the array in a JSON file."""
+    one_a_line = path.suffix.lower() == ".jsonl"
+    first, remedy = True, f"; {_utf8_remedy(path)}"
+    for number, values, problem in read_json_lines(path) if one_a_line else _json_values(path):
+        if first and one_a_line and _starts_an_array(path):
             raise UserError(f"{path}: one JSON array, not one object a line: rename it to .json")
-        if problem is not None and problem.startswith("not UTF-8") and not told:
-            problem, told = f"{problem}; {utf8_remedy(path)}", True
-        if problem is None and not isinstance(record, dict):
-            record, problem = {}, f"expected an object, got {shown(record)}"
+        if problem is not None and problem.startswith("not UTF-8"):
+            problem, remedy = problem + remedy, ""  # once is enough
+        if problem is None and not isinstance(values, dict):
+            problem = f"expected an object, got {shown(values)}"
         if problem is None and first:
-            _check_columns(path, columns, list(record))
+            _check_columns(path, columns, list(values))
             first = False
-        place = f"{path}:{line}" if kind == ".jsonl" else f"{path}: record {line}"
-        yield Record(place, f"{name}:{line}", record if problem is None else {}, problem)
+        yield number, values, problem
 
 
 def _starts_an_array(path: Path) -> bool:
@@ -120,9 +137,7 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
         yield number, value, None
 
 
-def _table_rows(
-    path: Path, columns: list[str], optional: Sequence[str], name: str
-) -> Iterator[Record]:
+def _table_rows(path: Path, columns: list[str], optional: Sequence[str]) -> Found:
     """The lines of a CSV file (fields may be quoted) or TSV file (quotes are text)."""
     csv.field_size_limit(2**31 - 1)
     text = io.StringIO(read_utf8(path), newline="")
@@ -144,12 +159,11 @@ def _table_rows(
                 _check_headings(f"{path}:{reader.line_num}", [*columns, *optional], names)
                 if not by_number:
                     continue
-            problem = None
-            if len(cells) != len(names):
+            if len(cells) == len(names):
+                yield reader.line_num, dict(zip(names, cells, strict=True)), None
+            else:
                 problem = f"{len(cells)} columns where the first line has {len(names)}"
-            record = {} if problem else dict(zip(names, cells, strict=True))
-            line = reader.line_num
-            yield Record(f"{path}:{line}", f"{name}:{line}", record, problem)
+                yield reader.line_num, {}, problem
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 

@@ -20,7 +20,7 @@ from smallgpt.errors import UserError
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import json_line
 from smallgpt.preparation.examples import Instruction, Text
-from smallgpt.preparation.records import Record, is_table, read_records, read_utf8
+from smallgpt.preparation.records import is_table, read_records, read_utf8
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.tokens.labels import label_text
@@ -53,11 +53,10 @@ def read_texts(
             yield Text(document, None, f"{path}#{number}", f"{name}#{number}")
         return
     columns = [text_column] if label_column is None else [text_column, label_column]
-    for record in read_records(path, name, columns):
+    for record in read_records(path, name, bad, columns):
         try:
-            values = _values(record)
-            label = None if label_column is None else _label(values, label_column)
-            text = _text(values, text_column)
+            label = None if label_column is None else _label(record.values, label_column)
+            text = _text(record.values, text_column)
             if label is not None:  # others are cut into rows
                 _check_length(text)
             yield Text(text, label, record.place, record.source)
@@ -72,22 +71,17 @@ def read_instructions(path: Path, name: str, bad: BadRows) -> Iterator[Instructi
     """
     if not is_table(path):
         raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
-    for record in read_records(path, name, ["instruction", "output"], ["input"]):
+    for record in read_records(path, name, bad, ["instruction", "output"], ["input"]):
         try:
-            values = _values(record)
-            instruction = _text(values, "instruction")
-            given = _text(values, "input", may_be_empty=True)
-            output = _text(values, "output")
-            _check_length(instruction, given, output)
-            yield Instruction(instruction, given, output, record.place, record.source)
+            texts = (
+                _text(record.values, "instruction"),
+                _text(record.values, "input", may_be_empty=True),
+                _text(record.values, "output"),
+            )
+            _check_length(*texts)
+            yield Instruction(*texts, record.place, record.source)
         except RowError as error:
             bad.note(record.place, str(error))
-
-
-def _values(record: Record) -> dict[str, Any]:
-    if record.problem is not None:
-        raise RowError(record.problem)
-    return record.values
 
 
 def _label(values: dict[str, Any], column: str) -> str:
