@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from smallgpt.evaluation.calibration import apply_temperature, log_totals
 
@@ -155,6 +154,8 @@ class LabelProbabilities:
 
 def _largest(values_BxL: np.ndarray, count: int) -> np.ndarray:
     """Columns of the largest values of each row, falling, of equal ones the first."""
+    import torch  # not at the top: the data report has label figures too, and needs no torch
+
     # torch's selection is four times as fast as numpy's.
     found_BxK = torch.from_numpy(values_BxL).topk(count, dim=1, sorted=False).indices.numpy()
     found_BxK.sort(axis=1)

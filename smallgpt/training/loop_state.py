@@ -63,13 +63,7 @@ class LoopState:
         self.seconds = time.monotonic() - self._clock_zero
 
     def add_losses(self, nll: float, terms: int, tokens: int) -> None:
-        """Take account of one more update.
-
-        Args:
-            nll: summed negative log likelihood, nats.
-            terms: how many losses that is the sum of.
-            tokens: that were computed for it.
-        """
+        """Add those of an update: `nll` (nats) is the sum of `terms`, from so many `tokens`."""
         self.window_nll += nll
         self.window_tokens += terms
         self.window_read += tokens

@@ -18,8 +18,6 @@ from smallgpt.files.writing import (
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
 
-# ------------------------------------------------------------------------------- records
-
 
 class RunLog:
     """What a run says: on the terminal and in train.log; figures go to metrics.jsonl.
