@@ -7,11 +7,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from smallgpt.errors import UserError
 from smallgpt.files.writing import make_folder, open_to_append
 
 LOCK = ".lock"
+
+
+def lock(handle: IO) -> bool:
+    """Lock an open file until it is closed; False where another process has done so."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -31,12 +41,11 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
     while True:
         with open_to_append(folder / LOCK) as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{folder}: another {work} uses this folder; wait for it or give another "
-                    f"--output_dir"
-                ) from None
+                if not lock(handle):
+                    raise UserError(
+                        f"{folder}: another {work} uses this folder; wait for it or give another "
+                        f"--output_dir"
+                    )
             except OSError as error:
                 raise UserError(
                     f"{folder}: its file system cannot lock files ({error.strerror}); give an "

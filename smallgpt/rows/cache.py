@@ -22,7 +22,6 @@ text, JSON too:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -37,6 +36,7 @@ from safetensors.numpy import save
 
 from smallgpt.console import progress_bar, say
 from smallgpt.errors import UserError
+from smallgpt.files.locks import LOCK, lock
 from smallgpt.files.reading import open_input
 from smallgpt.files.writing import atomic_write, remove_leftovers
 
@@ -144,8 +144,9 @@ class RowCache:
         folder = self.path.parent
         try:
             folder.mkdir(exist_ok=True)
-            with open(folder / ".lock", "a+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(folder / LOCK, "a+") as holder:
+                if not lock(holder):
+                    return  # another process is writing here, as a rule the same entry
                 remove_leftovers(folder, _ENTRY)  # nobody else writes: of processes that died
                 with atomic_write(self.path, "wb") as handle:
                     handle.write(entry[:place])
@@ -154,8 +155,6 @@ class RowCache:
                 earlier = self.path.with_suffix("")  # of versions with a format of their own
                 if earlier.is_file():
                     earlier.unlink()
-        except BlockingIOError:
-            return  # another process is writing here, as a rule the same entry
         except OSError as error:
             say(f"{self.source}: will be read anew next time: {folder}: {error.strerror}")
 
