@@ -82,10 +82,12 @@ def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
 
 def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Print generated rows, and draw them where asked to."""
-    from smallgpt.inference.generate import draw_rows, generate
+    from smallgpt.inference.generate import generate
     from smallgpt.inference.prompts import row_text, say_unknown
 
     if settings.image is not None:
+        from smallgpt.inference.pictures import draw_rows  # and with it matplotlib
+
         check_image(trained, settings)
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(

@@ -1,15 +1,16 @@
-"""Figures from arrays; scikit-learn does the sums.
+"""The figures of an evaluation: of tokens, of labels, and of guessing the labels.
 
-Language-model figures come from what each row's tokens cost, label figures from the logarithms
-of the label tokens' shares. Definitions stand at each function.
+figures = language_figures(nll_sum_N, token_count_N, correct_N)
+figures |= label_figures(true_N, scores.label_probs, vocabulary.labels, temperature=1.7)
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 
 from smallgpt.evaluation.calibration import expected_calibration_error, reliability
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
@@ -21,10 +22,6 @@ from smallgpt.evaluation.statistics import (
     label_p_values,
     wilson_interval,
 )
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 
 # exp() of more overflows a float; a perplexity this high means "worse than useless" anyway.
 _MOST_NATS = 700.0
@@ -61,16 +58,13 @@ def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float |
 
 
 def label_figures(
-    true_N: np.ndarray,
-    shares: LabelProbabilities | np.ndarray,
-    labels: list[str],
-    temperature: float = 1.0,
+    true_N: np.ndarray, probs: LabelProbabilities, labels: list[str], temperature: float = 1.0
 ) -> dict[str, Any]:
     """How well labels are told: accuracy, F1, confusion, chance, calibration.
 
     Args:
         true_N: index of each row's label in `labels`.
-        shares: what the model gives the labels; or an array of the logarithms of all shares, NxL.
+        probs: what the model gives the labels of the N rows.
         labels: the names; figures cover those that occur as label or prediction.
         temperature: of the calibrated confidence; no prediction depends on it.
 
@@ -81,20 +75,20 @@ def label_figures(
         MOST_LABELS_WHOLE labels `confusion_matrix` has its filled cells alone, see
         `confusion_cells`.
     """
+    # Two seconds to load: no answer to a prompt waits for it.
     from sklearn.metrics import precision_recall_fscore_support
 
-    if isinstance(shares, np.ndarray):
-        shares = LabelProbabilities.of(shares, temperature)
-    predicted_N = shares.predicted
+    predicted_N = probs.predicted
     present = np.union1d(true_N, predicted_N).tolist()
     precision, recall, f1, support = precision_recall_fscore_support(
         true_N, predicted_N, labels=present, zero_division=0
     )
-    confusion_LxL = count_confusions(true_N, predicted_N, len(labels))
+    ones_N, shape = np.ones(len(true_N), np.int64), (len(labels), len(labels))
+    confusion_LxL = coo_array((ones_N, (true_N, predicted_N)), shape=shape).tocsr()
     predicted_L = confusion_LxL.sum(axis=0)
     right_N = predicted_N == true_N
-    confidence_N = shares.at(temperature).max(axis=1)
-    raw_confidence_N = shares.at(1.0).max(axis=1)
+    confidence_N = probs.at(temperature).max(axis=1)
+    raw_confidence_N = probs.at(1.0).max(axis=1)
     p_values_L = label_p_values(confusion_LxL)
     support_of = dict(zip(present, support.tolist(), strict=True))
     not_told = [index for index in present if p_values_L[index] > LABEL_LEVEL]
@@ -104,7 +98,7 @@ def label_figures(
         "labelled_records": len(true_N),
         "accuracy": float(right_N.mean()),
         "accuracy_interval": [*map(float, wilson_interval(int(right_N.sum()), len(right_N)))],
-        "top2_accuracy": float((shares.top_two == true_N[:, None]).any(axis=1).mean()),
+        "top2_accuracy": float((probs.top_two == true_N[:, None]).any(axis=1).mean()),
         **chance_figures(confusion_LxL),
         "not_above_chance": [labels[index] for index in not_told],
         "too_few_rows": [
@@ -135,25 +129,14 @@ def label_figures(
     }
 
 
-def count_confusions(true_N: np.ndarray, predicted_N: np.ndarray, labels: int) -> csr_array:
-    """How many rows of true label k were told as label l, as a sparse matrix."""
-    from scipy.sparse import coo_array
-
-    ones = np.ones(len(true_N), np.int64)
-    return coo_array((ones, (true_N, predicted_N)), shape=(labels, labels)).tocsr()
-
-
 def _confusion_figure(confusion_LxL: csr_array, present: list[int]) -> Any:
     """The counts of the labels that occur as metrics.json has them: rows, or filled cells."""
+    among_present = confusion_LxL[present][:, present]
     if len(present) <= MOST_LABELS_WHOLE:
-        return confusion_LxL[present][:, present].toarray().tolist()
-    cells = confusion_LxL.tocoo()
-    place = {index: place for place, index in enumerate(present)}
+        return among_present.toarray().tolist()
+    cells = among_present.tocoo()
     entries = zip(cells.row.tolist(), cells.col.tolist(), cells.data.tolist(), strict=True)
-    return {
-        "labels": len(present),
-        "entries": sorted([place[true], place[told], count] for true, told, count in entries),
-    }
+    return {"labels": len(present), "entries": sorted(map(list, entries))}
 
 
 def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:

@@ -1,9 +1,9 @@
-"""predictions.jsonl: one object a row."""
+"""predictions.jsonl: one object a row, from which every figure can be computed again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,9 @@ def leave_out_failures(
     return dataset, scores.subset(kept)
 
 
-# ------------------------------------------------------------------------------- one object a row
-
-
 def predictions_of(
     dataset: TokenLabelDataset,
-    shares: LabelProbabilities,
+    probs: LabelProbabilities,
     temperature: float,
     scores: Scores | None = None,
     answers: Sequence[str | None] = (),
@@ -59,39 +56,20 @@ def predictions_of(
 
     Args:
         dataset: N rows and the bad ones of their file, read with keep_records.
-        shares: the label shares.
+        probs: what the model gives the labels.
         temperature: of the calibration.
         scores: what the rows' tokens cost, None where they were only classified.
         answers: what was generated for each row, None for a row that is no instruction.
     """
-    labels = dataset.vocabulary.labels
-    asked = shares.answered
-    if labels:
-        predicted_N, shares_NxK = shares.predicted, shares.at(temperature)
-        raw_confidence_N = shares.at(1.0).max(axis=1)
     predictions = []
-    for index in range(len(dataset)):
+    label_columns = _label_columns(dataset.vocabulary.labels, probs, temperature)
+    for index, label in enumerate(label_columns):
         known = int(dataset.classes_N[index])
         row: dict[str, Any] = {
             "line": int(dataset.lines_N[index]),
-            "label": labels[known] if known >= 0 else None,
-            "prediction": None,
-            "confidence": None,
-            "raw_confidence": None,
-            "probabilities": {},
+            "label": dataset.vocabulary.labels[known] if known >= 0 else None,
+            **label,
         }
-        if asked[index]:
-            row["prediction"] = labels[predicted_N[index]]
-            row["confidence"] = float(shares_NxK[index].max())
-            row["raw_confidence"] = float(raw_confidence_N[index])
-            kept = shares_NxK[index].tolist()
-            if shares.classes_NxK is None:
-                row["probabilities"] = dict(zip(labels, kept, strict=True))
-            else:
-                names = [labels[k] for k in shares.classes_NxK[index].tolist()]
-                row["probabilities"] = dict(zip(names, kept, strict=True))
-                rest = {"labels": len(labels) - len(kept), "share": max(0.0, 1 - math.fsum(kept))}
-                row["probabilities_left_out"] = rest
         if scores is not None and scores.of_tokens:
             row["nll_sum"] = float(scores.nll_sum_N[index])
             row["token_count"] = int(scores.token_count_N[index])
@@ -105,16 +83,42 @@ def predictions_of(
         row["row"] = _user_keys(dataset.records[index] if dataset.records else {})
         predictions.append(row)
     for bad in dataset.bad_rows:
-        predictions.append(
-            {
-                "line": bad.line,
-                "label": None,
-                "prediction": None,
-                "reason": bad.reason,
-                "row": _user_keys(bad.record),
-            }
-        )
+        row = {"line": bad.line, "label": None, "prediction": None, "reason": bad.reason}
+        predictions.append({**row, "row": _user_keys(bad.record)})
     return sorted(predictions, key=lambda row: row["line"])
+
+
+def _label_columns(
+    labels: list[str], probs: LabelProbabilities, temperature: float
+) -> Iterator[dict[str, Any]]:
+    """What predictions.jsonl says of the label of each row; null where it has no answer."""
+    answered_N = probs.answered
+    if labels:
+        predicted_N, probs_NxK = probs.predicted, probs.at(temperature)
+        raw_confidence_N = probs.at(1.0).max(axis=1)
+    for index, answered in enumerate(answered_N.tolist()):
+        if not answered:
+            yield {
+                "prediction": None,
+                "confidence": None,
+                "raw_confidence": None,
+                "probabilities": {},
+            }
+            continue
+        kept = probs_NxK[index].tolist()
+        names = labels
+        if not probs.are_whole:
+            names = [labels[k] for k in probs.classes_NxK[index].tolist()]
+        row = {
+            "prediction": labels[predicted_N[index]],
+            "confidence": max(kept),
+            "raw_confidence": float(raw_confidence_N[index]),
+            "probabilities": dict(zip(names, kept, strict=True)),
+        }
+        if not probs.are_whole:
+            rest = {"labels": len(labels) - len(kept), "share": max(0.0, 1 - math.fsum(kept))}
+            row["probabilities_left_out"] = rest
+        yield row
 
 
 def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:

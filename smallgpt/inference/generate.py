@@ -6,14 +6,11 @@ draw_rows(trained, rows, Path("sevens.png"))
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from smallgpt.console import plural
 from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
@@ -24,8 +21,6 @@ from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.rows.row import Row
-from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.pictures import draw_image_sheet
 
 # Guided generation gives up when this many samples per wanted sequence brought too few.
 TRIES_PER_SEQUENCE = 200
@@ -217,24 +212,3 @@ def _keep_labelled(
             read_as = classify_dataset(trained, builder.finish(), batch_size).predicted
             kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
     return kept, tried
-
-
-def draw_rows(trained: TrainedModel, sequences: Sequence[Sequence[int]], path: Path) -> None:
-    """Draw image rows into one PNG, each captioned with the label its tail names."""
-    codebook, vocabulary = Codebook.load(trained.codebook), trained.vocabulary
-    images, captions, malformed = [], [], 0
-    for ids in sequences:
-        image, count = codebook.image_from_tokens([vocabulary.tokens[index] for index in ids])
-        malformed += count != codebook.patches_per_image
-        images.append(image)
-        named = (vocabulary.class_of_id[i] for i in ids if i in vocabulary.class_of_id)
-        captions.append(next((vocabulary.labels[k] for k in named), ""))
-    title = f"{plural(len(sequences), 'image')} from {trained.folder}"
-    if malformed:
-        title += f", {malformed} without exactly {codebook.patches_per_image} codes"
-        print(
-            f"{malformed} of {len(sequences)} rows do not have {codebook.patches_per_image} codes: "
-            f"missing patches are drawn dark, surplus ones left out",
-            file=sys.stderr,
-        )
-    draw_image_sheet(path, images, captions, (codebook.low, codebook.high), columns=10, title=title)

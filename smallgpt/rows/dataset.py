@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import BadRow
 from smallgpt.rows.read_counts import ReadCounts
 from smallgpt.rows.row import Row
@@ -142,20 +141,6 @@ class TokenLabelDataset:
         """Ids of one row without its tail."""
         start = self.starts_N[index]
         return self.tokens[start : start + self.body_lengths_N[index]]
-
-    def classification_prompt(self, index: int) -> np.ndarray:
-        """The question for a row's label: its body and <CLS>, whatever tail it has.
-
-        The row is labelled or was read with `for_label`, so that the body left room for a tail.
-
-        Raises:
-            UserError: the vocabulary has no <CLS>.
-        """
-        cls_id = self.vocabulary.cls_id
-        if cls_id is None:
-            raise UserError("the vocabulary has no <CLS>: rows cannot be classified")
-        body = self.body(index)
-        return np.append(body, np.array([cls_id], body.dtype))
 
     # ---------------------------------------------------------------------------- all rows
 

@@ -54,6 +54,11 @@ def test_perplexity_of_a_diverged_model_is_finite():
 # ---- labels --------------------------------------------------------------------------
 
 
+def figures_from(true, log_probs, names, temperature=1.0):
+    """`label_figures` of an array with a column for each label."""
+    return label_figures(true, LabelProbabilities.of(log_probs, temperature), names, temperature)
+
+
 def shares_of(predicted, classes, confidence=0.6):
     """Probabilities whose largest share is at `predicted`."""
     rest = (1 - confidence) / (classes - 1)
@@ -67,7 +72,7 @@ def shares_of(predicted, classes, confidence=0.6):
 def test_label_figures_are_those_of_scikit_learn(pairs):
     true, predicted = (np.array(column) for column in zip(*pairs, strict=True))
     names = ["a", "b", "c", "d"]
-    figures = label_figures(true, np.log(shares_of(predicted, 4)), names)
+    figures = figures_from(true, np.log(shares_of(predicted, 4)), names)
     present = sorted(set(true) | set(predicted))
     assert figures["labels"] == [names[index] for index in present]
     assert figures["labelled_records"] == len(pairs)
@@ -95,7 +100,7 @@ def test_label_figures_are_those_of_scikit_learn(pairs):
 def test_label_figures_by_hand():
     # True 0 0 0 1, told 0 0 1 1; label 2 occurs nowhere.
     log_probs = np.log(shares_of([0, 0, 1, 1], 3))
-    figures = label_figures(np.array([0, 0, 0, 1]), log_probs, ["x", "y", "z"])
+    figures = figures_from(np.array([0, 0, 0, 1]), log_probs, ["x", "y", "z"])
     assert figures["labels"] == ["x", "y"]
     assert figures["accuracy"] == 0.75
     assert figures["confusion_matrix"] == [[2, 1], [0, 1]]
@@ -108,20 +113,20 @@ def test_label_figures_by_hand():
 
 @pytest.mark.filterwarnings("error")
 def test_rows_of_one_label_all_told_right_give_no_warning():
-    figures = label_figures(np.array([1, 1]), np.log(shares_of([1, 1], 2)), ["x", "y"])
+    figures = figures_from(np.array([1, 1]), np.log(shares_of([1, 1], 2)), ["x", "y"])
     assert figures["labels"] == ["y"]
     assert (figures["accuracy"], figures["confusion_matrix"]) == (1.0, [[2]])
 
 
 def test_label_figures_can_be_written_as_json():
     log_probs = np.log(shares_of([0, 1], 2)).astype(np.float32)
-    figures = label_figures(np.array([0, 0]), log_probs, ["a", "b"])
+    figures = figures_from(np.array([0, 0]), log_probs, ["a", "b"])
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
 def test_top_two_counts_the_second_guess():
     shares = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
-    assert label_figures(np.array([0, 1, 2]), np.log(shares), list("abc"))[
+    assert figures_from(np.array([0, 1, 2]), np.log(shares), list("abc"))[
         "top2_accuracy"
     ] == pytest.approx(2 / 3)
 
@@ -129,7 +134,7 @@ def test_top_two_counts_the_second_guess():
 def test_temperature_moves_the_confidence_and_nothing_else():
     log_probs = np.log(shares_of([0, 1, 1, 0], 2, confidence=0.9))
     raw, cooler = (
-        label_figures(np.array([0, 1, 0, 1]), log_probs, ["a", "b"], temperature)
+        figures_from(np.array([0, 1, 0, 1]), log_probs, ["a", "b"], temperature)
         for temperature in (1.0, 3.0)
     )
     changed = {name for name in raw if raw[name] != cooler[name]}
@@ -169,10 +174,10 @@ def assert_close(found, expected):
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_figures_of_many_labels_are_those_of_every_share(monkeypatch, temperature):
     true, log_probs, names = many_label_rows()
-    found = label_figures(true, log_probs, names, temperature)
+    found = figures_from(true, log_probs, names, temperature)
     monkeypatch.setattr(label_probabilities, "MOST_LABELS_WHOLE", 1000)
     monkeypatch.setattr(metrics, "MOST_LABELS_WHOLE", 1000)
-    expected = label_figures(true, log_probs, names, temperature)
+    expected = figures_from(true, log_probs, names, temperature)
     cells, counts = found.pop("confusion_matrix"), expected.pop("confusion_matrix")
     assert cells["labels"] == len(found["labels"]) > 200
     assert [tuple(entry) for entry in cells["entries"]] == confusion_cells(counts)
@@ -266,7 +271,7 @@ def test_guesses_are_called_above_chance_rarely():
     above = labels = 0
     for _ in range(400):
         true, told = random.integers(0, 4, (2, 80))
-        figures = label_figures(true, np.log(shares_of(told, 4)), list("abcd"))
+        figures = figures_from(true, np.log(shares_of(told, 4)), list("abcd"))
         above += figures["above_chance"]
         labels += len(figures["not_above_chance"]) < 4
     assert above <= 0.05 * 400 and labels <= 0.08 * 400
@@ -276,11 +281,11 @@ def test_label_that_is_told_badly_is_named_and_a_rare_one_with_its_reason():
     # A third of all rows is told as b, and so is a third of the rows of b.
     true = np.repeat([0, 1, 2, 3], [60, 60, 60, 1])
     told = np.repeat([0, 1, 0, 1, 2, 1, 2, 3], [40, 20, 20, 20, 20, 20, 40, 1])
-    figures = label_figures(true, np.log(shares_of(told, 5)), ["a", "b", "c", "rare", "never"])
+    figures = figures_from(true, np.log(shares_of(told, 5)), ["a", "b", "c", "rare", "never"])
     assert figures["not_above_chance"] == ["b"] and figures["too_few_rows"] == []
     # The third smallest p-value of four: that its one row is the one told so, times 2.
     assert figures["per_class"]["rare"]["p_value"] == pytest.approx(2 / 181)
-    once = label_figures(np.repeat([0, 1], [10, 1]), np.log(shares_of([0] * 11, 2)), ["a", "b"])
+    once = figures_from(np.repeat([0, 1], [10, 1]), np.log(shares_of([0] * 11, 2)), ["a", "b"])
     assert once["not_above_chance"] == once["too_few_rows"] == ["a", "b"]
 
 

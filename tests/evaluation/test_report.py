@@ -11,6 +11,7 @@ from PIL import Image
 
 from smallgpt.console import text_width
 from smallgpt.evaluation.folder import PICTURES
+from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.metrics import label_figures, language_figures
 from smallgpt.evaluation.pictures import _most_confused, draw_evaluation
 from smallgpt.evaluation.report import _validation_table, describe_figures, describe_validation
@@ -35,7 +36,8 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
     """Figures of rows told so with confidence 0.8, ten tokens each."""
     shares = np.full((len(told), len(names)), 0.2 / (len(names) - 1))
     shares[np.arange(len(told)), told] = 0.8
-    count = len(true)
+    count, temperature = len(true), 1.5 if validation else 1.0
+    probs = LabelProbabilities.of(np.log(shares), temperature)
     return {
         "data": "rows.jsonl",
         "records": count,
@@ -48,7 +50,7 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
         **language_figures(np.full(count, 5.0), np.full(count, 10), np.full(count, 8)),
         "body_perplexity": 1.2,
         "label_perplexity": 2.5,
-        **label_figures(np.array(true), np.log(shares), names, 1.5 if validation else 1.0),
+        **label_figures(np.array(true), probs, names, temperature),
         "validation": validation,
         **more,
     }
@@ -253,7 +255,10 @@ def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
     )
     log_probs = np.full((rows, len(names)), data.draw(st.sampled_from([-1.0, -800.0, -np.inf])))
     log_probs[np.arange(rows), told] = 0.0
-    figures = {**figures_of([0], [0], ["a", "b"]), **label_figures(true, log_probs, names)}
+    figures = {
+        **figures_of([0], [0], ["a", "b"]),
+        **label_figures(true, LabelProbabilities.of(log_probs), names),
+    }
     assert describe_figures(figures, blocks=False)
     draw_evaluation(tmp_path_factory.mktemp("odd"), figures, [], None, None)
 

@@ -58,7 +58,7 @@ def _read_rows(folder: Path) -> None:
             group_by="meta.source",
         )
         for index in range(len(rows)):
-            rows.classification_prompt(index)
+            rows.body(index)
 
 
 def _evaluate_rows(folder: Path) -> None:
@@ -128,7 +128,7 @@ def _read_forged_cache(folder: Path) -> None:
     found = _read_with_cache(rows)
     assert len(found) >= 1
     for index in range(len(found)):
-        found.classification_prompt(index)
+        found.body(index)
     found.gather(np.arange(len(found)))
     found.group_values()
 

@@ -99,7 +99,7 @@ def text_vocabulary() -> Vocabulary:
 def _read_text_rows(folder: Path) -> None:
     rows = read_dataset(folder / "rows.jsonl", text_vocabulary(), max_length=24, on_bad_row="skip")
     for index in range(len(rows)):
-        rows.classification_prompt(index)
+        rows.body(index)
 
 
 def _prepare_documents(folder: Path) -> None:

@@ -239,20 +239,14 @@ def test_a_row_is_asked_after_its_body_whatever_its_tail_says(vocabulary, tokens
         for label in (None, "1"):
             record = {"tokens": tokens + tail, "label": label}
             dataset = dataset_of(vocabulary, record, max_length=8, for_label=True)
-            assert vocabulary.decode(dataset.classification_prompt(0)) == f"{body} <CLS>"
-            heads = dataset.without_tails()
-            assert vocabulary.decode(heads.row(0)) == body
+            assert vocabulary.decode(dataset.body(0)) == body
+            bodies = dataset.without_tails()
+            assert vocabulary.decode(bodies.row(0)) == body
 
 
 def test_an_unlabelled_row_of_language_takes_its_full_length(vocabulary):
     record = {"tokens": "A B C D A B C D A"}
     assert texts_of(dataset_of(vocabulary, record, max_length=8)) == ["B C D A B C D A"]
-
-
-def test_classifying_needs_cls_in_the_vocabulary():
-    dataset = dataset_of(Vocabulary(["<PAD>", "A"]), {"tokens": "A A"})
-    with pytest.raises(UserError, match="no <CLS>"):
-        dataset.classification_prompt(0)
 
 
 def test_equal_bodies_have_equal_keys_whatever_their_tail(vocabulary):
