@@ -13,7 +13,7 @@ precision the blocks run in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,13 +25,12 @@ from smallgpt.console import progress_bar
 from smallgpt.evaluation.calibration import Calibration, fit_calibration
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
 from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
-from smallgpt.model.forward import class_logits, hidden_states, last_states, linear_head
+from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
-from smallgpt.model.packed_rows import PackedRows
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.label_tail import TAIL_LENGTH
+from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
 
 # The head turns each position into one number a vocabulary entry: limit how many at once.
 _MOST_LOGITS = 32_000_000
@@ -231,19 +230,18 @@ def _token_scorer(
 ) -> Callable[[np.ndarray], None]:
     """A function that fills in the scores of some rows: of tokens, and of labels where known."""
     device = next(model.parameters()).device
-    head, label_head = _Head.of(model), _Head.of(model, dataset.vocabulary.label_ids)
+    forward, head = Forward(model, precision), TokenHead.of(model)
+    label_head = TokenHead.of(model, dataset.vocabulary.label_ids)
     # A row's first token is predicted from nothing and counts nowhere.
     body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
 
     def score(indices_B: np.ndarray) -> None:
-        inputs_M, targets_M, counts_B = dataset.shifted(indices_B)
-        inputs_M = torch.from_numpy(inputs_M).to(device)
-        targets_M = torch.from_numpy(targets_M).to(device)
-        hidden_MxD = hidden_states(model, inputs_M, PackedRows(counts_B), precision)
-        nll_M, correct_M = _token_scores(hidden_MxD, targets_M, head)
-        if dataset.has_prompts:
-            scored_M = dataset.scored(indices_B)
-            nll_M, correct_M = nll_M * scored_M, correct_M * scored_M
+        batch = rows_to_predict(dataset, indices_B, device)
+        counts_B = batch.lengths_B
+        hidden_MxD = forward(batch.ids_M, counts_B)
+        nll_M, correct_M = _token_scores(hidden_MxD, batch.targets_M, head)
+        if batch.scored_M is not None:
+            nll_M, correct_M = nll_M * batch.scored_M, correct_M * batch.scored_M
         # Rows lie after one another in M, so each row's sum is one slice.
         firsts_B = np.cumsum(counts_B) - counts_B
         scores.nll_sum_N[indices_B] = np.add.reduceat(nll_M, firsts_B)
@@ -251,13 +249,12 @@ def _token_scorer(
         place_M = np.arange(len(nll_M)) - np.repeat(firsts_B, counts_B)
         in_body_M = place_M < np.repeat(body_places_N[indices_B], counts_B)
         scores.body_nll_sum_N[indices_B] = np.add.reduceat(nll_M * in_body_M, firsts_B)
-        labelled_B = dataset.classes_N[indices_B] >= 0
-        if labelled_B.any():
-            # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
-            places_R = (firsts_B + counts_B + 1 - TAIL_LENGTH)[labelled_B]
-            at_cls_RxD = hidden_MxD[torch.from_numpy(places_R).to(device)].float()
-            scores.label_probs.put(indices_B[labelled_B], _log_softmax(label_head(at_cls_RxD)))
-            scores.label_nll_N[indices_B[labelled_B]] = nll_M[places_R]
+        places_R = batch.label_places_R
+        if len(places_R):
+            labelled_R = indices_B[batch.labelled_B]
+            at_cls_RxD = hidden_MxD[to_device(places_R, device)]
+            scores.label_probs.put(labelled_R, _log_softmax(label_head(at_cls_RxD)))
+            scores.label_nll_N[labelled_R] = nll_M[places_R]
 
     return score
 
@@ -268,18 +265,15 @@ def _label_scorer(
     """A function that fills in the label scores of some rows, each asked after its body."""
     device = next(model.parameters()).device
     bodies, by_head = dataset.without_tails(), is_classifier(model)
-    label_head = None if by_head else _Head.of(model, dataset.vocabulary.label_ids)
+    label_head = None if by_head else TokenHead.of(model, dataset.vocabulary.label_ids)
+    forward, then = Forward(model, precision), None if by_head else dataset.vocabulary.cls_id
 
     def score(indices_B: np.ndarray) -> None:
-        ids_M, lengths_B = bodies.gather(indices_B)
+        batch = rows_as_batch(bodies, indices_B, device, then)
         if by_head:
-            ids_M = torch.from_numpy(ids_M).to(device)
-            logits_BxL = class_logits(model, ids_M, PackedRows(lengths_B), precision)
+            logits_BxL = forward(batch.ids_M, batch.lengths_B, "labels")
         else:
-            ids_M = np.insert(ids_M, np.cumsum(lengths_B), dataset.vocabulary.cls_id)
-            ids_M = torch.from_numpy(ids_M).to(device)
-            at_cls_BxD = last_states(model, ids_M, PackedRows(lengths_B + 1), precision)
-            logits_BxL = label_head(at_cls_BxD.float())
+            logits_BxL = label_head(forward(batch.ids_M, batch.lengths_B, "last"))
         log_probs_BxL = _log_softmax(logits_BxL)
         scores.label_probs.put(indices_B, log_probs_BxL)
         true_B = dataset.classes_N[indices_B]
@@ -289,36 +283,14 @@ def _label_scorer(
     return score
 
 
-@dataclass(frozen=True)
-class _Head:
-    """The map from last hidden states to logits, in fp32."""
-
-    weight_VxD: torch.Tensor
-    bias_V: torch.Tensor | None
-
-    @classmethod
-    def of(cls, model: torch.nn.Module, ids: Sequence[int] | None = None) -> _Head:
-        """That of a model, for the tokens `ids` alone where they are given."""
-        weight_VxD, bias_V = (
-            None if part is None else part.detach().float() for part in linear_head(model)
-        )
-        if ids is None:
-            return cls(weight_VxD, bias_V)
-        chosen_L = torch.tensor(ids, dtype=torch.long, device=weight_VxD.device)
-        return cls(weight_VxD[chosen_L], None if bias_V is None else bias_V[chosen_L])
-
-    def __call__(self, hidden_MxD: torch.Tensor) -> torch.Tensor:
-        return functional.linear(hidden_MxD, self.weight_VxD, self.bias_V)
-
-
 def _token_scores(
-    hidden_MxD: torch.Tensor, targets_M: torch.Tensor, head: _Head
+    hidden_MxD: torch.Tensor, targets_M: torch.Tensor, head: TokenHead
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negative log likelihood (float64) and correctness (0 or 1) of M predicted tokens."""
     nll, correct = [], []
-    chunk = max(1, _MOST_LOGITS // len(head.weight_VxD))
+    chunk = max(1, _MOST_LOGITS // len(head.weight_VxE))
     for hidden, targets in zip(hidden_MxD.split(chunk), targets_M.split(chunk), strict=True):
-        logits = head(hidden.float())
+        logits = head(hidden)
         nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
         correct.append((logits.argmax(-1) == targets).long().cpu())
     return torch.cat(nll).numpy(), torch.cat(correct).numpy()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import linear
 
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import not_finite, prompt_ids, refuse_labels_only, token_text
 from smallgpt.model.folder import TrainedModel
-from smallgpt.model.forward import last_states, linear_head
-from smallgpt.model.packed_rows import PackedRows
+from smallgpt.model.forward import Forward, TokenHead
 
 NEXT_TOKENS_SHOWN = 5
 
@@ -32,11 +30,11 @@ def next_tokens(
             f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
             f"{trained.max_length}: shorten it"
         )
+    forward = Forward(trained.model, trained.precision)
     with torch.inference_mode():
         # Not the model's own forward pass, which computes the logits of every place.
-        ids_N, rows = torch.tensor(ids, device=trained.device), PackedRows([len(ids)])
-        last_1xD = last_states(trained.model, ids_N, rows, trained.precision)
-        logits_V = linear(last_1xD.float(), *linear_head(trained.model))[0]
+        last_1xE = forward(torch.tensor(ids, device=trained.device), [len(ids)], "last")
+        (logits_V,) = TokenHead.of(trained.model)(last_1xE)
     if not logits_V.isfinite().all():
         raise not_finite(trained)
     top = logits_V.softmax(-1).topk(min(count, len(logits_V)))

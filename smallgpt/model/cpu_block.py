@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, layer_norm
 
 from smallgpt.model.packed_rows import PackedRows
 
@@ -242,9 +242,9 @@ class Block(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_NxE: Tensor, plan: BlockPlan, *parameters: Tensor) -> Tensor:
-        g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_in, b_in, w_back, b_back = parameters
+        g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, *mlp = parameters
         E, dtype, rows, H = (x_NxE.shape[1],), plan.dtype, plan.rows, plan.H
-        w_qkv, w_out, w_in, w_back = (w.to(dtype) for w in (w_qkv, w_out, w_in, w_back))
+        w_qkv, w_out = w_qkv.to(dtype), w_out.to(dtype)
 
         n1_NxE, mean1, rstd1 = torch.native_layer_norm(x_NxE, E, g1, b1, plan.eps)
         n1_NxE = n1_NxE.to(dtype)
@@ -257,30 +257,20 @@ class Block(torch.autograd.Function):
             out_NxE *= keep1
         y_NxE = torch.add(x_NxE, out_NxE, alpha=_scale(plan.attention_output_rate))
 
-        n2_NxE, mean2, rstd2 = torch.native_layer_norm(y_NxE, E, g2, b2, plan.eps)
-        n2_NxE = n2_NxE.to(dtype)
-        inner_NxI = torch.addmm(b_in.to(dtype), n2_NxE, w_in)
-        active_NxI = gelu(inner_NxI, approximate=plan.formula)
-        out_NxE = torch.addmm(b_back.to(dtype), active_NxI, w_back)
-        keep2 = _keep(out_NxE, plan.mlp_output_rate, dtype)
-        if keep2 is not None:
-            out_NxE *= keep2
-        z_NxE = torch.add(y_NxE, out_NxE, alpha=_scale(plan.mlp_output_rate))
-
+        z_NxE, mlp_kept = _mlp(y_NxE, plan, g2, b2, *mlp)
         ctx.plan = plan
         ctx.save_for_backward(
-            x_NxE, mean1, rstd1, n1_NxE, qkv, attended, merged_NxE, keep1,
-            y_NxE, mean2, rstd2, n2_NxE, inner_NxI, active_NxI, keep2,
-            g1, b1, w_qkv, w_out, g2, b2, w_in, w_back, *weights,
+            x_NxE, mean1, rstd1, n1_NxE, qkv, attended, merged_NxE, keep1, y_NxE,
+            g1, b1, w_qkv, w_out, g2, b2, *mlp_kept, *weights,
         )  # fmt: skip
         return z_NxE
 
     @staticmethod
     def backward(ctx: Any, grad_z_NxE: Tensor) -> tuple[Tensor | None, ...]:
         (
-            x_NxE, mean1, rstd1, n1_NxE, qkv, attended, merged_NxE, keep1,
-            y_NxE, mean2, rstd2, n2_NxE, inner_NxI, active_NxI, keep2,
-            g1, b1, w_qkv, w_out, g2, b2, w_in, w_back, *weights,
+            x_NxE, mean1, rstd1, n1_NxE, qkv, attended, merged_NxE, keep1, y_NxE,
+            g1, b1, w_qkv, w_out, g2, b2, mean2, rstd2, n2_NxE, inner_NxI, active_NxI, keep2,
+            w_in, w_back, *weights,
         ) = ctx.saved_tensors  # fmt: skip
         plan = ctx.plan
         E, dtype, rows, H = (x_NxE.shape[1],), plan.dtype, plan.rows, plan.H
@@ -312,3 +302,43 @@ class Block(torch.autograd.Function):
             grad_w_out.float(), grad_b_out.float(), grad_g2, grad_b2, grad_w_in.float(),
             grad_b_in.float(), grad_w_back.float(), grad_b_back.float(),
         )  # fmt: skip
+
+
+def _mlp(
+    y_NxE: Tensor, plan: BlockPlan, g: Tensor, b: Tensor, *maps: Tensor
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """y + mlp(norm(y)), and what `Block.backward` takes of it."""
+    w_in, b_in, w_back, b_back = (parameter.to(plan.dtype) for parameter in maps)
+    n_NxE, mean, rstd = torch.native_layer_norm(y_NxE, (y_NxE.shape[1],), g, b, plan.eps)
+    n_NxE = n_NxE.to(plan.dtype)
+    inner_NxI = torch.addmm(b_in, n_NxE, w_in)
+    active_NxI = gelu(inner_NxI, approximate=plan.formula)
+    out_NxE = torch.addmm(b_back, active_NxI, w_back)
+    keep = _keep(out_NxE, plan.mlp_output_rate, plan.dtype)
+    if keep is not None:
+        out_NxE *= keep
+    z_NxE = torch.add(y_NxE, out_NxE, alpha=_scale(plan.mlp_output_rate))
+    return z_NxE, (mean, rstd, n_NxE, inner_NxI, active_NxI, keep, w_in, w_back)
+
+
+def last_of_block(x_NxE: Tensor, plan: BlockPlan, *parameters: Tensor) -> Tensor:
+    """What `Block` gives of each row's last token, B x E, without gradients.
+
+    Of the other tokens keys and values are all that is computed: as the last of six blocks it
+    saves a seventh of the whole pass.
+    """
+    g1, b1, w_qkv, b_qkv, w_out, b_out, *mlp = parameters
+    dtype, rows, H, E = plan.dtype, plan.rows, plan.H, x_NxE.shape[1]
+
+    def through(weight: Tensor, bias: Tensor, n: Tensor) -> Tensor:
+        return torch.addmm(bias.to(dtype), n, weight.to(dtype))
+
+    n_NxE = layer_norm(x_NxE, (E,), g1, b1, plan.eps).to(dtype)
+    query_Rx1xD = rows.last_heads(through(w_qkv[:, :E], b_qkv[:E], n_NxE[rows.last_B]), H)
+    k_RxTxD, v_RxTxD = rows.heads(through(w_qkv[:, E:], b_qkv[E:], n_NxE), 2, H)
+    scores_RxTx1 = (k_RxTxD @ query_Rx1xD.mT).float() * query_Rx1xD.shape[-1] ** -0.5
+    ended_RxTx1 = rows.ended(H)
+    if ended_RxTx1 is not None:
+        scores_RxTx1.masked_fill_(ended_RxTx1, -math.inf)
+    attended_BxE = rows.merge_last(scores_RxTx1.softmax(1).to(dtype).mT @ v_RxTxD)
+    return _mlp(x_NxE[rows.last_B] + through(w_out, b_out, attended_BxE), plan, *mlp)[0]

@@ -17,17 +17,17 @@ E = H x D, I width of the MLP, C queries of a chunk, K keys that a chunk sees, R
 from __future__ import annotations
 
 import ctypes
-import math
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import layer_norm
 from torch.utils.checkpoint import checkpoint
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
 
-from smallgpt.model.cpu_block import Block, BlockPlan, Dropout
+from smallgpt.model.cpu_block import Block, BlockPlan, Dropout, last_of_block
 from smallgpt.model.packed_rows import PackedRows
 
 # config.activation_function -> torch's name of the formula. transformers computes gelu_new in
@@ -46,9 +46,16 @@ def packed_hidden_states(
         rows: where the rows begin and end.
         dtype: of the linear maps and attention, float32 or bfloat16.
     """
+    recomputes = (
+        model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled()
+    )
     x_NxE = _embed(model, ids_N, rows)
     for block in model.transformer.h:
-        x_NxE = maybe_recomputed(model, _through_block, block, x_NxE, rows, dtype, model.config)
+        of_block = _of_block(block, rows, dtype, model.config)
+        if recomputes:
+            x_NxE = checkpoint(Block.apply, x_NxE, *of_block, use_reentrant=False)
+        else:
+            x_NxE = Block.apply(x_NxE, *of_block)
     return _norm(model.transformer.ln_f, x_NxE)
 
 
@@ -58,34 +65,14 @@ def packed_last_states(
 ) -> Tensor:
     """Last hidden state of each row's last token, B x E in fp32, without gradients.
 
-    The last block computes nothing for the other tokens but their keys and values: a seventh less
-    work with six blocks. Arguments are those of `packed_hidden_states`, the model in evaluation
-    mode.
+    Arguments are those of `packed_hidden_states`, the model in evaluation mode.
     """
     x_NxE = _embed(model, ids_N, rows)
     *others, last = model.transformer.h
     for block in others:
-        x_NxE = _through_block(block, x_NxE, rows, dtype, model.config)
-
-    attention, mlp, H = last.attn, last.mlp, model.config.n_head
-    E = x_NxE.shape[1]
-
-    def through(linear: torch.nn.Module, x: Tensor, columns: slice = slice(None)) -> Tensor:
-        weight, bias = linear.weight[:, columns].to(dtype), linear.bias[columns].to(dtype)
-        return torch.addmm(bias, x.to(dtype), weight)
-
-    normed_NxE = _norm(last.ln_1, x_NxE).to(dtype)
-    query_Rx1xD = rows.last_heads(through(attention.c_attn, normed_NxE[rows.last_B], slice(E)), H)
-    k_RxTxD, v_RxTxD = rows.heads(through(attention.c_attn, normed_NxE, slice(E, None)), 2, H)
-    scores_RxTx1 = (k_RxTxD @ query_Rx1xD.mT).float() * query_Rx1xD.shape[-1] ** -0.5
-    ended_RxTx1 = rows.ended(H)
-    if ended_RxTx1 is not None:
-        scores_RxTx1.masked_fill_(ended_RxTx1, -math.inf)
-    attended_BxE = rows.merge_last(scores_RxTx1.softmax(1).to(dtype).mT @ v_RxTxD)
-    x_BxE = x_NxE[rows.last_B] + through(attention.c_proj, attended_BxE)
-    formula = GELU_FORMULA[model.config.activation_function]
-    inner_BxI = gelu(through(mlp.c_fc, _norm(last.ln_2, x_BxE)), approximate=formula)
-    return _norm(model.transformer.ln_f, x_BxE + through(mlp.c_proj, inner_BxI))
+        x_NxE = Block.apply(x_NxE, *_of_block(block, rows, dtype, model.config))
+    x_BxE = last_of_block(x_NxE, *_of_block(last, rows, dtype, model.config))
+    return _norm(model.transformer.ln_f, x_BxE)
 
 
 def _embed(model: torch.nn.Module, ids_N: Tensor, rows: PackedRows) -> Tensor:
@@ -99,12 +86,11 @@ def _norm(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
     return layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
 
 
-def _through_block(
-    block: torch.nn.Module, x_NxE: Tensor, rows: PackedRows, dtype: torch.dtype, config: Any
-) -> Tensor:
+def _of_block(
+    block: torch.nn.Module, rows: PackedRows, dtype: torch.dtype, config: Any
+) -> tuple[BlockPlan | Tensor, ...]:
+    """The plan and the parameters of a block."""
     attention, mlp = block.attn, block.mlp
-    modules = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
-    parameters = [tensor for module in modules for tensor in (module.weight, module.bias)]
     plan = BlockPlan(
         rows=rows,
         dtype=dtype,
@@ -116,27 +102,17 @@ def _through_block(
         attention_rate=attention.attn_dropout.p if block.training else 0.0,
         keeps=torch.is_grad_enabled(),
     )
-    return Block.apply(x_NxE, plan, *parameters)
-
-
-def maybe_recomputed(model: torch.nn.Module, through: Callable[..., Tensor], *args: Any) -> Tensor:
-    """`through(*args)`; its inside is computed again for the gradient where the model says so."""
-    if model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled():
-        return checkpoint(through, *args, use_reentrant=False)
-    return through(*args)
+    modules = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
+    return plan, *(tensor for module in modules for tensor in (module.weight, module.bias))
 
 
 def is_gpt2(model: torch.nn.Module) -> bool:
     """Whether a model has the modules of GPT2LMHeadModel, or of the one with a head for labels."""
-    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
-
     return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
 
 
 def supports(model: torch.nn.Module) -> bool:
     """Whether `packed_hidden_states` computes what this model computes."""
-    from transformers.pytorch_utils import Conv1D
-
     if not is_gpt2(model):
         return False
     config = model.config

@@ -1,27 +1,165 @@
-"""The one way through a model, for training, scoring and classifying."""
+"""The one way through a model, for training, scoring and classifying.
+
+    forward = Forward(model, precision)
+    hidden_NxE = forward(ids_N, lengths_B)             # last hidden states of all tokens
+    last_BxE = forward(ids_N, lengths_B, "last")       # of the last token of each row
+    logits_BxL = forward(ids_N, lengths_B, "labels")   # of a model with a head that names labels
+    logits_NxV = TokenHead.of(model)(hidden_NxE)
+
+Rows lie one after another without padding. A GPT-2 on a CPU is computed by `cpu_forward`, which
+never computes padding; everything else (GPUs, adapters, other architectures) goes through
+transformers' own modules on a padded matrix, under autocast and with fused attention. Decoding with
+a cache has its own code: `smallgpt/decoding`.
+
+Sizes in names: B rows, T longest row, N tokens of all rows, E width, V vocabulary, L labels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from smallgpt.errors import UserError
-from smallgpt.model import cpu_forward as blocks
-from smallgpt.model.hardware import Precision
+from smallgpt.model.cpu_forward import is_gpt2, packed_hidden_states, packed_last_states, supports
+from smallgpt.model.hardware import Precision, random_states, set_random_states
 from smallgpt.model.head import head_name
 from smallgpt.model.packed_rows import PackedRows
 
 
-def recompute_blocks(model: torch.nn.Module) -> None:
+class Forward(nn.Module):
+    """A model's forward pass on packed rows; a module, so that wrappers that hook a call see it."""
+
+    def __init__(self, model: nn.Module, precision: Precision):
+        """
+        Args:
+            model: its mode says whether dropout is on.
+            precision: of the matrix products.
+        """
+        super().__init__()
+        self.model, self.precision, self.compiled = model, precision, False
+        self._is_gpt2, self._packs = is_gpt2(model), supports(model)
+        self._through_backbone: Callable[[Tensor], Tensor] = self._backbone
+
+    def forward(self, ids_N: Tensor, lengths_B: Sequence[int], of: str = "tokens") -> Tensor:
+        """
+        Args:
+            ids_N: tokens of all rows.
+            lengths_B: tokens of each row, 1 at least.
+            of: "tokens" gives N x E; "last", of the last token of each row alone, B x E;
+                "labels" what a model with a head for labels says of each row, B x L in fp32.
+        """
+        rows = PackedRows(lengths_B)
+        if of == "tokens":
+            return self._states(ids_N, rows)
+        if of == "last":
+            return self._last_states(ids_N, rows)
+        return self._label_logits(ids_N, rows)
+
+    def _states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
+        if self._packs and ids_N.device.type == "cpu" and not self.compiled:
+            return packed_hidden_states(self.model, ids_N, rows, self.precision.dtype)
+        # With causal attention no token sees the padding, which lies behind it.
+        with self.precision.autocast(ids_N.device):
+            return rows.from_matrix(self._through_backbone(rows.to_matrix(ids_N)))
+
+    def _backbone(self, ids_BxT: Tensor) -> Tensor:
+        return self.model.base_model(ids_BxT, use_cache=False).last_hidden_state
+
+    def _last_states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
+        if self._packs and ids_N.device.type == "cpu" and not torch.is_grad_enabled():
+            return packed_last_states(self.model, ids_N, rows, self.precision.dtype)
+        return self._states(ids_N, rows)[rows.last_B.to(ids_N.device)]
+
+    def _label_logits(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
+        if self._is_gpt2:
+            return self.model.score(self._last_states(ids_N, rows).float())
+        # Encoders read from both sides: they must be told what is padding.
+        mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
+        ids_BxT = rows.to_matrix(ids_N).masked_fill(mask_BxT == 0, self.model.config.pad_token_id)
+        with self.precision.autocast(ids_N.device):
+            logits_BxL = self.model(ids_BxT, attention_mask=mask_BxT).logits
+        return rows.in_order(logits_BxL.float())
+
+    @torch.no_grad()
+    def head_inputs(self, ids_N: Tensor, lengths_B: Sequence[int]) -> Tensor:
+        """What the head of a model in evaluation mode reads of each row, B x width in fp32.
+
+        The head must be one that `head.is_plain` approves.
+        """
+        last_B = PackedRows(lengths_B).last_B.to(ids_N.device)
+        if self._is_gpt2:
+            return self(ids_N, lengths_B)[last_B].float()
+        seen = []
+        head = getattr(self.model, head_name(self.model))
+        hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            self(ids_N, lengths_B, "labels")
+        finally:
+            hook.remove()
+        (inputs,) = seen
+        rows = PackedRows(lengths_B)
+        if inputs.dim() == 3:  # causal models map all places and choose the last
+            return rows.from_matrix(inputs)[last_B].float()
+        return rows.in_order(inputs.float())
+
+    def compile_backbone(self, say: Callable[[str], None]) -> None:
+        """Compute by torch.compile from now on; where that fails in a first try, as before.
+
+        Args:
+            say: called with each line for a person.
+        """
+        say("torch.compile: the first step takes a minute or so longer")
+        device = next(self.model.parameters()).device
+        states = random_states(device)  # a run finds them as if nothing had been tried
+        self.compiled = True
+        self._through_backbone = torch.compile(self._backbone, dynamic=True)
+        try:
+            ids_N = torch.zeros(5, dtype=torch.int64, device=device)
+            self(ids_N, [3, 2]).sum().backward()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # the compiler's own
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            say(f"torch.compile does not work here, going on without: {first_line}")
+            self.compiled, self._through_backbone = False, self._backbone
+        self.model.zero_grad(set_to_none=True)
+        set_random_states(states, device)
+
+
+@dataclass(frozen=True)
+class TokenHead:
+    """The map from last hidden states to logits of tokens, in fp32."""
+
+    weight_VxE: Tensor
+    bias_V: Tensor | None
+
+    @classmethod
+    def of(cls, model: nn.Module, ids: Sequence[int] | None = None) -> TokenHead:
+        """The head of a model, without gradients; for the tokens `ids` alone where given."""
+        head = model.get_output_embeddings()
+        weight_VxE, bias_V = head.weight.detach(), getattr(head, "bias", None)
+        chosen = slice(None)
+        if ids is not None:
+            chosen = torch.tensor(ids, dtype=torch.long, device=weight_VxE.device)
+        bias_V = None if bias_V is None else bias_V.detach()[chosen].float()
+        return cls(weight_VxE[chosen].float(), bias_V)
+
+    def __call__(self, hidden_MxE: Tensor) -> Tensor:
+        return functional.linear(hidden_MxE.float(), self.weight_VxE, self.bias_V)
+
+
+def recompute_blocks(model: nn.Module) -> None:
     """Have a block keep only its input in training and compute its inside again for the gradient.
 
     Raises:
         UserError: the model has no blocks that transformers could do that with.
     """
-    from torch.utils.checkpoint import checkpoint
-
     # As transformers' own method does, without its hooks on the embeddings, which the
     # non-reentrant kind does not need.
     recomputing = [
@@ -32,122 +170,3 @@ def recompute_blocks(model: torch.nn.Module) -> None:
     for module in recomputing:
         module.gradient_checkpointing = True
         module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-
-
-def linear_head(model: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight V x n_embd and bias of the map from last hidden states to logits."""
-    head = model.get_output_embeddings()
-    return head.weight, getattr(head, "bias", None)
-
-
-def hidden_states(
-    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
-) -> torch.Tensor:
-    """Last hidden states of packed rows, N x n_embd; the head comes after.
-
-    On a CPU by `blocks`, elsewhere on a padded matrix: with causal attention no token sees the
-    padding behind it.
-    """
-    device = ids_N.device
-    if device.type == "cpu" and blocks.supports(model):
-        return blocks.packed_hidden_states(model, ids_N, rows, precision.dtype)
-    with precision.autocast(device):
-        return rows.from_matrix(padded_hidden_states(model, rows.to_matrix(ids_N)))
-
-
-def last_states(
-    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
-) -> torch.Tensor:
-    """Last hidden state of each packed row's last token, B x n_embd, without gradients.
-
-    The model must be in evaluation mode.
-    """
-    if ids_N.device.type == "cpu" and blocks.supports(model):
-        return blocks.packed_last_states(model, ids_N, rows, precision.dtype)
-    with torch.inference_mode():
-        return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)]
-
-
-def class_logits(
-    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
-) -> torch.Tensor:
-    """What a model with a head for labels says of packed rows, B x labels in fp32.
-
-    A GPT-2's head reads the state of each row's last token, and computes in fp32. Other models
-    go through their own forward pass, padding behind the rows and masked.
-    """
-    if blocks.is_gpt2(model):
-        if torch.is_grad_enabled():
-            hidden_NxE = hidden_states(model, ids_N, rows, precision)
-            last_BxE = hidden_NxE[rows.last_B.to(ids_N.device)]
-        else:
-            last_BxE = last_states(model, ids_N, rows, precision)
-        return model.score(last_BxE.float())
-    mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
-    ids_BxT = rows.to_matrix(ids_N).masked_fill(mask_BxT == 0, model.config.pad_token_id)
-    with precision.autocast(ids_N.device):
-        logits_BxL = model(ids_BxT, attention_mask=mask_BxT).logits
-    return rows.in_order(logits_BxL.float())
-
-
-@torch.no_grad()
-def head_inputs(
-    model: torch.nn.Module, ids_N: torch.Tensor, rows: PackedRows, precision: Precision
-) -> torch.Tensor:
-    """What the head of a model in evaluation mode reads of packed rows, B x width in fp32.
-
-    The model's head must be one of those that `classifier_head.is_plain` approves.
-    """
-    if blocks.is_gpt2(model):
-        # Not last_states: its inference tensors could take no part in a gradient.
-        return hidden_states(model, ids_N, rows, precision)[rows.last_B.to(ids_N.device)].float()
-    seen = []
-    head = getattr(model, head_name(model))
-    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        class_logits(model, ids_N, rows, precision)
-    finally:
-        hook.remove()
-    (inputs,) = seen
-    if inputs.dim() == 3:  # causal models map all places and choose the last
-        return rows.from_matrix(inputs)[rows.last_B.to(ids_N.device)].float()
-    return rows.in_order(inputs.float())
-
-
-def padded_hidden_states(model: torch.nn.Module, ids_BxT: torch.Tensor) -> torch.Tensor:
-    """Last hidden states of rows that begin at the first column, B x T x n_embd.
-
-    transformers' own modules, called without its masks and cache: those take the time of many
-    small kernels, and differ while a CUDA graph is recorded. Other models than GPT-2 go through
-    transformers altogether.
-    """
-    if not blocks.is_gpt2(model):
-        return model.base_model(ids_BxT, use_cache=False).last_hidden_state
-    T = ids_BxT.shape[1]
-    transformer = model.transformer
-    positions_T = torch.arange(T, device=ids_BxT.device)
-    x_BxTxE = transformer.drop(transformer.wte(ids_BxT) + transformer.wpe(positions_T))
-    for block in transformer.h:
-        x_BxTxE = blocks.maybe_recomputed(model, _through_modules, block, x_BxTxE)
-    return transformer.ln_f(x_BxTxE)
-
-
-def _through_modules(block: torch.nn.Module, x_BxTxE: torch.Tensor) -> torch.Tensor:
-    """A GPT-2 block by its own modules."""
-    B, T, _ = x_BxTxE.shape
-    attention = block.attn
-    qkv_BxTx3E = attention.c_attn(block.ln_1(x_BxTxE))
-    q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = qkv_BxTx3E.view(
-        B, T, 3, attention.num_heads, attention.head_dim
-    ).permute(2, 0, 3, 1, 4)
-    attended_BxHxTxD = scaled_dot_product_attention(
-        q_BxHxTxD,
-        k_BxHxTxD,
-        v_BxHxTxD,
-        is_causal=True,
-        dropout_p=attention.attn_dropout.p if block.training else 0.0,
-        scale=attention.scaling,
-    )
-    attended_BxTxE = attended_BxHxTxD.transpose(1, 2).flatten(2)
-    x_BxTxE = x_BxTxE + attention.resid_dropout(attention.c_proj(attended_BxTxE))
-    return x_BxTxE + block.mlp(block.ln_2(x_BxTxE))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -19,6 +20,7 @@ class Objective:
     """The weighted mean loss of rows; reported losses are unweighted.
 
     Attributes:
+        forward: the forward pass of the model.
         class_weights_L: of each label, 1 on average over the labelled rows of an epoch.
         label_weights_N: of the label position of each row, its class's included; other tokens
             weigh 1, and so does all of an unlabelled row.
@@ -32,6 +34,7 @@ class Objective:
         precision: Precision,
     ):
         self.model, self.rows, self.precision = model, rows, precision
+        self.forward = Forward(model, precision)
         self._scored_counts = rows.scored_counts
         self.device: torch.device = next(model.parameters()).device
         self.class_weights_L = class_weights(rows, settings)

@@ -305,9 +305,8 @@ def seconds_of_forward(vocabulary: Vocabulary, rows: int, length: int) -> float:
     import torch
 
     from smallgpt.model.build import build_model
-    from smallgpt.model.forward import hidden_states
+    from smallgpt.model.forward import Forward
     from smallgpt.model.hardware import choose_device, choose_precision
-    from smallgpt.model.packed_rows import PackedRows
 
     settings = TrainSettings(data_path="rows.jsonl")
     device = choose_device("cpu")
@@ -316,10 +315,11 @@ def seconds_of_forward(vocabulary: Vocabulary, rows: int, length: int) -> float:
     lengths = torch.full((32,), length)
     ids = torch.randint(len(vocabulary), (32 * length,))
     with torch.inference_mode():
-        hidden_states(model, ids, PackedRows(lengths), precision)
+        forward = Forward(model, precision)
+        forward(ids, lengths)
         began = time.process_time()
         for _ in range(5):
-            hidden_states(model, ids, PackedRows(lengths), precision)
+            forward(ids, lengths)
     return (time.process_time() - began) / 5 / 32 * rows
 
 

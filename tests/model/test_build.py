@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from smallgpt.errors import UserError
 from smallgpt.model.build import build_model, count_parameters
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.model.forward import hidden_states, last_states
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import (
     Precision,
     choose_device,
@@ -90,14 +90,12 @@ def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(saved, wrapped
         block = model.transformer.h[0]
         block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
     ids = [IDS[0], IDS[0, :2], IDS[0].flip(0)]
+    forward, rows = Forward(model, Precision("fp32", "")), PackedRows([len(row) for row in ids])
     with torch.no_grad():
-        packed = hidden_states(
-            model, torch.cat(ids), PackedRows([len(row) for row in ids]), Precision("fp32", "")
-        )
+        packed = forward(torch.cat(ids), [len(row) for row in ids])
+        found = forward(torch.cat(ids), [len(row) for row in ids], "last")
         expected = torch.cat([model.transformer(row[None]).last_hidden_state[0] for row in ids])
     torch.testing.assert_close(packed, expected)
-    rows = PackedRows([len(row) for row in ids])
-    found = last_states(model, torch.cat(ids), rows, Precision("fp32", ""))
     torch.testing.assert_close(found, expected[rows.last_B])
 
 
@@ -109,7 +107,7 @@ def test_attention_scaled_by_layer_is_computed_as_transformers_does():
     model = transformers.GPT2LMHeadModel(config).eval()
     ids_BxT = torch.randint(20, (2, 7), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = hidden_states(model, ids_BxT.flatten(), PackedRows([7, 7]), Precision("fp32", ""))
+        found = Forward(model, Precision("fp32", ""))(ids_BxT.flatten(), [7, 7])
         expected = model.transformer(ids_BxT).last_hidden_state
     torch.testing.assert_close(found.view_as(expected), expected)
 

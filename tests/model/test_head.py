@@ -38,10 +38,9 @@ from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model, starting_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.model.forward import class_logits
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
-from smallgpt.model.packed_rows import PackedRows
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.groups import VARIANT
@@ -49,7 +48,7 @@ from smallgpt.rows.reading import dataset_from_records, read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.labels import label_token
 from smallgpt.tokens.vocabulary import Vocabulary
-from smallgpt.training.gradients import HeadStep, StaticStep, TokenStep, make_step
+from smallgpt.training.gradients import HeadStep, TokenStep, make_step
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.objective import Objective, class_weights
 from train_gpt import train
@@ -172,7 +171,7 @@ def test_logits_of_ragged_rows_are_those_of_transformers(kind, lengths, grad):
     assert is_classifier(model)
     rows = [torch.randint(2, 30, (length,)) for length in lengths]
     with torch.set_grad_enabled(grad):
-        ours = class_logits(model, torch.cat(rows), PackedRows(lengths), FP32)
+        ours = Forward(model, FP32)(torch.cat(rows), lengths, "labels")
     with torch.no_grad():
         alone = torch.cat([model(row[None]).logits for row in rows])
         padded = torch.zeros(len(rows), max(lengths), dtype=torch.long)
@@ -269,7 +268,7 @@ def test_balanced_weights_do_not_cancel_in_small_batches(vocabulary, own_setting
     torch.testing.assert_close(alone.mean(0), together, atol=1e-6, rtol=1e-4)
 
 
-def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabulary, own_settings):
+def test_balanced_weights_of_label_tokens_are_those_spelled_out(vocabulary, own_settings):
     settings = dataclasses.replace(
         own_settings, classifier="label_token", class_weights="balanced", dropout=0.0,
         label_loss_weight=5.0,
@@ -292,12 +291,7 @@ def test_balanced_weights_of_label_tokens_are_the_same_packed_and_static(vocabul
     (nll / total).backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
-    packed = TokenStep(objective, NO_SCALER)
-    packed.add_gradients([indices])
-    for name, parameter in model.named_parameters():
-        assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
-    packed.clear_gradients()
-    StaticStep(objective, 8, False, print).add_gradients([indices])
+    TokenStep(objective, NO_SCALER).add_gradients([indices])
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, expected[name], atol=1e-6), name
 
@@ -591,7 +585,7 @@ def test_kept_inputs_of_a_frozen_backbone_give_the_same_gradient(
         assert not keeps or step.keep_inputs()
         step.clear_gradients()
         if keeps:  # the backbone is asked no more
-            monkeypatch.setattr("smallgpt.training.gradients.class_logits", None)
+            monkeypatch.setattr(objective, "forward", None)
         nll = float(step.add_gradients([indices]))
         found.append((nll, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
     (nll, gradients), (kept_nll, kept_gradients) = found

@@ -42,7 +42,7 @@ from smallgpt.model.build import build_model, count_parameters
 from smallgpt.model.carried_embeddings import carry_over
 from smallgpt.model.config_json import config_of
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.model.forward import hidden_states, last_states, linear_head
+from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.packed_rows import PackedRows
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
@@ -332,15 +332,16 @@ def test_pretrained_embeddings_are_not_replaced_by_those_of_codes(tmp_path):
 def test_packed_rows_go_through_any_architecture(kind):
     model = build(kind, 20)
     rows = [[3, 7, 9, 2, 4], [6, 6], [8, 1, 5]]
-    packed = PackedRows([len(row) for row in rows])
+    lengths = [len(row) for row in rows]
     ids_N = torch.tensor([token for row in rows for token in row])
     with torch.no_grad():
-        found = hidden_states(model, ids_N, packed, FP32)
+        forward = Forward(model, FP32)
+        found, last = forward(ids_N, lengths), forward(ids_N, lengths, "last")
         expected = torch.cat(
             [model.base_model(torch.tensor([row])).last_hidden_state[0] for row in rows]
         )
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(last_states(model, ids_N, packed, FP32), expected[packed.last_B])
+    torch.testing.assert_close(last, expected[PackedRows(lengths).last_B])
 
 
 def test_scores_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
@@ -359,7 +360,7 @@ def test_scores_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
             loss = model(ids, labels=ids).loss
         mean = scores.nll_sum_N[index] / scores.token_count_N[index]
         assert mean == pytest.approx(float(loss), rel=1e-4)
-    assert linear_head(model)[0].shape == (len(vocabulary), 32)
+    assert TokenHead.of(model).weight_VxE.shape == (len(vocabulary), 32)
 
 
 def test_gradients_are_those_of_transformers_loss(tmp_path, checkpoints, kind):

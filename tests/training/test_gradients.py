@@ -1,28 +1,23 @@
-"""Gradients of the objective, packed and in static shapes: those of transformers' own loss."""
+"""Gradients of the objective, packed and on a padded matrix: those of transformers' own loss."""
 
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from smallgpt.model.build import build_model
-from smallgpt.model.forward import hidden_states, recompute_blocks
+from smallgpt.model.forward import Forward, recompute_blocks
 from smallgpt.model.hardware import Precision
-from smallgpt.model.packed_rows import PackedRows
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.rows.reading import dataset_from_records
-from smallgpt.training.gradients import RowsOnDevice, StaticStep, TokenStep, compiles, make_step
+from smallgpt.training.gradients import TokenStep, make_step
 from smallgpt.training.objective import Objective
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +25,8 @@ SETTINGS = TrainSettings(
     n_layer=2, n_head=2, n_embd=16, n_positions=128, max_length=128, batch_size=8, dropout=0.0
 )
 FP32 = Precision("fp32", "tests")
-STEPS = ("packed", "static")
+NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
+WAYS = ("packed", "padded")  # as on a CPU and as elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +46,8 @@ def rows(vocabulary) -> TokenLabelDataset:
 def make(kind: str, rows: TokenLabelDataset, settings: TrainSettings, precision=FP32):
     model = build_model(settings, rows.vocabulary).train()
     objective = Objective(model, rows, settings, precision)
-    if kind == "packed":
-        return TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
-    return StaticStep(objective, settings.batch_size, kind == "compiled", print)
+    objective.forward._packs &= kind == "packed"
+    return TokenStep(objective, NO_SCALER)
 
 
 def gradients(step, batches: list[np.ndarray]) -> tuple[float, list[torch.Tensor]]:
@@ -88,7 +83,7 @@ def reference(model, rows: TokenLabelDataset, indices, weight: float):
     return total, found
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 @pytest.mark.parametrize("weight", [1.0, 7.0, 0.0])
 def test_loss_and_gradients_are_those_of_transformers(kind, rows, weight):
     settings = replace(SETTINGS, label_loss_weight=weight)
@@ -100,7 +95,7 @@ def test_loss_and_gradients_are_those_of_transformers(kind, rows, weight):
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, rows):
     step = make(kind, rows, SETTINGS)
     for number in (0, 1, 2):
@@ -109,25 +104,7 @@ def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, 
         assert float(step.add_gradients([np.array([number])])) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("attention_dropout", [0.0, 0.3])
-def test_dropout_of_static_shapes_is_that_of_transformers(rows, attention_dropout):
-    settings = replace(SETTINGS, dropout=0.2, attention_dropout=attention_dropout, token_dropout=0)
-    step = make("static", rows, settings)
-    indices = rows.lengths_N.argsort()[-8:]
-    ids, targets, _, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
-        torch.from_numpy(indices), step.width_of(indices), torch.ones(len(rows))
-    )
-    torch.manual_seed(5)
-    logits = step.objective.model(ids).logits
-    expected = torch.nn.functional.cross_entropy(logits[counts], targets[counts], reduction="sum")
-    undropped = step.objective.model.eval()(ids).logits
-    step.objective.model.train()
-    torch.manual_seed(5)
-    assert float(step.add_gradients([indices])) == pytest.approx(expected.item(), rel=1e-5)
-    assert not torch.allclose(logits, undropped, atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_accumulated_gradients_equal_one_large_batch(kind, rows):
     settings = replace(SETTINGS, batch_size=24)
     step = make(kind, rows, settings)
@@ -137,7 +114,7 @@ def test_accumulated_gradients_equal_one_large_batch(kind, rows):
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_losses_of_many_tokens_are_those_of_all_at_once(kind, rows, monkeypatch):
     expected = gradients(make(kind, rows, SETTINGS), [np.arange(8)])
     monkeypatch.setattr("smallgpt.training.objective._MOST_LOGITS", 7 * len(rows.vocabulary))
@@ -146,7 +123,7 @@ def test_losses_of_many_tokens_are_those_of_all_at_once(kind, rows, monkeypatch)
     assert_close(found[1], expected[1])
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_a_step_leaves_nothing_to_the_next(kind, rows):
     step = make(kind, rows, SETTINGS)
     first = gradients(step, [np.arange(8)])
@@ -156,13 +133,13 @@ def test_a_step_leaves_nothing_to_the_next(kind, rows):
     assert_close(again[1], first[1])
 
 
-def test_both_steps_agree_in_bf16(rows):
+def test_both_ways_agree_in_bf16(rows):
     bf16 = Precision("bf16", "tests")
-    (nll, packed), (static_nll, static) = (
-        gradients(make(kind, rows, SETTINGS, bf16), [np.arange(8)]) for kind in STEPS
+    (nll, packed), (padded_nll, padded) = (
+        gradients(make(kind, rows, SETTINGS, bf16), [np.arange(8)]) for kind in WAYS
     )
-    assert static_nll == pytest.approx(nll, rel=5e-3)
-    for one, other in zip(packed, static, strict=True):
+    assert padded_nll == pytest.approx(nll, rel=5e-3)
+    for one, other in zip(packed, padded, strict=True):
         assert (one - other).norm() <= 0.05 * other.norm() + 1e-6
 
 
@@ -170,11 +147,13 @@ def test_both_steps_agree_in_bf16(rows):
 def test_compiled_step_computes_the_same(rows):
     settings = replace(SETTINGS, n_layer=1)
     said = []
-    step = make("compiled", rows, settings)
-    step._say = said.append
+    model = build_model(settings, rows.vocabulary).train()
     expected = gradients(make("packed", rows, settings), [np.arange(8)])
+    before = torch.get_rng_state()
+    step = make_step(model, rows, replace(settings, compile="on"), FP32, NO_SCALER, said.append)
+    assert torch.equal(torch.get_rng_state(), before)  # the first try draws nothing from a run
     nll, found = gradients(step, [np.arange(8)])
-    assert (said, step.compiled) == ([], True)
+    assert [line.split(":")[0] for line in said] == ["torch.compile"] and step.compiled
     assert nll == pytest.approx(expected[0], rel=1e-5)
     assert_close(found, expected[1])
 
@@ -183,20 +162,22 @@ def test_compiled_step_computes_the_same(rows):
 def test_run_without_a_compiler_goes_on(tmp_path):
     program = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from test_training_step import *\n"
+        "sys.path.insert(0, 'tests/training')\n"
+        "from test_gradients import *\n"
         "from smallgpt.tokens.vocabulary import Vocabulary\n"
         "special = ['<PAD>', '<UNK>', '<CLS>', '<EOS>']\n"
         "words = Vocabulary([*special, 'A', 'B', '<CLS_0>', '<CLS_1>'])\n"
         "records = [{'tokens': 'A B A', 'label': 0}, {'tokens': 'B B', 'label': 1}]\n"
         "rows = dataset_from_records(records, words, max_length=128)\n"
         "said = []\n"
-        "step = make('compiled', rows, replace(SETTINGS, n_layer=1))\n"
-        "step._say = said.append\n"
+        "settings = replace(SETTINGS, n_layer=1, compile='on')\n"
+        "model = build_model(settings, words).train()\n"
+        "step = make_step(model, rows, settings, FP32, NO_SCALER, said.append)\n"
         "found = gradients(step, [np.arange(2)])\n"
-        "expected = gradients(make('packed', rows, replace(SETTINGS, n_layer=1)), [np.arange(2)])\n"
+        "expected = gradients(make('packed', rows, settings), [np.arange(2)])\n"
         "assert abs(found[0] - expected[0]) < 1e-4\n"
         "assert_close(found[1], expected[1])\n"
-        "assert len(said) == 1 and 'torch.compile does not work here' in said[0], said\n"
+        "assert len(said) == 2 and 'torch.compile does not work here' in said[1], said\n"
         "assert not step.compiled\n"
     )
     environment = {
@@ -209,86 +190,6 @@ def test_run_without_a_compiler_goes_on(tmp_path):
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("hidden", [False, True])  # by the end of a recording that failed
-def test_too_little_memory_while_a_graph_is_recorded_is_told_as_such(rows, monkeypatch, hidden):
-    class Recording:
-        def __init__(self, *_, **__):
-            pass
-
-        def __enter__(self):
-            pass
-
-        def __exit__(self, *_):
-            if hidden:
-                raise RuntimeError("operation failed during capture")
-
-    def run_out(width):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
-    monkeypatch.setattr(torch.cuda, "graph", Recording)
-    step, said = make("static", rows, SETTINGS), []
-    step._say = said.append
-    monkeypatch.setattr(step, "_forward_and_backward", run_out)
-    with pytest.raises(torch.OutOfMemoryError):
-        step._record(32)
-    assert said == []
-
-
-def test_static_batches_have_no_more_rows_than_there_are(rows):
-    settings = replace(SETTINGS, batch_size=4096, compile="on")
-    model = build_model(settings, rows.vocabulary)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    step = make_step(model, rows, settings, FP32, scaler, lambda line: None)
-    assert len(step._rows_B) == len(rows)
-
-
-@pytest.mark.long
-def test_every_width_of_every_run_in_a_process_is_compiled(rows, monkeypatch):
-    """Beyond its limit torch goes on without compiling; here it would raise instead."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
-        for n_embd in (8, 16):
-            step = make("compiled", rows, replace(SETTINGS, n_layer=1, n_embd=n_embd))
-            for width in (32, 64):
-                step._losses(*torch.zeros(2, 8, width, dtype=torch.int64))
-    torch._dynamo.reset()
-
-
-# ------------------------------------------------------------------------------- batches
-
-
-@given(st.lists(st.integers(0, 23), min_size=1, max_size=8, unique=True), st.integers(0, 3))
-def test_static_batches_hold_what_the_rows_hold(rows, numbers, spare):
-    width = int(rows.lengths_N[numbers].max()) - 1 + spare
-    padded = torch.tensor([*numbers, *[-1] * (8 - len(numbers))])
-    inputs, targets, weights, counts = RowsOnDevice(rows, torch.device("cpu")).batch(
-        padded, width, torch.full((len(rows),), 7.0)
-    )
-    assert inputs.shape == targets.shape == weights.shape == counts.shape == (8, width)
-    inputs_M, targets_M, counts_B = rows.shifted(np.array(numbers))
-    assert counts.sum(1).tolist() == [*counts_B.tolist(), *[0] * (8 - len(numbers))]
-    assert torch.equal(inputs[counts], torch.from_numpy(inputs_M))
-    assert torch.equal(targets[counts], torch.from_numpy(targets_M))
-    for place, number in enumerate(numbers):
-        expected = torch.ones(int(counts_B[place]))
-        if rows.classes_N[number] >= 0:
-            expected[1 - TAIL_LENGTH] = 7.0
-        assert torch.equal(weights[place, : len(expected)], expected)
-    assert (weights[~counts] == 0).all()
-
-
-def test_few_widths_hold_all_rows(rows):
-    step = make("static", rows, SETTINGS)
-    widths = {step.width_of(np.array([number])) for number in range(len(rows))}
-    assert len(widths) <= 8
-    for number in range(len(rows)):
-        inputs = rows.lengths_N[number] - 1
-        assert inputs <= step.width_of(np.array([number])) < inputs + 32
-    assert max(widths) == rows.lengths_N.max() - 1  # nothing beyond the longest row
 
 
 # ------------------------------------------------------------------------------- token dropout
@@ -314,23 +215,12 @@ def test_no_tokens_are_dropped_where_none_should_be(rows, dropout, token_dropout
 # ------------------------------------------------------------------------------- the choice
 
 
-def test_steps_are_packed_on_a_cpu_unless_compiling_is_asked_for(rows):
-    model = build_model(SETTINGS, rows.vocabulary)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    for wanted, kind in {"auto": TokenStep, "off": TokenStep, "on": StaticStep}.items():
-        settings, said = replace(SETTINGS, compile=wanted), []
-        assert type(make_step(model, rows, settings, FP32, scaler, said.append)) is kind
-        assert [line.split(":")[0] for line in said] == ["torch.compile"] * (wanted == "on")
-
-
-def test_only_a_long_run_on_a_gpu_is_compiled(rows):
-    model = build_model(SETTINGS, rows.vocabulary)
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    long = replace(SETTINGS, num_epochs=10**9)
-    assert compiles(long, gpu, model, rows)
-    assert not compiles(long, cpu, model, rows)
-    assert not compiles(SETTINGS, gpu, model, rows)
-    assert not compiles(replace(long, compile="off"), gpu, model, rows)
+@pytest.mark.parametrize("wanted", ["auto", "off"])
+def test_nothing_is_compiled_unless_asked_for(rows, wanted):
+    model, said = build_model(SETTINGS, rows.vocabulary), []
+    settings = replace(SETTINGS, compile=wanted, num_epochs=10**9)
+    step = make_step(model, rows, settings, FP32, NO_SCALER, said.append)
+    assert (type(step), step.compiled, said) == (TokenStep, False, [])
 
 
 # ---- rows of text --------------------------------------------------------------------
@@ -361,7 +251,7 @@ def transformers_loss(model, rows: TokenLabelDataset, indices: list[int]) -> tor
     return model(ids, attention_mask=(ids != rows.vocabulary.pad_id).long(), labels=labels).loss
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 @pytest.mark.parametrize("indices", [[0], [0, 2, 4], [0, 1, 2, 3, 4]])
 def test_prompts_are_read_but_not_learned(kind, text_rows, indices):
     settings = replace(SETTINGS, label_loss_weight=1.0)
@@ -373,7 +263,7 @@ def test_prompts_are_read_but_not_learned(kind, text_rows, indices):
     assert_close(found, [parameter.grad for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", WAYS)
 def test_prompts_do_not_count_in_accumulated_gradients(kind, text_rows):
     settings = replace(SETTINGS, label_loss_weight=3.0)
     indices = np.arange(5)
@@ -402,7 +292,7 @@ def test_recomputed_blocks_give_the_same_gradients(rows, path, dropout, name):
         if recomputed:
             recompute_blocks(model)
         objective = Objective(model, rows, settings, Precision(name, "tests"))
-        step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
+        step = TokenStep(objective, NO_SCALER)
         torch.manual_seed(0)
         found.append(gradients(step, [np.arange(8), np.arange(8, 12)]))
         found[-1] += (torch.get_rng_state(),)
@@ -443,14 +333,7 @@ def test_recomputed_blocks_keep_little(rows):
             recompute_blocks(model)
         inputs_M, _, counts_B = rows.shifted(np.arange(16))
         with Saved() as saved:
-            hidden = hidden_states(model, torch.from_numpy(inputs_M), PackedRows(counts_B), FP32)
+            hidden = Forward(model, FP32)(torch.from_numpy(inputs_M), counts_B)
         kept.append(saved.total)
         del hidden
     assert kept[1] < kept[0] / 5
-
-
-def test_recomputing_is_for_steps_that_are_not_recorded(rows):
-    settings = replace(SETTINGS, gradient_checkpointing=True)
-    model = build_model(settings, rows.vocabulary)
-    step = make_step(model, rows, settings, FP32, torch.amp.GradScaler("cpu", enabled=False), print)
-    assert isinstance(step, TokenStep)
