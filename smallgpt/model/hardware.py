@@ -17,7 +17,7 @@ from smallgpt.errors import UserError
 def choose_device(name: str) -> torch.device:
     """The device of an option `auto|cpu|cuda|cuda:N|mps`.
 
-    A GPU asked for by number becomes torch's current one, on which CUDA graphs are recorded.
+    A GPU asked for by number becomes torch's current one.
 
     Raises:
         UserError: the device asked for is not there.

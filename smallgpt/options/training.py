@@ -234,8 +234,8 @@ class TrainSettings:
     )
     compile: str = option(
         "auto",
-        "torch.compile. auto = only a long run on an NVIDIA GPU; on a CPU the toolkit's own code "
-        "is faster.",
+        "on = torch.compile the forward pass, which takes a minute at first. auto = off: on a "
+        "CPU the toolkit's own code is faster.",
         choices=("auto", "on", "off"),
     )
     seed: int = option(

@@ -54,10 +54,7 @@ def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, up
 
 @contextmanager
 def averaged(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
-    """Give each parameter the value of its mean, where it has one, and its own back at the end.
-
-    In place, since recorded CUDA graphs know parameters by their address.
-    """
+    """Give each parameter the value of its mean, where it has one, and its own back at the end."""
     held = [
         (parameter, parameter.detach().clone(), optimizer.state[parameter][_KEY])
         for optimizer, parameter in _parameters(optimizers)

@@ -53,5 +53,5 @@ def test_whole_rows_lie_one_after_another_and_may_be_followed_by_a_token(rows, n
     for then, more in ((None, []), (2, [2])):
         batch = rows_as_batch(rows, np.array(numbers), CPU, then)
         expected = [rows.row(number).tolist() + more for number in numbers]
-        assert batch.ids_M.tolist() == sum(expected, [])
+        assert batch.ids_M.tolist() == [token for row in expected for token in row]
         assert batch.lengths_B.tolist() == [len(row) for row in expected]
