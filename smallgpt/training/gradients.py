@@ -60,8 +60,6 @@ def make_step(
 
 
 class _Step:
-    settling_runs = 1  # after which a step takes the time that it will take
-
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler):
         self.objective, self.scaler = objective, scaler
 

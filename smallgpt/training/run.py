@@ -27,7 +27,7 @@ from smallgpt.model.lora import Adapter, found_from_anywhere
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.training.gradients import HeadStep, StaticStep, TokenStep
+from smallgpt.training.gradients import HeadStep, TokenStep
 from smallgpt.training.loop_state import LoopState
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
@@ -71,7 +71,7 @@ class Run:
     adapter: Adapter | None
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
-    gradients: TokenStep | StaticStep | HeadStep
+    gradients: TokenStep | HeadStep
     steps_per_epoch: int
     trained_length: int
     best_metric: str

@@ -45,11 +45,10 @@ def seconds_per_step(run: Run) -> float:
     tokens = [sum(int(run.rows.lengths_N[b].sum()) for b in batches) for batches in updates]
     mean = sum(tokens) / len(tokens)
     typical = min(zip(tokens, updates, strict=True), key=lambda pair: abs(pair[0] - mean))[1]
-    times = []
+    times = []  # the first sets memory aside and takes longer
     # Dropout draws random numbers, which the run itself must find untouched.
     states = random_states(run.device)
-    settling = run.gradients.settling_runs
-    for _ in range(settling + 2):
+    for _ in range(3):
         began = time.perf_counter()
         float(run.gradients.add_gradients(typical))
         for optimizer in run.optimizers:
@@ -61,7 +60,7 @@ def seconds_per_step(run: Run) -> float:
     set_random_states(states, run.device)
     # A forward pass is a third of a step's arithmetic.
     evaluation = int(run.validation_rows.lengths_N.sum()) / (3 * _tokens_of_epoch(run))
-    return min(times[settling:]) * (1.1 + evaluation)
+    return min(times[1:]) * (1.1 + evaluation)
 
 
 def _tokens_of_epoch(run: Run) -> float:
