@@ -8,7 +8,7 @@ reach: docs/measurements.md.
 
 - majority class: the label that most training rows have.
 - naive Bayes (multinomial) on tf-idf weights of token 1- and 2-grams or, where all bodies have one
-  length, on pairs of place and token, whichever tells more labels of a held-out fifth of the
+  length, on pairs of place and token, whichever predicts more labels of a held-out fifth of the
   training rows (at most 10,000).
 - linear n-gram: a linear support-vector machine on token 1- and 2-grams. It and the machine on
   pixels have a weight for each label and feature, and are left out where there are more than 500

@@ -90,7 +90,7 @@ class PixelFeatures:
 
 
 def by_place_is_better(known: TokenLabelDataset) -> bool:
-    """Whether naive Bayes tells more labels of a held-out fifth by pairs of place and token.
+    """Whether naive Bayes predicts more labels of a held-out fifth by pairs of place and token.
 
     In an image it matters where a patch stands. Where bodies differ in length it is not tried.
     """
@@ -123,8 +123,7 @@ def accuracy_of(
 ) -> float:
     """Accuracy on the asked rows of a scikit-learn model fitted on the known rows."""
     with warnings.catch_warnings():
-        # A yardstick need not be fitted to the last digit, and labels of one row each are the
-        # user's affair.
+        # A baseline need not be fitted to the last digit, and a label may have one row alone.
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")
         warnings.filterwarnings("ignore", message="The number of unique classes")
         model = new_model().fit(features.of(known), known.classes_N)

@@ -1,4 +1,7 @@
-"""What every search for a leak works on: bodies of rows, and what was found in them before."""
+"""What every search for a leak works on: bodies of rows, and what was found in them before.
+
+There may be 10,000 labels: tables hold what stands in the rows, never labels x tokens or x places.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +89,15 @@ class Bodies:
     def class_count(self) -> int:
         """How many classes the rows have."""
         return len(np.unique(self.classes_N))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest body."""
+        return int(self.lengths_N.max())
+
+    def places_from_end(self) -> np.ndarray:
+        """The place of each token counted from the end of its body."""
+        return self.lengths_N[self.row_M] - 1 - self.place_M
 
     def halves(self) -> np.ndarray:
         """True for one half of the rows, drawn at random."""

@@ -54,7 +54,7 @@ class Places:
     def of(cls, bodies: Bodies) -> Places:
         """All places of all bodies."""
         lengths_N, rows = bodies.lengths_N, len(bodies.lengths_N)
-        different, longest = len(np.unique(lengths_N)), int(lengths_N.max())
+        different, longest = len(np.unique(lengths_N)), bodies.longest
         ranges = different > _LENGTH_BINS
         value_N = lengths_N
         if ranges:
@@ -63,8 +63,8 @@ class Places:
         size = max(len(bodies.vocabulary), int(value_N.max()) + 1)
         place_M, id_M, row_M = bodies.place_M, bodies.id_M, bodies.row_M
         if different > 1:
-            from_end_M = longest + lengths_N[row_M] - 1 - place_M
-            place_M = np.concatenate([place_M, from_end_M, np.full(rows, 2 * longest)])
+            end_M = longest + bodies.places_from_end()
+            place_M = np.concatenate([place_M, end_M, np.full(rows, 2 * longest)])
             id_M = np.concatenate([id_M, id_M, value_N])
             row_M = np.concatenate([row_M, row_M, np.arange(rows)])
         return cls(longest, size, row_M, place_M * size + id_M, different > 1, ranges)

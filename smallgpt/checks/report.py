@@ -1,8 +1,11 @@
 """What is in the data: sizes, labels, lengths, vocabulary use, duplicates, leaks, baselines.
 
-Training writes it to `data_report.json` with a picture, `data_report.png`, before the first step;
-`python train_gpt.py --check_data` makes it alone. Leaks: `leaks.py`; baselines: `baselines.py`.
-Leaks and baselines are those of the rows, in whatever order the files have them.
+    report = report_data(train, validation, settings, codebook=None)
+    save_report(report, Path("run/data_report.json"), Path("run/data_report.png"))
+
+Training writes it before the first step; `python train_gpt.py --check_data` makes it alone. Before
+leaks and baselines are looked for, rows are put into an order that follows from their content, so
+that the report is the same in whatever order the files have them.
 """
 
 from __future__ import annotations
@@ -235,7 +238,7 @@ def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
 def _content_order(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
     """An order of the rows that is the same however their file is shuffled.
 
-    Samples, halves and ties then fall the same way too. Rows that are alike may trade places.
+    Samples, halves and ties then fall the same way too. Equal rows may trade places.
 
     Args:
         keys: fingerprint of each row's body.

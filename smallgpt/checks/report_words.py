@@ -19,7 +19,7 @@ def say_report(report: dict[str, Any], say: Callable[[str], object]) -> None:
 
 
 def describe_report(report: dict[str, Any]) -> str:
-    """The report in a few lines for a person; what the reading changed is told by the reading."""
+    """The report in a few lines; what reading repaired or cut was said when the rows were read."""
     sides, words = report["splits"], report["vocabulary"]
     lines = [
         f"data: {sides['train']['rows']:,} training and {sides['validation']['rows']:,} validation "
@@ -78,7 +78,7 @@ def describe_report(report: dict[str, Any]) -> str:
 
 
 def describe_baselines(report: dict[str, Any]) -> str:
-    """The yardsticks as a small table, with a line for those left out or measured on a sample."""
+    """The baselines as a small table, with a line for each left out or measured on a sample."""
     rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in report["baselines"].items()]
     lines = [format_table(["baseline on the same split", ""], rows)] if rows else []
     for name, note in report["baselines_note"].items():
@@ -91,7 +91,7 @@ def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -
     """The first bad rows, one line each, where the others stand, and what to do.
 
     Args:
-        most: how many to tell.
+        most: how many bad rows to list.
         listed_in: the report's file; None where it was not written.
     """
     errors = report["errors"]

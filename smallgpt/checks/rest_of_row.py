@@ -1,4 +1,4 @@
-"""What the rest of a row tells of its class where some places are left out."""
+"""How well the rest of a row predicts its class, where some places are left out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from smallgpt.checks.sides import places_within
 
 
 class RestOfRow:
-    """Naive Bayes on rows less some places, held out.
+    """Naive Bayes on rows without some of their places.
 
-    On tokens at their places where all bodies have one length, else on the bag of tokens. Each half
-    of the rows is told by what the other half teaches. What whole rows teach is counted once; for
-    each question only what stands at its places is taken off.
+    Its features are tokens at their places where all bodies have one length, else the bag of
+    tokens. The class of a row in one half is predicted from the rows of the other half. Whole rows
+    are counted once; for each question only what stands at its places is subtracted.
     """
 
     def __init__(self, bodies: Bodies):
         self.bodies = bodies
-        self.longest = int(bodies.lengths_N.max())
+        self.longest = bodies.longest
         self.classes = int(bodies.classes_N.max()) + 1
         sign_M = bodies.id_M
         if (bodies.lengths_N == self.longest).all():
@@ -41,13 +41,13 @@ class RestOfRow:
             self.halves.append((known_N, counts_FxL, rows_L, total_L))
         # Each token stands at two places, counted from the start and from the end: the entries of
         # `order` are tokens, those from the end plus the number of tokens.
-        self.end_M = self.longest + bodies.lengths_N[bodies.row_M] - 1 - bodies.place_M
+        self.end_M = self.longest + bodies.places_from_end()
         place_2M = np.concatenate([bodies.place_M, self.end_M])
         self.order = np.argsort(place_2M, kind="stable")
         self.bounds = np.searchsorted(place_2M[self.order], np.arange(2 * self.longest + 1))
 
     def right(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Whether each of some rows is told rightly by what is left of it.
+        """Whether the class of each of some rows is predicted from what is left of it.
 
         Args:
             places: those left out, numbered as in `Places`, ascending.
@@ -100,6 +100,6 @@ class RestOfRow:
                 rows_L,
                 features,
             )
-            told = model.predict(asked_BxF[asked])
-            right_B[asked] = told == bodies.classes_N[rows[asked]]
+            predicted = model.predict(asked_BxF[asked])
+            right_B[asked] = predicted == bodies.classes_N[rows[asked]]
         return right_B
