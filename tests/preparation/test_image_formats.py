@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import struct
 import zipfile
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from prepared_files import idx
 
 from smallgpt.errors import UserError
 from smallgpt.preparation import idx_images, npz_images, picture_folder
@@ -18,11 +18,6 @@ from smallgpt.tokens.labels import LabelNames
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)
 LABELS = np.array([7, 0, 3, 3, 9], np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    sizes = struct.pack(f">{array.ndim}I", *array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 def write(path, content: bytes):
