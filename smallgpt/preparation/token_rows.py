@@ -158,8 +158,7 @@ def _read_token_rows(
         if bad.count:
             raise UserError(f"every row is bad; the first: {bad.first[0]}")
         raise UserError(f"{', '.join(map(str, paths))}: no rows in it")
-    builder.counts.skipped = bad.count
-    builder.counts.first_skipped = bad.first[:5]
+    builder.counts.skip(bad)
     return builder.finish(), bad_lines, label_names.notes()
 
 

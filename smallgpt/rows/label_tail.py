@@ -1,4 +1,4 @@
-"""The end of a labelled row, <CLS> <CLS_k> <EOS>: read, completed, repaired."""
+"""The end of a labelled row, <CLS> <CLS_k> <EOS>: read, checked, completed, repaired."""
 
 from __future__ import annotations
 
@@ -13,7 +13,61 @@ TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 
 
-def read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
+def settle_tail(
+    ids: list[int], label: Any, vocabulary: Vocabulary, for_label: bool
+) -> tuple[int, int, str]:
+    """Put the tail of a row in order, in place.
+
+    With a `label`, a missing tail is completed and the broken tails `<CLS> <CLS> <EOS>` and
+    `<CLS> <EOS>` are repaired; without one, the tail is the label.
+
+    Args:
+        ids: of the row, not empty; changed where the tail is completed or repaired.
+        label: the record's `label`, None for none.
+        vocabulary: token -> id.
+        for_label: the row is only to be classified: a label may be unknown to the vocabulary, and
+            a broken tail without `label` is read as the question `<CLS>`.
+
+    Returns:
+        label_class: index into `vocabulary.labels`, -1 for a row without a label.
+        body_length: tokens before the tail.
+        change: "", "completed" or "repaired".
+
+    Raises:
+        RowError: the tail and the label contradict one another, no label mends a broken tail, the
+            vocabulary lacks a token of the tail, or a label stands before it.
+    """
+    cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
+    given = _class_of(label, vocabulary, for_label)
+    in_tail, body_length, broken = _read_tail(ids, vocabulary)
+    if in_tail >= 0 and given >= 0 and in_tail != given:
+        raise RowError(
+            f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
+            f"{shown(label)}"
+        )
+    label_class = given if given >= 0 else in_tail
+    change = ""
+    if label_class >= 0:
+        if cls_id is None or eos_id is None:
+            raise RowError("a labelled row needs <CLS> and <EOS> in the vocabulary")
+        tail = [cls_id, vocabulary.label_ids[label_class], eos_id]
+        if ids[body_length:] != tail:
+            change = "repaired" if broken else "completed"
+            ids[body_length:] = tail
+    elif broken:
+        if not for_label:
+            tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
+            raise RowError(f"the tail {tail} names no label and the row has no `label`")
+        ids[body_length:] = [cls_id]
+    if not body_length and (label_class >= 0 or for_label):
+        raise RowError("the row has nothing before its label tail")
+    # Without any <CLS> nothing asks for a label, so nothing can be given away.
+    if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
+        raise RowError(LABEL_BEFORE_TAIL)
+    return label_class, body_length, change
+
+
+def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
     """The tail of a row: (class named in it or -1, length of the body, whether it is broken)."""
     cls_id, eos_id, n = vocabulary.cls_id, vocabulary.eos_id, len(ids)
     if cls_id is None:
@@ -27,8 +81,8 @@ def read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
     return -1, end, False
 
 
-def label_class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
-    """Index of a record's label, -1 where it has none (absent or null), or one unknown here."""
+def _class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
+    """Class of a record's label, -1 where it has none (absent or null), or one unknown here."""
     if label is None:
         return -1
     try:
@@ -36,8 +90,8 @@ def label_class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> 
     except ValueError as error:
         raise RowError(str(error)) from None
     index = vocabulary.class_of_id.get(vocabulary.ids.get(token, -1))
-    if index is None and may_be_unknown:
+    if index is not None:
+        return index
+    if may_be_unknown:
         return -1
-    if index is None:
-        raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")
-    return index
+    raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from smallgpt.console import plural
+from smallgpt.rows.bad_rows import BadRows
+
+_MOST_SKIPPED_SHOWN = 5
 
 
 @dataclass
@@ -24,6 +27,10 @@ class ReadCounts:
     plain_variants: int = 0  # rows with a `meta.variant` of the user's own
     skipped: int = 0
     first_skipped: list[str] = field(default_factory=list)
+
+    def skip(self, bad: BadRows) -> None:
+        """Bad rows were left out."""
+        self.skipped, self.first_skipped = bad.count, bad.first[:_MOST_SKIPPED_SHOWN]
 
     def lines(self) -> list[str]:
         """What a person should know about the reading, one line each; empty if nothing."""

@@ -26,8 +26,6 @@ from smallgpt.rows.read_counts import ReadCounts
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
-_SKIPPED_SHOWN = 5
-
 
 def read_dataset(
     path: str | Path,
@@ -151,7 +149,7 @@ def _parse_file(
     if on_bad_row == "error":
         bad.raise_if_any(bad_rows_remedy(bad.reasons, len(builder)))
     elif on_bad_row == "skip":
-        counts.skipped, counts.first_skipped = bad.count, bad.first[:_SKIPPED_SHOWN]
+        counts.skip(bad)
     if not len(builder) and not kept_bad_rows:
         if bad.count:
             raise UserError(f"{path}: every row is bad; the first: {bad.first[0]}")

@@ -4,9 +4,9 @@
         row = parse_row(record, vocabulary)
 
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
-its label tail stand at `parse_row`. Where a tokenizer of text lies beside the vocabulary a row may
-be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output": "..."}`:
-they become ids here, and everything after is shared.
+its label tail stand in `rows/label_tail.py`. Where a tokenizer of text lies beside the vocabulary a
+row may be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output":
+"..."}`: they become ids here, and everything after is shared.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ from typing import Any
 
 from smallgpt.files.reading import shown
 from smallgpt.rows.bad_rows import RowError
-from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL, label_class_of, read_tail
+from smallgpt.rows.label_tail import settle_tail
 from smallgpt.tokens.instruction_template import instruction_prompt
 from smallgpt.tokens.labels import label_of_token
 from smallgpt.tokens.vocabulary import Vocabulary
 
 ROW_KEYS = ("tokens", "input_ids", "label")  # all other keys of a row are the user's own
 IDS_OF = "vocabulary_digest"  # in `meta` of a row of ids: which vocabulary they belong to
-
-
-# ------------------------------------------------------------------------------- one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,9 @@ def parse_row(
 ) -> Row:
     """Check one record and put its label tail in order.
 
-    A labelled row ends `<CLS> <CLS_k> <EOS>`. With a `label`, a missing tail is completed and
-    the broken tails `<CLS> <CLS> <EOS>` and `<CLS> <EOS>` are repaired; without one, the tail
-    is the label. A row with neither is unlabelled and taken as it is; where it is text or an
-    instruction with its answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.
+    A labelled row ends `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
+    label nor tail is unlabelled and taken as it is; where it is text or an instruction with its
+    answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.
 
     Args:
         record: a parsed JSON value.
@@ -85,33 +81,8 @@ def parse_row(
     if vocabulary.pad_id in ids:
         raise RowError("<PAD> stands inside the row; it may only fill up its end")
 
-    given = label_class_of(record.get("label"), vocabulary, for_label)
-    cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
-    in_tail, body_length, broken = read_tail(ids, vocabulary)
-    if in_tail >= 0 and given >= 0 and in_tail != given:
-        raise RowError(
-            f"the tail says {vocabulary.tokens[vocabulary.label_ids[in_tail]]} but label is "
-            f"{shown(record['label'])}"
-        )
-    label_class = given if given >= 0 else in_tail
-    change = ""
-    if label_class >= 0:
-        if cls_id is None or eos_id is None:
-            raise RowError("a labelled row needs <CLS> and <EOS> in the vocabulary")
-        tail = [cls_id, vocabulary.label_ids[label_class], eos_id]
-        if ids[body_length:] != tail:
-            change = "repaired" if broken else "completed"
-            ids[body_length:] = tail
-    elif broken:
-        if not for_label:
-            tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
-            raise RowError(f"the tail {tail} names no label and the row has no `label`")
-        ids[body_length:] = [cls_id]
-    if not body_length and (label_class >= 0 or for_label):
-        raise RowError("the row has nothing before its label tail")
-    # Without any <CLS> nothing asks for a label, so nothing can be given away.
-    if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
-        raise RowError(LABEL_BEFORE_TAIL)
+    label_class, body_length, change = settle_tail(ids, record.get("label"), vocabulary, for_label)
+    eos_id = vocabulary.eos_id
     if of_text and label_class < 0 and not for_label and eos_id is not None:
         ids.append(eos_id)
     if 0 < prompt_length == len(ids):
