@@ -1,4 +1,4 @@
-"""generation.py against transformers' own forward pass, `model.generate` and logits warpers."""
+"""Generation against transformers' own forward pass, `model.generate` and logits warpers."""
 
 import pytest
 import torch

@@ -86,7 +86,7 @@ def test_tokenizer_beside_it_gives_the_vocabulary_s_ids(saved, vocabulary, loade
 @pytest.mark.parametrize("wrapped", [False, True], ids=["blocks", "padded"])
 def test_hidden_states_of_packed_rows_are_those_of_each_row_alone(saved, wrapped):
     model, _ = saved
-    if wrapped:  # a map that blocks.py does not know
+    if wrapped:  # a map that cpu_block.py does not know
         block = model.transformer.h[0]
         block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
     ids = [IDS[0], IDS[0, :2], IDS[0].flip(0)]

@@ -361,7 +361,7 @@ def test_check_settings_refuses_what_the_program_could_not_use(changes):
     assert next(iter(changes)) in caught.value.mistakes[0]
 
 
-# ---- the tables in settings.py -------------------------------------------------------
+# ---- the tables in the options -------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings_class", SETTINGS_CLASSES)

@@ -1,7 +1,7 @@
 """Crashes: a training process is killed at any moment and goes on as if nothing had happened.
 
-    python -m pytest tests/test_crashes.py
-    KILLS=200 python -m pytest -m "" -s tests/test_crashes.py -k uninterrupted  # longer
+    python -m pytest tests/training/test_crashes.py
+    KILLS=200 python -m pytest -m "" -s tests/training/test_crashes.py -k uninterrupted  # longer
 
 The processes are real and die of SIGKILL, while another one reads best_model all the time. They
 are forked from a server that has loaded the libraries, so that a death costs tenths of a second.

@@ -286,7 +286,7 @@ def test_recomputed_blocks_give_the_same_gradients(rows, path, dropout, name):
     found = []
     for recomputed in (False, True):
         model = build_model(settings, rows.vocabulary).train()
-        if path == "modules":  # a map that blocks.py does not know
+        if path == "modules":  # a map that cpu_block.py does not know
             for block in model.transformer.h:
                 block.mlp.c_fc = torch.nn.Sequential(block.mlp.c_fc)
         if recomputed:
