@@ -7,7 +7,6 @@ import logging
 import os
 import pty
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -16,63 +15,42 @@ import termios
 import threading
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_runs import LETTERS, ROOT, change, command, same_weights, weights_of, write_rule_rows
+from training_runs import (
+    LETTERS,
+    ROOT,
+    change,
+    command,
+    same_weights,
+    small_settings,
+    start_run,
+    weights_of,
+    write_rule_rows,
+)
 
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.evaluation.report import describe_validation
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.model.folder import load_trained_model
 from smallgpt.options.training import TrainSettings
-from smallgpt.rows.batching import epoch_batches
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
-from smallgpt.training.checkpoint import Checkpoints
 from smallgpt.training.data import read_data
-from smallgpt.training.gradients import TokenStep
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
-from smallgpt.training.run_log import RunLog
-from smallgpt.training.schedule import learning_rate_at, seconds_per_step
-from smallgpt.training.setup import build_run, torch_left_alone
-from smallgpt.training.stopping import StopSignal
-from smallgpt.training.stored_figures import stored_figures
+from smallgpt.training.setup import torch_left_alone
 from smallgpt.training.update import Updater
 from train_gpt import main, train
 
 
 @pytest.fixture
 def settings(tmp_path):
-    data, vocab = write_rule_rows(tmp_path)
-    return TrainSettings(
-        data_path=str(data),
-        vocab_path=str(vocab),
-        output_dir=str(tmp_path / "run"),
-        n_layer=2,
-        n_head=2,
-        n_embd=16,
-        n_positions=32,
-        max_length=32,
-        num_epochs=2,
-        batch_size=8,
-        learning_rate=3e-3,
-        log_steps=2,
-        precision="fp32",
-        device="cpu",
-    )
-
-
-def start(settings: TrainSettings) -> Run:
-    """A run that is ready for its first step."""
-    folder = RunFolder(settings.output_dir)
-    return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
+    return small_settings(tmp_path)
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
@@ -111,57 +89,7 @@ def test_a_model_is_used_up_to_its_longest_row_only(settings):
     assert known.max_length == longest
 
 
-def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
-    with open(settings.data_path, "a") as handle:  # a few rows as long as all others together
-        for _ in range(4):
-            handle.write(json.dumps({"tokens": "a b c d e f " * 80, "label": "up"}) + "\n")
-    run = start(change(settings, max_length=512, n_positions=512, batch_size=2))
-    sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.updates_of_epoch(0)]
-    seen, real = [], run.gradients.add_gradients
-
-    def add_gradients(batches):
-        seen.append(int(run.rows.lengths_N[np.concatenate(batches)].sum()))
-        return real(batches)
-
-    run.gradients.add_gradients = add_gradients
-    seconds_per_step(run)
-    nearest = min(abs(size - np.mean(sizes)) for size in sizes)
-    assert {abs(size - np.mean(sizes)) for size in seen} == {nearest}
-
-
 # ------------------------------------------------------------------------------- schedule
-
-
-def test_learning_rate_rises_then_falls_to_its_share():
-    settings = TrainSettings(learning_rate=1.0, warmup_fraction=0.1, final_lr_fraction=0.05)
-    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == rates[10] == pytest.approx(1.0)
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.05)
-
-
-def test_decay_touches_matrices_only(settings):
-    run = start(settings)
-    (optimizer,) = run.optimizers
-    decayed, plain = optimizer.param_groups
-    assert decayed["weight_decay"] == settings.weight_decay and plain["weight_decay"] == 0
-    assert {p.dim() for p in decayed["params"]} == {2}
-    assert {p.dim() for p in plain["params"]} == {1}
-
-
-def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(settings):
-    run = start(change(settings, optimizer="muon"))
-    muon, adamw = run.optimizers
-    names = {id(p): name for name, p in run.model.named_parameters()}
-    of_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    of_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
-    assert of_muon == {n for n in names.values() if ".h." in n and n.endswith("weight")} - {
-        n for n in names.values() if "ln_" in n
-    }
-    assert of_adamw == set(names.values()) - of_muon
-    assert {"transformer.wte.weight", "transformer.wpe.weight"} <= of_adamw
 
 
 # ------------------------------------------------------------------------------- run folder
@@ -199,7 +127,7 @@ def test_metrics_rows_have_their_figures(settings):
 def test_logged_training_loss_is_the_unweighted_mean(settings):
     # At learning rate ~0 and dropout 0 the weights stay, so the loss can be computed apart.
     calm = change(settings, learning_rate=1e-12, dropout=0.0, num_epochs=1, weight_decay=0.0)
-    run = start(calm)
+    run = start_run(calm)
     total, tokens = 0.0, 0
     for number in range(len(run.rows)):
         ids = torch.tensor(run.rows.row(number).astype(np.int64))[None]
@@ -210,30 +138,6 @@ def test_logged_training_loss_is_the_unweighted_mean(settings):
     rows = read_metrics(RunFolder(calm.output_dir).metrics)
     row = next(row for row in rows if row["kind"] == "validation")
     assert row["train_loss"] == pytest.approx(total / tokens, rel=1e-5)
-
-
-def test_best_model_is_the_one_of_the_best_evaluation(settings):
-    # A learning rate this high spoils the model again after a good start.
-    result = train(change(settings, num_epochs=8, learning_rate=0.1, early_stopping_patience=0))
-    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
-    best = min(rows, key=lambda row: row["label_loss"])
-    assert result.best_step == best["step"]
-    from smallgpt.evaluation.scoring import score_rows
-    from smallgpt.rows.dataset import TokenLabelDataset
-
-    trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
-    _, validation = read_data(settings, print)
-    assert isinstance(validation, TokenLabelDataset)
-    figures = score_rows(trained.model, validation, trained.precision).figures(validation)
-    assert figures["label_loss"] == pytest.approx(best["label_loss"], rel=1e-5)
-
-
-def test_early_stopping_waits_for_its_patience(settings):
-    result = train(change(settings, num_epochs=50, learning_rate=0.3, early_stopping_patience=2))
-    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
-    losses = [row["label_loss"] for row in rows]
-    assert len(losses) < 50
-    assert losses.index(min(losses)) == len(losses) - 3
 
 
 def test_own_validation_file_is_used(settings, tmp_path):
@@ -264,7 +168,7 @@ def test_codes_of_like_patches_start_with_like_embeddings(settings, tmp_path):
     tokens = [*vocabulary.tokens, *LETTERS]
     vocab = Path(settings.vocab_path)
     vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    run = start(settings)
+    run = start_run(settings)
     weights = run.model.transformer.wte.weight.detach()
     codes = weights[[tokens.index(token) for token in codebook.code_tokens]]
     similarity = torch.nn.functional.cosine_similarity(codes[0], codes[[1, 8, 40]], dim=-1)
@@ -576,14 +480,6 @@ def test_first_call_before_any_data_names_the_command_that_makes_it(tmp_path):
     assert "prepare_data.py digits" in done.stderr
 
 
-def test_weights_that_are_not_finite_are_never_kept_as_the_best_model(settings):
-    run = start(change(settings, best_metric="label_accuracy"))
-    with torch.no_grad():
-        run.model.lm_head.weight[run.rows.vocabulary.label_ids[0]] = float("nan")
-    with StopSignal() as stop, pytest.raises(UserError, match="accuracy is no longer finite"):
-        run.validate(stop)
-
-
 def test_second_run_on_a_locked_folder_is_refused(settings):
     with (
         RunFolder(settings.output_dir).locked(),
@@ -660,160 +556,6 @@ def test_check_data_loads_no_model_library(settings):
     assert done.returncode == 0, done.stderr
 
 
-def poison_gradient(monkeypatch, after_calls: int) -> None:
-    real, calls = TokenStep.add_gradients, []
-
-    def poisoned(step, batches):
-        nll = real(step, batches)
-        calls.append(len(batches))
-        if len(calls) == after_calls + 1:
-            next(step.objective.model.parameters()).grad.fill_(float("nan"))
-        return nll
-
-    monkeypatch.setattr(TokenStep, "add_gradients", poisoned)
-
-
-def state_of(run: Run) -> list[torch.Tensor]:
-    """Weights and everything the optimizers remember."""
-    remembered = [
-        tensor
-        for optimizer in run.optimizers
-        for state in optimizer.state.values()
-        for tensor in state.values()
-    ]
-    return [tensor.detach().clone() for tensor in (*run.model.parameters(), *remembered)]
-
-
-def test_gradient_that_is_not_finite_stops_the_run(settings, monkeypatch):
-    poison_gradient(monkeypatch, after_calls=3 + 3)  # three calls measure the time of a step
-    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated") as no:
-        train(settings)
-    lines = re.search(r"lines ([\d, ]+) of", str(no.value))[1].split(", ")
-    rows = read_data(settings, print)[0]
-    batch = epoch_batches(rows, settings.batch_size, settings.seed, 0)[3]
-    assert sorted(map(int, lines)) == sorted(rows.lines_N[batch])
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("device", ["cpu", "cuda"])  # as on a GPU: figures are read later
-def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, optimizer):
-    poison_gradient(monkeypatch, after_calls=3)
-    run = start(
-        change(settings, log_steps=1000, on_nonfinite="skip", optimizer=optimizer, ema_decay=0.9)
-    )
-    run = replace(run, device=torch.device(device))
-    steps, updater = run.updates_of_epoch(0), Updater(run)
-    for batches in steps[:3]:
-        updater.update(batches)
-    before = state_of(run)
-    updater.update(steps[3])
-    assert all(torch.equal(one, other) for one, other in zip(before, state_of(run), strict=True))
-    updater.update(steps[4])
-    assert not all(map(torch.equal, before, state_of(run)))
-    updater.collect_figures()
-    learned = np.concatenate([rows for batches in (*steps[:3], steps[4]) for rows in batches])
-    assert run.state.epoch_tokens == run.rows.lengths_N[learned].sum() - len(learned)
-    assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])  # as on a GPU: figures are read later
-def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, monkeypatch, device):
-    """One gradient of a block, Muon's, is infinite; AdamW's are not."""
-    run = start(change(settings, log_steps=1000, optimizer="muon", ema_decay=0.9))
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
-    run = replace(run, device=torch.device(device), scaler=scaler)
-    run.gradients.scaler = scaler
-    real = run.gradients.add_gradients
-
-    def overflowing(batches):
-        nll = real(batches)
-        run.optimizers[0].param_groups[0]["params"][-1].grad.fill_(float("inf"))
-        return nll
-
-    steps, updater = run.updates_of_epoch(0), Updater(run)
-    updater.update(steps[0])
-    before = state_of(run)
-    monkeypatch.setattr(run.gradients, "add_gradients", overflowing)
-    updater.update(steps[1])
-    assert all(map(torch.equal, before, state_of(run)))
-    assert scaler.get_scale() == 512.0  # a lower scale is the remedy, not the end of the run
-    monkeypatch.undo()
-    updater.update(steps[2])
-    assert not any(map(torch.equal, before, state_of(run)))
-    assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
-
-
-def test_skipped_step_is_told_and_the_run_ends_well(settings, monkeypatch, capsys):
-    poison_gradient(monkeypatch, after_calls=3 + 3)
-    result = train(change(settings, on_nonfinite="skip", log_steps=1))
-    assert result.exit_code == 0
-    log = result.folder.log.read_text()
-    assert log.count("no longer finite at step 4 ") == 1
-    rows = [row for row in read_metrics(result.folder.metrics) if row["kind"] == "train"]
-    assert [row["step"] for row in rows if row["loss"] is None] == [4]
-
-
-def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, monkeypatch):
-    # As on a GPU, where figures are read some steps later.
-    poison_gradient(monkeypatch, after_calls=3)
-    run = start(change(settings, log_steps=1000))
-    run = replace(run, device=torch.device("cuda"))
-    updater = Updater(run)
-    for batches in run.updates_of_epoch(0)[:4]:
-        updater.update(batches)
-    with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
-        Checkpoints(run, updater).save()
-    assert not RunFolder(settings.output_dir).checkpoints.exists()
-
-
-@pytest.mark.parametrize("batch_size", [1, 32])  # many steps an epoch, and too few to give up
-def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch, capsys, batch_size):
-    def poisoned(step, batches):
-        next(step.objective.model.parameters()).grad = torch.full_like(
-            next(step.objective.model.parameters()), float("nan")
-        )
-        return torch.tensor(float("nan"))
-
-    monkeypatch.setattr(TokenStep, "add_gradients", poisoned)
-    with pytest.raises(UserError, match=r"no longer finite at step 21|no step of epoch 1"):
-        train(change(settings, on_nonfinite="skip", batch_size=batch_size))
-    assert "train loss" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("batch_size", "parts"), [(2, 4), (3, 3)])
-def test_smaller_batches_with_more_accumulation_learn_the_same(settings, batch_size, parts):
-    """The rows of an update are the same, so the weights after an epoch are, but for rounding."""
-    ended, visited = [], []
-    for size, accumulated in ((batch_size * parts, 1), (batch_size, parts)):
-        run = start(
-            change(settings, dropout=0.0, batch_size=size, grad_accumulation_steps=accumulated)
-        )
-        steps, updater = run.updates_of_epoch(0), Updater(run)
-        assert len(steps) == run.steps_per_epoch
-        assert max(len(rows) for batches in steps for rows in batches) == size
-        visited.append([np.concatenate(batches).tolist() for batches in steps])
-        for batches in steps:
-            updater.update(batches)
-        ended.append(torch.cat([parameter.flatten() for parameter in run.model.parameters()]))
-    assert visited[0] == visited[1]
-    torch.testing.assert_close(*ended, atol=1e-5, rtol=1e-3)
-
-
-def test_figures_read_late_are_the_same(settings):
-    sums = []
-    for device in ("cpu", "cuda"):
-        run = start(change(settings, log_steps=1000))
-        run = replace(run, device=torch.device(device))
-        updater = Updater(run)
-        for batches in run.updates_of_epoch(0):
-            updater.update(batches)
-        assert (len(updater.waiting) == 0) == (device == "cpu")
-        updater.collect_figures()
-        sums.append((run.state.epoch_nll, run.state.epoch_tokens))
-    assert sums[0] == sums[1]
-    assert sums[0][1] == run.rows.target_count
-
-
 def test_run_shorter_than_log_steps_ends_well(settings):
     result = train(change(settings, log_steps=1000))
     assert {path.name for path in result.folder.plots.iterdir()} == {
@@ -887,113 +629,3 @@ def test_rows_of_another_vocabulary_are_told_as_such(settings, tmp_path):
 def test_settings_made_in_python_are_checked_too(settings):
     with pytest.raises(SettingsError, match="batch_size"):
         train(change(settings, batch_size=0))
-
-
-# ---- TensorBoard ---------------------------------------------------------------------
-
-
-def points_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The scalars of the event files of a folder, as TensorBoard shows them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: [(point.step, point.value) for point in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def points_of_metrics(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The same from metrics.jsonl."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in read_metrics(folder / "metrics.jsonl"):
-        for name, value in row.items():
-            if name not in ("kind", "step") and value is not None:
-                tag = f"{row['kind']}/{name}"
-                found.setdefault(tag, []).append((row["step"], pytest.approx(value, rel=1e-6)))
-    return found
-
-
-@pytest.fixture
-def with_tensorboard():
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-
-
-def test_event_files_hold_the_figures_of_metrics(with_tensorboard, settings):
-    train(change(settings, tensorboard=True))
-    found = points_of(Path(settings.output_dir))
-    assert found == points_of_metrics(Path(settings.output_dir))
-    assert {"train/loss", "train/learning_rate", "validation/label_accuracy"} <= set(found)
-
-
-def test_a_resumed_run_leaves_no_doubled_points(with_tensorboard, settings, monkeypatch):
-    settings = change(settings, tensorboard=True, checkpoint_steps=5, log_steps=1, num_epochs=4)
-    update = Updater.update
-    crash_at = iter((8, 13))
-
-    def crash(self, batches, limit):
-        if self.run.state.step == limit:
-            raise RuntimeError("killed")
-        update(self, batches)
-
-    for limit in crash_at:
-        with monkeypatch.context() as patch:
-            patch.setattr(Updater, "update", lambda *args, at=limit: crash(*args, at))
-            with pytest.raises(RuntimeError, match="killed"):
-                train(change(settings, resume=True))
-        found = points_of(Path(settings.output_dir))["train/loss"]
-        assert [step for step, _ in found] == list(range(1, limit + 1))
-        time.sleep(1.1)  # TensorBoard reads files in the order of their names: by the second
-    train(change(settings, resume=True))
-    found = points_of(Path(settings.output_dir))
-    assert found == points_of_metrics(Path(settings.output_dir))
-    steps = [step for step, _ in found["train/loss"]]
-    assert steps == list(range(1, len(steps) + 1))
-    assert len(steps) > 13
-
-
-def test_event_files_that_begin_late_have_the_earlier_points(with_tensorboard, settings):
-    train(settings)
-    assert not list(Path(settings.output_dir).glob("events.*"))
-    train(change(settings, resume=True, tensorboard=True, num_epochs=3))
-    folder = Path(settings.output_dir)
-    assert points_of(folder) == points_of_metrics(folder)
-
-
-def test_overwrite_deletes_the_event_files(with_tensorboard, settings):
-    train(change(settings, tensorboard=True))
-    train(change(settings, overwrite=True))
-    assert not list(Path(settings.output_dir).glob("events.*"))
-
-
-def test_missing_tensorboard_is_told_before_anything_is_touched(settings, monkeypatch):
-    train(settings)
-    before = sorted(Path(settings.output_dir).rglob("*"))
-    monkeypatch.setattr("smallgpt.training.event_files.importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install -r requirements-tensorboard.txt$"):
-        train(change(settings, tensorboard=True, overwrite=True))
-    assert sorted(Path(settings.output_dir).rglob("*")) == before
-
-
-# ------------------------------------------------------------------------------- stored figures
-
-
-def test_of_very_many_labels_the_first_names_are_stored(tmp_path):
-    names = [f"label {number}" for number in range(3000)]
-    few = names[1000:]
-    figures = {"accuracy": 0.5, "not_above_chance": names, "too_few_rows": few}
-    stored = stored_figures(figures)
-    assert len(json.dumps(stored)) < 20_000
-    assert stored["too_few_rows"] == names[1000:1200]
-    assert stored["not_above_chance"] == names[:200] + names[1000:1200]
-    assert stored["names_left_out"] == {"not_told": 800, "too_few_rows": 1800}
-    told = describe_validation(
-        {
-            **stored, "rows": 9000, "labelled_records": 9000, "accuracy_interval": [0.4, 0.6],
-            "chance_accuracy": 0.1, "above_chance": True, "baselines": {},
-        }
-    )  # fmt: skip
-    assert "labels not told from chance: label 0, label 1" in told
-    assert "label 9 and 990 more\n" in told and "label 1009 and 1,990 more\n" in told
-    figures = {"accuracy": 0.5, "not_above_chance": names[:200], "too_few_rows": names[50:60]}
-    assert stored_figures(figures) == figures

@@ -11,6 +11,11 @@ from safetensors.torch import load_file
 
 from smallgpt.options.option import options_of
 from smallgpt.options.training import TrainSettings
+from smallgpt.training.data import read_data
+from smallgpt.training.run import Run
+from smallgpt.training.run_folder import RunFolder
+from smallgpt.training.run_log import RunLog
+from smallgpt.training.setup import build_run
 from smallgpt.training.stopping import StopRequestedError
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +36,33 @@ def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
             body = [LETTERS[(start + step * i) % 6] for i in range(length)]
             handle.write(json.dumps({"tokens": " ".join(body), "label": label}) + "\n")
     return data, vocab
+
+
+def small_settings(folder: Path) -> TrainSettings:
+    """Settings of a run of a second on the rows of `write_rule_rows`."""
+    data, vocab = write_rule_rows(folder)
+    return TrainSettings(
+        data_path=str(data),
+        vocab_path=str(vocab),
+        output_dir=str(folder / "run"),
+        n_layer=2,
+        n_head=2,
+        n_embd=16,
+        n_positions=32,
+        max_length=32,
+        num_epochs=2,
+        batch_size=8,
+        learning_rate=3e-3,
+        log_steps=2,
+        precision="fp32",
+        device="cpu",
+    )
+
+
+def start_run(settings: TrainSettings) -> Run:
+    """A run that is ready for its first step."""
+    folder = RunFolder(settings.output_dir)
+    return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
 
 
 def change(settings: TrainSettings, **values) -> TrainSettings:

@@ -11,7 +11,7 @@ import torch
 from pretrained_models import KINDS, save_byte_level, train_settings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import StopAfter
+from training_runs import StopAfter, start_run
 from transformers import AutoModelForCausalLM
 
 from smallgpt.errors import UserError
@@ -27,10 +27,6 @@ from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
 from smallgpt.training.gradients import TokenStep
 from smallgpt.training.objective import Objective
-from smallgpt.training.run import Run
-from smallgpt.training.run_folder import RunFolder
-from smallgpt.training.run_log import RunLog
-from smallgpt.training.setup import build_run
 from smallgpt.training.update import Updater
 from train_gpt import train
 
@@ -56,11 +52,6 @@ def lora_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
     return train_settings(
         folder, checkpoint, **{"lora_rank": 4, "learning_rate": 1e-2, "num_epochs": 2, **values}
     )
-
-
-def start_run(settings: TrainSettings) -> Run:
-    folder = RunFolder(settings.output_dir)
-    return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:

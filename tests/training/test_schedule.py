@@ -1,0 +1,43 @@
+"""The learning rate of each update, and the time that a run is said to take."""
+
+import json
+
+import numpy as np
+import pytest
+from training_runs import change, small_settings, start_run
+
+from smallgpt.options.training import TrainSettings
+from smallgpt.training.schedule import learning_rate_at, seconds_per_step
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return small_settings(tmp_path)
+
+
+def test_learning_rate_rises_then_falls_to_its_share():
+    settings = TrainSettings(learning_rate=1.0, warmup_fraction=0.1, final_lr_fraction=0.05)
+    rates = [learning_rate_at(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
+    with open(settings.data_path, "a") as handle:  # a few rows as long as all others together
+        for _ in range(4):
+            handle.write(json.dumps({"tokens": "a b c d e f " * 80, "label": "up"}) + "\n")
+    run = start_run(change(settings, max_length=512, n_positions=512, batch_size=2))
+    sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.updates_of_epoch(0)]
+    seen, real = [], run.gradients.add_gradients
+
+    def add_gradients(batches):
+        seen.append(int(run.rows.lengths_N[np.concatenate(batches)].sum()))
+        return real(batches)
+
+    run.gradients.add_gradients = add_gradients
+    seconds_per_step(run)
+    nearest = min(abs(size - np.mean(sizes)) for size in sizes)
+    assert {abs(size - np.mean(sizes)) for size in seen} == {nearest}
