@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smallgpt.console import format_table, plural, printable, progress_bar
-
-if TYPE_CHECKING:
-    from smallgpt.model.folder import TrainedModel
-    from smallgpt.rows.dataset import TokenLabelDataset
-
+from smallgpt.decoding.generate import generate_tokens, make_decoder
+from smallgpt.decoding.sampling import Sampling
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
 
 MOST_EXAMPLES = 3
 _LONGEST_SHOWN = 200
@@ -55,9 +54,6 @@ def generate_answers(
         A text for each row: empty where the expected answer alone fills the trained length, so
         that no prompt is left; None for a row that is no instruction.
     """
-    from smallgpt.decoding.generate import generate_tokens, make_decoder
-    from smallgpt.decoding.sampling import Sampling
-
     vocabulary = trained.vocabulary
     answers = ["" if is_instruction(record) else None for record in dataset.records]
     prompts = {
@@ -97,7 +93,7 @@ def generate_answers(
 
 
 def is_instruction(record: dict[str, Any]) -> bool:
-    """Whether a readable record is an instruction and its answer, as `rows.parse_row` has it."""
+    """Whether a readable record is an instruction and its answer, as `row.parse_row` has it."""
     given = record.get("tokens") is not None or record.get("input_ids") is not None
     return not given and "instruction" in record
 
@@ -133,7 +129,7 @@ def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, A
 
 
 def _bleu(expected: Sequence[str], given: Sequence[str], tokenizer: str) -> float | None:
-    try:
+    try:  # an optional library
         from sacrebleu import corpus_bleu
     except ImportError:
         return None
@@ -145,7 +141,7 @@ def _bleu(expected: Sequence[str], given: Sequence[str], tokenizer: str) -> floa
 
 
 def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float | None:
-    try:
+    try:  # an optional library
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
         return None
@@ -169,7 +165,7 @@ class RougeTokenizer:
         return _TOKEN.findall(text.lower())
 
 
-# ------------------------------------------------------------------------------- telling
+# ------------------------------------------------------------------------------- describing
 
 
 def describe_answers(figures: dict[str, Any]) -> str:

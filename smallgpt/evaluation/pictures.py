@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""The pictures of an evaluation: confusions, accuracy of each label, reliability, mistakes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from matplotlib.axes import Axes
 from smallgpt.charts import LIGHT, new_chart, new_figure, plain_text, save_chart
 from smallgpt.console import plural, printable, shorten, text_width
 from smallgpt.evaluation.folder import CLASSES_PNG, CONFUSION_PNG, MISTAKES_PNG, RELIABILITY_PNG
-from smallgpt.evaluation.report import MOST_MISTAKES
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.pictures import draw_image_sheet
+
+_MOST_BARS = 200  # of more labels accuracies are a curve
+_MOST_CONFUSED_DRAWN = 29  # of many labels; with one line for all others counts fit into the cells
+_MOST_TICKS, _TICK_LETTERS = 90, 44
+_MOST_MISTAKES = 32
 
 
 def draw_evaluation(
@@ -34,7 +38,6 @@ def draw_evaluation(
         dataset: the scored rows.
         codebook_path: to draw image rows with, None for other rows.
     """
-
     if "accuracy" not in figures:
         return
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
@@ -46,45 +49,6 @@ def draw_evaluation(
     draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
     if codebook_path is not None and figures["accuracy"] < 1:
         draw_mistakes(folder / MISTAKES_PNG, predictions, dataset, codebook_path)
-
-
-def draw_mistakes(
-    path: Path,
-    predictions: list[dict[str, Any]],
-    dataset: TokenLabelDataset,
-    codebook_path: Path,
-) -> None:
-    """Draw the rows that were told wrong with the greatest confidence, from their tokens.
-
-    Args:
-        path: PNG to write.
-        predictions: as in predictions.jsonl; one of them at least is a mistake.
-        dataset: the scored rows.
-        codebook_path: turns their tokens into pictures.
-    """
-    codebook = Codebook.load(codebook_path)
-    labelled = [row for row in predictions if row["label"] is not None]
-    mistakes = [row for row in labelled if row["prediction"] != row["label"]]
-    shown = sorted(mistakes, key=lambda row: -row["confidence"])[:MOST_MISTAKES]
-    index_of = {int(line): index for index, line in enumerate(dataset.lines_N)}
-    images, captions = [], []
-    for row in shown:
-        ids = dataset.row(index_of[row["line"]]).tolist()
-        tokens = [dataset.vocabulary.tokens[token] for token in ids]
-        images.append(codebook.image_from_tokens(tokens)[0])
-        captions.append(
-            f"{row['label']} read as {row['prediction']}, {100 * row['confidence']:.0f} %"
-        )
-    title = f"{plural(len(mistakes), 'mistake')} in {plural(len(labelled), 'row')}"
-    if len(shown) < len(mistakes):
-        title = f"The {len(shown)} most confident of {title}"
-    value_range = (codebook.low, codebook.high)
-    draw_image_sheet(path, images, captions, value_range, columns=8, title=title)
-
-
-_MOST_BARS = 200  # of more labels accuracies are a curve
-_MOST_CONFUSED_DRAWN = 29  # of many labels; with one line for all others counts fit into the cells
-_MOST_TICKS, _TICK_LETTERS = 90, 44
 
 
 def draw_class_accuracy(
@@ -133,7 +97,7 @@ def draw_reliability(
 
     Args:
         path: PNG to write.
-        curves: name and filled bins (`metrics.reliability`) of each kind of confidence; the
+        curves: name and filled bins (`calibration.reliability`) of each kind of confidence; the
             first one's are drawn with their intervals.
         title: text above the picture.
     """
@@ -218,6 +182,40 @@ def _most_confused(cells: list[list[int]], labels: list[str]) -> tuple[np.ndarra
     for true, told, count in cells:
         counts_LxL[place_of.get(true, -1), place_of.get(told, -1)] += count
     return counts_LxL, [*(labels[label] for label in shown), "(all others)"]
+
+
+def draw_mistakes(
+    path: Path,
+    predictions: list[dict[str, Any]],
+    dataset: TokenLabelDataset,
+    codebook_path: Path,
+) -> None:
+    """Draw the rows that were told wrong with the greatest confidence, from their tokens.
+
+    Args:
+        path: PNG to write.
+        predictions: as in predictions.jsonl; one of them at least is a mistake.
+        dataset: the scored rows.
+        codebook_path: turns their tokens into pictures.
+    """
+    codebook = Codebook.load(codebook_path)
+    labelled = [row for row in predictions if row["label"] is not None]
+    mistakes = [row for row in labelled if row["prediction"] != row["label"]]
+    shown = sorted(mistakes, key=lambda row: -row["confidence"])[:_MOST_MISTAKES]
+    index_of = {int(line): index for index, line in enumerate(dataset.lines_N)}
+    images, captions = [], []
+    for row in shown:
+        ids = dataset.row(index_of[row["line"]]).tolist()
+        tokens = [dataset.vocabulary.tokens[token] for token in ids]
+        images.append(codebook.image_from_tokens(tokens)[0])
+        captions.append(
+            f"{row['label']} read as {row['prediction']}, {100 * row['confidence']:.0f} %"
+        )
+    title = f"{plural(len(mistakes), 'mistake')} in {plural(len(labelled), 'row')}"
+    if len(shown) < len(mistakes):
+        title = f"The {len(shown)} most confident of {title}"
+    value_range = (codebook.low, codebook.high)
+    draw_image_sheet(path, images, captions, value_range, columns=8, title=title)
 
 
 def _name_room(labels: Iterable[str]) -> float:

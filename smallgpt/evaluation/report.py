@@ -1,7 +1,6 @@
-"""What a person sees of an evaluation: the report in the terminal, and the pictures.
+"""The figures of an evaluation, and of the validation in training, as text for a person.
 
     print(describe_figures(figures, blocks=True))
-    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
 
 Labels come first and chance stands beside them: a low perplexity has made people believe models
 whose labels were no better than guesses.
@@ -18,12 +17,9 @@ from smallgpt.evaluation.metrics import confusion_cells
 from smallgpt.evaluation.statistics import exact_interval
 
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
-MOST_NAMES, MOST_CONFUSIONS, MOST_MISTAKES = 10, 5, 32
+MOST_NAMES, MOST_CONFUSIONS = 10, 5
 _BAR_WIDTH = 20
 _LONGEST_NAME = 44  # columns of a terminal
-
-
-# ------------------------------------------------------------------------------- terminal
 
 
 def describe_figures(figures: dict[str, Any], blocks: bool) -> str:

@@ -194,8 +194,9 @@ def classify_rows(
 ) -> LabelProbabilities:
     """The probabilities of the labels of rows, each asked after its body, whatever tail it has.
 
-    By a head for labels, or by the label tokens alone at a <CLS> after the body; for that one the
-    rows are labelled or were read with `for_label`, so that the body left room for a tail.
+    By a head for labels, or by the label tokens alone at a <CLS> after the body. The rows are
+    labelled or were read with `for_label`, so that the body leaves room for a tail whether or not
+    the label is known: a row has one prediction, not one for each way to write it.
     """
     scores = Scores.empty(dataset, False, temperature, ())
     score = _label_scorer(model, dataset, precision, scores)
