@@ -21,15 +21,9 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
         path: PNG to write.
         report: as `report.report_data` makes it; panels without figures are left out.
     """
-    labels = {name: count for name, count in report["labels"].items() if count}
-    accuracies = {
-        name.removesuffix("_accuracy").replace("_", " "): value
-        for name, value in report["baselines"].items()
-        if name.endswith("_accuracy")
-    }
-    panels = [_draw_label_counts] if labels else []
+    panels = [_draw_label_counts] if any(report["labels"].values()) else []
     panels += [_draw_lengths, _draw_token_ranks] if report["rows"] else []
-    panels += [_draw_accuracies] if accuracies else []
+    panels += [_draw_accuracies] if _accuracies(report) else []
     columns = min(2, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
     figure = new_figure(5.6 * columns, 3.6 * lines + 0.5)
@@ -42,12 +36,13 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
     for place, draw in enumerate(panels, 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.spines[["top", "right"]].set_visible(False)
-        draw(axes, report, accuracies if draw is _draw_accuracies else labels)
+        draw(axes, report)
     save_chart(figure, path)
 
 
-def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int]) -> None:
+def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
     """Rows of each label, the training rows darker; of many labels the largest and smallest."""
+    counts = {name: count for name, count in report["labels"].items() if count}
     names, title = list(counts), f"Rows per label ({len(counts):,})"
     places = list(range(len(names)))
     if len(names) > _MOST_LABELS_DRAWN:
@@ -73,7 +68,7 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any], counts: dict[str, int
     axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
 
 
-def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
+def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
     """Histogram of row lengths, the median marked."""
     lengths = report["lengths"]
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
@@ -90,7 +85,7 @@ def _draw_lengths(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None
     axes.set(xlabel="tokens in a row", ylabel="rows")
 
 
-def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> None:
+def _draw_token_ranks(axes: Axes, report: dict[str, Any]) -> None:
     """How often each token stands, from the most frequent to the rarest."""
     words = report["vocabulary"]
     axes.loglog(words["ranks"], words["counts_of_ranks"], color=DARK, marker="o", markersize=2.5)
@@ -103,8 +98,18 @@ def _draw_token_ranks(axes: Axes, report: dict[str, Any], _: dict[str, Any]) -> 
     axes.grid(alpha=0.3)
 
 
-def _draw_accuracies(axes: Axes, report: dict[str, Any], values: dict[str, float]) -> None:
+def _accuracies(report: dict[str, Any]) -> dict[str, float]:
+    """The baselines that are accuracies, by name."""
+    return {
+        name.removesuffix("_accuracy").replace("_", " "): value
+        for name, value in report["baselines"].items()
+        if name.endswith("_accuracy")
+    }
+
+
+def _draw_accuracies(axes: Axes, report: dict[str, Any]) -> None:
     """What simpler models reach on the validation rows."""
+    values = _accuracies(report)
     places = range(len(values))
     axes.barh(places, list(values.values()), color=DARK)
     for place, value in zip(places, values.values(), strict=True):
