@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import GPT2Config
 
 from smallgpt.errors import UserError
 from smallgpt.model.config_json import model_class_of
@@ -18,11 +19,6 @@ from smallgpt.model.lora import Adapter, add_adapter
 from smallgpt.model.pretrained import build_from_config, load_pretrained
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
-
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
-
-# ------------------------------------------------------------------------------- building
 
 
 def build_model(
@@ -38,8 +34,6 @@ def build_model(
         embeddings: token -> vector of n_embd numbers of standard deviation 1, for tokens of
             which something is known before training (the codes of a codebook).
     """
-    from transformers import GPT2Config
-
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config = GPT2Config(
         vocab_size=len(vocabulary),

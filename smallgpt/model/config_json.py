@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import CONFIG_MAPPING, logging
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text, shown
@@ -97,8 +99,6 @@ def refuse_pickles(path: Path) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' own warnings back: what matters is told in one line."""
-    from transformers import logging
-
     before = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -121,8 +121,6 @@ def config_of(values: Mapping[str, Any]) -> Any:
         ValueError, TypeError and others: the values are wrong, or far beyond any small model, so
             that its mere modules would take all memory or time; transformers raises many kinds.
     """
-    from transformers import CONFIG_MAPPING
-
     kind = values.get("model_type", "gpt2")
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"model_type {shown(kind)} is not known to transformers")
@@ -171,8 +169,6 @@ def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.n
     """
     if classifier == "head":
         return classifier_class_of(config)
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{config.model_type} is no causal language model")
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

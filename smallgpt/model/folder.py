@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
@@ -257,8 +258,6 @@ def _load_model(
     the configuration before memory is given to either. Weights and figures are of one file even
     where training replaces it meanwhile.
     """
-    from safetensors import SafetensorError, safe_open
-
     path, weights = existing(folder / CONFIG), folder / WEIGHTS
     values = read_own_config(path)
     refuse_pickles(folder)

@@ -1,7 +1,8 @@
-"""Device, precision and random generators."""
+"""Device, precision and random generators; how loud transformers is."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import torch
 
 from smallgpt.errors import UserError
 
-# ------------------------------------------------------------------------------- hardware
+# transformers reads it whenever it would advise; what matters is told in our own words.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def choose_device(name: str) -> torch.device:

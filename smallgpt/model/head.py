@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from smallgpt.errors import UserError
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -25,8 +26,6 @@ _HEAD_NAMES = ("score", "classifier")  # transformers' own, of causal models and
 
 def is_classifier(model: nn.Module) -> bool:
     """Whether a model names labels and predicts no tokens."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
     known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     return type(model.config) in known and type(model) is known[type(model.config)]
 
@@ -37,8 +36,6 @@ def classifier_class_of(config: Any) -> type[nn.Module]:
     Raises:
         ValueError: there is none.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"{config.model_type} has no head for labels")
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]

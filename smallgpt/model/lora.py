@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from transformers.pytorch_utils import Conv1D
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, shown
@@ -87,7 +89,6 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
     """
     require_peft()
     from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
 
     model, new_ids = start.model, start.new_ids
     names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
@@ -135,8 +136,6 @@ def load_adapter(
     Raises:
         UserError: the base is gone or another one, the files are damaged, or peft is missing.
     """
-    from safetensors import SafetensorError, safe_open
-
     weights = folder / ADAPTER_WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: missing; this is not an adapter that training wrote")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig, PreTrainedConfig
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
@@ -102,8 +103,6 @@ def _read_config(name: str, classifier: str) -> Any:
         raise UserError(f"{name}: no model in this folder: it has no {CONFIG}")
     read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and no bomb
     with hub_errors(name, "model"), quiet():
-        from transformers import PreTrainedConfig
-
         values, _ = PreTrainedConfig.get_config_dict(folder)
         if "model_type" not in values:
             raise UserError(f"{name}: its {CONFIG} names no model_type")
@@ -148,8 +147,6 @@ def load_pretrained(
         rust_errors(name, "its weights cannot be read"),
         quiet(),
     ):
-        from transformers import GenerationConfig
-
         # Not through AutoModel..., which would follow an adapter to its base.
         model, info = model_class_of(config, settings.classifier).from_pretrained(
             folder_of(name, "model"),
@@ -260,8 +257,6 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
 
 def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
     """Name the ids of `vocabulary` in the configuration, and drop what belonged to another one."""
-    from transformers import GenerationConfig
-
     config = model.config
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config.bos_token_id = config.eos_token_id = end_id
