@@ -19,6 +19,13 @@ from smallgpt.console import NamedStream, forgiving, has_given_up, print_error
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
+# OpenMP's threads spin while they wait for one another, by default for long. Where another process
+# holds one of two cores they spin for a thread that is not running, and training falls to a
+# thirtieth of its speed. Spinning briefly and then sleeping keeps the speed of a free machine and
+# a quarter of it on a busy one (docs/measurements.md). It counts only before torch is loaded, hence
+# here, in what every command imports first.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `main(argv)` and leave with its exit code; a known error is printed in plain words."""

@@ -27,12 +27,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# OpenMP's threads spin while they wait for one another, by default for long. Where another process
-# holds one of two cores they spin for a thread that is not running, and training falls to a
-# thirtieth of its speed. Spinning briefly and then sleeping keeps the speed of a free machine and
-# a quarter of it on a busy one (docs/measurements.md). It counts only before torch is loaded, hence
-# here, in the module that every command imports first.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # What a terminal obeys or what turns the order of letters around: controls but for line ends and
 # tabs, overrides of the writing direction, halves of characters.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
