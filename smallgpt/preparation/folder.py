@@ -41,16 +41,8 @@ TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
 SIDES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
 RECONSTRUCTIONS = "reconstructions.png"
-FILES = (
-    *SIDES,
-    VOCABULARY,
-    TOKENIZER,
-    SUMMARY,
-    CODEBOOK,
-    CODEBOOK_PICTURE,
-    RECONSTRUCTIONS,
-)
-_ONLY_OF_IMAGES = {CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS}
+_OF_IMAGES = (CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS)
+FILES = (*SIDES, VOCABULARY, TOKENIZER, SUMMARY, *_OF_IMAGES)
 
 
 def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
@@ -113,11 +105,11 @@ def _made_before(folder: Path) -> set[str]:
         listed = summary["files"]
         return {name for name in FILES if isinstance(listed, list) and name in listed}
     # An earlier version of this program lists none, but tells of which rows there are any.
-    other = _ONLY_OF_IMAGES
+    other = set(_OF_IMAGES)
     if summary["command"] in ("digits", "images"):
         other = {TOKENIZER}
     elif summary["command"] == "tokens":
-        other = {TOKENIZER, *_ONLY_OF_IMAGES}
+        other.add(TOKENIZER)
     names = set(FILES) - other
     return {n for n in names if n not in SIDES or side_figures(summary, SIDES[n]).get("rows")}
 

@@ -1,7 +1,7 @@
 """Images to rows: prepare_data.py digits and images.
 
 Each patch of an image becomes a code of a codebook (tokens/codebook.py), which is fitted on the
-training images alone. An image of several variants has them beside it in the training rows.
+training images alone. With --augment variants of the training images become training rows too.
 """
 
 from __future__ import annotations

@@ -34,14 +34,9 @@ def is_library_data(path: Path) -> bool:
 def open_records(
     path: Path,
 ) -> tuple[list[str], Callable[[Sequence[str]], Iterator[dict[str, Any]]]]:
-    """The columns of a data set, and a function that gives its records.
+    """The names of all columns, and a function that gives the records with some of them.
 
-    Args:
-        path: see above.
-
-    Returns:
-        The names of all columns; and a function of the columns that are wanted, since others
-        may hold pictures or sounds that would take long to decode.
+    Other columns may hold pictures or sounds that would take long to decode.
 
     Raises:
         UserError: no such data, not readable, several splits and none named, no network, or the

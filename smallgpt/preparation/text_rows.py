@@ -29,7 +29,8 @@ def document_rows(
 
     Without a stride each row begins with the last token of the one before, so that every token
     but a text's first is predicted once. They are ids, unlike all other rows of text, since they
-    begin and end within words.
+    begin and end within words; the digest of the vocabulary beside them has them refused under
+    any other.
     """
     stride = stride or length - 1
     with progress_bar("cutting", len(texts), "text") as bar:
@@ -84,7 +85,14 @@ def write_rows(
     vocabulary: Vocabulary,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Write all files; returns the summary."""
+    """Write all files of a preparation of text; returns the summary, as in prepared.json.
+
+    Args:
+        command, settings: as in the summary.
+        rows: of each side, by the name of its file.
+        vocabulary: with its tokenizer.
+        notes: what a person should know, one line each.
+    """
     figures, longest = {}, 0
     for name, side in SIDES.items():
         originals = [row for row in rows[name] if not row["meta"].get(VARIANT)]

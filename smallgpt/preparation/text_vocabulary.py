@@ -38,7 +38,13 @@ def make_vocabulary(
     texts: Sequence[str],
     labels: Sequence[str],
 ) -> Vocabulary:
-    """That of the pretrained tokenizer with the labels, or of one learned from training texts.
+    """The vocabulary: a tokenizer's tokens, pretrained or learned from texts, and the labels.
+
+    Args:
+        settings: which tokenizer to learn, and how large.
+        pretrained: of `pretrained_tokenizer`.
+        texts: to learn from, of training alone.
+        labels: one token each.
 
     Raises:
         UserError: --vocab_size is too small, or the pretrained tokens can be none of a vocabulary.

@@ -80,15 +80,9 @@ def _cut(
     sides: dict[str, list[Text]], vocabulary: Vocabulary, settings: TextSettings
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of texts without labels; only those for training may overlap."""
+    strides = {TRAIN: settings.stride, VALIDATION: None, TEST: None}
     return {
-        name: [
-            *document_rows(
-                side,
-                vocabulary,
-                settings.max_length,
-                settings.stride if name == TRAIN else None,
-            )
-        ]
+        name: list(document_rows(side, vocabulary, settings.max_length, strides[name]))
         for name, side in sides.items()
     }
 

@@ -258,13 +258,10 @@ def _write_token_rows(
                 if line == next_bad:
                     next_bad = next(upcoming)
                     continue
-                if index == len(rows) or rows.lines_N[index] != line or not _has_tokens(record):
+                has_tokens = isinstance(record, dict) and "tokens" in record
+                if index == len(rows) or rows.lines_N[index] != line or not has_tokens:
                     raise UserError(f"{path}:{line}: the file changed while it was read; run again")
                 text = rows.vocabulary.decode(rows.row(index).tolist())
                 record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
                 (test_file if is_test_N[index] else train_file).write(row_line(record))
                 index += 1
-
-
-def _has_tokens(record: Any) -> bool:
-    return isinstance(record, dict) and "tokens" in record

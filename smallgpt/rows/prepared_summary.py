@@ -27,5 +27,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def side_figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
+    """The figures of one side of the split, {} where a summary has none."""
     figures = summary.get(side)
     return figures if isinstance(figures, dict) else {}
