@@ -15,9 +15,6 @@ from smallgpt.files.reading import open_input, parse_json, size_text
 MOST_LINE_BYTES = 2**24
 
 
-# ------------------------------------------------------------------------------- files
-
-
 def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
     """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
 

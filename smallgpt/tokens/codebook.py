@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from smallgpt.console import progress_bar
 from smallgpt.errors import UserError
@@ -142,8 +143,6 @@ class Codebook:
                 f"images of shape {images_NxHxWxC.shape[1:]}, the codebook is for "
                 f"{(self.height, self.width, self.channels)}"
             )
-        from threadpoolctl import threadpool_limits
-
         # In float64 the distances of whole-number pixels are exact, so equal patches get equal
         # codes on every machine and a codebook of all patches loses nothing.
         centers_KxD = self.centers_KxD.astype(np.float64)
@@ -201,7 +200,7 @@ class Codebook:
         Returns:
             embeddings_KxE: float32, mean 0 in each column, standard deviation 1 over all.
         """
-        from sklearn.neighbors import NearestNeighbors
+        from sklearn.neighbors import NearestNeighbors  # slow, and rarely needed
 
         random = np.random.default_rng(seed)
         scaled_KxD = (self.centers_KxD / (self.high - self.low)).astype(np.float64)

@@ -1,10 +1,11 @@
-"""k-means on patches of images."""
+"""Patches of images: cut, counted, clustered by k-means into the codes of a codebook."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from smallgpt.console import progress_bar
 
@@ -18,9 +19,6 @@ _BATCH, _BATCH_EPOCHS = 4096, 3
 # long (MNIST, 500 codes). Of a large codebook it must see a few for each code.
 _START_PATCHES, _START_PATCHES_PER_CODE = 20_000, 4
 _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
-
-
-# ------------------------------------------------------------------------------- patches
 
 
 def cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
@@ -70,8 +68,7 @@ def k_means(
     patches_UxD: np.ndarray, weights_U: np.ndarray, size: int, random: np.random.Generator
 ) -> np.ndarray:
     """Cluster centers of distinct patches, weighted by how often each occurs."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
-    from threadpoolctl import threadpool_limits
+    from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus  # slow, rarely needed
 
     patches_UxD = patches_UxD.astype(np.float32)
     weights_U = weights_U.astype(np.float32)

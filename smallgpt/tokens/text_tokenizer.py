@@ -19,9 +19,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of, hub_errors
 from smallgpt.files.reading import (
     count_values,
     is_panic,
@@ -31,10 +42,6 @@ from smallgpt.files.reading import (
     shown,
     size_text,
 )
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 
 TOKENIZER = "tokenizer.json"
 # Of any vocabulary, of texts or of token rows; the largest in use have some 300,000.
@@ -47,10 +54,10 @@ _MOST_VALUES, _MOST_OBJECTS = 5 * MOST_TOKENS, 100_000
 _EDGE_BYTES = 2**14  # more than a token takes, written with escapes
 SMALLEST_BPE = 256  # bytes, each a token
 _MOST_LETTERS = 1000  # of a token learned here: a vocabulary takes no longer ones
-# A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
-# purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
 # What any tokenizer of transformers leaves in its folder, one of them at least.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
+# A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
+# purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
 WHITESPACE_MARKS = {
     " ": "\N{SYMBOL FOR SPACE}",
     "\n": "\N{SYMBOL FOR LINE FEED}",
@@ -130,8 +137,6 @@ class TextTokenizer:
             special: tokens that get the first ids; the second is for unknown characters.
             size: entries at most, `special` among them: the most frequent characters stay.
         """
-        from tokenizers import Tokenizer, decoders, models, normalizers
-
         counts = Counter()
         for text in texts:
             counts.update(text)
@@ -160,8 +165,6 @@ class TextTokenizer:
             special: tokens that get the first ids.
             size: entries at most, `special` and the 256 bytes among them.
         """
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
         backend = Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
@@ -189,8 +192,6 @@ class TextTokenizer:
             UserError: none there, no network, one of token rows, or one that the `tokenizers`
                 library cannot run.
         """
-        from smallgpt.files.hub import folder_of
-
         folder = folder_of(name, "tokenizer")
         path = folder / TOKENIZER
         if path.is_file():
@@ -213,8 +214,6 @@ class TextTokenizer:
 
     def with_special(self, special: Sequence[str]) -> TextTokenizer:
         """The same tokenizer, those of `special` that it lacks added at the end."""
-        from tokenizers import AddedToken
-
         self.backend.add_special_tokens(
             [AddedToken(token, special=True, normalized=False) for token in special]
         )
@@ -229,8 +228,6 @@ class TextTokenizer:
         Raises:
             UserError: not one.
         """
-        from tokenizers import Tokenizer
-
         text = read_text(path, MOST_BYTES)
         _check_values(text, path)
         with rust_errors(path, "not a tokenizer"):
@@ -324,11 +321,9 @@ def load_pretrained_tokenizer(name: str) -> Any:
     Raises:
         UserError: none there, no network, or it needs code of its own, which is never run.
     """
-    from smallgpt.files.hub import folder_of, hub_errors
-
     folder = folder_of(name, "tokenizer")
     with hub_errors(name, "tokenizer"), rust_errors(name, "no tokenizer that works"):
-        from transformers import AutoTokenizer, BertTokenizer
+        from transformers import AutoTokenizer, BertTokenizer  # slow, and rarely needed
 
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
             # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which

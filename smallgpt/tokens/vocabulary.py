@@ -11,12 +11,15 @@ tokenizer.json of `text_tokenizer` lies beside the file, rows may be text.
 from __future__ import annotations
 
 import bisect
+import difflib
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text, shown, size_text
@@ -200,8 +203,6 @@ class Vocabulary:
         Of many tokens those alone are compared that begin or end most like it, since comparing
         two takes time.
         """
-        import difflib
-
         if len(token) > _LONGEST_LIKENED:
             return None
         near: Iterable[str] = self.tokens
@@ -231,8 +232,7 @@ class Vocabulary:
             folder: where to.
             max_length: what transformers cuts texts to where it is asked to; None = nothing.
         """
-        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
+        from transformers import PreTrainedTokenizerFast  # slow, and needed only to write
 
         folder = Path(folder)
         unknown = UNK if self.unk_id is not None else PAD
