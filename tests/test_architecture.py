@@ -116,6 +116,27 @@ def test_no_private_name_is_imported():
     assert KNOWN_PRIVATE - private == set()
 
 
+def loaded_by(module: str) -> set[str]:
+    """What loading a module loads at once: modules of the package, and names of libraries."""
+    found, left = set(), [module]
+    while left:
+        here = left.pop()
+        body = MODULES[here].body if here in MODULES and here not in found else []
+        found.add(here)
+        for node in body:
+            if isinstance(node, ast.Import):
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                left += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def test_the_answer_to_a_prompt_waits_for_no_library_of_pictures():
+    loaded = loaded_by("smallgpt.inference.interactive")
+    assert "torch" in loaded
+    assert [name for name in loaded if name.startswith("matplotlib")] == []
+
+
 @pytest.mark.parametrize("command", SCRIPTS)
 def test_help_answers_without_heavy_imports(command):
     program = (
