@@ -7,7 +7,11 @@
 
 A checkpoint appears whole or not at all. The newest one whose checksums hold is used. Its name is
 the step; `_evaluated` follows where the evaluation after that step is done, `_finished` where the
-run is.
+run is. So no position is saved twice and no checkpoint replaced: an old one is deleted only when a
+newer one is durable. It counts the rows of metrics.jsonl, since a step does not tell whether the
+row of its evaluation was written before the checkpoint or after. Parameters that are not trained
+are not in it: a frozen backbone or the base of an adapter is read again. Nothing is replayed on
+resuming, since the order of rows follows from seed and epoch alone.
 
     checkpoints = Checkpoints(run, updater)         # when to save
     checkpoints.save_if_due()
@@ -39,6 +43,7 @@ from smallgpt.files.writing import (
 )
 from smallgpt.model.hardware import random_states, set_random_states
 from smallgpt.training.loop_state import LoopState
+from smallgpt.training.optimizers import parameters_of
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import CHECKPOINT_NAME
 from smallgpt.training.update import Updater
@@ -251,7 +256,7 @@ def load_checkpoint(
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
-        owner = _owners(optimizers)
+        owner = {parameter: optimizer for optimizer, parameter in parameters_of(optimizers)}
         for place, tensor in training.items():
             name, key = place.rsplit("/", 1)
             if name == "random":
@@ -290,23 +295,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that a checkpoint holds, by name: those that are trained.
-
-    What is not, the base of an adapter or a frozen backbone, is read again.
-    """
+    """The parameters that a checkpoint holds, by name: those that are trained."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _owners(
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> dict[torch.Tensor, torch.optim.Optimizer]:
-    """The optimizer of each parameter."""
-    return {
-        parameter: optimizer
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
 
 
 def _training_tensors(
@@ -314,7 +304,7 @@ def _training_tensors(
 ) -> dict[str, torch.Tensor]:
     states = random_states(next(model.parameters()).device)
     tensors = {f"random/{name}": state for name, state in states.items()}
-    owner = _owners(optimizers)
+    owner = {parameter: optimizer for optimizer, parameter in parameters_of(optimizers)}
     for name, parameter in model.named_parameters():
         if parameter not in owner:
             continue

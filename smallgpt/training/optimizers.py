@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 
 from smallgpt.model.head import head_name, is_classifier
@@ -40,3 +42,13 @@ def make_optimizers(
         fused=device.type in ("cpu", "cuda", "mps"),
     )
     return [*optimizers, adamw]
+
+
+def parameters_of(
+    optimizers: Iterable[torch.optim.Optimizer],
+) -> Iterator[tuple[torch.optim.Optimizer, torch.Tensor]]:
+    """Each parameter, after the optimizer that it belongs to."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                yield optimizer, parameter

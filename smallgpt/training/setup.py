@@ -181,7 +181,8 @@ def trained_length(
 ) -> int:
     """What a model is good for, in tokens: beyond its longest row it has never seen a position.
 
-    A pretrained model knows more positions than the rows at hand show; one of ours says how many.
+    It becomes the `max_length` in the settings.yaml of the run's models. A pretrained model knows
+    more positions than the rows at hand show; one of ours says how many.
 
     Args:
         settings: of the run.

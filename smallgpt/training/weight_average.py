@@ -16,6 +16,8 @@ from contextlib import contextmanager
 
 import torch
 
+from smallgpt.training.optimizers import parameters_of
+
 _KEY = "average"  # in the optimizer's state of a parameter
 # The mean of the first updates is over fewer: with the full decay it would be of starting weights.
 _EARLY = 10
@@ -35,7 +37,7 @@ def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, up
     """
     decay = min(decay, updates / (updates + _EARLY))
     means, weights = [], []
-    for optimizer, parameter in _parameters(optimizers):
+    for optimizer, parameter in parameters_of(optimizers):
         state = optimizer.state.get(parameter)
         if not state:
             continue  # it has had no gradient yet; an optimizer takes a state for its own
@@ -57,7 +59,7 @@ def averaged(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
     """Give each parameter the value of its mean, where it has one, and its own back at the end."""
     held = [
         (parameter, parameter.detach().clone(), optimizer.state[parameter][_KEY])
-        for optimizer, parameter in _parameters(optimizers)
+        for optimizer, parameter in parameters_of(optimizers)
         if _KEY in optimizer.state.get(parameter, ())
     ]
     with torch.no_grad():
@@ -69,12 +71,3 @@ def averaged(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
         with torch.no_grad():
             for parameter, own, _ in held:
                 parameter.copy_(own)
-
-
-def _parameters(
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> Iterator[tuple[torch.optim.Optimizer, torch.Tensor]]:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                yield optimizer, parameter

@@ -11,6 +11,7 @@ from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
+from smallgpt.rows.splitting import split_dataset
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.muon import Muon
 from smallgpt.training.weight_average import averaged, update_average
@@ -93,9 +94,8 @@ def test_saved_models_and_figures_are_those_of_the_mean(tmp_path):
         for each in (folder, plain.folder)
     ]
     trained = load_trained_model(folder.final_model, "cpu", "fp32")
-    _, held_out = read_dataset(data, trained.vocabulary, max_length=32).split(
-        settings.validation_fraction, settings.seed
-    )
+    rows_read = read_dataset(data, trained.vocabulary, max_length=32)
+    _, held_out = split_dataset(rows_read, settings.validation_fraction, settings.seed)
     found = score_rows(trained.model, held_out, Precision("fp32", "")).figures(held_out)
     assert found["loss"] == pytest.approx(rows[0][-1]["loss"], rel=1e-5)
     # The steps themselves are the same: only what is looked at differs.
