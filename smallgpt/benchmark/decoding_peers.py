@@ -126,6 +126,7 @@ class OwnProcess:
         self._answer()
 
     def __call__(self) -> Any:
+        """Run it once over there."""
         self._pipe.send(None)
         return self._answer()
 
