@@ -110,8 +110,7 @@ class RowCache:
             if about["digest"] != digest_of(entry, entry.index(about["digest"].encode())):
                 return None
             # From here on every byte is what `store` of this very program wrote, or somebody
-            # forged it.
-            # They share the entry's memory, where safetensors would copy each of them.
+            # forged it. The arrays share the entry's memory; safetensors would copy each of them.
             arrays = {
                 name: np.frombuffer(
                     memoryview(entry)[end:][slice(*each["data_offsets"])], _DTYPES[each["dtype"]]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallgpt.errors import UserError
-from smallgpt.tokens.labels import LabelNames, label_text, label_token, sorted_labels
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -56,12 +55,6 @@ def test_labels_follow_their_ids_wherever_they_stand():
     assert vocabulary.class_of_id == {0: 0, 3: 1}
     assert vocabulary.pad_id == 2
     assert vocabulary.cls_id is vocabulary.eos_id is vocabulary.unk_id is vocabulary.img_id is None
-
-
-def test_labels_that_are_whole_numbers_are_sorted_by_value():
-    assert sorted_labels(["10", "9", "9", "-1"]) == ["-1", "9", "10"]
-    assert sorted_labels(["10", "9", "b"]) == ["10", "9", "b"]
-    assert sorted_labels(["1", "01", "001"]) == ["001", "01", "1"]
 
 
 @pytest.mark.parametrize(
@@ -349,43 +342,3 @@ def test_the_nearest_token_is_found_among_many_by_few_comparisons(monkeypatch):
 def test_the_nearest_of_few_tokens_is_the_nearest_of_all(vocabulary):
     assert vocabulary.nearest("<IMQ>") == "<IMG>"
     assert vocabulary.nearest("zzz") is None
-
-
-def test_label_token_spells_the_label():
-    assert label_token("7") == "<CLS_7>"
-
-
-@pytest.mark.parametrize(
-    "label", [True, 1.5, None, "", " \u3000\n", [1], {}, "\ud800", "x" * 996, 10**996]
-)
-def test_what_no_token_can_hold_is_no_label(label):
-    with pytest.raises(ValueError, match=r"^label ") as caught:
-        label_text(label)
-    assert len(str(caught.value)) < 200
-
-
-NAMES = st.text(st.sampled_from(" _\u3000\t.>"), max_size=5) | st.text(max_size=3)
-
-
-@given(st.lists(NAMES | st.integers(-2, 2)))
-def test_labels_have_one_token_only_where_they_differ_in_whitespace_alone(labels):
-    names, given_labels = LabelNames(), {}
-    for place, label in enumerate(labels):
-        try:
-            name = names.add(label, f"line {place}")
-        except ValueError:
-            assert not str(label).split()
-            continue
-        except UserError as error:
-            other = next(o for o in given_labels if label_text(o) == label_text(label))
-            assert other.split() != str(label).split()
-            assert str(error).startswith(f"line {place}: the label ")
-            assert f" of line {given_labels[other]}, " in str(error)
-            continue
-        assert label_token(name).encode().split() == [label_token(name).encode()]
-        given_labels.setdefault(str(label), place)
-    by_name = {}
-    for label in given_labels:
-        by_name.setdefault(label_text(label), set()).add(tuple(label.split()))
-    assert all(len(spellings) == 1 for spellings in by_name.values())
-    assert bool(names.notes()) == any(label != label_text(label) for label in given_labels)
