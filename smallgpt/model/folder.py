@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
@@ -44,6 +43,7 @@ from smallgpt.model.weights_file import (
     existing,
     parse_validation,
     read_header,
+    read_tensors,
 )
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.reader import load_settings
@@ -309,13 +309,7 @@ def _load_model(
             f"{weights}: damaged or not a safetensors file (it has {size:,} bytes, its header "
             f"promises another number)"
         )
-    try:
-        with safe_open(weights, framework="pt") as handle:
-            state = {name: handle.get_tensor(name) for name in expected}
-            metadata = handle.metadata()
-    except (SafetensorError, ValueError, OSError) as error:
-        reason = shown(" ".join(str(error).split()))
-        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
+    state, metadata = read_tensors(weights, expected)
     for name, tensor in state.items():
         state[name] = tensor = tensor.float()
         if not tensor.isfinite().all():

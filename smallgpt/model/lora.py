@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers.pytorch_utils import Conv1D
 
 from smallgpt.errors import UserError
-from smallgpt.files.reading import open_input, shown
+from smallgpt.files.reading import open_input
 from smallgpt.model.pretrained import Pretrained, load_pretrained
-from smallgpt.model.weights_file import ADAPTER_WEIGHTS
+from smallgpt.model.weights_file import ADAPTER_WEIGHTS, read_tensors
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -141,13 +140,7 @@ def load_adapter(
         raise UserError(f"{weights}: missing; this is not an adapter that training wrote")
     with open_input(weights):  # no pipe, which would be read for ever
         pass
-    try:
-        with safe_open(weights, framework="pt") as handle:
-            header = handle.metadata() or {}
-            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
-        reason = shown(" ".join(str(error).split()))
-        raise UserError(f"{weights}: damaged or not a safetensors file ({reason})") from None
+    state, header = read_tensors(weights)
     if not settings.init_from or not settings.lora_rank:
         raise UserError(f"{folder}: settings.yaml names no base model (init_from) and lora_rank")
     try:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, parse_json, shown
@@ -105,6 +109,23 @@ def read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     if problem:
         raise UserError(f"{path}: damaged or not a safetensors file ({problem})")
     return header, 8 + length, size
+
+
+def read_tensors(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, or those named, and the metadata of its header.
+
+    Raises:
+        UserError: it is damaged, or lacks one of them.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            state = {name: handle.get_tensor(name) for name in names or handle.keys()}
+            return state, handle.metadata() or {}
+    except (SafetensorError, ValueError, OSError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise UserError(f"{path}: damaged or not a safetensors file ({reason})") from None
 
 
 def existing(path: Path) -> Path:
