@@ -183,7 +183,7 @@ def train_epochs(
 
     Args:
         run: its model is trained; its state says where the loop stands.
-        updater: computes gradients and updates the weights.
+        updater: learning rate, gradients, optimizers.
         best: keeps the best weights.
         journal: writes down how it goes.
         checkpoints: saves what is needed to go on.
@@ -202,7 +202,9 @@ def train_epochs(
                 with progress_bar(name, len(updates), "step", state.epoch_step) as bar:
                     for batches in updates[state.epoch_step :]:
                         stop.raise_if_requested()
-                        updater.update(batches)
+                        updater.set_learning_rate()
+                        updater.compute_gradients(batches)
+                        updater.step_optimizers()
                         journal.record_training(updater)
                         checkpoints.save_if_due()
                         bar.update()

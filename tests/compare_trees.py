@@ -311,7 +311,7 @@ def unlike(one: Path, other: Path) -> list[str]:
 
 
 def figures_of(value: Any) -> Any:
-    """A value of JSON without times and without the places of its tree."""
+    """A value of JSON without times."""
     if isinstance(value, dict):
         return {key: figures_of(each) for key, each in value.items() if key not in TIMES}
     if isinstance(value, list):
@@ -336,7 +336,7 @@ def where(one: Any, other: Any) -> str:
 
 def neutral(text: str, tree: Tree) -> str:
     """What was printed, without times and columns that they widen."""
-    text = text.replace(str(tree.work), "WORK").replace(str(tree.root), "TREE")
+    text = text.replace(str(tree.root), "TREE")
     return re.sub(r" +", " ", _TIME.sub("TIME", text))
 
 
@@ -352,9 +352,10 @@ def main() -> int:
         began = time.monotonic()
         pair = []
         for label, root in zip(("before", "now"), trees, strict=True):
-            # Paths stand in settings and reports: both work below the same name.
-            tree = Tree(root, place / label / "work")
+            # Both work in a folder of one name, which stands in adapters and settings.
+            tree = Tree(root, place / "work")
             JOBS[name](tree)
+            tree.work = tree.work.rename(place / label)
             pair.append(tree)
         found = differences(*pair)
         differ |= bool(found)

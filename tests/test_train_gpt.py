@@ -195,14 +195,14 @@ class StopAfter:
     """Delivers a real SIGINT to this process after some updates."""
 
     def __init__(self, monkeypatch, steps: int):
-        real = Updater.update
+        real = Updater.step_optimizers
 
-        def update(updater, batches):
-            real(updater, batches)
+        def step(updater):
+            real(updater)
             if updater.run.state.step == steps:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(Updater, "update", update)
+        monkeypatch.setattr(Updater, "step_optimizers", step)
 
 
 @pytest.mark.parametrize("stop_at, optimizer", [(1, "adamw"), (6, "adamw"), (9, "muon")])

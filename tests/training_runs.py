@@ -17,6 +17,7 @@ from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 from smallgpt.training.setup import build_run
 from smallgpt.training.stopping import StopRequestedError
+from smallgpt.training.update import Updater
 
 ROOT = Path(__file__).parent.parent
 LETTERS = "abcdef"
@@ -63,6 +64,13 @@ def start_run(settings: TrainSettings) -> Run:
     """A run that is ready for its first step."""
     folder = RunFolder(settings.output_dir)
     return build_run(settings, folder, RunLog(folder), *read_data(settings, print))
+
+
+def update(updater: Updater, batches: list[np.ndarray]) -> None:
+    """What the loop of train_gpt.py does for each update."""
+    updater.set_learning_rate()
+    updater.compute_gradients(batches)
+    updater.step_optimizers()
 
 
 def change(settings: TrainSettings, **values) -> TrainSettings:

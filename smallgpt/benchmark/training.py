@@ -128,7 +128,9 @@ def our_epoch(run: Run) -> Callable[[], None]:
 
     def epoch() -> None:
         for batches in run.updates_of_epoch(0):
-            updater.update(batches)
+            updater.set_learning_rate()
+            updater.compute_gradients(batches)
+            updater.step_optimizers()
             journal.record_training(updater)
 
     return epoch

@@ -3,7 +3,9 @@
     run = build_run(settings, folder, log, train_rows, validation_rows)     # setup.py
     updater = Updater(run)                                                  # update.py
     for batches in run.updates_of_epoch(0):
-        updater.update(batches)
+        updater.set_learning_rate()
+        updater.compute_gradients(batches)
+        updater.step_optimizers()
     figures = run.validate(StopSignal())
 
 Weights, optimizers and `state` change while it trains; nothing else does.

@@ -2,7 +2,9 @@
 
 updater = Updater(run)
 for batches in run.updates_of_epoch(0):
-    updater.update(batches)
+    updater.set_learning_rate()
+    updater.compute_gradients(batches)
+    updater.step_optimizers()
 updater.collect_figures()             # run.state has the sums of their losses now
 """
 
@@ -54,8 +56,26 @@ class Updater:
         self.run = run
         self.waiting: list[UpdateFigures] = []
 
-    def update(self, batches: list[np.ndarray]) -> None:
-        """Learn from the rows of `batches` in one step of the optimizers.
+    def set_learning_rate(self) -> None:
+        """Give the optimizers the learning rate of this step."""
+        run = self.run
+        self.learning_rate = learning_rate_at(run.state.step, run.total_steps, run.settings)
+        for optimizer in run.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate
+
+    def compute_gradients(self, batches: list[np.ndarray]) -> None:
+        """Gradients of the objective over the rows of `batches`, scaled down to max_grad_norm."""
+        run = self.run
+        nll = run.gradients.add_gradients(batches)
+        for optimizer in run.optimizers:
+            run.scaler.unscale_(optimizer)
+        limit = run.settings.max_grad_norm
+        self.norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
+        self.waiting.append(UpdateFigures(run.state.step + 1, batches, nll, self.norm))
+
+    def step_optimizers(self) -> None:
+        """Move the weights, and count the step.
 
         Where loss or gradient is not a finite number, weights and optimizers stay what they are.
 
@@ -63,19 +83,10 @@ class Updater:
             UserError: so it was, and `on_nonfinite` says to stop. On a GPU, where the host does
                 not wait for each figure, some steps later.
         """
-        run, settings, state = self.run, self.run.settings, self.run.state
-        self.learning_rate = learning_rate_at(state.step, run.total_steps, settings)
-        for optimizer in run.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate
-        nll = run.gradients.add_gradients(batches)
-        for optimizer in run.optimizers:
-            run.scaler.unscale_(optimizer)
-        self.norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), settings.max_grad_norm)
-        self.waiting.append(UpdateFigures(state.step + 1, batches, nll, self.norm))
+        run, state = self.run, self.run.state
         # The norm is of all gradients together, so that one optimizer never moves without the
         # other. (GradScaler.step would ask each about its own gradients only.)
-        is_finite = torch.isfinite(self.norm) & torch.isfinite(nll)
+        is_finite = torch.isfinite(self.norm) & torch.isfinite(self.waiting[-1].nll)
         on_gpu = run.device.type == "cuda"
         if on_gpu:  # the host does not wait to know
             for optimizer in run.optimizers:
@@ -87,8 +98,8 @@ class Updater:
         if on_gpu or is_finite:
             for optimizer in run.optimizers:
                 optimizer.step()
-            if settings.ema_decay:
-                update_average(run.optimizers, settings.ema_decay, state.step)
+            if run.settings.ema_decay:
+                update_average(run.optimizers, run.settings.ema_decay, state.step)
         run.scaler.update()
         run.gradients.clear_gradients()
         state.read_clock()

@@ -11,7 +11,7 @@ import torch
 from pretrained_models import KINDS, save_byte_level, train_settings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import StopAfter, start_run
+from training_runs import StopAfter, start_run, update
 from transformers import AutoModelForCausalLM
 
 from smallgpt.errors import UserError
@@ -76,7 +76,7 @@ def test_adapters_and_new_tokens_are_trained_and_nothing_else(tmp_path, checkpoi
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     updater = Updater(run)
     for batches in run.updates_of_epoch(0):
-        updater.update(batches)
+        update(updater, batches)
     changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == trained_names(run.model)
     assert any("lora_A" in name for name in changed)
@@ -152,7 +152,7 @@ def test_fp16_with_a_scaled_loss_learns_what_fp32_learns(tmp_path, checkpoints, 
         before = {n: p.detach().clone() for n, p in run.model.named_parameters() if p.requires_grad}
         updater = Updater(run)
         for batches in run.updates_of_epoch(0)[:2]:
-            updater.update(batches)
+            update(updater, batches)
         now = dict(run.model.named_parameters())
         moved.append(torch.cat([(now[name] - old).flatten() for name, old in before.items()]))
     assert moved[0].norm() > 0

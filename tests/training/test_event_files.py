@@ -54,17 +54,17 @@ def test_event_files_hold_the_figures_of_metrics(with_tensorboard, settings):
 
 def test_a_resumed_run_leaves_no_doubled_points(with_tensorboard, settings, monkeypatch):
     settings = change(settings, tensorboard=True, checkpoint_steps=5, log_steps=1, num_epochs=4)
-    update = Updater.update
+    compute = Updater.compute_gradients
     crash_at = iter((8, 13))
 
     def crash(self, batches, limit):
         if self.run.state.step == limit:
             raise RuntimeError("killed")
-        update(self, batches)
+        compute(self, batches)
 
     for limit in crash_at:
         with monkeypatch.context() as patch:
-            patch.setattr(Updater, "update", lambda *args, at=limit: crash(*args, at))
+            patch.setattr(Updater, "compute_gradients", lambda *args, at=limit: crash(*args, at))
             with pytest.raises(RuntimeError, match="killed"):
                 train(change(settings, resume=True))
         found = all_points(Path(settings.output_dir))["train/loss"]

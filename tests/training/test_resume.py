@@ -109,9 +109,9 @@ def call_before(monkeypatch, owner, name: str, at: int, act) -> None:
 
 
 PLACES = {
-    "first step": (Updater, "update", 1),
-    "step": (Updater, "update", 8),
-    "last step": (Updater, "update", 18),
+    "first step": (Updater, "compute_gradients", 1),
+    "step": (Updater, "compute_gradients", 8),
+    "last step": (Updater, "compute_gradients", 18),
     "validation": (Run, "validate", 2),
     "last validation": (Run, "validate", 3),
     "after validation": (Journal, "record_evaluation", 2),
@@ -144,7 +144,7 @@ def test_run_of_an_older_version_that_accumulated_otherwise_says_so(settings, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "way_of_computing", older)
-        call_before(patch, Updater, "update", 3, interrupt)
+        call_before(patch, Updater, "compute_gradients", 3, interrupt)
         folder = train(settings).folder
     assert train(change(settings, resume=True)).exit_code == 0
     assert ("no longer ends bit for bit" in folder.log.read_text()) == (parts > 1)
@@ -228,13 +228,13 @@ def test_resumed_run_visits_only_the_rows_that_are_left(settings, monkeypatch):
         call_before(patch, *PLACES["step"], interrupt)
         train(settings)
     monkeypatch.setattr(resume_module, "say_plan", lambda run: None)  # it measures a step
-    seen, real = [], Updater.update
+    seen, real = [], Updater.compute_gradients
 
-    def update(updater, batches):
+    def compute(updater, batches):
         seen.append(updater.run.state.step + 1)
         real(updater, batches)
 
-    monkeypatch.setattr(Updater, "update", update)
+    monkeypatch.setattr(Updater, "compute_gradients", compute)
     train(change(settings, resume=True))
     assert seen == list(range(9, 19))
 
@@ -254,7 +254,7 @@ def test_other_number_of_epochs_is_told_and_nothing_exact_is_claimed(settings, c
 
 def test_fewer_epochs_end_the_run_where_it_stands(settings, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        call_before(patch, Updater, "update", 14, interrupt)
+        call_before(patch, Updater, "compute_gradients", 14, interrupt)
         train(settings)
     result = train(change(settings, resume=True, num_epochs=2))
     assert result.exit_code == 0
@@ -314,7 +314,7 @@ def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, ends_al
 @pytest.mark.parametrize("how", ["gone", "damaged"])
 def test_lost_best_model_does_not_stop_the_run(settings, monkeypatch, how, capsys):
     with monkeypatch.context() as patch:
-        call_before(patch, Updater, "update", 14, interrupt)
+        call_before(patch, Updater, "compute_gradients", 14, interrupt)
         folder = train(settings).folder
     if how == "gone":
         shutil.rmtree(folder.best_model)
@@ -408,7 +408,7 @@ def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings):
 
 def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_alike):
     with monkeypatch.context() as patch:
-        call_before(patch, Updater, "update", 14, interrupt)
+        call_before(patch, Updater, "compute_gradients", 14, interrupt)
         folder = train(settings).folder
     (newest(folder) / "model.safetensors").write_bytes(b"damaged")
     train(change(settings, resume=True))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training_runs import change, small_settings, start_run
+from training_runs import change, small_settings, start_run, update
 
 from smallgpt.errors import UserError
 from smallgpt.rows.batching import epoch_batches
@@ -69,11 +69,11 @@ def test_step_that_is_not_finite_changes_nothing(settings, monkeypatch, device, 
     run = replace(run, device=torch.device(device))
     steps, updater = run.updates_of_epoch(0), Updater(run)
     for batches in steps[:3]:
-        updater.update(batches)
+        update(updater, batches)
     before = state_of(run)
-    updater.update(steps[3])
+    update(updater, steps[3])
     assert all(torch.equal(one, other) for one, other in zip(before, state_of(run), strict=True))
-    updater.update(steps[4])
+    update(updater, steps[4])
     assert not all(map(torch.equal, before, state_of(run)))
     updater.collect_figures()
     learned = np.concatenate([rows for batches in (*steps[:3], steps[4]) for rows in batches])
@@ -96,14 +96,14 @@ def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, m
         return nll
 
     steps, updater = run.updates_of_epoch(0), Updater(run)
-    updater.update(steps[0])
+    update(updater, steps[0])
     before = state_of(run)
     monkeypatch.setattr(run.gradients, "add_gradients", overflowing)
-    updater.update(steps[1])
+    update(updater, steps[1])
     assert all(map(torch.equal, before, state_of(run)))
     assert scaler.get_scale() == 512.0  # a lower scale is the remedy, not the end of the run
     monkeypatch.undo()
-    updater.update(steps[2])
+    update(updater, steps[2])
     assert not any(map(torch.equal, before, state_of(run)))
     assert all(torch.isfinite(tensor).all() for tensor in state_of(run))
 
@@ -125,7 +125,7 @@ def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, m
     run = replace(run, device=torch.device("cuda"))
     updater = Updater(run)
     for batches in run.updates_of_epoch(0)[:4]:
-        updater.update(batches)
+        update(updater, batches)
     with pytest.raises(UserError, match=r"no longer finite at step 4 .*nothing was updated"):
         Checkpoints(run, updater).save()
     assert not RunFolder(settings.output_dir).checkpoints.exists()
@@ -158,7 +158,7 @@ def test_smaller_batches_with_more_accumulation_learn_the_same(settings, batch_s
         assert max(len(rows) for batches in steps for rows in batches) == size
         visited.append([np.concatenate(batches).tolist() for batches in steps])
         for batches in steps:
-            updater.update(batches)
+            update(updater, batches)
         ended.append(torch.cat([parameter.flatten() for parameter in run.model.parameters()]))
     assert visited[0] == visited[1]
     torch.testing.assert_close(*ended, atol=1e-5, rtol=1e-3)
@@ -171,7 +171,7 @@ def test_figures_read_late_are_the_same(settings):
         run = replace(run, device=torch.device(device))
         updater = Updater(run)
         for batches in run.updates_of_epoch(0):
-            updater.update(batches)
+            update(updater, batches)
         assert (len(updater.waiting) == 0) == (device == "cpu")
         updater.collect_figures()
         sums.append((run.state.epoch_nll, run.state.epoch_tokens))
