@@ -9,8 +9,7 @@
 
 From Python:
 
-    from smallgpt.options.training import TrainSettings
-    from train_gpt import train
+    from train_gpt import TrainSettings, train
     result = train(TrainSettings(data_path="my.jsonl", vocab_path="vocab.json"))
 """
 

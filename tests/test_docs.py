@@ -1,5 +1,6 @@
 """Documents name only what is there: files, headings, sections of the README."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def test_sections_of_the_readme_that_other_files_name_are_there():
     }
     assert named
     assert not {pair for pair in named if pair[1] not in headings(ROOT / "README.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_that_a_page_imports_from_the_scripts_are_there(page):
+    imports = re.findall(r"^from (\w+) import (.+)$", page.read_text("utf-8"), flags=re.M)
+    ours = {path.stem for path in ROOT.glob("*.py")}
+    for module, names in imports:
+        if module in ours:
+            found = importlib.import_module(module)
+            assert [name for name in names.split(", ") if not hasattr(found, name)] == []
 
 
 def test_the_tree_of_the_architecture_page_is_that_of_the_package():
