@@ -5,7 +5,7 @@
 
 BLEU (Papineni et al., 2002) is sacrebleu's over the whole file, 0 to 100; ROUGE-L (Lin, 2004) is
 rouge-score's F1, its mean over the rows, 0 to 1. Both libraries are optional
-(requirements-text.txt): without one its figure is None.
+(requirements-text.txt): without one its figure is None, and the evaluation goes on.
 """
 
 from __future__ import annotations

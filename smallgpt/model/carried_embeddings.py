@@ -1,4 +1,7 @@
-"""Embeddings of a pretrained model, carried over by the names of tokens."""
+"""Embeddings of a pretrained model, carried over by the names of tokens.
+
+Never by id: ids differ between two vocabularies that share every token.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ from smallgpt.model.packed_rows import PackedRows
 # of the masked half is computed, and the products are still large enough to run at full rate.
 _CHUNK = 128
 # Up to this many tokens of the longest row, attention weights are kept for the backward pass. They
-# grow with the square of the length, so beyond each chunk's are computed again.
+# grow with the square of the length, so beyond each chunk's are computed again, which takes a
+# sixth more of a block's time (docs/measurements.md).
 _LONGEST_KEPT = 2048
 
 

@@ -157,6 +157,8 @@ class TokenHead:
 def recompute_blocks(model: nn.Module) -> None:
     """Have a block keep only its input in training and compute its inside again for the gradient.
 
+    Dropout's random numbers are drawn a second time, so gradients are the same bit for bit.
+
     Raises:
         UserError: the model has no blocks that transformers could do that with.
     """

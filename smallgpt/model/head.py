@@ -107,7 +107,10 @@ def draw_head(model: nn.Module) -> None:
 
 
 def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
-    """Leave nothing to train but the head and the parameters named in `fresh`."""
+    """Leave nothing to train but the head and the parameters named in `fresh`.
+
+    Those are what the checkpoint lacked, such as an encoder's pooler: nobody has trained them yet.
+    """
     backbone = {id(parameter) for parameter in model.base_model.parameters()}
     for name, parameter in model.named_parameters():
         if id(parameter) in backbone and name not in fresh:

@@ -127,6 +127,8 @@ def load_adapter(
 ) -> tuple[torch.nn.Module, dict[str, str]]:
     """The model of a folder that holds an adapter, merged with its base, and the adapter's header.
 
+    Merged, so that nothing after loading needs to know of adapters.
+
     Args:
         folder: holds adapter_config.json and adapter_model.safetensors.
         settings: with which it was trained; `init_from` names the base.

@@ -17,7 +17,9 @@ from smallgpt.model.config_json import is_adapter_folder, is_number
 from smallgpt.options.training import MOST_LAYERS
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
-VALIDATION = "validation"  # key in the header of WEIGHTS
+# Key in the header of WEIGHTS. transformers ignores it when it loads and drops it when it saves, so
+# that figures never stay with weights that have changed.
+VALIDATION = "validation"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
 # The library's own limit. A tensor takes some hundred bytes and nine values, of 12 a block and few

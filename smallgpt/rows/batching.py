@@ -22,8 +22,9 @@ def epoch_batches(
 ) -> list[np.ndarray]:
     """Row indices of each batch of one epoch, shuffled, rows of like length together.
 
-    Of the variants of one source an epoch has one, drawn anew in every epoch. The order
-    follows from seed and epoch alone, so a resumed run needs no replay.
+    Of the variants of one source an epoch has one, drawn anew in every epoch, so that
+    `num_epochs` means the same with variants and without. The order follows from seed and epoch
+    alone, so a resumed run needs no replay.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(rows))

@@ -275,6 +275,9 @@ class TokenLabelDataset:
     def shifted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What a model reads and what it is to predict: the one place where targets are shifted.
 
+        transformers' `labels=` is never used: it shifts by itself, and targets would be shifted
+        twice.
+
         Returns:
             inputs_M: int64, the rows one after another, each without its last token.
             targets_M: int64, the token that follows each input.

@@ -54,6 +54,7 @@ def parse_row(
 ) -> Row:
     """Check one record and put its label tail in order.
 
+    The one place for it: training, evaluation, classification and `prepare_data.py tokens` alike.
     A labelled row ends `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
     label nor tail is unlabelled and taken as it is; where it is text or an instruction with its
     answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.

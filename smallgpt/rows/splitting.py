@@ -17,8 +17,9 @@ def split_dataset(
 ) -> tuple[TokenLabelDataset, TokenLabelDataset]:
     """Split into training and held-out rows; see `split_rows`.
 
-    Variants of one source stay together, and those made for training are not held out: the
-    held-out rows are like those that a model will meet.
+    Rows with the same body stay on one side, so that no held-out row has been learned. Variants
+    of one source stay together, and those made for training are not held out: the held-out rows
+    are like those that a model will meet.
 
     Raises:
         UserError: all rows belong together, so nothing can be held out.

@@ -44,7 +44,9 @@ from smallgpt.files.reading import (
 )
 
 TOKENIZER = "tokenizer.json"
-# Of any vocabulary, of texts or of token rows; the largest in use have some 300,000.
+# Of any vocabulary, of texts or of token rows; the largest in use have some 300,000. The limits of
+# readers follow from it. What would exceed them is refused when it is made, so that whatever is
+# written can be read.
 MOST_TOKENS = 1_000_000
 # Of the tokenizer.json of a text tokenizer: a token and its merge take some 100 bytes.
 MOST_BYTES = 2**27

@@ -10,8 +10,9 @@ the step; `_evaluated` follows where the evaluation after that step is done, `_f
 run is. So no position is saved twice and no checkpoint replaced: an old one is deleted only when a
 newer one is durable. It counts the rows of metrics.jsonl, since a step does not tell whether the
 row of its evaluation was written before the checkpoint or after. Parameters that are not trained
-are not in it: a frozen backbone or the base of an adapter is read again. Nothing is replayed on
-resuming, since the order of rows follows from seed and epoch alone.
+are not in it: a frozen backbone or the base of an adapter is read again, and must have the
+fingerprint that it had. Nothing is replayed on resuming, since the order of rows follows
+from seed and epoch alone.
 
     checkpoints = Checkpoints(run, updater)         # when to save
     checkpoints.save_if_due()

@@ -6,7 +6,8 @@
 
 Averages of the weights along a run lie in the middle of a flat valley whose walls single steps
 climb (Polyak and Juditsky, 1992; Izmailov et al., 2018, https://arxiv.org/abs/1803.05407). The
-mean is kept in the optimizer's state, so that checkpoints hold it.
+mean is kept in the optimizer's state, so that checkpoints hold it; the model has it only while it
+is evaluated or saved.
 """
 
 from __future__ import annotations
