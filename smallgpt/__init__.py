@@ -1,18 +1,16 @@
 """A toolkit for training small causal GPTs on rows of tokens.
 
-Its rooms; each imports only itself and rooms before it in this list:
+Its rooms. Each imports only itself and rooms before it in this list; checks, preparation, training
+and inference never import one another; nothing imports a script (tests/test_architecture.py).
 
-    exit_codes, errors, console    what a command ends with, what a person reads
-    files                          read with distrust, written whole
-    command, options               the frame of a script; its options, from config.yaml and flags
-    charts, tokens, rows           pictures; vocabularies and codebooks; rows read and batched
-    model, decoding, evaluation    the network; sampling from it; figures of its answers
-    checks                         what is wrong with the data: leaks, baselines
+    exit_codes, errors, console    exit codes, errors for the user, terminal output
+    files                          safe reading of untrusted files, atomic writing
+    command, options               entry point of a script; its options, from config.yaml and flags
+    charts, tokens, rows           charts; vocabularies and codebooks; rows read and batched
+    model, decoding, evaluation    the network; sampling; metrics and calibration
+    checks                         data checks: leaks, baselines
     preparation                    raw data to rows
-    training                       a run: updates, checkpoints, best model
-    inference                      use of a trained model
-    benchmark                      how fast all of this is
-
-checks, preparation, training and inference never import one another, and nothing imports a script
-(tests/test_architecture.py).
+    training                       training loop, checkpoints, best model
+    inference                      generation, classification, evaluation
+    benchmark                      speed
 """

@@ -1,4 +1,4 @@
-"""What all pictures share: figure, fonts, saving. Who draws nothing need not load matplotlib."""
+"""Charts: figure, fonts, saving as PNG. Whoever draws nothing need not import matplotlib."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ _FURTHER_FONTS = (
 
 
 def new_chart(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty chart of so many inches."""
+    """An empty figure with one axes; sizes in inches."""
     figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, in which texts find their room."""
+    """An empty figure whose layout makes room for texts; sizes in inches."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def plain_text() -> dict[str, Any]:
-    """How to write names of the user's: in fonts that have their letters, and `$` is no formula."""
+    """Text properties for names of the user's: fonts with their letters, and `$` is no formula."""
     return {"family": _fonts(), "parse_math": False}
 
 
 @cache
 def _fonts() -> list[str]:
-    """matplotlib's font, then an installed one for the characters that it lacks."""
     installed = set(get_font_names())
     return ["DejaVu Sans", *[name for name in _FURTHER_FONTS if name in installed]]
 
@@ -62,6 +61,6 @@ def missing_glyphs_allowed() -> Iterator[None]:
 
 
 def save_chart(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     with missing_glyphs_allowed(), atomic_write(path, "wb") as handle:
         figure.savefig(handle, format="png", dpi=DPI)

@@ -1,9 +1,7 @@
-"""Run a command: a known error in one line, the exit code of `smallgpt.exit_codes`.
+"""Entry point of every script: exit codes, and a known error as one line without a traceback.
 
-Every script ends with
-
-    if __name__ == "__main__":
-        run_command(main)
+if __name__ == "__main__":
+    run_command(main)
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run `main(argv)` and leave with its exit code; a known error is printed in plain words."""
+    """Run `main(argv)` and exit with its code (`smallgpt.exit_codes`)."""
     # A stream that the caller closed (`>&-`) is None in Python; read and write nothing instead.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -62,7 +60,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
 
 
 def _has_failed(stream: TextIO) -> bool:
-    """Whether a stream holds what cannot be written."""
+    """Whether buffered output cannot be written."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -71,7 +69,7 @@ def _has_failed(stream: TextIO) -> bool:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit; output that nobody takes is dropped, or Python would complain about it at exit."""
+    """Exit; drop output that cannot be written, or Python would complain about it at exit."""
     if _has_failed(sys.stdout):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,7 +77,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _explain(error: Exception) -> str | None:
-    """Words for failures of the machine rather than of the program; None for a bug of ours."""
+    """A message for failures of the machine rather than of the program; None for a bug of ours."""
     text = str(error)
     if (
         isinstance(error, MemoryError)

@@ -1,12 +1,11 @@
-"""What a person at the terminal sees: lines, errors, tables, durations, progress.
+"""Terminal output: lines, errors, tables, durations, progress bars, escaping of foreign text.
 
-One word for one thing, in the whole package: `say` prints a line for a person (where a function
-takes a parameter `say`, it is one that does, such as a run's log); `describe_...` returns the text
-to say. `print` is left to the result that a command was asked for.
+`say` prints a line for a person (a parameter named `say` is such a function, a run's log for
+example); `describe_...` returns text to say; `print` is left to the result of a command.
 
-Foreign text (labels, tokens, file names) may hold what a terminal obeys. It is shown by `printable`
-(a part of a line), `printable_lines` (whole texts) or `json_text` (the same value, escaped); `say`,
-`print_error`, tables and the log of a run apply them by themselves.
+Foreign text (labels, tokens, file names) may hold control characters. `printable` escapes them in
+part of a line, `printable_lines` in whole texts, `json_text` in JSON; `say`, `print_error`, tables
+and the log of a run do so by themselves.
 """
 
 from __future__ import annotations
@@ -27,23 +26,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# What a terminal obeys or what turns the order of letters around: controls but for line ends and
-# tabs, overrides of the writing direction, halves of characters.
+# What controls a terminal or reorders letters: control characters except line ends and tabs,
+# overrides of the writing direction, lone surrogates.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-# Standard outputs that can be written no more.
+# Standard outputs that can no longer be written.
 _GIVEN_UP: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def say(text: str) -> list[str]:
-    """Print above a progress bar; where standard output takes no more, go on in silence.
+    """Print a line above a progress bar; where standard output fails, go on in silence.
 
-    For work whose result is files: it must not die because its reader has left (`| head`), its
-    terminal is gone or the disk behind `>` is full.
-
-    Returns:
-        a warning that standard output has just failed, for the log; else nothing.
+    Work whose result is files must not die because its reader has left (`| head`), its terminal is
+    gone or the disk behind `>` is full. Returns the warning printed at the failure, for the log.
     """
     from tqdm import tqdm  # here and below: --help answers without it
 
@@ -70,18 +66,18 @@ def say(text: str) -> list[str]:
 
 
 def has_given_up(stream: Any) -> bool:
-    """Whether `say` has found that a stream takes no more."""
+    """Whether `say` found that a stream can no longer be written."""
     return stream in _GIVEN_UP
 
 
 def print_error(text: str) -> None:
-    """Print a mistake to standard error, each line marked `error:`."""
+    """Print to standard error, each line marked `error:`."""
     for line in printable_lines(text).splitlines() or [""]:
         print(f"error: {line}", file=forgiving(sys.stderr))
 
 
 def command_hint(script: str, *words: str | Path) -> str:
-    """A command for a person to type, its flags and values quoted for the shell."""
+    """A command for the user to type, quoted for the shell."""
     return shlex.join(["python", script, *map(str, words)])
 
 
@@ -89,14 +85,14 @@ def command_hint(script: str, *words: str | Path) -> str:
 
 
 def printable(text: str) -> str:
-    """Foreign text as a part of a line: what cannot be seen is written out, as in `\\x1b[31m`."""
+    """Foreign text as part of a line: invisible characters are escaped, as in `\\x1b[31m`."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else _written_out(letter) for letter in text)
 
 
 def printable_lines(text: str) -> str:
-    """Foreign text of many lines: what a terminal obeys is written out, line ends and tabs stay."""
+    """Foreign text of many lines: control characters are escaped, line ends and tabs stay."""
     return _OBEYED.sub(lambda found: _written_out(found[0]), text)
 
 
@@ -105,10 +101,9 @@ def _written_out(letter: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as one line of JSON that standard output can show.
+    """`value` as one line of JSON that standard output can encode.
 
-    Where its encoding lacks a letter, JSON's own escape stands for it: what Python writes out in
-    its place, such as `\\xe9`, is no JSON.
+    Letters it cannot encode get JSON's own escapes; those of Python, such as `\\xe9`, are not JSON.
     """
     encoding = getattr(sys.stdout, "encoding", None) or ""
     text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
@@ -116,7 +111,7 @@ def json_text(value: Any) -> str:
 
 
 def text_width(text: str) -> int:
-    """Columns that a text takes on a terminal: Chinese characters two, combining marks none."""
+    """Columns of a text on a terminal: Chinese characters take two, combining marks none."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
@@ -124,7 +119,7 @@ def text_width(text: str) -> int:
 
 
 def shorten(text: str, columns: int, mark: str = "...") -> str:
-    """A text of about so many columns; of a long one both ends stay, it may differ in either."""
+    """A text cut to about `columns` columns; both ends stay, since texts may differ in either."""
     if text_width(text) <= columns:
         return text
     ends = []
@@ -140,7 +135,7 @@ def shorten(text: str, columns: int, mark: str = "...") -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Seconds as `0.4 s`, `42 s`, `3 min 05 s` or `2 h 07 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -160,10 +155,7 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
 def format_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
 ) -> str:
-    """A table in plain text; the columns `left` are left-aligned, the others right-aligned.
-
-    Cells may hold anything, see `printable`.
-    """
+    """A plain-text table: the columns `left` are left-aligned, others right; cells are escaped."""
     lines = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(text_width(line[column]) for line in lines) for column in range(len(header))]
 
@@ -178,14 +170,14 @@ def format_table(
 
 
 def share_bar(share: float, width: int, blocks: bool) -> str:
-    """A share from 0 to 1 as a bar of `width` characters; `blocks` where they can be shown."""
+    """A share from 0 to 1 as a bar of `width` characters, of ASCII unless `blocks`."""
     filled = round(share * width)
     full, empty = ("█", "░") if blocks else ("#", ".")
     return full * filled + empty * (width - filled)
 
 
 def can_show_blocks(stream: TextIO) -> bool:
-    """Whether the encoding of a stream has the characters of `share_bar`."""
+    """Whether the encoding of a stream has the block characters of `share_bar`."""
     try:
         "█░".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -194,7 +186,7 @@ def can_show_blocks(stream: TextIO) -> bool:
 
 
 def progress_bar(description: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """A tqdm bar with rate and time left on standard error; silent where that is no terminal."""
+    """A tqdm bar on standard error with rate and time left; silent if that is no terminal."""
     from tqdm import tqdm
 
     try:
@@ -221,7 +213,7 @@ def progress_bar(description: str, total: int, unit: str, initial: int = 0) -> t
 
 
 class _Wrapped:
-    """A text stream that is another one but for how it fails."""
+    """Passes everything on to another text stream; subclasses treat errors differently."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -237,7 +229,7 @@ class _Wrapped:
 
 
 class _Forgiving(_Wrapped):
-    """For a person alone: what cannot be written is dropped, and ends no work."""
+    """Ignores write errors: what is only for a person must not end the work."""
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
@@ -255,7 +247,7 @@ class _Forgiving(_Wrapped):
 
 
 class NamedStream(_Wrapped):
-    """Its errors have a name, as those of files have."""
+    """A stream whose errors carry a file name, as those of files do."""
 
     def __init__(self, stream: TextIO, name: str):
         super().__init__(stream)
@@ -279,7 +271,7 @@ class NamedStream(_Wrapped):
 
 
 def forgiving(stream: TextIO | None) -> Any:
-    """`stream` as one that drops what cannot be written; None, a missing one, takes nothing."""
+    """`stream` with write errors ignored; None (closed by the caller) takes nothing."""
     if stream is None:
         stream = io.StringIO()
     return stream if isinstance(stream, _Forgiving) else _Forgiving(stream)

@@ -1,4 +1,4 @@
-"""What a person can put right: printed by `run_command` as `error: ...`, never as a traceback."""
+"""Errors that the user can put right, printed as `error: ...` and never as a traceback."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from smallgpt.exit_codes import EXIT_FAILED, EXIT_USAGE
 
 
 class UserError(Exception):
-    """Something the user can put right. The text says what is wrong, where, and the remedy."""
+    """An error that the user can put right; its text says what is wrong, where, and the remedy."""
 
     exit_code = EXIT_FAILED
 
 
 class SettingsError(UserError):
-    """One or more wrong flags, keys or values, together.
-
-    Attributes:
-        mistakes: one line each.
-    """
+    """Wrong flags, keys or values, all together; `mistakes` has one line for each."""
 
     exit_code = EXIT_USAGE
 

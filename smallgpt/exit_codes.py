@@ -1,4 +1,4 @@
-"""The exit code of every command.
+"""Exit codes of the commands.
 
 | code | name             | when |
 |------|------------------|------|
@@ -10,8 +10,8 @@
 | 130  | EXIT_INTERRUPTED | Ctrl-C. Training has saved a checkpoint, unless it came twice. |
 | 143  | EXIT_TERMINATED  | SIGTERM. Training has saved a checkpoint. |
 
-Errors carry their code (`smallgpt.errors`), `smallgpt.command.run_command` leaves with it; of
-training, `smallgpt.training.stopping.StopSignal` has that of the signal that stopped it.
+Errors carry their code (`smallgpt.errors`); `smallgpt.training.stopping.StopSignal` carries that of
+the signal that stopped training.
 """
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2

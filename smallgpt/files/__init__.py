@@ -1,4 +1,1 @@
-"""Files: read with distrust (`reading`, `npz`), written whole (`writing`, `tensors`).
-
-`locks` holds a folder for one process, `hub` has folders of the Hugging Face hub.
-"""
+"""Files: safe reading of untrusted input, atomic writing, locks, the Hugging Face hub."""

@@ -1,10 +1,10 @@
-"""Models, tokenizers and data sets of the Hugging Face hub: what is taken, and what may fail.
+"""Hugging Face hub: files downloaded from it, and its errors as one line.
 
-    folder = folder_of("gpt2", "tokenizer")  # of the hub's cache; a folder stays what it is
+    folder = folder_of("gpt2", "tokenizer")  # in the hub's cache; a local folder stays what it is
     with hub_errors("gpt2", "tokenizer"):
         AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
-What is checked of a folder is so checked of a repository too, before any of it is used.
+So a repository goes through the same checks as a local folder before any of it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from smallgpt.errors import UserError
 
 _SECONDS_TO_CONNECT = 5
-# What is taken of a repository: no code, no pickles, no folders.
+# Files taken from a repository: no code, no pickles, no folders.
 _TOKENIZER_FILES = (
     "config.json",
     "tokenizer*.json",
@@ -34,7 +34,7 @@ _FILES = {
     "model": (
         *_TOKENIZER_FILES,
         "adapter_config.json",
-        "settings.yaml",  # which tells a model of ours
+        "settings.yaml",  # marks a model of ours
         "model.safetensors",
         "model-*.safetensors",
         "model.safetensors.index.json",
@@ -43,11 +43,9 @@ _FILES = {
 
 
 def folder_of(name: str, what: str) -> Path:
-    """The folder that a name stands for, downloaded first where it is a name on the hub.
+    """The folder `name`, or the files that the hub has under that name, downloaded.
 
-    Args:
-        name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
-        what: the files to take: "model" (its tokenizer's among them) or "tokenizer".
+    `what` is "model", its tokenizer included, or "tokenizer". HF_TOKEN opens private names.
 
     Raises:
         UserError: as `hub_errors`.
@@ -67,11 +65,9 @@ def folder_of(name: str, what: str) -> Path:
 
 @contextmanager
 def hub_errors(name: str, what: str) -> Iterator[None]:
-    """Turn the errors of loading `name` into one line.
+    """Turn the errors of loading `name`, a folder or a name on the hub, into one line.
 
-    Args:
-        name: a folder, or OWNER/NAME on the hub.
-        what: is loaded, for the message: "model", "tokenizer", "data set".
+    `what` is for the message: "model", "tokenizer", "data set".
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.
@@ -109,10 +105,7 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
 
 
 def _go_offline_without_a_network() -> None:
-    """Use the hub's cache alone where the hub cannot be reached.
-
-    The library itself tries six times, with pauses, for each of several files.
-    """
+    """Use the cache alone without a network: the library tries six times for each file."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -1,4 +1,4 @@
-"""A folder held by one process alone."""
+"""File locks: a folder held by one process alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCK = ".lock"
 
 
 def lock(handle: IO) -> bool:
-    """Lock an open file until it is closed; False where another process has done so."""
+    """Lock an open file until it is closed; False if another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -26,13 +26,10 @@ def lock(handle: IO) -> bool:
 
 @contextmanager
 def hold_folder(folder: Path, work: str) -> Iterator[None]:
-    """Hold a folder, which is made, for this process alone; the kernel frees it when that dies.
+    """Make a folder and lock it for this process; the kernel frees it when the process dies.
 
-    Whoever holds it may delete its file `LOCK`: the lock is on a file that nobody else will meet.
-
-    Args:
-        folder: the folder.
-        work: what is done in it, for the message.
+    `work` names the work in it, for the message. The holder may delete the file `LOCK`: whoever
+    waits for the deleted one notices and opens a new one.
 
     Raises:
         UserError: another process holds it, or its file system has no locks.
@@ -51,7 +48,7 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
                     f"{folder}: its file system cannot lock files ({error.strerror}); give an "
                     f"--output_dir on another"
                 ) from None
-            # Not so where its holder has deleted it since it was opened here.
+            # False where its holder deleted it after it was opened here.
             if os.path.exists(folder / LOCK) and os.path.samefile(handle.fileno(), folder / LOCK):
                 yield
                 return

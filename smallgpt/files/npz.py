@@ -1,4 +1,4 @@
-"""Arrays of .npz files that others wrote; nothing is unpickled."""
+"""Reading of untrusted .npz files, without unpickling."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ _MOST_MEMBERS = 1000
 
 
 def read_npz(path: Path, most_bytes: int, remedy: str = "") -> dict[str, np.ndarray]:
-    """All arrays of an .npz file by name; nothing is unpickled.
+    """All arrays of an .npz file, by name.
 
-    Args:
-        path: the file.
-        most_bytes: of the file and of its arrays together.
-        remedy: what to do where they are more, for the message, such as ": give fewer images".
+    `most_bytes` limits the file, and its arrays together; `remedy` ends the message for a larger
+    one, such as ": give fewer images".
 
     Raises:
         UserError: no such file, not an .npz, damaged, or larger than `most_bytes` unpacked.
@@ -56,10 +54,7 @@ def read_npz(path: Path, most_bytes: int, remedy: str = "") -> dict[str, np.ndar
 
 
 def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Refuse an array whose header promises another size than the member has.
-
-    numpy would give it the promised memory first; and items of no bytes could be any number.
-    """
+    """Refuse a header that promises another size: numpy would allocate it before reading."""
     with archive.open(member) as handle:
         version = np.lib.format.read_magic(handle)
         read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
@@ -69,6 +64,7 @@ def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None
         rest = member.file_size - handle.tell()
     if dtype.hasobject:
         raise ValueError("an array of objects, which would have to be unpickled")
+    # Items of no bytes could be any number of them.
     if dtype.itemsize * math.prod(shape) != rest or (rest == 0 and math.prod(shape)):
         raise ValueError(
             f"{member.filename} promises shape {shape} of {dtype}, holds {rest:,} bytes"

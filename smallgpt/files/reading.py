@@ -1,11 +1,11 @@
-"""Files that others wrote: opened only where they are plain files, read only up to a limit.
+"""Reading of untrusted files: plain files only, up to a limit; strict JSON; values in messages.
 
     value = parse_json(read_text(path, MOST_BYTES))
     raise UserError(f"{path}: the id of {shown(token)} is {shown(index)}, not a whole number")
 
-Every file is untrusted. A pipe would hang a command, a device never ends, and a small file can
-promise to become a large one. So every reader of the toolkit opens through `open_input` and checks
-sizes before it takes memory; each limit is a constant with its reason beside it.
+A pipe would hang a command, a device never ends, and a small file can promise to become a large
+one. So every reader of the toolkit opens through `open_input` and checks sizes before it takes
+memory; each limit is a constant with its reason beside it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import IO, Any
 from smallgpt.console import printable
 from smallgpt.errors import UserError
 
-# Deeper objects are refused: parsing and writing them again recurses, and Python ends that at about
-# 1000 levels, wherever it happens to be. Nothing of ours is deeper than 5.
+# Deeper values are refused: parsing and writing them recurses, which Python ends at about 1000
+# levels, wherever it happens to be. Nothing of ours is deeper than 5.
 MOST_JSON_LEVELS = 64
 _MOST_SHOWN = 60
 _CHUNK = 2**20
-# A text of JSON, also one that never ends; nothing is tried twice, so time grows with length alone.
+# A JSON string, also an unterminated one; without backtracking, so in time linear in its length.
 _JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -37,8 +37,7 @@ def open_input(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a plain file for reading bytes; symbolic links are followed.
 
     Raises:
-        UserError: no such file, not allowed to read it, something else than a plain file, or the
-            system fails to read it inside the block.
+        UserError: no such file, no permission, not a plain file, or a read error in the block.
     """
     try:
         # A pipe without a writer would block the opening itself.
@@ -91,7 +90,7 @@ def read_text(path: str | Path, most_bytes: int) -> str:
 
 
 def size_text(count: int) -> str:
-    """A number of bytes that is a limit: `64 KiB`, `16 MiB`, `2 GiB`."""
+    """A limit in bytes as `64 KiB`, `16 MiB`, `2 GiB`."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
@@ -99,7 +98,7 @@ def size_text(count: int) -> str:
 
 
 def contents(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing where there is none."""
+    """The paths in a folder, sorted; none if there is no folder."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
@@ -125,10 +124,8 @@ def same_file(path: str | Path, other: str | Path) -> bool:
 def parse_json(text: str, most_values: int | None = None) -> Any:
     """A JSON value, stricter than `json.loads`: no NaN, no key twice, no deep nesting.
 
-    Args:
-        text: of the value.
-        most_values: refuse a text of more values, those within others included, before any of
-            them takes memory; a file of 64 MiB could have 30 million. None = its size is enough.
+    More than `most_values` values, nested ones included, are refused before they take memory: a
+    file of 64 MiB could have 30 million. None = no limit.
 
     Raises:
         ValueError: with the reason, in words for a person.
@@ -151,7 +148,7 @@ def parse_json(text: str, most_values: int | None = None) -> Any:
 
 
 def count_values(text: str, starts: str = "[{,") -> int:
-    """At most so many values a JSON text has; with `starts="{"` so many of them are objects."""
+    """Upper bound of the values in a JSON text; of the objects with `starts="{"`."""
     bare = _JSON_STRING.sub("", text)
     return 1 + sum(bare.count(start) for start in starts)
 
@@ -200,10 +197,10 @@ _DECODER = json.JSONDecoder(
 def rust_errors(path: str | Path, what: str) -> Iterator[None]:
     """Turn a panic of `tokenizers` or `safetensors`, which is no Exception, into one line.
 
-    (Rust has printed a line of its own to standard error by then, which cannot be kept back.)
+    Rust has by then printed a line of its own to standard error, which cannot be kept back.
 
     Raises:
-        UserError: the library ran into a panic inside the block.
+        UserError: the library panicked inside the block.
     """
     try:
         yield
@@ -214,7 +211,7 @@ def rust_errors(path: str | Path, what: str) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust gave up. Its class cannot be imported."""
+    """Whether a library in Rust panicked; the class of its error cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
@@ -222,7 +219,7 @@ def is_panic(error: BaseException) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: one short line, printable whatever it holds."""
+    """A value for a message: one short, printable line."""
     if isinstance(value, str):
         text = repr(value[: _MOST_SHOWN + 1])  # never a copy of 100 MB
     else:

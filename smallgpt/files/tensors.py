@@ -1,4 +1,4 @@
-"""Files of tensors (safetensors)."""
+"""Writing of safetensors files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_tensors(
     """Write a safetensors file; the same contents give the same bytes.
 
     Raises:
-        OSError: the disk is full or failed; safetensors has an error of its own for that.
+        OSError: the disk is full or failed, for which safetensors has an error of its own.
     """
     try:
         save_file(tensors, path, metadata=metadata)
@@ -31,14 +31,14 @@ def write_tensors(
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     if metadata:
         _sort_metadata(path)
-    # safetensors makes a file that its owner alone may read; others are made as the umask says.
+    # safetensors lets the owner alone read its files; ours follow the umask.
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order; its library shuffles the keys."""
+    """Sort the metadata of a safetensors file; its library shuffles the keys."""
     with naming_file(path), open(path, "r+b") as handle:
         size = int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(size))

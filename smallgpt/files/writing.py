@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, synced, renamed."""
+"""Atomic writing: a file or folder is written beside its place, synced, and renamed when whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smallgpt.files.reading import contents
 
 @contextmanager
 def naming_file(path: str | Path) -> Iterator[None]:
-    """Give an error of the system the file's name, which a write to an open file leaves out."""
+    """Give a system error the file's name, which a write to an open file leaves out."""
     try:
         yield
     except OSError as error:
@@ -29,10 +29,7 @@ def naming_file(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file beside `path` for writing; on success sync it and rename it into place.
-
-    A reader sees the old file or the new one, never a half. On an error nothing changes.
-    """
+    """Open a file beside `path`; on success sync it and rename it, on an error change nothing."""
     path = Path(path)
     make_folder(path.parent)
     temporary = _name_beside(path)
@@ -50,10 +47,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 
 def json_line(value: Any, indent: int | None = None) -> str:
-    """`value` as one line of JSONL, or as indented lines, readable where Unicode allows.
-
-    A lone surrogate, which JSON can escape but UTF-8 cannot hold, stays an escape.
-    """
+    """`value` as JSON and a line end; escaped if it has a lone surrogate, which is no UTF-8."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     try:
         text.encode()
@@ -63,18 +57,16 @@ def json_line(value: Any, indent: int | None = None) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file as `atomic_write` does."""
+    """Write a text file atomically."""
     with atomic_write(path) as handle:
         handle.write(text)
 
 
 def write_json(path: str | Path, value: Any, most_levels: int | None = None) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are a ValueError.
+    """Write `value` as indented JSON, atomically; what is deeper than `most_levels` in one line.
 
-    Args:
-        path: the file.
-        value: what to write.
-        most_levels: what lies deeper than so many levels stands in one line; None = nothing.
+    Raises:
+        ValueError: `value` holds NaN or infinity.
     """
     write_text(path, _indented(value, most_levels) + "\n")
 
@@ -128,7 +120,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def open_to_append(path: Path) -> IO[bytes]:
-    """Open a file, which is made, to append bytes to it.
+    """Open a file to append bytes; it is made if missing.
 
     Raises:
         UserError: a pipe stands in its place, which would have no end.
@@ -143,7 +135,7 @@ def open_to_append(path: Path) -> IO[bytes]:
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a folder and those above it, durably: the name of a new one is synced too."""
+    """Make a folder and those above it, durably: the folder that holds a new one is synced too."""
     path, missing = Path(path), []
     while not path.exists():
         missing.append(path)
@@ -164,7 +156,7 @@ def sync(path: Path) -> None:
 
 
 def replace_files(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Make files of `source` durable and move them to `target`, in this order."""
+    """Make files of `source` durable and move them to `target`, in the order of `names`."""
     for name in names:
         sync(source / name)
     for name in names:
@@ -173,10 +165,7 @@ def replace_files(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there.
-
-    A folder leaves its place by one rename, so that nobody meets a half of it.
-    """
+    """Delete a file or a folder, if it is there; a folder by one rename, so never seen half."""
     if path.is_dir() and not path.is_symlink():
         with folder_beside(path) as grave:
             os.rename(path, grave / path.name)
@@ -185,12 +174,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, own: re.Pattern) -> None:
-    """Delete what a killed process left half-written in `folder`.
-
-    Args:
-        folder: where to look.
-        own: names that are written there; a temporary file or folder is called after one.
-    """
+    """Delete temporary files of killed processes; only those for names that match `own`."""
     for path in contents(folder):
         name = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
         if name is None or own.fullmatch(name[1]) is None:
