@@ -1,12 +1,4 @@
-"""Rows that cannot be read: why, the report of the first 20, and what to do about them.
-
-bad = BadRows("row")
-...
-except RowError as error:
-    bad.note(f"{path}:{line}", str(error))
-...
-bad.raise_if_any(REMEDY)
-"""
+"""Bad rows of a file: collected with their reasons, reported, and what to do about them."""
 
 from __future__ import annotations
 
@@ -18,49 +10,42 @@ from smallgpt.console import plural
 from smallgpt.errors import UserError
 
 MOST_ERRORS_SHOWN = 20
-# Kept with their reasons for a report; more than so many nobody reads, and they fill the memory.
+# More are not kept for a report: nobody reads them, and they fill the memory.
 MOST_BAD_ROWS = 1_000_000
 REMEDY = "correct them, or leave them out with --on_bad_row skip"
 
 
 class RowError(Exception):
-    """A row that breaks the format; the text is the reason."""
+    """A row breaks the format; the text is the reason."""
 
 
 @dataclass
 class BadRow:
-    """A row that could not be read, kept for a report; `record` only where records are kept."""
+    """A row that could not be read, kept for a report."""
 
     line: int
     reason: str
-    record: dict[str, Any]
+    record: dict[str, Any]  # {} where records are not kept
 
 
 class BadRows:
-    """Counts bad rows; of a file of the wrong kind, which is all bad rows, it keeps the first.
-
-    Attributes:
-        count: how many there were.
-        reasons: why the first of them are bad.
-        first: the same with the place of each, `train.jsonl:3: the row has no tokens`.
-    """
+    """Counts bad rows; keeps only the first 20, since in a file of the wrong kind all are bad."""
 
     def __init__(self, what: str = "row"):
-        """`what` they are called: "row", "record"."""
         self.what = what
         self.count = 0
         self.reasons: list[str] = []
+        # The same after their places: `train.jsonl:3: the row has no tokens`.
         self.first: list[str] = []
 
     def note(self, place: str, reason: str) -> None:
-        """Take in a bad row."""
         self.count += 1
         if self.count <= MOST_ERRORS_SHOWN:
             self.reasons.append(reason)
             self.first.append(f"{place}: {reason}")
 
     def raise_if_any(self, remedy: str = REMEDY) -> None:
-        """Refuse the data if a row was bad.
+        """Raise if a row was bad.
 
         Raises:
             UserError: the first bad rows, how many more there are, and the remedy.

@@ -1,8 +1,4 @@
-"""Which rows are read together: the batches of an epoch, and those for scoring.
-
-for indices in epoch_batches(rows, batch_size=32, seed=42, epoch=0):
-    inputs_M, targets_M, counts_B = rows.shifted(indices)
-"""
+"""Batches of row indices: shuffled for an epoch of training, longest first for scoring."""
 
 from __future__ import annotations
 
@@ -12,17 +8,17 @@ import numpy as np
 
 from smallgpt.rows.dataset import TokenLabelDataset
 
-# Rows whose lengths are sorted together before cutting batches: enough to leave next to no
-# padding, few enough that rows still meet different company in every epoch.
+# Batches whose rows are sorted by length together: enough to leave next to no padding, few enough
+# that the rows of a batch differ from epoch to epoch.
 _BATCHES_SORTED_TOGETHER = 50
 
 
 def epoch_batches(
     rows: TokenLabelDataset, batch_size: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """Row indices of each batch of one epoch, shuffled, rows of like length together.
+    """Row indices of each batch of one epoch, shuffled, rows of similar length together.
 
-    Of the variants of one source an epoch has one, drawn anew in every epoch, so that
+    Of the variants of one source an epoch visits one, drawn anew in every epoch, so that
     `num_epochs` means the same with variants and without. The order follows from seed and epoch
     alone, so a resumed run needs no replay.
     """
@@ -42,10 +38,7 @@ def epoch_batches(
 
 
 def batches_by_length(rows: TokenLabelDataset, batch_size: int) -> Iterator[np.ndarray]:
-    """Row indices of batches for scoring: longest rows first, next to no padding.
-
-    Longest first, so that too little memory shows at once and not at the end.
-    """
+    """Row indices of batches for scoring, longest first: too little memory shows at once."""
     order = np.argsort(-rows.lengths_N.astype(np.int64), kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

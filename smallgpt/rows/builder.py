@@ -1,4 +1,4 @@
-"""Parsed rows become the arrays of a dataset."""
+"""Collects parsed rows into the arrays of a dataset."""
 
 from __future__ import annotations
 
@@ -18,19 +18,10 @@ _MOST_NEW_NUMBERS = 2**16
 
 
 class RowsBuilder:
-    """Collects parsed rows; `finish` makes a dataset of them.
-
-    Attributes:
-        counts: what the rows met.
-    """
+    """Collects parsed rows; `finish` makes a dataset of them."""
 
     def __init__(self, vocabulary: Vocabulary, max_length: int, for_label: bool = False):
-        """
-        Args:
-            vocabulary: of the rows' ids.
-            max_length: rows are cut to this many tokens.
-            for_label: the rows are only to be classified.
-        """
+        # for_label: the rows are only to be classified
         self.vocabulary, self.max_length, self.for_label = vocabulary, max_length, for_label
         self.counts = ReadCounts()
         self._tokens = array("H" if len(vocabulary) <= 65_536 else "I")
@@ -47,8 +38,8 @@ class RowsBuilder:
     ) -> None:
         """Add a row, cut to `max_length`.
 
-        A row that is to be classified leaves room for a whole label tail, so that its body is cut
-        alike whether or not its label is known.
+        A row to be classified leaves room for a whole label tail, so that its body is cut to the
+        same tokens whether or not its label is known.
         """
         counts = self.counts
         room = TAIL_LENGTH - (len(row.ids) - row.body_length) if self.for_label else 0
@@ -69,7 +60,7 @@ class RowsBuilder:
         self._new.extend(_NUMBERS_OF(new))
         if len(self._new) > _MOST_NEW_NUMBERS:
             self._into_columns()
-        # By way of an array, which takes half as long as extending by a list.
+        # Through an array: half the time of extending by a list.
         self._tokens.extend(array(self._tokens.typecode, row.ids))
         counts.rows += 1
         counts.labelled += row.label_class >= 0
@@ -87,7 +78,7 @@ class RowsBuilder:
         del self._new[:]
 
     def finish(self) -> TokenLabelDataset:
-        """The rows that were added, in arrays that share the memory of this builder."""
+        """The dataset of the rows added; its arrays share the memory of this builder."""
         self._into_columns()
         return TokenLabelDataset(
             self.vocabulary,

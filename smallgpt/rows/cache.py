@@ -1,20 +1,19 @@
-"""Rows read once, kept beside their file, so that reading them again takes next to no time.
+"""Cache of parsed rows, beside their file, so that reading them again takes next to no time.
 
-    cache = RowCache(path, settings)  # settings: all that decides what reading the file gives
+    cache = RowCache(path, settings)
     kept = cache.load()
     if kept is None:
         ...  # read the file, all its bytes through `content = new_digest()`
         cache.store(content.hexdigest(), arrays, facts)
 
-What was read from `data/train.jsonl` lies in `data/.cache/train.jsonl.rows.safetensors`, one entry
-a file. It counts only for the same bytes in the file, the same settings and the same program;
-anything else, damage included, is as good as no entry, and the next `store` replaces it. The folder
-may be deleted at any time.
+The entry of `data/train.jsonl` is `data/.cache/train.jsonl.rows.safetensors`. It is valid only for
+the same content of the file, the same settings and the same code; anything else, damage included,
+counts as no entry, and the next `store` replaces it. The folder may be deleted at any time.
 
-Among the arrays of an entry `facts` holds JSON, whatever else there is to know. Its metadata is one
-text, JSON too:
+The array `facts` of an entry holds JSON, whatever else there is to know. Its metadata is one text,
+JSON too:
 
-    key      digest of settings, program and Python
+    key      digest of settings, code and Python version
     content  digest of the file's content
     digest   digest of the entry without these 64 letters
     arrays   names of the other arrays, in their order
@@ -43,7 +42,7 @@ from smallgpt.files.writing import atomic_write, remove_leftovers
 FOLDER = ".cache"
 _SUFFIX = ".rows.safetensors"
 _ENTRY = re.compile(r".+\.rows(\.safetensors)?")
-# A smaller file is read in less time than a person notices.
+# Bytes; a smaller file is read in less time than a person notices.
 SMALLEST_FILE = 1_000_000
 PACKAGE = Path(__file__).parents[1]
 # An entry takes at most five times its file: 53 bytes and the tokens of a row whose line has 20.
@@ -52,13 +51,13 @@ _DIGEST = 32
 _NO_DIGEST = "0" * 2 * _DIGEST
 _METADATA, _FACTS = "entry", "facts"
 _CHUNK = 1 << 20
-# What a file that is no entry raises where it is taken for one.
+# Raised by parsing a file that is no entry.
 _NO_ENTRY = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 _DTYPES = {"BOOL": "?", "I8": "i1", "U8": "u1", "U16": "u2", "I32": "i4", "U32": "u4", "I64": "i8"}
 
 
 def program() -> list[str]:
-    """The files that decide what reading gives, as paths in the package."""
+    """Paths in the package of the code that decides what reading gives."""
     files = [*PACKAGE.glob("rows/*.py"), *PACKAGE.glob("tokens/*.py"), PACKAGE / "files/reading.py"]
     return sorted(file.relative_to(PACKAGE).as_posix() for file in files)
 
@@ -69,32 +68,22 @@ def new_digest() -> hashlib.blake2b:
 
 
 class RowCache:
-    """What reading one file with certain settings gave.
-
-    Attributes:
-        source: the file of rows.
-        path: where its entry lies.
-        key: digest of the settings and of the program.
-    """
+    """The cache entry of one file of rows, read with certain settings."""
 
     def __init__(self, source: Path, settings: dict[str, Any]):
-        """
-        Args:
-            source: the file of rows.
-            settings: all that decides what reading gives besides the file, ready for JSON.
-        """
+        """`settings`: all besides the file that decides what reading gives, ready for JSON."""
         self.source = source
         self.path = source.parent / FOLDER / f"{source.name}{_SUFFIX}"
         key = new_digest()
         how = [settings, sys.version, sys.byteorder, version("tokenizers")]
         key.update(json.dumps(how).encode())
-        # Any change of the code that reads makes all entries stale: no number to forget to raise.
+        # Any change of the code invalidates all entries: there is no version to forget to raise.
         for name in program():
             key.update((PACKAGE / name).read_bytes())
         self.key = key.hexdigest()
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """The arrays and facts of the entry, None where there is none to be trusted."""
+        """The arrays and facts of the entry; None without a valid entry."""
         try:
             most = _MOST_TIMES_LARGER * max(os.path.getsize(self.source), SMALLEST_FILE)
             with open_input(self.path) as handle:
@@ -109,8 +98,8 @@ class RowCache:
                 return None
             if about["digest"] != digest_of(entry, entry.index(about["digest"].encode())):
                 return None
-            # From here on every byte is what `store` of this very program wrote, or somebody
-            # forged it. The arrays share the entry's memory; safetensors would copy each of them.
+            # From here on every byte was written by `store` of this very code, or forged. The
+            # arrays share the entry's memory; safetensors would copy each of them.
             arrays = {
                 name: np.frombuffer(
                     memoryview(entry)[end:][slice(*each["data_offsets"])], _DTYPES[each["dtype"]]
@@ -123,10 +112,10 @@ class RowCache:
             return None
 
     def store(self, content: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Replace the entry. Where that cannot be done, say so in one line and go on without.
+        """Replace the entry; where that fails, print one line and go on without.
 
         Args:
-            content: digest of the bytes that were read, which need no longer be the file's.
+            content: digest of the bytes that were read; the file may have changed since.
             arrays: flat arrays of numbers by name.
             facts: whatever else there is to know, ready for JSON.
         """
@@ -145,13 +134,13 @@ class RowCache:
             folder.mkdir(exist_ok=True)
             with open(folder / LOCK, "a+") as holder:
                 if not lock(holder):
-                    return  # another process is writing here, as a rule the same entry
-                remove_leftovers(folder, _ENTRY)  # nobody else writes: of processes that died
+                    return  # another process writes here, usually the same entry
+                remove_leftovers(folder, _ENTRY)  # of processes that died: the lock is ours
                 with atomic_write(self.path, "wb") as handle:
                     handle.write(entry[:place])
                     handle.write(digest_of(entry, place).encode())
                     handle.write(memoryview(entry)[place + len(_NO_DIGEST) :])
-                earlier = self.path.with_suffix("")  # of versions with a format of their own
+                earlier = self.path.with_suffix("")  # of versions with another format
                 if earlier.is_file():
                     earlier.unlink()
         except OSError as error:
@@ -159,13 +148,13 @@ class RowCache:
 
 
 def head_of(entry: bytes | bytearray) -> tuple[Any, int]:
-    """The head of a file of safetensors, and where it ends; of any other file `_NO_ENTRY`."""
+    """The header of a safetensors file and where it ends; raises `_NO_ENTRY` for other files."""
     end = 8 + int.from_bytes(entry[:8], "little")
     return json.loads(entry[8:end]), end
 
 
 def digest_of(entry: bytes | bytearray, place: int) -> str:
-    """Digest of an entry's bytes without those of its own digest, which begins at `place`."""
+    """Digest of an entry's bytes without its own digest, which begins at `place`."""
     digest, view = new_digest(), memoryview(entry)
     digest.update(view[:place])
     digest.update(view[place + len(_NO_DIGEST) :])
@@ -173,7 +162,6 @@ def digest_of(entry: bytes | bytearray, place: int) -> str:
 
 
 def _content_of(path: Path) -> str:
-    """Digest of a file's bytes."""
     digest = new_digest()
     chunk = bytearray(_CHUNK)
     view = memoryview(chunk)

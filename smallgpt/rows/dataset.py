@@ -1,12 +1,12 @@
-"""Checked rows of tokens in compact arrays.
+"""The dataset: checked rows of tokens in compact arrays.
 
     rows = read_dataset("data/digits/train.jsonl", vocabulary, max_length=1024)  # rows/reading.py
     train, validation = split_dataset(rows, fraction=0.2, seed=42)            # rows/splitting.py
     for indices in epoch_batches(train, 32, seed=42, epoch=0):                # rows/batching.py
         inputs_M, targets_M, counts_B = train.shifted(indices)
 
-A number that every row has is a column. A new one is added in one place: among the fields of
-`TokenLabelDataset`. Collecting, taking parts, the cache and its checks follow from there.
+A column is a number that every row has. A new one is added in one place, the fields of
+`TokenLabelDataset`; collecting, subsets, the cache and its checks follow from there.
 """
 
 from __future__ import annotations
@@ -26,73 +26,45 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 
 class NewRow(NamedTuple):
-    """A row on its way into the columns.
-
-    Attributes:
-        row: cut to its final length.
-        length: its tokens.
-        start: where they begin in `tokens`.
-        line: its line in the file.
-        group, source: numbers of its group and of its source, -1 for none.
-        variant: number of the variant, 0 for an original.
-    """
+    """A row, cut to its final length, on its way into the columns."""
 
     row: Row
     length: int
-    start: int
-    line: int
-    group: int
+    start: int  # where its ids begin in `tokens`
+    line: int  # number in its file, from 1
+    group: int  # -1 for none, as in the next
     source: int
-    variant: int
+    variant: int  # 0 for an original
 
 
 class Column(NamedTuple):
-    """A number of each row.
-
-    Attributes:
-        dtype: of its array.
-        attribute: of a `NewRow`, from where the number comes.
-        least: the smallest value in a sound dataset.
-        below: what all values stay below in a sound dataset: a number, or one for each row.
-        in_fingerprint: whether rows that differ in it alone are other data.
-    """
+    """How a column is stored, filled and checked."""
 
     dtype: str
-    attribute: str
-    least: int
-    below: Callable[[TokenLabelDataset], Any]
-    in_fingerprint: bool = True
+    attribute: str  # of a `NewRow`, from where the number comes
+    least: int  # smallest valid value
+    below: Callable[[TokenLabelDataset], Any]  # exclusive bound: one, or one a row
+    in_fingerprint: bool = True  # whether another value here makes it other data
 
 
 def column(*args: Any, **kwargs: Any) -> dict[str, Column]:
-    """The metadata of a field that is a column; the arguments are those of `Column`."""
+    """The metadata of a field that is a column; arguments as for `Column`."""
     return {"column": Column(*args, **kwargs)}
 
 
 @dataclass(frozen=True)
 class TokenLabelDataset:
-    """Checked rows; subsets share the token array.
-
-    Attributes:
-        vocabulary: the vocabulary of the ids.
-        max_length: rows are cut to this many tokens.
-        tokens: every row's ids after one another, uint16 (uint32 for large vocabularies).
-        group_names: value of each group number, as JSON text; the numbers are those of one file.
-        counts: what reading met (of the whole file, also in a subset).
-        records: the parsed JSON objects, where asked for.
-        bad_rows: rows that could not be read, with on_bad_row="keep".
-    """
+    """Checked rows; subsets share the token array."""
 
     vocabulary: Vocabulary
-    max_length: int
-    tokens: np.ndarray
-    # The columns, in the order in which checkpoints of all versions have fingerprinted them.
-    # A row's ids lie in `tokens` from its start on; its length counts the label tail.
+    max_length: int  # rows are cut to this many tokens
+    tokens: np.ndarray  # ids of all rows, concatenated; uint16, uint32 for large vocabularies
+    # The columns; `fingerprint` depends on their order, and checkpoints on the fingerprint.
+    # A length counts the label tail.
     lengths_N: np.ndarray = field(
         metadata=column("i4", "length", 1, lambda rows: len(rows.tokens) + 1)
     )
-    # Tokens at the start of a row that are read but neither learned nor scored: the prompt of an
-    # instruction. 0 for all other rows.
+    # Tokens of an instruction's prompt, read but neither learned nor scored; 0 for other rows.
     prompt_lengths_N: np.ndarray = field(
         metadata=column("i4", "row.prompt_length", 0, lambda rows: rows.lengths_N + 1)
     )
@@ -100,8 +72,8 @@ class TokenLabelDataset:
     classes_N: np.ndarray = field(
         metadata=column("i4", "row.label_class", -1, lambda rows: len(rows.vocabulary.labels))
     )
-    # Rows with the same number >= 0 are variants of one another, -1 for a row without the mark
-    # `groups.VARIANT`. With the next column it decides which rows an epoch visits.
+    # Rows with the same number >= 0 are variants of one source, -1 for a row without the key
+    # `groups.VARIANT`. An epoch visits one variant of each source.
     sources_N: np.ndarray = field(metadata=column("i8", "source", -1, lambda rows: len(rows)))
     # Whether a row is a variant made for training, not an original.
     augmented_N: np.ndarray = field(metadata=column("?", "variant", 0, lambda rows: 2))
@@ -122,10 +94,10 @@ class TokenLabelDataset:
     groups_N: np.ndarray = field(
         metadata=column("i8", "group", -1, lambda rows: len(rows.group_names), in_fingerprint=False)
     )
-    group_names: list[str]
-    counts: ReadCounts
-    records: list[dict[str, Any]] | None = None
-    bad_rows: list[BadRow] = field(default_factory=list)
+    group_names: list[str]  # value of each group number, as JSON; numbers are those of one file
+    counts: ReadCounts  # of the whole file, also in a subset
+    records: list[dict[str, Any]] | None = None  # the parsed JSON objects, where asked for
+    bad_rows: list[BadRow] = field(default_factory=list)  # with on_bad_row="keep"
 
     def __len__(self) -> int:
         return len(self.starts_N)
@@ -138,7 +110,7 @@ class TokenLabelDataset:
         return self.tokens[start : start + self.lengths_N[index]]
 
     def body(self, index: int) -> np.ndarray:
-        """Ids of one row without its tail."""
+        """Ids of one row without its label tail."""
         start = self.starts_N[index]
         return self.tokens[start : start + self.body_lengths_N[index]]
 
@@ -161,20 +133,17 @@ class TokenLabelDataset:
 
     @cached_property
     def scored_counts(self) -> np.ndarray:
-        """Tokens of each row that count for loss and perplexity.
-
-        A row's first token has nothing before it, and a prompt is not scored.
-        """
+        """Scored tokens of each row: not the first, which has nothing before it, and no prompt."""
         return self.lengths_N - np.maximum(self.prompt_lengths_N, 1)
 
     @property
     def target_count(self) -> int:
-        """Tokens of all rows that count for loss and perplexity."""
+        """Scored tokens of all rows: those that count for loss and perplexity."""
         return int(self.scored_counts.sum())
 
     @cached_property
     def visits(self) -> np.ndarray:
-        """How often one epoch visits each row on average: variants of one source share a visit."""
+        """How often an epoch visits each row on average: variants of one source share a visit."""
         visits_N = np.ones(len(self))
         if self.has_variants:
             sourced_N = self.sources_N >= 0
@@ -184,17 +153,17 @@ class TokenLabelDataset:
 
     @property
     def epoch_share(self) -> float:
-        """The share of the rows that one epoch visits: one variant of each source."""
+        """Share of the rows that one epoch visits: one variant of each source."""
         return round(float(self.visits.sum())) / len(self) if self.has_variants else 1.0
 
     def group_values(self) -> list[str | None]:
-        """The value of each row's group, None for a row of none; comparable between files."""
+        """The value of each row's group, None without one; comparable between files."""
         return [self.group_names[i] if i >= 0 else None for i in self.groups_N.tolist()]
 
     def body_keys(self) -> list[bytes]:
-        """A 128-bit fingerprint of each row's body: equal bodies have equal keys.
+        """A 128-bit hash of each row's body: equal bodies have equal keys.
 
-        Of an instruction it is the prompt's: two answers to one question belong together.
+        Of an instruction only the prompt is hashed: two answers to one question belong together.
         """
         lengths_N = np.where(self.prompt_lengths_N > 0, self.prompt_lengths_N, self.body_lengths_N)
         flat = np.ascontiguousarray(self.tokens)
@@ -206,7 +175,7 @@ class TokenLabelDataset:
         ]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the rows, their labels and sources: the same data gives the same text."""
+        """SHA-256 over the rows, their labels and sources."""
         digest = hashlib.sha256()
         for name, each in COLUMNS.items():
             if each.in_fingerprint:
@@ -215,9 +184,9 @@ class TokenLabelDataset:
         return digest.hexdigest()
 
     def is_sound(self) -> bool:
-        """Whether the columns are of their types and keep to their bounds.
+        """Whether all columns have their types and keep to their bounds.
 
-        So no row leads outside of an array, whoever wrote the file that the rows are from.
+        Then no row points outside of an array, even if somebody else wrote the cache entry.
         """
         columns = {name: getattr(self, name) for name in COLUMNS}
         if any(
@@ -246,7 +215,7 @@ class TokenLabelDataset:
         return replace(self, **columns, records=records)
 
     def without_tails(self) -> TokenLabelDataset:
-        """The rows as a model with a head for labels reads them: bodies, their classes kept."""
+        """The rows as a model with a classification head reads them: bodies, their classes kept."""
         return replace(self, lengths_N=self.body_lengths_N)
 
     def sample(self, most_rows: int, most_tokens: int, seed: int) -> TokenLabelDataset:
@@ -261,11 +230,10 @@ class TokenLabelDataset:
     # ---------------------------------------------------------------------------- batches
 
     def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows one after another, without padding.
+        """Rows concatenated, without padding.
 
         Returns:
-            ids_N: int64, the tokens of all rows.
-            lengths_B: int64, tokens of each row.
+            ids_N, lengths_B: int64, the tokens of all rows, and how many each row has.
         """
         lengths_B = self.lengths_N[indices].astype(np.int64)
         shift_B = self.starts_N[indices] - (np.cumsum(lengths_B) - lengths_B)
@@ -273,13 +241,13 @@ class TokenLabelDataset:
         return self.tokens[places_N].astype(np.int64), lengths_B
 
     def shifted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a model reads and what it is to predict: the one place where targets are shifted.
+        """Inputs and targets of a model: the one place where targets are shifted.
 
         transformers' `labels=` is never used: it shifts by itself, and targets would be shifted
         twice.
 
         Returns:
-            inputs_M: int64, the rows one after another, each without its last token.
+            inputs_M: int64, the rows concatenated, each without its last token.
             targets_M: int64, the token that follows each input.
             counts_B: int64, inputs of each row.
         """
@@ -288,7 +256,7 @@ class TokenLabelDataset:
         return np.delete(ids_N, ends_B - 1), np.delete(ids_N, ends_B - lengths_B), lengths_B - 1
 
     def scored(self, indices: np.ndarray) -> np.ndarray:
-        """Whether each target of `shifted` counts, M booleans: those of a prompt do not."""
+        """Whether each target of `shifted` counts (M booleans): those of a prompt do not."""
         counts_B = self.lengths_N[indices].astype(np.int64) - 1
         place_M = np.arange(counts_B.sum()) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
         return place_M >= np.repeat(self.prompt_lengths_N[indices] - 1, counts_B)

@@ -1,17 +1,17 @@
-"""Which rows belong together: groups, and variants of one source."""
+"""Groups of rows that belong together, and variants of one source."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# In `meta` beside `source`: the number of a variant, 0 for the row that the others were made of. A
-# key that nobody has by accident, since of the rows that carry it an epoch visits one a source.
+# Key in `meta` beside `source`: the number of a variant, 0 for the original. A name that nobody
+# uses by accident, since an epoch visits only one row of each source that has it.
 VARIANT = "prepare_data_variant"
 
 
 def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
-    """The value at a key path as text, None where the record lacks it."""
+    """The value at a key path as JSON text, None where the record lacks it."""
     if group_by is None:
         return None
     value: Any = record
@@ -23,9 +23,9 @@ def group_value(record: dict[str, Any], group_by: str | None) -> str | None:
 
 
 def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
-    """A row's source and the number of its variant (0 = the original), from its `meta`.
+    """A row's source and variant number (0 = the original), from its `meta`.
 
-    `prepare_data.py --augment` writes both; a row without either has no source here.
+    `prepare_data.py --augment` writes both; a row that lacks one has no source here.
     """
     meta = record.get("meta")
     if isinstance(meta, dict) and "source" in meta:
@@ -36,7 +36,7 @@ def variant_of(record: dict[str, Any]) -> tuple[str | None, int]:
 
 
 def has_plain_variant(record: dict[str, Any]) -> bool:
-    """Whether a row's `meta` has a `variant` of the user's own, which says nothing here.
+    """Whether a row's `meta` has a `variant` of the user's own, which has no meaning here.
 
     Earlier versions of `prepare_data.py --augment` marked their variants so.
     """

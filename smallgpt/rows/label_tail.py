@@ -16,17 +16,16 @@ LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the la
 def settle_tail(
     ids: list[int], label: Any, vocabulary: Vocabulary, for_label: bool
 ) -> tuple[int, int, str]:
-    """Put the tail of a row in order, in place.
+    """Check and mend the label tail of a row, in place.
 
     With a `label`, a missing tail is completed and the broken tails `<CLS> <CLS> <EOS>` and
-    `<CLS> <EOS>` are repaired; without one, the tail is the label.
+    `<CLS> <EOS>` are repaired; without one, the label is read from the tail.
 
     Args:
         ids: of the row, not empty; changed where the tail is completed or repaired.
         label: the record's `label`, None for none.
-        vocabulary: token -> id.
-        for_label: the row is only to be classified: a label may be unknown to the vocabulary, and
-            a broken tail without `label` is read as the question `<CLS>`.
+        for_label: the row is only to be classified: the vocabulary may lack its label, and a
+            broken tail without `label` is read as the question `<CLS>`.
 
     Returns:
         label_class: index into `vocabulary.labels`, -1 for a row without a label.
@@ -34,7 +33,7 @@ def settle_tail(
         change: "", "completed" or "repaired".
 
     Raises:
-        RowError: the tail and the label contradict one another, no label mends a broken tail, the
+        RowError: tail and label contradict each other, no label mends a broken tail, the
             vocabulary lacks a token of the tail, or a label stands before it.
     """
     cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
@@ -61,14 +60,14 @@ def settle_tail(
         ids[body_length:] = [cls_id]
     if not body_length and (label_class >= 0 or for_label):
         raise RowError("the row has nothing before its label tail")
-    # Without any <CLS> nothing asks for a label, so nothing can be given away.
+    # Without any <CLS> no label is predicted, so none can leak.
     if (cls_id in ids or for_label) and not vocabulary.label_id_set.isdisjoint(ids[:body_length]):
         raise RowError(LABEL_BEFORE_TAIL)
     return label_class, body_length, change
 
 
 def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
-    """The tail of a row: (class named in it or -1, length of the body, whether it is broken)."""
+    """The tail of a row: (its class or -1, length of the body, whether the tail is broken)."""
     cls_id, eos_id, n = vocabulary.cls_id, vocabulary.eos_id, len(ids)
     if cls_id is None:
         return -1, n - (ids[-1] == eos_id), False
@@ -82,7 +81,7 @@ def _read_tail(ids: list[int], vocabulary: Vocabulary) -> tuple[int, int, bool]:
 
 
 def _class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
-    """Class of a record's label, -1 where it has none (absent or null), or one unknown here."""
+    """Class of a record's label, -1 without one, or for one unknown here."""
     if label is None:
         return -1
     try:

@@ -1,4 +1,4 @@
-"""Lines of a JSONL file."""
+"""Reads the lines of a JSONL file, each at most 16 MiB long."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import IO, Any
 from smallgpt.console import progress_bar
 from smallgpt.files.reading import open_input, parse_json, size_text
 
-# Parsing takes up to thirty times the size, of a line of nothing but {"":0},{"":0},... This many
-# bytes hold some million tokens, more than a row of any model here.
+# Parsing takes up to 30 times the size in memory (a line of nothing but {"":0},{"":0},...). This
+# many bytes hold about a million tokens, more than a row of any model here.
 MOST_LINE_BYTES = 2**24
 
 
 def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
-    """Each line of a JSONL file as (line number, value, problem); blank lines are passed over.
+    """Each line of a JSONL file as (line number, value, problem); blank lines are skipped.
 
     The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
-    `content`, where given, is a hashlib digest that takes in the bytes read.
+    `content`, where given, is a hashlib digest that is updated with the bytes read.
 
     Raises:
         UserError: no such file, or not a plain file that can be read.

@@ -1,4 +1,4 @@
-"""prepared.json, which prepare_data.py leaves beside its rows."""
+"""Reads prepared.json, the summary that prepare_data.py writes beside its rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MOST_SUMMARY_BYTES = 2**26
 
 
 def has_variants(rows: Path) -> bool:
-    """Whether a file of rows lies in a folder that was prepared with --augment."""
+    """Whether a file of rows was prepared with --augment."""
     return bool(side_figures(read_summary(rows.parent), "train").get("variants"))
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What prepared.json says in a folder, {} where there is none of this program."""
+    """The content of prepared.json in a folder, {} where there is none of this program."""
     try:
         summary = parse_json(read_text(folder / SUMMARY, _MOST_SUMMARY_BYTES))
     except (UserError, ValueError):
@@ -27,6 +27,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def side_figures(summary: dict[str, Any], side: str) -> dict[str, Any]:
-    """The figures of one side of the split, {} where a summary has none."""
+    """The figures of one side of the split, {} without any."""
     figures = summary.get(side)
     return figures if isinstance(figures, dict) else {}

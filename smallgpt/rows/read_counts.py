@@ -1,4 +1,4 @@
-"""What reading a file changed or met, and how a person is told."""
+"""Counts what reading a file of rows changed or skipped, and words it for the terminal."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ class ReadCounts:
     rows: int = 0
     labelled: int = 0
     completed: int = 0  # label tail added from `label`
-    repaired: int = 0  # broken tail <CLS> <CLS> <EOS> or <CLS> <EOS> put right from `label`
+    repaired: int = 0  # broken tail <CLS> <CLS> <EOS> or <CLS> <EOS> replaced from `label`
     cut: int = 0
     cut_tokens: int = 0
     unknown_tokens: int = 0  # tokens, not rows
     padding_dropped: int = 0  # rows that ended in <PAD>
-    other_labels: int = 0  # rows whose `label` is spelled as another one of the same token
+    other_labels: int = 0  # rows whose `label` has another spelling than the first of that token
     first_other_label: str = ""
     plain_variants: int = 0  # rows with a `meta.variant` of the user's own
     skipped: int = 0
     first_skipped: list[str] = field(default_factory=list)
 
     def skip(self, bad: BadRows) -> None:
-        """Bad rows were left out."""
         self.skipped, self.first_skipped = bad.count, bad.first[:_MOST_SKIPPED_SHOWN]
 
     def lines(self) -> list[str]:
-        """What a person should know about the reading, one line each; empty if nothing."""
+        """What a person should know about the reading, one line each."""
         found = []
         if self.completed:
             found.append(f"{plural(self.completed, 'label tail')} completed")

@@ -1,9 +1,9 @@
-"""Rows read from a JSONL file, or from its cache, or from Python objects.
+"""Reads rows from a JSONL file, from its cache, or from Python objects.
 
     vocabulary = Vocabulary.load("data/digits/vocab.json")
     rows = read_dataset("data/digits/train.jsonl", vocabulary, max_length=1024)
 
-What a row may look like stands in `rows/row.py`, how a line is read in `rows/lines.py`.
+The format of a row is described in `rows/row.py`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,10 @@ def read_dataset(
     """Read a JSONL file of rows; a large one that was read before, from the cache beside it.
 
     Args:
-        path: the file.
-        vocabulary: token -> id.
         max_length: cut longer rows, see `RowsBuilder.add`.
         on_bad_row: "error" lists the first 20 bad rows and fails, "skip" counts them,
             "keep" collects them in `bad_rows`.
-        unknown_token: "error" makes a row with an unknown token a bad row, "unk" maps it
+        unknown_token: "error" makes a row with an unknown token a bad row, "unk" maps the token
             to <UNK> and counts it.
         group_by: key path such as `meta.source`; rows with the same value form a group.
         keep_records: keep the parsed objects, also those of bad rows (evaluation returns the
@@ -83,7 +81,7 @@ def read_dataset(
 
 
 def _load(cache: RowCache, vocabulary: Vocabulary, max_length: int) -> TokenLabelDataset | None:
-    """The rows of a cache entry, None where there is none to be trusted."""
+    """The rows of a cache entry; None without a valid one."""
     kept = cache.load()
     if kept is None:
         return None
@@ -109,10 +107,7 @@ def _parse_file(
     keep_records: bool = False,
     content: Any = None,
 ) -> TokenLabelDataset:
-    """Read a JSONL file line by line; arguments and errors of `read_dataset`.
-
-    `content` is a digest that takes in the file's bytes.
-    """
+    """`read_dataset` without the cache; `content` is a digest, updated with the bytes read."""
     builder = RowsBuilder(vocabulary, max_length, for_label)
     counts, bad = builder.counts, BadRows()
     kept_bad_rows: list[BadRow] = []
@@ -168,7 +163,7 @@ def dataset_from_records(
     unknown_token: str = "error",
     for_label: bool = False,
 ) -> TokenLabelDataset:
-    """Rows given as Python objects; the same rules as a file's, their numbers for lines.
+    """A dataset of Python objects, by the rules of `read_dataset`; their numbers serve as lines.
 
     Raises:
         UserError: a record breaks the format, and bad rows are not to be skipped.

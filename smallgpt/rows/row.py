@@ -1,10 +1,10 @@
-"""One row of tokens: read from its file, checked, its label tail completed, cut to length.
+"""One row of tokens: parsed, checked, its label tail completed, cut to length.
 
     for line, record, problem in read_json_lines(Path("data/digits/train.jsonl")):
         row = parse_row(record, vocabulary)
 
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
-its label tail stand in `rows/label_tail.py`. Where a tokenizer of text lies beside the vocabulary a
+its label tail are in `rows/label_tail.py`. Where a text tokenizer lies beside the vocabulary a
 row may be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output":
 "..."}`: they become ids here, and everything after is shared.
 """
@@ -28,41 +28,29 @@ IDS_OF = "vocabulary_digest"  # in `meta` of a row of ids: which vocabulary they
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A checked row, not yet cut.
+    """A checked row, not yet cut."""
 
-    Attributes:
-        ids: token ids, the label tail complete where there is a label.
-        label_class: index into `vocabulary.labels`, -1 without a label.
-        body_length: tokens before the tail.
-        change: "", "completed" or "repaired".
-        unknown_tokens: tokens read as <UNK>.
-        padding_dropped: whether <PAD> was dropped at the end.
-        prompt_length: tokens at the start that are neither learned nor scored.
-    """
-
-    ids: list[int]
-    label_class: int
-    body_length: int
-    change: str = ""
-    unknown_tokens: int = 0
-    padding_dropped: bool = False
-    prompt_length: int = 0
+    ids: list[int]  # with the whole label tail where there is a label
+    label_class: int  # index into `vocabulary.labels`, -1 without a label
+    body_length: int  # tokens before the tail
+    change: str = ""  # of the tail: "", "completed" or "repaired"
+    unknown_tokens: int = 0  # tokens read as <UNK>
+    padding_dropped: bool = False  # <PAD> at the end
+    prompt_length: int = 0  # tokens at the start that are neither learned nor scored
 
 
 def parse_row(
     record: Any, vocabulary: Vocabulary, unknown_token: str = "error", for_label: bool = False
 ) -> Row:
-    """Check one record and put its label tail in order.
+    """Check one record, a parsed JSON value, and complete its label tail.
 
-    The one place for it: training, evaluation, classification and `prepare_data.py tokens` alike.
-    A labelled row ends `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
-    label nor tail is unlabelled and taken as it is; where it is text or an instruction with its
-    answer, <EOS> ends it. A <CLS> elsewhere is a token like any other.
+    Training, evaluation, classification and `prepare_data.py tokens` all parse rows here. A
+    labelled row ends with `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
+    label nor tail is unlabelled and left as it is, but that <EOS> is appended to a text and to an
+    instruction with its answer. A <CLS> elsewhere is a token like any other.
 
     Args:
-        record: a parsed JSON value.
-        vocabulary: token -> id.
-        unknown_token: "error" or "unk".
+        unknown_token: "error" or "unk" (read it as <UNK>).
         for_label: the row is only to be classified: one token is enough, and a broken tail
             without `label` is read as the question `<CLS>`.
 
@@ -98,7 +86,7 @@ def parse_row(
 def _ids_of(
     record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
 ) -> tuple[list[int], int, int]:
-    """Ids of a record, how many of its tokens were unknown, and how many are its prompt."""
+    """Ids of a record, how many of its tokens were unknown, and the length of its prompt."""
     tokens, given_ids = record.get("tokens"), record.get("input_ids")
     if tokens is not None and given_ids is not None:
         raise RowError("both `tokens` and `input_ids`: give one of them")
@@ -128,7 +116,7 @@ def _ids_of(
             word = error.args[0].decode()
             raise RowError(f"token {shown(word)} is not in the vocabulary") from None
     for word in words:
-        # A label read as <UNK> would make a labelled row an unlabelled one, unnoticed.
+        # A label read as <UNK> would silently make the row unlabelled.
         if word not in ids_by_bytes and label_of_token(word.decode()) is not None:
             raise RowError(f"label token {shown(word.decode())} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
@@ -169,7 +157,7 @@ def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[i
 
 
 def split_words(tokens: Any) -> list[bytes]:
-    """`tokens` as a list of UTF-8 byte strings, split at ASCII whitespace where it is text."""
+    """`tokens` as a list of UTF-8 byte strings; a string is split at ASCII whitespace."""
     try:
         if isinstance(tokens, str):
             return tokens.encode().split()
@@ -181,10 +169,10 @@ def split_words(tokens: Any) -> list[bytes]:
 
 
 def cut_row(row: Row, max_length: int, first_ids: Collection[int]) -> Row:
-    """A row cut to `max_length`: tokens leave from the left of the body.
+    """A row cut to `max_length` by removing tokens from the left of its body.
 
-    A leading token of `first_ids` stays (<IMG>, or a tokenizer's own mark for the start of a
-    text), and so does all that stands at the end, the label tail above all.
+    A first token of `first_ids` stays (<IMG>, or a tokenizer's start of text), and so does the
+    label tail.
     """
     removed = len(row.ids) - max_length
     if removed <= 0:

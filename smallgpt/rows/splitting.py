@@ -1,4 +1,4 @@
-"""Rows split into two sides, stratified, linked rows on one side."""
+"""Splits rows into training and held-out rows: stratified by label, linked rows on one side."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def split_dataset(
 ) -> tuple[TokenLabelDataset, TokenLabelDataset]:
     """Split into training and held-out rows; see `split_rows`.
 
-    Rows with the same body stay on one side, so that no held-out row has been learned. Variants
-    of one source stay together, and those made for training are not held out: the held-out rows
-    are like those that a model will meet.
+    Rows with the same body stay on one side, so that no held-out row has been learned. Variants of
+    one source stay together, and augmented ones are not held out: the held-out rows are like those
+    that a model will meet.
 
     Raises:
         UserError: all rows belong together, so nothing can be held out.
@@ -37,7 +37,7 @@ def split_dataset(
 
 
 def _why_unsplit(rows: TokenLabelDataset, keys: list[np.ndarray]) -> str:
-    """Why `split_dataset` can hold nothing out, `keys` being those it split by."""
+    """Why `split_dataset` can hold nothing out; `keys` are those it split by."""
     if len(rows) < 2:
         return f"there is {plural(len(rows), 'row')}"
     linked_N = _linked(keys, len(rows))
@@ -64,12 +64,11 @@ def split_rows(
     """Split row numbers into those kept and those held out, stratified and by group.
 
     Args:
-        keys: arrays of N group numbers; two rows with the same number >= 0 in any of them stay
-            on one side, and so do rows linked through others.
+        keys: arrays of N group numbers; rows with the same number >= 0 in any of them stay on
+            one side, and so do rows linked through others.
         classes_N: class of each row, -1 for none; each class is held out in the same share.
         fraction: share to hold out. Every class with at least two groups gets at least one
             held-out row and keeps at least one.
-        seed: decides which.
 
     Returns:
         kept, held_out: sorted row numbers.
@@ -92,11 +91,11 @@ def split_rows(
     for members in np.split(by_class, borders)[1:]:
         starts, sizes = starts_G[members].tolist(), sizes_G[members].tolist()
         rows, smallest = sum(sizes), min(sizes)
-        # A class that is one group can only be learned, not held out.
+        # A class of one group is kept for training.
         wanted = min(max(round(fraction * rows), 1), rows - 1) if len(sizes) > 1 else 0
         room = wanted
         for start, size in zip(starts, sizes, strict=True):
-            # The smallest group may overshoot, so that no class stays without a held-out row.
+            # The smallest group may exceed it, so that every class has a held-out row.
             if size <= room or (room == wanted > 0 and size == smallest):
                 chosen[order[start : start + size]] = True
                 room -= size
@@ -106,7 +105,7 @@ def split_rows(
 
 
 def _linked(keys: list[np.ndarray], rows: int) -> np.ndarray:
-    """Connected components of rows that share a number >= 0 in any of the key arrays."""
+    """Connected component of each row; rows with the same number >= 0 in any key are connected."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,11 +1,10 @@
-"""How rows reach a device: a batch of them, one after another without padding.
+"""Batches as tensors on the device: rows concatenated without padding, with their targets.
 
-    batch = rows_as_batch(dataset, indices, device)          # whole rows, to name their labels
+    batch = rows_as_batch(dataset, indices, device)          # whole rows, to classify them
     batch = rows_to_predict(dataset, indices, device)        # each token predicts the next
     hidden_MxE = forward(batch.ids_M, batch.lengths_B)       # smallgpt/model/forward.py
 
-Training, scoring and classifying all take their rows from here. Sizes in names: B rows, M tokens
-that the model reads, R labelled rows among the B.
+Sizes in names: B rows, M input tokens, R labelled rows among the B.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from smallgpt.rows.label_tail import TAIL_LENGTH
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; the host does not wait for a GPU to have it."""
+    """An array as a tensor on a device; the host does not wait for the copy to a GPU."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -30,38 +29,26 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows to be read.
+    """Rows for a model to read; only ids and targets lie on the device, all else on the host."""
 
-    Attributes:
-        ids_M: int64, on the device.
-        lengths_B: int64, how many of them are each row's; on the host, as all but ids and targets.
-    """
-
-    ids_M: Tensor
-    lengths_B: np.ndarray
+    ids_M: Tensor  # int64
+    lengths_B: np.ndarray  # int64, tokens of each row
 
 
 @dataclass(frozen=True)
 class PredictingBatch(Batch):
-    """Rows in which every token is to predict the next.
+    """Rows in which every token predicts the next."""
 
-    Attributes:
-        targets_M: int64, the token that follows each of `ids_M`.
-        scored_M: whether a target counts; None where all do. Those of a prompt do not.
-        labelled_B: whether a row is labelled.
-        label_places_R: which of the M tokens predicts the label of each labelled row.
-    """
-
-    targets_M: Tensor
-    scored_M: np.ndarray | None
-    labelled_B: np.ndarray
-    label_places_R: np.ndarray
+    targets_M: Tensor  # int64, the token that follows each of `ids_M`
+    scored_M: np.ndarray | None  # whether a target counts (not in a prompt); None where all do
+    labelled_B: np.ndarray  # bool
+    label_places_R: np.ndarray  # which of the M tokens predict labels
 
 
 def rows_as_batch(
     dataset: TokenLabelDataset, indices: np.ndarray, device: torch.device, then: int | None = None
 ) -> Batch:
-    """The rows `indices`, whole, and behind each the token `then` where one is given."""
+    """The rows `indices`, whole, each followed by the token `then` where one is given."""
     ids_M, lengths_B = dataset.gather(indices)
     if then is not None:
         ids_M, lengths_B = np.insert(ids_M, np.cumsum(lengths_B), then), lengths_B + 1
@@ -71,7 +58,7 @@ def rows_as_batch(
 def rows_to_predict(
     dataset: TokenLabelDataset, indices: np.ndarray, device: torch.device
 ) -> PredictingBatch:
-    """The rows `indices` without their last token, and what each token is to predict."""
+    """The rows `indices` without their last token, and the targets of each token."""
     ids_M, targets_M, lengths_B = dataset.shifted(indices)
     labelled_B = dataset.classes_N[indices] >= 0
     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
