@@ -1,4 +1,4 @@
-"""Every option of benchmark.py."""
+"""Options of benchmark.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "st
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What `benchmark.py` needs to know."""
+    """Settings of `benchmark.py`."""
 
     only: tuple[str, ...] = option(
         (),

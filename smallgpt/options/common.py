@@ -1,4 +1,4 @@
-"""Options and limits that the settings of several commands share."""
+"""Options and limits that several commands share."""
 
 from __future__ import annotations
 

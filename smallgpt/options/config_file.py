@@ -1,4 +1,4 @@
-"""config.yaml: read with the line of every mistake, written with the help of every option."""
+"""config.yaml: read, every mistake with its line; written, every option with its help."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
 
 
 def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> dict[str, Any]:
-    """Checked values of a YAML file, by option name; mistakes go into `mistakes`."""
+    """Checked values of a YAML file by option name; mistakes are added to `mistakes`."""
     options = _options_in_file(settings_class)
     values: dict[str, Any] = {}
     for name, (raw, line) in _read_yaml(path, mistakes).items():
@@ -33,11 +33,10 @@ def _options_in_file(settings_class: type) -> dict[str, Option]:
 
 
 def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
-    """The top-level mapping of a YAML file as key -> (value, line).
+    """The top-level mapping of a YAML file as key -> (value, line), stricter than yaml.safe_load.
 
-    Stricter than yaml.safe_load: a key given twice, an anchor, an alias or deep nesting is a
-    mistake (YAML itself lets the last key win silently, aliases can blow up a small file, and the
-    scanner's time grows with the square of the depth).
+    A key given twice, an anchor, an alias or deep nesting is a mistake: YAML lets the last key win
+    silently, aliases can blow up a small file, scanning takes time quadratic in the depth.
     """
     import yaml  # here and below: --help answers without it
 
@@ -76,12 +75,9 @@ def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
 
 
 def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
-    """The settings as YAML text, grouped, in the order of their declaration.
+    """The settings as YAML, grouped, in the order of declaration; `heading` becomes a comment.
 
-    Args:
-        settings: a dataclass object made of options.
-        heading: comment lines at the top.
-        explain: write each option's help and range above it, as config.yaml has it.
+    `explain` writes help and range above each option, as config.yaml has them.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""Flags of a command line, and --help."""
+"""Command-line flags and --help."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse_flags(
     description: str,
     epilog: str = "",
 ) -> dict[str, Any]:
-    """Checked values of the flags in `argv`, by option name; mistakes go into `mistakes`."""
+    """Checked values of the flags in `argv` by option name; mistakes are added to `mistakes`."""
     options = options_of(settings_class)
     parser = _parser(options, prog, description, epilog)
     namespace, unknown = parser.parse_known_args(_join_values(argv, options))
@@ -43,7 +43,7 @@ def parse_flags(
 
 
 def _join_values(argv: Sequence[str], options: Mapping[str, Option]) -> list[str]:
-    """Join `--name value` to `--name=value`, since argparse takes a value -1e-3 for a flag."""
+    """Join `--name value` to `--name=value`: argparse takes a value -1e-3 for a flag."""
     joined: list[str] = []
     for text in argv:
         flag = joined[-1] if joined and joined[-1].startswith("--") else ""

@@ -1,4 +1,4 @@
-"""Every option of inference.py."""
+"""Options of inference.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smallgpt.options.option import option, shared
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """What `inference.py` needs to know."""
+    """Settings of `inference.py`."""
 
     model_path: str = option(
         "outputs/best_model", "Model folder that training wrote.", group="Model"
@@ -106,5 +106,5 @@ class InferenceSettings:
             yield FP16_NEEDS_GPU
 
     def resolved_mode(self) -> str:
-        """The mode asked for; `evaluate` where only --test_data is given, else `interactive`."""
+        """The mode asked for; without one `evaluate` with --test_data, else `interactive`."""
         return self.mode or ("evaluate" if self.test_data is not None else "interactive")

@@ -1,9 +1,9 @@
-"""One option: its type, range, default and help, and the check of a value given for it.
+"""One option: type, range, default and help, and the check of a value given for it.
 
     batch_size: int = option(32, "Rows in one batch.", group="Training", minimum=1)
     name: str | None = option(None, "The name of the run.")
 
-are lines of a dataclass: the settings of a command.
+are fields of a dataclass, the settings of a command.
 """
 
 from __future__ import annotations
@@ -23,25 +23,23 @@ from typing import Any
 from smallgpt.files.reading import shown
 
 Mistakes = list[tuple[str, str]]  # (the option it is about or "", a line for the user)
-# Of steps, rows or seconds nobody needs more, and sums and products of numbers stay floats.
+# Nobody needs more steps, rows or seconds; sums and products of such numbers fit into floats.
 _LARGEST_NUMBER = 10**9
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What is known of an option.
+    """One option of a command.
 
     Attributes:
-        default: the value where neither file nor flag gives one.
         help: one or two sentences for `--help` and config.yaml.
         group: the heading it stands under; None = that of the option before it.
         choices: the allowed values of a string; `cuda:N` allows `cuda:0`, `cuda:1` and so on.
-        minimum, maximum: inclusive bounds of a number.
-        above, below: exclusive bounds of a number.
-        instead: what to do instead of giving a value out of range.
-        flag_only: it is meant for one call (`--resume`) and has no place in config.yaml.
-        name, kind: of the dataclass field: int, float, bool, str, `X | None`, `tuple[str, ...]`.
+        minimum, maximum: inclusive bounds of a number; above, below: exclusive bounds.
+        instead: advice for a value out of range.
+        flag_only: a flag for one call, such as `--resume`, with no place in config.yaml.
+        name, kind: of the field; kinds are int, float, bool, str, `X | None`, `tuple[str, ...]`.
     """
 
     default: Any
@@ -59,12 +57,12 @@ class Option:
 
     @property
     def takes_several(self) -> bool:
-        """Whether its value is a tuple of texts."""
+        """Whether its value is a tuple of strings."""
         return typing.get_origin(self.kind) is tuple
 
     @property
     def range_text(self) -> str:
-        """Its choices or bounds in words, "" where there are none."""
+        """Its choices or bounds as text, "" if there are none."""
         bounds = {
             "above": self.above,
             "at least": self.minimum,
@@ -76,13 +74,13 @@ class Option:
         )
 
     def check(self, raw: Any) -> Any:
-        """A flag's text or a YAML value as the option's type.
+        """A flag's text or a YAML value, converted to the option's type.
 
         Raises:
-            ValueError: says what was expected: another type, or a value in range.
+            ValueError: another type or a value out of range; says what was expected.
         """
         value = _convert(self.kind, raw)
-        # A choice that ends in :N stands for those with a number there.
+        # A choice that ends in :N allows any number there.
         named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value
         if self.choices and value is not None and named not in self.choices:
             near = did_you_mean(str(value), self.choices)
@@ -100,7 +98,7 @@ class Option:
         return value
 
     def take(self, values: dict[str, Any], raw: Any, where: str, mistakes: Mistakes) -> None:
-        """Put `raw`, checked, into `values`; where it is wrong, a line into `mistakes`."""
+        """Put `raw`, checked, into `values`; if it is wrong, a line into `mistakes`."""
         try:
             values[self.name] = self.check(raw)
         except ValueError as error:
@@ -108,12 +106,12 @@ class Option:
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
-    """A dataclass field that is an option; `facts` are the other attributes of `Option`."""
+    """A dataclass field for an option; `facts` are further attributes of `Option`."""
     return shared(Option(default, help, **facts))
 
 
 def shared(option: Option, **changes: Any) -> Any:
-    """A dataclass field of an option that several settings have, but for `changes`."""
+    """A dataclass field for an option of several settings, with some attributes changed."""
     option = dataclasses.replace(option, **changes)
     return dataclasses.field(default=option.default, metadata={"option": option})
 
@@ -133,7 +131,7 @@ def options_of(settings_class: type) -> dict[str, Option]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean NEAR?`, "" where no known name is near."""
+    """`; did you mean NEAR?`, "" if no known name is near."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 

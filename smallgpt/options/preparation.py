@@ -1,4 +1,4 @@
-"""Every option of prepare_data.py, a class a command."""
+"""Options of prepare_data.py, one class per command."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _held_out(what: str, default: float) -> Any:
 
 @dataclass(frozen=True)
 class DigitsSettings:
-    """What `prepare_data.py digits` needs to know."""
+    """Settings of `prepare_data.py digits`."""
 
     output_dir: str = option("data/digits", "Folder for the prepared files.", group="Files")
     patch_size: int = option(
@@ -76,7 +76,7 @@ class DigitsSettings:
 
 @dataclass(frozen=True)
 class ImagesSettings:
-    """What `prepare_data.py images` needs to know."""
+    """Settings of `prepare_data.py images`."""
 
     input: str | None = option(
         None,
@@ -122,7 +122,7 @@ class ImagesSettings:
 
 @dataclass(frozen=True)
 class TokensSettings:
-    """What `prepare_data.py tokens` needs to know."""
+    """Settings of `prepare_data.py tokens`."""
 
     input: tuple[str, ...] = option((), "JSONL files with rows of tokens.", group="Files")
     output_dir: str = option("data/tokens", "Folder for the prepared files.")
@@ -148,7 +148,7 @@ class TokensSettings:
 
 @dataclass(frozen=True)
 class TextSettings:
-    """What `prepare_data.py text` needs to know."""
+    """Settings of `prepare_data.py text`."""
 
     input: tuple[str, ...] = option(
         (),
@@ -199,7 +199,7 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class InstructionsSettings:
-    """What `prepare_data.py instructions` needs to know."""
+    """Settings of `prepare_data.py instructions`."""
 
     input: tuple[str, ...] = option(
         (),

@@ -1,4 +1,4 @@
-"""Settings: a frozen dataclass of options, filled from a YAML file and flags, checked all at once.
+"""Settings: a frozen dataclass of options, filled from a YAML file and flags, checked together.
 
     @dataclass(frozen=True)
     class Settings:
@@ -8,9 +8,9 @@
 
     settings = read_settings(Settings, argv, prog="train.py", description="...")
 
-Read by hand and not by a library: every mistake of the file (with its line) and of the flags is
-collected and raised in one `SettingsError`, and `--help` answers at once, since nothing heavy is
-imported. tyro, jsonargparse and pydantic-settings stop at the first mistake and take 60 to 150 ms.
+No library, since tyro, jsonargparse and pydantic-settings stop at the first mistake and take 60 to
+150 ms. Here one `SettingsError` has every mistake, those of the file with their lines, and `--help`
+answers at once, since nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -40,16 +40,12 @@ def read_settings(
     epilog: str = "",
     default_config: Path | None = None,
 ) -> T:
-    """Read settings from the config file and from flags; a flag beats the file.
+    """Read settings from the config file and from flags; flags override the file.
 
-    Args:
-        settings_class: dataclass whose fields were made by `option`; its method
-            `contradictions()` names values that do not fit together, and
-            `flag_contradictions(flags, values)`, if it has one, flags that the others forbid.
-        argv: the command line without the program's name.
-        prog, description, epilog: for `--help`, which prints and leaves with 0.
-        default_config: the YAML file read where `--config` names no other; the class then
-            needs a `config` option. None: flags only.
+    `contradictions()` of the class names values that do not fit together; its
+    `flag_contradictions(flags, values)`, if any, names flags that other options forbid.
+    `default_config` is the YAML file read without `--config` (the class then needs an option
+    `config`); None = flags only. `--help` exits with 0.
 
     Raises:
         SettingsError: every mistake found, one line each.
@@ -72,17 +68,14 @@ def load_settings(settings_class: type[T], path: Path) -> T:
     """Read settings from a YAML file alone, such as the settings.yaml of a run.
 
     Raises:
-        SettingsError: the file has unknown keys or wrong values.
+        SettingsError: unknown keys or wrong values.
     """
     mistakes: Mistakes = []
     return _build(settings_class, read_config_file(settings_class, path, mistakes), mistakes)
 
 
 def check_settings(settings: T) -> T:
-    """Check settings made in Python as strictly as those from a file.
-
-    Returns:
-        The same settings, paths that came as `Path` as text.
+    """Check settings made in Python as strictly as a file; returns them, `Path` values as text.
 
     Raises:
         SettingsError: wrong types, values out of range, contradictions.
@@ -100,7 +93,7 @@ def check_settings(settings: T) -> T:
 
 
 def _build(settings_class: type[T], values: Mapping[str, Any], mistakes: Mistakes) -> T:
-    """Make settings of checked values; raise the mistakes, and what contradicts but for them."""
+    """Make settings of checked values; raise mistakes, and contradictions of the other options."""
     settings = settings_class(**values)
     mistaken = {name for name, _ in mistakes}
     contradictions = [

@@ -1,8 +1,6 @@
-"""Every option of train_gpt.py, and the shapes of models that have a name.
+"""Options of train_gpt.py, and presets: model shapes with a name.
 
-    python -m smallgpt.options.training > config.yaml
-
-writes every option with its default and its help, as config.yaml has them.
+python -m smallgpt.options.training > config.yaml      # every option, default and help
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ from smallgpt.options.config_file import to_yaml
 from smallgpt.options.option import Mistakes, option, shared
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
-# Far above any small GPT; a config file beyond them is a mistake, not a wish.
+# Far above any small GPT: larger values in a config file are mistakes.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
-# What makes the shape of a model, and the shapes that have a name: OpenAI's GPT-2 in its four sizes
-# (Radford et al., 2019), the default, and one to try things with.
+# The shape of a model, and the presets: OpenAI's GPT-2 in its four sizes (Radford et al., 2019),
+# the default, and one to try things with.
 SHAPE = ("n_layer", "n_head", "n_embd", "n_positions")
 PRESETS = {
     "tiny": (2, 4, 128, 1024),
@@ -42,7 +40,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What `train_gpt.py` needs to know."""
+    """Settings of `train_gpt.py`."""
 
     data_path: str = option(
         "data/digits/train.jsonl", "Rows to learn from: JSONL, one row a line.", group="Data"
@@ -294,7 +292,7 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        # A preset decides the shape, nothing beside it does: it is set here and stored resolved.
+        # A preset alone decides the shape; it is resolved here, and so stored.
         shape = PRESETS.get(self.preset, ()) if isinstance(self.preset, str) else ()
         for name, value in zip(SHAPE, shape, strict=False):
             object.__setattr__(self, name, value)  # frozen
@@ -304,11 +302,9 @@ class TrainSettings:
 
     @staticmethod
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
-        """What the command line asks for that a preset or a checkpoint has decided.
+        """Flags of the shape, where a preset or a checkpoint has decided it.
 
-        Args:
-            flags: options given on the command line.
-            values: all options given, there or in the file.
+        `flags` are options of the command line, `values` those and the ones of the file.
         """
         preset, init_from = values.get("preset", "none"), values.get("init_from")
         shaping = [name for name in SHAPE if name in flags]
