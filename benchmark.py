@@ -1,4 +1,4 @@
-"""How fast the toolkit is: against its peers, and against what the machine can do.
+"""Speed of the toolkit, against other implementations and the limits of the machine.
 
     python benchmark.py                          # some minutes on 2 cores
     python benchmark.py --full                   # more rounds, all sizes, all peers
@@ -7,11 +7,10 @@
 
 Prints tables and writes them to outputs/benchmark: benchmark.json (every round) and benchmark.md.
 
-What is compared takes turns in one process (A B C A B C ...), since the speed of a virtual machine
-drifts: a figure is the median of its rounds, the best round stands beside it. Before the first
-round everything runs once unmeasured. The limit is the machine's own matrix product, measured in
-the same turns. How we let the C library keep memory and threads sleep holds for the whole process,
-so the peers have it too. ONNX Runtime and CTranslate2 run in processes of their own.
+Contenders take turns in one process (A B C A B C ...), since the speed of a virtual machine drifts.
+A figure is the median of its rounds, the best beside it; the first round does not count. The limit
+is the machine's own matrix product, in the same turns. Our settings of the C library's memory and
+threads hold for the whole process, peers included; ONNX Runtime and CTranslate2 run in their own.
 
 Same work: the same model, dropout and precision for all, attention dropout 0. As shipped: each
 with its own defaults, but dropout of embeddings and residuals 0.1 for all.
@@ -59,7 +58,7 @@ def run_benchmark(
 ) -> Findings:
     """Measure the sections asked for; print and write the tables after each.
 
-    `sizes` says how much is measured; None = what suits the device.
+    `sizes` None = what suits the device.
 
     Raises:
         UserError: the device is not there.

@@ -1,13 +1,13 @@
-"""Run the same commands in two trees of the toolkit and compare what they leave, to the bit.
+"""Run the same commands in two trees of the toolkit and compare the results bit for bit.
 
     git worktree add ../before COMMIT
     python tests/compare_trees.py ../before .            # all jobs, a few minutes
     python tests/compare_trees.py ../before . head lora  # some of them
 
 Both trees run on one thread, in folders of their own, on the same data. Compared are tensors
-(weights, optimizer states, averages), figures (the loss and gradient norm of every step among
-them), predictions, generated tokens, rows that were prepared, and what is printed; left aside are
-times, speeds and what follows from them. Exit code 1 where anything differs.
+(weights, optimizer states, averages), metrics (loss and gradient norm of every step among them),
+predictions, generated tokens, prepared rows and printed text, but not times and speeds. Exit code 1
+where anything differs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Tree:
         work.mkdir(parents=True)
 
     def run(self, script: str, *flags: str, code: int = 0) -> str:
-        """Run a command; what it prints is compared."""
+        """Run a command and keep what it prints, to be compared."""
         done = subprocess.run(
             [sys.executable, str(self.root / script), *flags], cwd=self.work, text=True,
             env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
@@ -59,7 +59,7 @@ class Tree:
         return done.stdout
 
     def run_stopped(self, after_rows: int, *flags: str) -> None:
-        """Train until metrics.jsonl has so many rows, then ask it to stop."""
+        """Train until metrics.jsonl has `after_rows` rows, then send SIGTERM."""
         rows = self.work / flags[flags.index("--output_dir") + 1] / "metrics.jsonl"
         process = subprocess.Popen(
             [sys.executable, str(self.root / "train_gpt.py"), *flags], cwd=self.work,
@@ -77,7 +77,7 @@ class Tree:
 
 
 def environment() -> dict[str, str]:
-    """One thread and no GPU, so that sums are taken in one order."""
+    """One thread and no GPU, so that sums are added in one order."""
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
 
 
 def digits(tree: Tree) -> None:
-    """Images to rows, a run with every default of the objective, evaluation, classification."""
+    """Images to rows, a run with the default objective, evaluation, classification."""
     tree.run("prepare_data.py", "digits", "--output_dir", "data")
     train(tree, "run", "--num_epochs", "1", "--batch_size", "64")
     use(tree, "run")
@@ -142,7 +142,7 @@ def labelled_text(tree: Tree) -> None:
 
 
 def instructions(tree: Tree) -> None:
-    """Instructions: prompts are read, not learned."""
+    """Instructions: the loss is on the answers alone."""
     records = [
         {
             "instruction": f"say {n % 7} times",
@@ -161,7 +161,7 @@ def instructions(tree: Tree) -> None:
 
 
 def lora(tree: Tree) -> None:
-    """Low-rank adapters on a model trained before, kept apart and merged."""
+    """LoRA adapters on a model trained before, kept apart and merged."""
     digits(tree)
     flags = ("--num_epochs", "1", "--batch_size", "64", "--init_from", "run/best_model")
     for name, merge in (("adapter", "false"), ("merged", "true")):
@@ -183,7 +183,7 @@ def resumed(tree: Tree) -> None:
 
 
 def checked(tree: Tree) -> None:
-    """A report on data with bad rows, repaired tails, unknown tokens, cut rows and leaks."""
+    """A report on bad rows, repaired tails, unknown tokens, cut rows and leaks."""
     chance = random.Random(2)
     rows = []
     for n in range(300):
@@ -216,17 +216,16 @@ JOBS: dict[str, Callable[[Tree], None]] = {job.__name__: job for job in ALL_JOBS
 
 
 def data_flags() -> tuple[str, ...]:
-    """Where each job prepares its rows."""
     return ("--data_path", "data/train.jsonl", "--vocab_path", "data/vocab.json")
 
 
 def train(tree: Tree, run: str, *flags: str, always: tuple[str, ...] = SMALL) -> None:
-    """A small training run of its own folder."""
+    """A small training run in the folder `run`."""
     tree.run("train_gpt.py", *data_flags(), *always, "--output_dir", run, *flags)
 
 
 def use(tree: Tree, run: str, *prompt: str, classify: bool = True) -> None:
-    """Evaluate, classify, and generate with a seed, drawn and greedy."""
+    """Evaluate, classify, and generate: sampled with a seed, and greedy."""
     model = ("--model_path", f"{run}/best_model")
     test = ("--test_data", "data/test.jsonl")
     if (tree.work / "data" / "test.jsonl").exists():
@@ -245,7 +244,7 @@ def use(tree: Tree, run: str, *prompt: str, classify: bool = True) -> None:
 
 
 def made_up_text(words: int, seed: int = 1) -> str:
-    """The same words for both trees, some of them Chinese."""
+    """Random words, some of them Chinese; the same for the same seed."""
     chance = random.Random(seed)
     stems = ["ka", "lo", "min", "ter", "发", "好", "ros", "ve", "x"]
     return " ".join(
@@ -258,7 +257,7 @@ def made_up_text(words: int, seed: int = 1) -> str:
 
 
 def differences(one: Tree, other: Tree) -> list[str]:
-    """What differs between the folders and the words of two trees."""
+    """What differs between the files and the printed text of two trees."""
     found = []
     names = {path.relative_to(tree.work) for tree in (one, other) for path in files_of(tree)}
     for name in sorted(names):
@@ -274,8 +273,7 @@ def differences(one: Tree, other: Tree) -> list[str]:
 
 
 def files_of(tree: Tree) -> list[Path]:
-    """Every file that a tree left, caches and pictures aside."""
-    # A cache belongs to the program that wrote it; pictures are drawn from figures.
+    # No caches, which belong to the program that wrote them, nor pictures, drawn from figures.
     return [
         path
         for path in tree.work.rglob("*")
@@ -311,7 +309,7 @@ def unlike(one: Path, other: Path) -> list[str]:
 
 
 def figures_of(value: Any) -> Any:
-    """A value of JSON without times."""
+    """A JSON value without times."""
     if isinstance(value, dict):
         return {key: figures_of(each) for key, each in value.items() if key not in TIMES}
     if isinstance(value, list):
@@ -335,7 +333,7 @@ def where(one: Any, other: Any) -> str:
 
 
 def neutral(text: str, tree: Tree) -> str:
-    """What was printed, without times and columns that they widen."""
+    """Printed text without times and the column widths that depend on them."""
     text = text.replace(str(tree.root), "TREE")
     return re.sub(r" +", " ", _TIME.sub("TIME", text))
 
@@ -352,7 +350,7 @@ def main() -> int:
         began = time.monotonic()
         pair = []
         for label, root in zip(("before", "now"), trees, strict=True):
-            # Both work in a folder of one name, which stands in adapters and settings.
+            # Both use a folder of the same name: it is stored in adapters and settings.
             tree = Tree(root, place / "work")
             JOBS[name](tree)
             tree.work = tree.work.rename(place / label)

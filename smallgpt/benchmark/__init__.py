@@ -1,1 +1,1 @@
-"""How fast the toolkit is: against its peers, and against what the machine can do."""
+"""Speed of the toolkit, against other implementations and the limits of the machine."""

@@ -1,4 +1,4 @@
-"""The bench: contenders take turns in one process, each measured several times.
+"""Measuring: contenders take turns in one process, each measured several times.
 
 entries = bench.take_turns("training", {"ours": bench.rate(epoch, amount=tokens)}, peers)
 """
@@ -30,7 +30,7 @@ Measure = Callable[[], float]  # runs once, returns a rate or seconds
 
 @dataclass(frozen=True)
 class Bench:
-    """What every section needs: where, how much, and a folder that is deleted afterwards."""
+    """What every section needs: settings, sizes, device, and a folder deleted afterwards."""
 
     settings: BenchmarkSettings
     sizes: Sizes
@@ -72,17 +72,11 @@ class Bench:
         peers: dict[str, Callable[[], Measure]] | None = None,
         rounds: int | None = None,
     ) -> dict[str, Entry]:
-        """Let all measure themselves in turn, round by round, after a first round unmeasured.
+        """Measure all in turn, round by round, after a first round that does not count.
 
-        Args:
-            title: words on the progress bar.
-            contenders: name -> a function that measures itself once.
-            peers: name -> a function that makes a contender. One that is missing or fails in the
-                first round costs nothing but its own figures.
-            rounds: measured ones; None = `self.rounds`.
-
-        Returns:
-            name -> entry, contenders first.
+        `title` stands on the progress bar; `peers` are functions that make a contender. A peer that
+        is missing or fails in the first round costs only its own figures. `rounds` None =
+        `self.rounds`. Returns the entries by name, contenders first.
         """
         rounds, peers = rounds or self.rounds, peers or {}
         measures, entries = dict(contenders), {name: Entry(name) for name in (*contenders, *peers)}
@@ -106,7 +100,7 @@ class Bench:
         return entries
 
     def saved_model(self) -> TrainedModel:
-        """A model folder with fresh weights as training writes it, loaded as inference.py does."""
+        """A model folder with fresh weights, written as by training, loaded as by inference.py."""
         shape, folder = self.sizes.shape, self.folder / "model"
         if not folder.exists():
             vocabulary, settings = vocabulary_of(shape), settings_of(shape)
@@ -116,7 +110,7 @@ class Bench:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was given."""
+    """Wait until an accelerator has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
@@ -130,7 +124,7 @@ def reason_of(error: Exception) -> str:
 
 
 def run_python(*arguments: str) -> str:
-    """Run Python in a process of its own beside the scripts; returns what it printed."""
+    """Run Python in a process of its own, in the repository's root; returns what it printed."""
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -140,7 +134,7 @@ def run_python(*arguments: str) -> str:
 
 
 def measure_limits(bench: Bench, findings: Findings) -> None:
-    """Matrix products and memory copies of this machine."""
+    """Measure the machine's limits: matrix products and memory copies."""
     source = torch.zeros(bench.sizes.copied // 4, device=bench.device)
     target = torch.empty_like(source)
     contenders = {

@@ -1,4 +1,4 @@
-"""How fast the rows of a file are classified."""
+"""Classification speed: rows of a file per second."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from smallgpt.model.folder import TrainedModel
 
 
 def measure_classification(bench: Bench, findings: Findings) -> None:
-    """Rows of a JSONL file to predictions.jsonl, and to a whole evaluation folder.
+    """A JSONL file to predictions.jsonl, and to a whole evaluation folder.
 
-    Every round reads a file of its own, so that nothing can be kept from the round before.
+    Every round reads a new file, so that nothing can be kept from the round before.
     """
     trained, sizes = bench.saved_model(), bench.sizes
     lengths = [sizes.row_length] * sizes.rows_classified

@@ -1,4 +1,4 @@
-"""Contenders beside one another, and what all comparisons found.
+"""Comparisons of measured contenders: medians, speed ratios, tables.
 
 comparison = Comparison("Training", "tokens/s", [Entry("ours", [9]), Entry("peer", [5])])
 findings.add(comparison)                             # prints the table
@@ -20,11 +20,8 @@ Cells = tuple[list[str], list[list[str]]]  # of a table: header and rows
 class Entry:
     """One contender of a comparison.
 
-    Attributes:
-        name: who.
-        values: one figure a round; none where it was not measured.
-        note: why not, or what to know.
-        share: of the machine's limit, where there is one.
+    `values` has one figure per round, none if it was not measured; `note` says why, or what else to
+    know; `share` is its share of the machine's limit, if there is one.
     """
 
     name: str
@@ -34,19 +31,15 @@ class Entry:
 
     @property
     def median(self) -> float | None:
-        """The middle round."""
         return statistics.median(self.values) if self.values else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What took turns.
+    """Entries that took turns; the first is ours.
 
-    Attributes:
-        title: what it is about.
-        unit: of the values; what ends in /s is better where it is larger.
-        entries: who took part; the first is ours.
-        race: whether all did the same, so that one is faster than another.
+    `unit` is that of the values: one that ends in /s is better if larger, others if smaller.
+    `race`: all did the same work, so that one is faster than another.
     """
 
     title: str
@@ -68,12 +61,7 @@ class Comparison:
         return over.median / entry.median
 
     def lead(self, named: str = "", of: Entry | None = None) -> float | None:
-        """How many times as fast an entry (ours) is as the fastest of others; None without any.
-
-        Args:
-            named: what the names of the others have in them; the entry itself never counts.
-            of: the entry; None = the first.
-        """
+        """Speed of `of` (None = the first) over the fastest other with `named` in its name."""
         mine = of or self.entries[0]
         others = [entry for entry in self.entries if entry is not mine and named in entry.name]
         leads = [self.advantage(mine, other) for other in others]
@@ -99,7 +87,7 @@ class Comparison:
 
 
 def figure(value: float | None) -> str:
-    """A number as a person reads it: three digits that count, `-` for none."""
+    """A number with three significant digits, from 100 on as an integer; `-` for None."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -107,27 +95,22 @@ def figure(value: float | None) -> str:
 
 @dataclass
 class Findings:
-    """What was found so far.
-
-    Attributes:
-        comparisons: in the order of measuring.
-        reached: what was measured of the targets, by their key; other keys may be there too.
-    """
+    """All comparisons, in the order of measuring; `reached` has figures of targets by their key."""
 
     comparisons: list[Comparison] = field(default_factory=list)
     reached: dict[str, float] = field(default_factory=dict)
 
     def add(self, comparison: Comparison) -> None:
-        """Note a comparison and print it."""
+        """Record a comparison and print it."""
         self.comparisons.append(comparison)
         say(f"\n{comparison.title}\n{terminal_table(*comparison.cells())}")
 
     def reach(self, key: str, value: float | None) -> None:
-        """Note what a target reached, if it was measured."""
+        """Record the figure of a target, if it was measured."""
         if value is not None:
             self.reached[key] = value
 
 
 def terminal_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal; the first and the last column are text, the others numbers."""
+    """A table for the terminal; first and last column are text, the others numbers."""
     return format_table(header, rows, left=(0, len(header) - 1))

@@ -1,4 +1,4 @@
-"""Other ways to decode the same model: `model.generate`, ONNX Runtime, CTranslate2.
+"""Other decoders of the same model: `model.generate`, ONNX Runtime, CTranslate2.
 
     run = transformers_generate(model, prompts, new_tokens=100, dtype=torch.float32)
     run()                       # the new ids of each prompt
@@ -22,7 +22,7 @@ from torch import nn
 
 TOP_K = 50
 
-Decoding = Callable[[], list[list[int]]]  # continues all prompts; returns the new ids
+Decoding = Callable[[], list[list[int]]]  # continues all prompts, returns the new ids
 
 
 def transformers_generate(
@@ -81,7 +81,7 @@ def onnx_generate(path: Path, config: Any, prompts: list[list[int]], new_tokens:
 
 
 def convert_to_ctranslate2(model_folder: Path, path: Path) -> None:
-    """Write a model folder as CTranslate2 reads it."""
+    """Convert a model folder to the format of CTranslate2."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(str(model_folder)).convert(str(path))
@@ -111,14 +111,14 @@ def ctranslate2_generate(
 
 
 class OwnProcess:
-    """A function that runs in a process of its own; what it raises there, it raises here.
+    """A function that runs in a process of its own; errors there are raised here.
 
-    The threads of another engine wait busily for their next work: in our process they took half of
-    the speed of everybody else, theirs included.
+    Threads of another engine wait busily for work: in our process they took half of the speed of
+    everybody else, theirs included.
     """
 
     def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any):
-        """`make(*arguments)` makes the function over there; it is a function of a module."""
+        """`make(*arguments)`, `make` at the top of a module, makes the function in the process."""
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
         context.Process(target=_serve, args=(far_end, make, arguments), daemon=True).start()
@@ -126,7 +126,6 @@ class OwnProcess:
         self._answer()
 
     def __call__(self) -> Any:
-        """Run it once over there."""
         self._pipe.send(None)
         return self._answer()
 

@@ -1,4 +1,4 @@
-"""How fast rows are generated, in turns with other decoders of the same model."""
+"""Generation speed, in turns with other decoders of the same model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREADS_REST = 0.5  # seconds until the threads of another engine sleep (OpenMP'
 
 
 def measure_generation(bench: Bench, findings: Findings) -> None:
-    """Each batch size; ours in the precision of the device and in fp32."""
+    """Compare at each batch size; ours in the precision of the device and in fp32."""
     trained, sizes = bench.saved_model(), bench.sizes
     dtypes = {bench.precision.name: bench.precision.dtype, "fp32": torch.float32}
     decoders = {f"ours {name}": Decoder(trained.model, dtype) for name, dtype in dtypes.items()}
@@ -46,7 +46,7 @@ def measure_generation(bench: Bench, findings: Findings) -> None:
 def compare_generation(
     bench: Bench, trained: TrainedModel, decoders: dict[str, Decoder], batch: int
 ) -> Comparison:
-    """New tokens a second of all decoders, ours by name, all rows of a batch to the full length."""
+    """New tokens per second of all decoders; all rows of a batch run to the full length."""
     prompt, new_tokens = bench.sizes.prompt, bench.sizes.new_tokens
     generator = torch.Generator().manual_seed(batch)
     low, high = len(trained.vocabulary.special_ids), len(trained.vocabulary) - 10
@@ -76,7 +76,7 @@ def compare_generation(
 def decoding_peers(
     bench: Bench, trained: TrainedModel, prompts: list[list[int]]
 ) -> dict[str, Callable[[], Measure]]:
-    """Other decoders, by name: a function that makes a contender (new tokens a second)."""
+    """Other decoders by name, each a function that makes its contender (new tokens per second)."""
     new_tokens, folder = bench.sizes.new_tokens, bench.folder
     amount = len(prompts) * new_tokens
 

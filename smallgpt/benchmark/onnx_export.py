@@ -1,6 +1,4 @@
-"""A model with its cache as an ONNX file.
-
-    export_onnx(model, folder / "model.onnx")
+"""ONNX export of a model with its key/value cache.
 
 Sizes in names: B rows, T positions; the cache of each layer has P positions.
 """

@@ -1,4 +1,4 @@
-"""How fast a file of rows is read, and in how much memory."""
+"""Reading speed of a file of rows, and the memory that reading takes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from smallgpt.console import progress_bar
 from smallgpt.files.writing import write_text
 from smallgpt.rows.reading import read_dataset
 
-# The memory of a process of its own: VmHWM counts from its start, where ru_maxrss of a child also
-# counts what its parent held.
+# Peak memory of a process of its own: VmHWM counts from its start, ru_maxrss of a child also what
+# its parent held.
 READ_PROGRAM = r"""
 import json, re, sys, time
 from pathlib import Path
@@ -29,13 +29,13 @@ print(json.dumps({"rows": len(rows), "seconds": seconds, "bytes": 1024 * int(pea
 
 
 def measure_reading(bench: Bench, findings: Findings) -> None:
-    """Seconds to read a JSONL file the first time and again; with --full a large one."""
+    """Seconds to read a JSONL file the first time and again; with --full a large one too."""
     sizes, folder = bench.sizes, bench.folder / "reading"
     vocabulary = vocabulary_of(sizes.shape)
     times: dict[str, list[float]] = {"first": [], "again": []}
     with progress_bar("reading", bench.rounds, "round") as bar:
         for number in range(bench.rounds):
-            path = folder / f"rows_{number}.jsonl"  # a new file: nothing is known of it
+            path = folder / f"rows_{number}.jsonl"  # a new file: nothing of it is cached
             write_rows(path, vocabulary, [sizes.row_length] * sizes.rows_read, seed=number)
             for seconds in times.values():
                 began = time.perf_counter()

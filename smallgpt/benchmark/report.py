@@ -1,4 +1,4 @@
-"""The report of the benchmark: benchmark.json and benchmark.md."""
+"""Benchmark report: benchmark.json and benchmark.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """Machine, date and versions, for whoever reads the figures later."""
+    """Date, machine and package versions."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def describe_machine(device: torch.device) -> dict[str, str]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned as in the terminal."""
+    """A Markdown table, aligned as in the terminal."""
     rule = ["---", *["---:"] * (len(header) - 2), "---"]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 

@@ -1,4 +1,4 @@
-"""How soon a command answers."""
+"""Start-up time of the commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with torch.inference_mode():
 
 
 def measure_starting(bench: Bench, findings: Findings) -> None:
-    """Seconds from a cold start: to the help text, and to the first answer."""
+    """Seconds from a cold start to the help text, and to the first answer."""
     folder, device = str(bench.saved_model().folder.resolve()), bench.device.type
 
     def seconds(*arguments: str) -> Measure:

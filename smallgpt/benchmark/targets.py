@@ -1,4 +1,4 @@
-"""Figures that the benchmark is to reach, and which of them it reached."""
+"""Speed targets of the benchmark, and which of them it reached."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ class Target:
     """A figure that is to be reached.
 
     Attributes:
-        section: what measures it.
-        key: its name, under which the section notes what it measured.
-        goal: the figure.
+        key: its name, under which `section` records what it measured.
         unit: "x" times as fast, "%" a share, "s" or "MB".
-        at_most: reached from above instead of from below.
-        device: where it holds.
+        at_most: `goal` is an upper bound.
         full: only measured with --full.
     """
 
@@ -35,13 +32,12 @@ class Target:
     full: bool = False
 
     def show(self, value: float) -> str:
-        """A value in the target's unit."""
         if self.unit == "%":
             return f"{value:.0%}"
         return f"{value:.2f}x" if self.unit == "x" else f"{figure(value)} {self.unit}"
 
     def ratio(self, measured: float) -> float:
-        """1 where the target is just met, above 1 where it is passed."""
+        """1 where the target is just met, above 1 where it is exceeded."""
         return self.goal / measured if self.at_most else measured / self.goal
 
 
@@ -83,11 +79,10 @@ def targets_table(
     device: str,
     full: bool,
 ) -> list[dict[str, Any]]:
-    """Each target of the sections that ran, with what was `reached` by its key.
+    """Each target of the sections that ran, with the figure `reached` under its key.
 
     Returns:
-        objects of target (its key), goal and measured (text), value and ratio (numbers, None
-        where it was not measured).
+        dicts of target, goal and measured (text), value and ratio (numbers; None = not measured).
     """
     rows = []
     for target in targets:

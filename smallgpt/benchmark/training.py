@@ -1,4 +1,4 @@
-"""How fast a model is trained, in turns with other ways to train it."""
+"""Training speed, in turns with other ways to train the same model."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def measure_training(bench: Bench, findings: Findings) -> None:
 
 
 def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
-    """All ways to train one job, in tokens predicted a second; padding does not count.
+    """All ways to train one job, in predicted tokens per second; padding does not count.
 
-    Beside ragged rows stands our own run on as many rows of their mean length.
+    For ragged rows our own run on as many rows of their mean length is measured as well.
     """
     with ExitStack() as stack:
         run = stack.enter_context(training_run(bench, job, shipped))
@@ -95,7 +95,7 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
     """A run of train_gpt.py on the rows of a job, ready for its first update.
 
-    As shipped with its defaults; else without the dropout of tokens, which no peer has.
+    As shipped with its defaults; else without token dropout, which no peer has.
     """
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         folder, vocabulary = Path(name), vocabulary_of(job.shape)
@@ -139,10 +139,7 @@ def our_epoch(run: Run) -> Callable[[], None]:
 def training_peers(
     bench: Bench, job: Job, run: Run, shipped: bool
 ) -> dict[str, Callable[[], Measure]]:
-    """Other ways to train the model of `run` on its rows: by name, each makes its contender.
-
-    They are measured in tokens a second.
-    """
+    """Other ways to train by name, each a function that makes its contender (tokens per second)."""
     rows = [run.rows.row(index).tolist() for index in range(len(run.rows))]
     tokens = sum(job.inputs)
 

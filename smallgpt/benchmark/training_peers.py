@@ -1,4 +1,4 @@
-"""Other ways to train the same model: a minimal GPT-2, transformers in a plain loop, its Trainer.
+"""Other trainers of the same model: a minimal GPT-2, transformers in a plain loop, its Trainer.
 
     minimal = MinimalGPT(model, dropout=0.1)
     epoch = plain_epoch(minimal, minimal.loss, rows, batch_size=64, precision=precision)
@@ -41,13 +41,10 @@ Batch = dict[str, Tensor]
 
 
 class MinimalGPT(nn.Module):
-    """A GPT-2 in plain PyTorch, as one writes it today: fused attention, one map for q, k and v."""
+    """GPT-2 in plain PyTorch, as one writes it today: fused attention, one map for q, k and v."""
 
     def __init__(self, model: nn.Module, dropout: float, attention_dropout: float = 0.0):
-        """Take shape and weights of a GPT2LMHeadModel.
-
-        Dropout of attention weights costs torch's fused kernel on a CPU.
-        """
+        """Copy a GPT2LMHeadModel. On a CPU attention dropout costs torch's fused kernel."""
         super().__init__()
         old = model.transformer
         self.dropout = dropout
@@ -97,7 +94,7 @@ class _Block(nn.Module):
 
 
 def _linear(old: nn.Module) -> nn.Linear:
-    """A map of transformers (Conv1D), whose weight lies the other way round."""
+    """A Conv1D of transformers, whose weight is transposed, as nn.Linear."""
     new = nn.Linear(*old.weight.shape, device=old.weight.device)
     with torch.no_grad():
         new.weight.copy_(old.weight.T)
@@ -106,7 +103,7 @@ def _linear(old: nn.Module) -> nn.Linear:
 
 
 def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
-    """A copy of a GPT2LMHeadModel, or as shipped: its shape with transformers' defaults."""
+    """A copy of a GPT2LMHeadModel; if `shipped`, its shape with transformers' defaults."""
     if not shipped:
         return copy.deepcopy(like)
     names = (
@@ -118,11 +115,7 @@ def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int = 0) -> Batch:
-    """Rows as a matrix padded on the right, with attention mask and targets.
-
-    Returns:
-        input_ids, attention_mask, labels: B x T; labels are IGNORED where there is padding.
-    """
+    """Rows padded on the right: input_ids, attention_mask, labels (IGNORED in padding), B x T."""
     tensors = [torch.tensor(row) for row in rows]
     ids_BxT, labels_BxT = (
         pad_sequence(tensors, batch_first=True, padding_value=value) for value in (pad_id, IGNORED)
@@ -138,10 +131,7 @@ def plain_epoch(
     batch_size: int,
     precision: Precision,
 ) -> Callable[[], None]:
-    """A function that trains `model` on all rows once, in a plain loop.
-
-    `loss_of` gives its loss on a batch of `pad_batch`.
-    """
+    """A function that trains on all rows once; `loss_of` is the loss on a batch of `pad_batch`."""
     device = next(model.parameters()).device
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
@@ -170,9 +160,8 @@ def trainer_epoch(
 ) -> Callable[[], float]:
     """`transformers.Trainer` with dynamic padding, ready to train; nothing is saved or evaluated.
 
-    Returns:
-        A function that trains on all rows once and returns the seconds of that epoch: what
-        Trainer does before and after it, and the optimizer, which it keeps, do not count.
+    Returns a function that trains on all rows once and returns the seconds of that epoch alone: not
+    of Trainer's work before and after it, nor of making the optimizer, which Trainer keeps.
     """
     device = next(model.parameters()).device
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)

@@ -1,4 +1,4 @@
-"""What is measured on: models, rows, how many; and the operations that they take at least.
+"""Workloads of the benchmark: models, rows, sizes; the FLOPs that a training step takes at least.
 
 job = equal("64 x 54", rows=64, length=54, steps=2)
 write_rows(path, vocabulary_of(job.shape), job.lengths, seed=0)
@@ -23,7 +23,7 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model; the default is that of the toolkit."""
+    """Shape of a model; the default is that of the toolkit."""
 
     n_layer: int = 6
     n_head: int = 8
@@ -34,15 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Job:
-    """Rows to train on.
-
-    Attributes:
-        name: how it is called in the tables.
-        lengths: tokens of each row; a round trains on all of them once.
-        batch_size: rows of a step.
-        shape: of the model.
-        full: only measured with --full.
-    """
+    """Rows to train on, all once per round; `lengths` in tokens, `full` = only with --full."""
 
     name: str
     lengths: tuple[int, ...]
@@ -52,7 +44,7 @@ class Job:
 
     @property
     def inputs(self) -> list[int]:
-        """Tokens that each row feeds into the model, all but its last; as many are predicted."""
+        """Input tokens of each row, all but its last; as many are predicted."""
         return [length - 1 for length in self.lengths]
 
     @property
@@ -116,35 +108,26 @@ GPU_SIZES = replace(
 
 
 def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
-    """Floating-point operations of a training step that cannot be avoided.
+    """FLOPs of a training step that cannot be avoided; a third of them are the forward pass.
 
-    6 a parameter and token, and causal attention: 6 x layers x width x length a token. A third of
-    them are the forward pass.
-
-    Args:
-        parameters: position embeddings left out, the tied head counted once.
-        shape: of the model.
-        lengths: tokens that each row feeds into the model.
+    6 per parameter and token, and causal attention: 6 x layers x width x length per token.
+    `parameters` are those of `counted_parameters`, `lengths` the input tokens of each row.
     """
     attention = 6 * shape.n_layer * shape.n_embd * sum(length**2 for length in lengths)
     return 6.0 * parameters * sum(lengths) + attention
 
 
 def counted_parameters(model: torch.nn.Module, head: bool) -> int:
-    """Parameters that multiply every token; without the head where it is not needed."""
+    """Parameters that multiply every token: no positions; the tied head once, if `head`."""
     total = sum(parameter.numel() for parameter in model.parameters())
     total -= model.transformer.wpe.weight.numel()
     return total if head else total - model.transformer.wte.weight.numel()
 
 
 def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:
-    """Write labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
+    """Write a JSONL file of labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
 
-    Args:
-        path: the JSONL file.
-        vocabulary: made by `Vocabulary.for_images`.
-        lengths: tokens of each row, 6 at least.
-        seed: of the codes.
+    The vocabulary is one of `Vocabulary.for_images`; a row has at least 6 tokens.
     """
     random = np.random.default_rng(seed)
     codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
@@ -162,12 +145,12 @@ def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed:
 
 
 def vocabulary_of(shape: Shape) -> Vocabulary:
-    """Codes and ten labels."""
+    """A vocabulary of codes and ten labels."""
     return Vocabulary.for_images(shape.codes, map(str, range(10)))
 
 
 def settings_of(shape: Shape) -> TrainSettings:
-    """The defaults of train_gpt.py, but for the shape."""
+    """The defaults of train_gpt.py with this shape."""
     return TrainSettings(
         max_length=shape.n_positions,
         n_positions=shape.n_positions,

@@ -31,7 +31,6 @@ class BenchmarkSettings:
     )
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         for name in self.only:
             if name not in BENCHMARK_SECTIONS:
                 yield f"--only {name}: there is {', '.join(BENCHMARK_SECTIONS)}"

@@ -80,7 +80,6 @@ class InferenceSettings:
     image: str | None = option(None, "Draw the generated images into this PNG file.")
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         mode = self.resolved_mode()
         if mode == "evaluate" and self.test_data is None:
             yield "--mode evaluate needs --test_data FILE"

@@ -70,7 +70,6 @@ class DigitsSettings:
     seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together: none here."""
         return iter(())
 
 
@@ -111,7 +110,6 @@ class ImagesSettings:
     seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         if self.input is None:
             yield "--input PATH is needed: the images to prepare"
         if self.test_input is not None and self.test_last is not None:
@@ -141,7 +139,6 @@ class TokensSettings:
     seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         if not self.input:
             yield "--input FILE... is needed: the rows to prepare"
 
@@ -189,7 +186,6 @@ class TextSettings:
     seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         yield from _text_contradictions(self)
         if self.augment and self.label_column is None:
             yield "--augment needs --label_column; running text has --stride"
@@ -219,7 +215,6 @@ class InstructionsSettings:
     seed: int = shared(_SEED)
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         return _text_contradictions(self)
 
 

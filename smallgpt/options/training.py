@@ -320,7 +320,6 @@ class TrainSettings:
         return [(shaping[0], text)]
 
     def contradictions(self) -> Iterator[str]:
-        """Values that do not fit together, one line each."""
         from_scratch, lora = self.init_from is None, self.lora_rank > 0
         head, compiled = self.classifier == "head", self.compile == "on"
         no_labels = self.task in ("lm", "instruct")

@@ -1,4 +1,4 @@
-"""Small files that would become large: each is refused by a process that may take 1 GiB more.
+"""Small files that unpack to large ones: refused by a process that may take 1 GiB more.
 
 cd tests && PYTHONPATH=.. python -m hostile.bombs FOLDER        # prints what it refused
 """
@@ -135,7 +135,6 @@ def bombs(folder):
 
 
 def main(folder: Path) -> None:
-    """Let the readers meet the bombs."""
     found = bombs(folder)
     # What the libraries take does not count.
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

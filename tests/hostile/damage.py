@@ -1,7 +1,4 @@
-"""Damage to a sound file, or a file made up, as an enemy would write it.
-
-content = hostile_content(reader, Random(7))
-"""
+"""Damage to a sound file, and files made up, as an attacker would write them."""
 
 from __future__ import annotations
 
@@ -27,7 +24,6 @@ BYTES = (
 
 
 def hostile_content(reader: Reader, random: Random) -> bytes:
-    """A damaged copy of the reader's sound content, or something made up."""
     kind = random.randrange(10)
     if kind == 0:
         return made_up(reader, random)

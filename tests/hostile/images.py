@@ -1,4 +1,4 @@
-"""Hostile images, labels of images and codebooks."""
+"""Readers of images, their labels and codebooks."""
 
 from __future__ import annotations
 

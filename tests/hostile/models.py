@@ -1,4 +1,4 @@
-"""Hostile files of a folder that training wrote."""
+"""Readers of the files of a trained model's folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def trained_model() -> TrainedModel:
 
 
 def _read_model(folder: Path) -> None:
-    """Load a model and use it in each of the ways that inference.py does."""
+    """Load a model and use it in each way of inference.py."""
     trained = load_trained_model(folder, "cpu", "fp32")
     token = trained.vocabulary.tokens[-1]
     if trained.validation:
@@ -69,7 +69,7 @@ def _read_model(folder: Path) -> None:
 
 
 def _split_weights() -> tuple[bytes, bytes]:
-    """Header and numbers."""
+    """Header and tensors of model.safetensors."""
     content = _model_files()["model.safetensors"]
     (length,) = struct.unpack("<Q", content[:8])
     return content[8 : 8 + length], content[8 + length :]

@@ -1,4 +1,4 @@
-"""Hostile command lines, settings and vocabularies."""
+"""Readers of command lines, settings and vocabularies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMAND_WORDS = (
 
 
 def _run_command_line(folder: Path) -> None:
-    """A whole command, its words one a line; where it is right it ends for want of data."""
+    """Run a command, one word a line in its file; a valid one fails for lack of data."""
     words = (folder / "words").read_bytes().decode(errors="surrogateescape").split("\n")
     words = [word.replace("HERE", str(folder)) for word in words]
     for main in (train_gpt.main, inference.main, prepare_data.main):

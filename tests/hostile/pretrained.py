@@ -1,4 +1,4 @@
-"""Hostile files of a pretrained checkpoint and of an adapter."""
+"""Readers of the files of a pretrained checkpoint and of an adapter."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _pretrained_files() -> dict[str, bytes]:
 
 
 def _start_from(folder: Path) -> None:
-    """What `train_gpt.py --init_from` does before its first step."""
+    """As `train_gpt.py --init_from` before its first step."""
     settings = TrainSettings(init_from=str(folder), max_length=16)
     settings = with_pretrained_shape(settings)
     load_pretrained(settings, text_vocabulary(), str)
 
 
 def _prepare_with_tokenizer_of(folder: Path) -> None:
-    """What `prepare_data.py text --tokenizer` does with a folder."""
+    """As `prepare_data.py text --tokenizer` with a folder."""
     found = TextTokenizer.pretrained(str(folder), TEXT_SPECIAL)
     for text in CLAUSES:
         found.decode(found.encode(text))
@@ -45,7 +45,7 @@ def _prepare_with_tokenizer_of(folder: Path) -> None:
 
 @cache
 def _adapter_files() -> dict[str, bytes]:
-    """The files of an adapter, and of its base in a folder within."""
+    """The files of an adapter, with its base in a subfolder."""
     settings = TrainSettings(
         init_from="base", max_length=16, n_positions=48, n_layer=2, n_head=4, n_embd=32, lora_rank=2
     )
@@ -63,7 +63,6 @@ def _adapter_files() -> dict[str, bytes]:
 
 
 def _read_adapter(folder: Path) -> None:
-    """What inference.py does with the folder of an adapter."""
     with contextlib.chdir(folder):
         next_tokens(load_trained_model(folder, "cpu", "fp32"), "the cat")
 

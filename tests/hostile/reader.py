@@ -1,4 +1,4 @@
-"""A reader of files that nobody should trust, and what a test asks of it."""
+"""A reader of untrusted files, and what a test asks of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ class Reader:
     """One reader of files.
 
     Attributes:
-        name: for people.
-        file: where the hostile file goes, below a folder that is the reader's own.
+        file: path of the hostile file, in a folder of the reader's own.
         sound: content that reads well; what is damaged.
         read: reads the folder, and uses what it read as a command would.
         wrap: makes the file of the (damaged) content: compresses it, corrects a length.
         beside: sound files that go with it, by name.
-        words: texts that mean something in this format.
+        words: strings with a meaning in this format.
         slow: too slow for many tries in the suite.
-        names_file: whether every refusal names the folder; contradictions of settings do not.
+        names_file: whether every error names the folder; contradictions of settings do not.
     """
 
     name: str
@@ -45,14 +44,11 @@ class Reader:
         (folder / self.file).parent.mkdir(parents=True, exist_ok=True)
 
     def try_content(self, folder: Path, content: bytes) -> bool:
-        """Read the hostile file in a folder made by `prepare`.
-
-        Returns:
-            whether it was read; False where it was refused as it should be.
+        """Whether the hostile content is read; False where it is refused as it should be.
 
         Raises:
-            AssertionError: it was refused in a way that helps nobody.
-            Exception: whatever else the reader raises, which it must not.
+            AssertionError: the error is long or does not name the file.
+            Exception: any other error of the reader, which is a bug.
         """
         (folder / self.file).write_bytes(self.wrap(content))
         try:
@@ -76,15 +72,9 @@ def folder_reader(
     sound: Callable[[], bytes] | None = None,
     **more: Any,
 ) -> Reader:
-    """A reader of a whole folder, one file of which is hostile.
+    """A reader of a folder of which one file is hostile.
 
-    Args:
-        name: for people.
-        file: the hostile one.
-        files: makes all files of a sound folder.
-        read: reads the folder.
-        sound: what is damaged; None = the whole file.
-        more: further attributes of the reader.
+    `files` makes all files, sound; `sound` makes what is damaged, None = the whole file.
     """
 
     def others() -> dict[str, bytes]:

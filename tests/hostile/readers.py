@@ -1,4 +1,4 @@
-"""Every reader of the toolkit that may meet files of others, each with a sound file of its kind.
+"""All readers of untrusted files, each with a sound file of its kind.
 
 test_damaged_files.py tries a few hundred damaged files, ../fuzz.py as many as fit into its time.
 """

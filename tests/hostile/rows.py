@@ -1,4 +1,4 @@
-"""Hostile files of rows, and entries of their cache."""
+"""Readers of files of rows, and of their cache."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _read_rows(folder: Path) -> None:
 
 
 def _evaluate_rows(folder: Path) -> None:
-    """What `inference.py --test_data` and `--mode classify` do, pictures aside."""
+    """As `inference.py --test_data` and `--mode classify`, without pictures."""
     trained = trained_model()
     for for_label in (True, False):
         rows = read_rows(trained, folder / "rows.jsonl", for_label)
@@ -81,7 +81,7 @@ def _evaluate_rows(folder: Path) -> None:
 
 
 def _report_rows(folder: Path) -> None:
-    """What `train_gpt.py --check_data` does, pictures aside."""
+    """As `train_gpt.py --check_data`, without pictures."""
     (folder / "vocab.json").write_text(VOCABULARY.to_json())
     settings = TrainSettings(
         data_path=str(folder / "rows.jsonl"), vocab_path=str(folder / "vocab.json")
@@ -99,7 +99,7 @@ def _report_rows(folder: Path) -> None:
 
 
 def _prepare_rows(folder: Path) -> None:
-    """`prepare_data.py tokens`."""
+    """As `prepare_data.py tokens`."""
     settings = TokensSettings(
         input=(str(folder / "rows.jsonl"),), output_dir=str(folder / "out"), on_bad_row="skip"
     )
@@ -111,7 +111,7 @@ def _prepare_rows(folder: Path) -> None:
 
 
 def _read_forged_cache(folder: Path) -> None:
-    """An entry whose digest is right, whatever stands in it."""
+    """Read a cache entry with arbitrary content and the right digest."""
     rows = folder / "rows.jsonl"
     entry = folder / cache_module.FOLDER / "rows.jsonl.rows.safetensors"
     forged = entry.read_bytes()
@@ -145,7 +145,7 @@ _entries: dict[Path, bytes] = {}
 
 
 def _cache_entry(rows: Path) -> bytes:
-    """The entry that reading `rows` leaves."""
+    """The cache entry that reading `rows` writes."""
     if rows not in _entries:
         entry = rows.parent / cache_module.FOLDER / "rows.jsonl.rows.safetensors"
         entry.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Small files that would become large are refused before they do."""
+"""Small files that unpack to large ones are refused before they do."""
 
 import os
 import subprocess
@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_bombs_are_refused_within_bounded_memory(tmp_path):
-    """In a process of its own, which may take 1 GiB more."""
     done = subprocess.run(
         [sys.executable, "-m", "hostile.bombs", tmp_path],
         cwd=ROOT / "tests", env=os.environ | {"PYTHONPATH": str(ROOT)},

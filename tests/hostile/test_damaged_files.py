@@ -1,4 +1,4 @@
-"""Damaged files: each reader reads them or refuses them in words; ../fuzz.py tries more of them."""
+"""Damaged files are read or refused with a clear error; ../fuzz.py tries more of them."""
 
 import pytest
 from hostile.damage import hostile_content

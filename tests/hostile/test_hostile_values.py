@@ -1,4 +1,4 @@
-"""Values beyond reason in JSON, rows, settings, commands, models, images: refused in words."""
+"""Extreme values in JSON, rows, settings, commands, models and images are refused clearly."""
 
 import json
 import os

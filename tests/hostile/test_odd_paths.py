@@ -1,4 +1,4 @@
-"""Paths that lead to no plain file, and files larger than their limit, are refused."""
+"""Paths to anything but a plain file, and files above their limit, are refused."""
 
 import os
 import tracemalloc
@@ -23,7 +23,7 @@ MODEL_READER = next(reader for reader in MODEL_READERS if reader.name == "model:
 
 
 def odd_paths(folder: Path) -> list[Path]:
-    """Things that are no plain file but have a name."""
+    """Paths that exist but are no plain files."""
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
     (folder / "dangling").symlink_to("nowhere")

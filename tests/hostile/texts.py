@@ -1,4 +1,4 @@
-"""Hostile files of texts, tables and instructions, and tokenizers."""
+"""Readers of texts, tables, instructions and tokenizers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _parquet() -> bytes:
 
 
 def _prepare_texts(folder: Path, name: str) -> None:
-    """`prepare_data.py text` or `instructions`, and reading what it wrote."""
+    """As `prepare_data.py text` or `instructions`; reads what it wrote."""
     prepare, settings = prepare_text, TextSettings(label_column="label", augment=2)
     if name == "orders.json":
         prepare, settings = prepare_instructions, InstructionsSettings()
@@ -103,7 +103,7 @@ def _read_text_rows(folder: Path) -> None:
 
 
 def _prepare_documents(folder: Path) -> None:
-    """`prepare_data.py text` of plain text."""
+    """As `prepare_data.py text` with plain text."""
     prepare_text(
         TextSettings(
             input=(str(folder / "texts.txt"),), output_dir=str(folder / "out"), max_length=16,
@@ -113,7 +113,7 @@ def _prepare_documents(folder: Path) -> None:
 
 
 def _read_tokenizer(folder: Path) -> None:
-    """Load a tokenizer, and use it as the readers of texts and the prompts do."""
+    """Load a tokenizer, and use it as readers of texts and prompts do."""
     path = folder / "tokenizer.json"
     found = TextTokenizer.load(path).with_special(TEXT_SPECIAL)
     found.to_json()
