@@ -1,13 +1,12 @@
-"""Image <-> tokens: patches, a k-means codebook, and decoding back to pixels.
+"""Codebook of images: patches to tokens by k-means, and back to pixels.
 
     codebook = Codebook.fit(images_NxHxWxC, patch_size=4, size=500, seed=42, max_images=10_000)
     codes_NxP = codebook.encode(images_NxHxWxC)
     images_NxHxWxC = codebook.decode(codes_NxP)
     codebook.save("codebook.npz")
 
-An image is cut into patches, row by row from the top left; each patch becomes the number of
-the nearest codebook entry, written `<Z_190>`. Entries are ordered by brightness, so code 0 is
-the darkest patch.
+An image is cut into patches, row by row from the top left; each patch becomes the number of the
+nearest codebook entry, written `<Z_190>`. Entries are sorted by brightness: code 0 is the darkest.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from smallgpt.tokens.k_means import (
 from smallgpt.tokens.vocabulary import END_IMG, IMG, Vocabulary
 
 MOST_CODES = 65_000
-# Of one image: 2364 x 2364 in colour, tens of thousands of tokens.
+# In one image: 2364 x 2364 pixels in colour, tens of thousands of tokens.
 MOST_IMAGE_VALUES = 2**24
 LARGEST_VALUE = 1e6  # of a pixel; float32 distances stay exact enough below it
 _MOST_FILE_BYTES = 2**28  # 65,000 codes for patches of 18 x 18 pixels in colour
-_HEADS_BYTES = 2**14  # what stands in it beside the codes
+_HEADS_BYTES = 2**14  # of the file, beside the codes
 _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which stays in the cache
-# The kernel of the starting embeddings: its width in mean distances to so many neighbours.
+# The kernel of `embeddings`: its width, in units of the mean distance to so many neighbours.
 _KERNEL_WIDTH, _KERNEL_NEIGHBOURS = 4, 8
 _NUMBERS = ("patch_size", "height", "width", "channels")
 _RANGE = ("low", "high")
@@ -49,23 +48,15 @@ _RANGE = ("low", "high")
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Patches that stand for codes.
+    """A codebook of image patches; D = patch_size * patch_size * channels."""
 
-    Attributes:
-        centers_KxD: float32, the patch of each code, D = patch_size * patch_size * channels
-            in the order row, column, channel; from dark to bright.
-        patch_size: side of a patch in pixels.
-        height, width, channels: shape of the images.
-        low, high: pixel values drawn as black and as white.
-    """
-
-    centers_KxD: np.ndarray
-    patch_size: int
-    height: int
+    centers_KxD: np.ndarray  # float32, a patch a code: row, column, channel; from dark to bright
+    patch_size: int  # its side in pixels
+    height: int  # of the images
     width: int
     channels: int
-    low: float
-    high: float
+    low: float  # pixel value drawn as black
+    high: float  # as white
 
     def __len__(self) -> int:
         return len(self.centers_KxD)
@@ -77,7 +68,7 @@ class Codebook:
 
     @cached_property
     def code_tokens(self) -> list[str]:
-        """The token of each code, as `Vocabulary.for_images` has them."""
+        """The token of each code, as in `Vocabulary.for_images`."""
         return Vocabulary.for_images(len(self), ()).tokens[-len(self) :]
 
     # ---------------------------------------------------------------------------- fitting
@@ -86,20 +77,14 @@ class Codebook:
     def fit(
         cls, images_NxHxWxC: np.ndarray, patch_size: int, size: int, seed: int, max_images: int
     ) -> Codebook:
-        """Make a codebook of at most `size` patches from training images.
+        """Make a codebook of at most `size` codes from training images, uint8 or float32.
 
-        Where the images have no more than `size` distinct patches, these are the codebook and
-        it loses nothing. Else k-means over the distinct patches, weighted by their number.
-
-        Args:
-            images_NxHxWxC: uint8 or float32.
-            patch_size: side of a patch in pixels.
-            size: number of codes wanted, at least 1.
-            seed: decides which images are used and where k-means starts.
-            max_images: k-means sees at most this many images, drawn at random.
+        Where the images have no more than `size` distinct patches, these are the codebook and it
+        loses nothing. Else k-means over the distinct patches, weighted by their number, of at most
+        `max_images` images drawn at random.
 
         Raises:
-            UserError: it could become larger than `load` takes.
+            UserError: it could become larger than `load` allows.
         """
         count, height, width, channels = images_NxHxWxC.shape
         patches = count * -(-height // patch_size) * -(-width // patch_size)
@@ -130,14 +115,7 @@ class Codebook:
     # ---------------------------------------------------------------------------- coding
 
     def encode(self, images_NxHxWxC: np.ndarray) -> np.ndarray:
-        """Nearest code of every patch, by squared distance; ties go to the lower code.
-
-        Args:
-            images_NxHxWxC: of the codebook's shape.
-
-        Returns:
-            codes_NxP: uint16, patches row by row from the top left.
-        """
+        """Nearest code of every patch by squared distance (uint16); ties go to the lower code."""
         if images_NxHxWxC.shape[1:] != (self.height, self.width, self.channels):
             raise ValueError(
                 f"images of shape {images_NxHxWxC.shape[1:]}, the codebook is for "
@@ -150,7 +128,7 @@ class Codebook:
         codes_NxP = np.empty((len(images_NxHxWxC), self.patches_per_image), np.uint16)
         rows = max(1, _CHUNK_DISTANCES // len(self))
         # One thread loses little on such small products; several wait for one another where other
-        # programs run as well, and were seen to take ten times as long.
+        # programs run too, and took up to ten times as long.
         with (
             threadpool_limits(limits=1),
             progress_bar("images to codes", len(images_NxHxWxC), "image") as bar,
@@ -179,7 +157,7 @@ class Codebook:
         return images[:, : self.height, : self.width]
 
     def error(self, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> float:
-        """Root mean square error of decoding the images' codes, as share of the range."""
+        """Root mean square error of decoding the images' codes, as a share of the range."""
         total = 0.0
         for part in chunks(images_NxHxWxC):
             difference = images_NxHxWxC[part] - self.decode(codes_NxP[part]).astype(np.float64)
@@ -187,18 +165,12 @@ class Codebook:
         return (total / images_NxHxWxC.size) ** 0.5 / (self.high - self.low)
 
     def embeddings(self, width: int, seed: int) -> np.ndarray:
-        """A starting embedding of each code in which codes of like patches lie together.
+        """Initial embeddings of the codes (float32, E = width): similar patches lie close together.
 
-        Random Fourier features of the patches (Rahimi and Recht, 2007): the inner product of
-        two rows falls with the distance of the two patches as a Gaussian kernel does. With them
-        a model learns from few rows what it otherwise needs many for (docs/measurements.md).
-
-        Args:
-            width: numbers of one embedding.
-            seed: of the random features.
-
-        Returns:
-            embeddings_KxE: float32, mean 0 in each column, standard deviation 1 over all.
+        Random Fourier features of the patches (Rahimi and Recht, 2007): the inner product of two
+        rows approximates a Gaussian kernel of the two patches. With them a model learns from few
+        rows what it otherwise needs many for (docs/measurements.md). Mean 0 in each column,
+        standard deviation 1 over all.
         """
         from sklearn.neighbors import NearestNeighbors  # slow, and rarely needed
 
@@ -211,7 +183,7 @@ class Codebook:
             mean_distance = float(distances.mean())
         directions_DxE = random.normal(size=(scaled_KxD.shape[1], width))
         phases_E = random.uniform(0, 2 * np.pi, width)
-        # Where all patches are the same there is nothing to tell them apart by.
+        # 1.0 where all patches are the same.
         width_of_kernel = _KERNEL_WIDTH * mean_distance or 1.0
         features_KxE = np.cos(scaled_KxD @ directions_DxE / width_of_kernel + phases_E)
         features_KxE -= features_KxE.mean(axis=0)
@@ -224,19 +196,15 @@ class Codebook:
         return " ".join([IMG, *[self.code_tokens[code] for code in codes_P], END_IMG])
 
     def codes_from_tokens(self, tokens: Sequence[str]) -> list[int]:
-        """The codes among `tokens` up to a closing </IMG>; all other tokens are passed over."""
+        """The codes among `tokens` up to a closing </IMG>; all other tokens are skipped."""
         codes = {token: code for code, token in enumerate(self.code_tokens)}
         end = tokens.index(END_IMG) if END_IMG in tokens else len(tokens)
         return [codes[token] for token in tokens[:end] if token in codes]
 
     def image_from_tokens(self, tokens: Sequence[str]) -> tuple[np.ndarray, int]:
-        """The picture of a row that a model may have written.
+        """The picture (float32) of a row, perhaps a generated one, and how many codes the row had.
 
         Missing patches are drawn as the darkest one, surplus codes are left out.
-
-        Returns:
-            image_HxWxC: float32.
-            count: how many codes the row had; `patches_per_image` is the right number.
         """
         codes = self.codes_from_tokens(tokens)
         wanted = self.patches_per_image

@@ -1,4 +1,4 @@
-"""Patches of images: cut, counted, clustered by k-means into the codes of a codebook."""
+"""Patches of images: cut, made distinct, clustered by k-means."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from smallgpt.console import progress_bar
 _MOST_FULL_WORK = 5e9
 _KMEANS_PASSES, _PASSES_A_CALL = 30, 5
 _BATCH, _BATCH_EPOCHS = 4096, 3
-# k-means++ looks at so many patches: on all of them it starts no better and takes ten times as
-# long (MNIST, 500 codes). Of a large codebook it must see a few for each code.
+# Patches that k-means++ sees: with all of them the start is no better and takes ten times as long
+# (MNIST, 500 codes). For a large codebook it must see a few for each code.
 _START_PATCHES, _START_PATCHES_PER_CODE = 20_000, 4
 _CHUNK_VALUES = 2**21  # pixel values cut into patches at once
 
 
 def cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
-    """All patches of all images, one a row; images are continued by their edge to fit."""
+    """All patches of all images, one a row (MxD); edges are repeated to fill the last patches."""
     count, height, width, channels = images_NxHxWxC.shape
     below, right = -height % size, -width % size
     if below or right:
@@ -35,9 +35,9 @@ def cut_patches(images_NxHxWxC: np.ndarray, size: int) -> np.ndarray:
 
 
 def distinct_patches(patches_MxD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct patches, for each of the M the place of its like among them, and their numbers."""
+    """Distinct patches, the index of each of the M patches among them, and their counts."""
     bytes_each = patches_MxD.shape[1] * patches_MxD.itemsize
-    # Comparing whole rows as one item: whole numbers where they fit, they sort much faster.
+    # Each row becomes one item to sort: an integer where it fits, which sorts much faster.
     kind = f"u{bytes_each}" if bytes_each in (1, 2, 4, 8) else f"V{bytes_each}"
     items_M = patches_MxD.view(kind).ravel()
     distinct, places_M, counts = np.unique(items_M, return_inverse=True, return_counts=True)
@@ -45,7 +45,7 @@ def distinct_patches(patches_MxD: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def few_distinct_patches(images_NxHxWxC: np.ndarray, size: int, most: int) -> np.ndarray | None:
-    """All distinct patches of the images, None where they are more than `most`."""
+    """All distinct patches of the images, None if there are more than `most`."""
     found = None
     for part in chunks(images_NxHxWxC):
         patches = cut_patches(images_NxHxWxC[part], size)
@@ -92,8 +92,8 @@ def k_means(
                     if model.n_iter_ < _PASSES_A_CALL:
                         break
             return centers
-        # Reassignment would move the centers of all rare patches beside one that fills most
-        # images (the blank one): squared error 459 instead of 243 on MNIST.
+        # Reassignment would move the centers of all rare patches next to the blank patch, which
+        # fills most images: squared error 459 instead of 243 on MNIST.
         model = MiniBatchKMeans(
             size, init=centers, n_init=1, reassignment_ratio=0, random_state=state
         )

@@ -1,4 +1,4 @@
-"""Names of labels: how a label becomes its token, and which labels are one."""
+"""Label names: how a label becomes its token <CLS_...>, and which spellings are one label."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 
-# Tables of label against label have the square of it as entries: 800 MB.
+# A confusion matrix has the square of it as entries: 800 MB.
 MOST_LABELS = 10_000
-# Longer ones are no tokens, and would be drawn and printed as labels.
+# Longer tokens are refused: as labels they would be drawn and printed.
 MOST_TOKEN_LETTERS = 1000
 _LABEL_TOKEN = re.compile(r"<CLS_(.+)>", re.DOTALL)
 
 
 def label_token(label: str) -> str:
-    """The token that stands for a label: `7` -> `<CLS_7>`."""
+    """The token of a label: `7` -> `<CLS_7>`."""
     return f"<CLS_{label}>"
 
 
 def label_text(label: Any) -> str:
-    """A label of a row, a table or a folder as it stands in its token: `very good` -> `very_good`.
+    """A label as written in its token, runs of whitespace as one `_`: `very good` -> `very_good`.
 
-    It is a whole number or a text. Whitespace around a text is no part of it, and any whitespace
-    within it, of whatever kind and length, is one `_`.
+    It is a whole number or a text; whitespace around a text is removed.
 
     Raises:
-        ValueError: it is neither, has nothing but whitespace, is not valid Unicode, or is too long
-            for a token.
+        ValueError: it is neither, only whitespace, not valid Unicode, or too long for a token.
     """
     if type(label) is int:
         text = str(label)
@@ -48,10 +46,10 @@ def label_text(label: Any) -> str:
 
 
 class LabelNames:
-    """The labels of one preparation by the text in their tokens; none takes the token of another.
+    """The labels of one preparation; no two labels may have the same token.
 
-    `very good` and ` very\u3000good ` are one label, since they differ in whitespace alone;
-    `very_good` is another, whose token would be the same.
+    Spellings that differ in whitespace alone are one label. `very good` and `very_good` are two,
+    and would have the same token.
     """
 
     def __init__(self) -> None:
@@ -59,10 +57,10 @@ class LabelNames:
         self._respelled: dict[str, tuple[str, str]] = {}
 
     def add(self, label: Any, place: str) -> str:
-        """`label_text` of a label that stands at `place` (a file and line, a folder).
+        """`label_text` of a label; `place` is where it was found (a file and line, a folder).
 
         Raises:
-            ValueError: it is none.
+            ValueError: see `label_text`.
             UserError: another label has its token, or there are more labels than a vocabulary
                 can have.
         """
@@ -83,7 +81,7 @@ class LabelNames:
         return name
 
     def notes(self) -> list[str]:
-        """What was done to labels, one line each."""
+        """How labels were changed, one line each."""
         notes = []
         changed = [(name, at) for name, at in self._first_of.items() if at[0] != name]
         if changed:
@@ -103,14 +101,14 @@ class LabelNames:
 
 
 def too_long(token: str) -> str:
-    """The reason why a token is too long, "" where it is not."""
+    """Why a token is too long, "" if it is not."""
     if len(token) <= MOST_TOKEN_LETTERS:
         return ""
     return f"token {shown(token)} is longer than {MOST_TOKEN_LETTERS:,} letters"
 
 
 def label_of_token(token: str) -> str | None:
-    """The label that a token stands for, `<CLS_7>` -> `7`; None for any other token."""
+    """The label of a token, `<CLS_7>` -> `7`; None for any other token."""
     match = _LABEL_TOKEN.fullmatch(token)
     return match and match[1]
 

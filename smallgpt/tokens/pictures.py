@@ -1,4 +1,4 @@
-"""Pictures of images, of codebooks, and of what a codebook makes of images."""
+"""Draws sheets of images, codebooks, and images beside their reconstructions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAT = 0.9  # behind the images, so that black and white ones both show their bo
 _GRID_LINE = (0.55, 0.68, 0.85)  # a blue that no grey patch has
 _TILE_INCHES = 0.85
 _SHEET_INCHES = 11  # wide at most
-_CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the more only for long words
+_CAPTION_LETTERS, _MOST_CAPTION_LETTERS = 22, 36  # in a line; the second only for long words
 
 
 def draw_image_sheet(
@@ -30,16 +30,10 @@ def draw_image_sheet(
     columns: int,
     title: str,
 ) -> None:
-    """Draw images side by side, each over its caption.
+    """Draw N images (HxWxC, C = 1 or 3) side by side, each over its caption, as a PNG.
 
-    Args:
-        path: PNG to write.
-        images: N images of shape HxWxC, C = 1 or 3.
-        captions: N texts; long ones are broken into lines and never cut, tiles and the number
-            of columns give way.
-        value_range: pixel values of black and of white.
-        columns: images in one row, if their captions leave room for so many.
-        title: text above the sheet.
+    Long captions are wrapped, never cut; tiles get smaller and `columns` fewer to fit them.
+    `value_range` are the pixel values of black and of white.
     """
     captions = [printable(caption) for caption in captions]
     tiles = [_as_rgb(image, value_range) for image in images]
@@ -47,7 +41,7 @@ def draw_image_sheet(
     line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
     texts = ["\n".join(textwrap.wrap(caption, line)) for caption in captions]
     height, width, _ = tiles[0].shape
-    # Tiles are drawn enlarged, so that gaps and captions can be finer than a pixel of theirs.
+    # Tiles are enlarged, so that gaps and captions can be finer than one of their pixels.
     scale = max(1, -(-64 // width))
     height, width = height * scale, width * scale
     gap = width // 8
@@ -57,7 +51,7 @@ def draw_image_sheet(
     columns = max(1, min(columns, len(tiles), int(_SHEET_INCHES * pixels_per_inch / step_x)))
     rows = -(-len(tiles) // columns)
     canvas = np.full((rows * step_y + gap, columns * step_x + gap, 3), _MAT)
-    margin = (step_x - gap - width) // 2  # an image stands in the middle over a wide caption
+    margin = (step_x - gap - width) // 2  # centers an image over a wide caption
     places = [
         (index // columns * step_y + gap, index % columns * step_x + gap + margin)
         for index in range(len(tiles))
@@ -79,16 +73,7 @@ def draw_reconstructions(
     columns: int,
     title: str,
 ) -> None:
-    """Draw each image above what its codes make of it, and its caption below the pair.
-
-    Args:
-        path: PNG to write.
-        originals, reconstructions: N images each, of shape HxWxC, C = 1 or 3.
-        captions: N texts.
-        value_range: pixel values of black and of white.
-        columns: pairs in one row.
-        title: text above the sheet.
-    """
+    """Draw each image above its reconstruction, captions below; see `draw_image_sheet`."""
     pairs = []
     for original, reconstruction in zip(originals, reconstructions, strict=True):
         upper, lower = _as_rgb(original, value_range), _as_rgb(reconstruction, value_range)
@@ -100,16 +85,10 @@ def draw_reconstructions(
 def draw_codebook(
     path: str | Path, patches: np.ndarray, value_range: tuple[float, float], title: str
 ) -> None:
-    """Draw the patches of a codebook in the order of their codes, 32 in a row.
+    """Draw the K patches (pxpxC, C = 1 or 3) of a codebook in the order of their codes, as a PNG.
 
-    Of a large codebook only evenly spaced codes are drawn, and the title says so. The number
-    at the left is the code of the row's first patch.
-
-    Args:
-        path: PNG to write.
-        patches: K patches of shape pxpxC, C = 1 or 3.
-        value_range: pixel values of black and of white.
-        title: text above the picture.
+    32 in a row; the number at the left is the code of the row's first patch. Of a large codebook
+    only evenly spaced codes are drawn, and the title says so.
     """
     every = -(-len(patches) // _MOST_PATCHES_DRAWN)
     if every > 1:
@@ -151,7 +130,7 @@ def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
 
 
 def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
-    """A figure that shows `canvas` `width` inches wide, with room for texts around it."""
+    """A figure with `canvas` `width` inches wide and margins for text."""
     height = width * canvas.shape[0] / canvas.shape[1]
     side, above, below = 0.45, 0.5, 0.15
     full_width, full_height = max(width + 2 * side, 6.5), height + above + below
@@ -169,5 +148,5 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
 
 
 def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
-    """Write a small text at a place of the axes' data; `$` in it means nothing special."""
+    """Write a small text at data coordinates; `$` in it is no mathtext."""
     return axes.text(x, y, text, ha=ha, va=va, size=8, **plain_text())

@@ -1,4 +1,4 @@
-"""Text to token ids and back: learned from the user's own texts, or a pretrained tokenizer.
+"""Text tokenizers: learned from the user's own texts (characters, BPE), or pretrained.
 
     tokenizer = TextTokenizer.learn_characters(texts, special=("<PAD>", "<UNK>", "<CLS>", "<EOS>"))
     tokenizer = TextTokenizer.learn_bpe(texts, size=4096, special=...)
@@ -6,9 +6,9 @@
     ids = tokenizer.encode("To be, or not")
     tokenizer.decode(ids)
 
-It lies beside its vocab.json as `tokenizer.json`, the file of the `tokenizers` library, and in a
-model folder where AutoTokenizer reads it. Special tokens are never found in a text: a review that
-holds the letters `<CLS_1>` is a review with these letters.
+It is stored beside its vocab.json as `tokenizer.json`, the file of the `tokenizers` library, and in
+a model folder, where AutoTokenizer reads it. Special tokens are never found in a text: a review
+that holds the letters `<CLS_1>` is a review with these letters.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from smallgpt.files.reading import (
 )
 
 TOKENIZER = "tokenizer.json"
-# Of any vocabulary, of texts or of token rows; the largest in use have some 300,000. The limits of
-# readers follow from it. What would exceed them is refused when it is made, so that whatever is
+# In any vocabulary, of texts or of token rows; the largest in use have about 300,000. The limits
+# of readers follow from it. Larger things are refused when they are made, so that whatever is
 # written can be read.
 MOST_TOKENS = 1_000_000
-# Of the tokenizer.json of a text tokenizer: a token and its merge take some 100 bytes.
+# In the tokenizer.json of a text tokenizer: a token and its merge take about 100 bytes.
 MOST_BYTES = 2**27
-# Such a file has a number and a pair for each token, and few objects. Values cost the library up
-# to 500 bytes each where they are not what it expects, in a file of objects far more than it has.
+# Such a file has a number and a pair for each token, and few objects. A value where the library
+# expects another costs it up to 500 bytes of memory, an object far more.
 _MOST_VALUES, _MOST_OBJECTS = 5 * MOST_TOKENS, 100_000
 _EDGE_BYTES = 2**14  # more than a token takes, written with escapes
 SMALLEST_BPE = 256  # bytes, each a token
-_MOST_LETTERS = 1000  # of a token learned here: a vocabulary takes no longer ones
-# What any tokenizer of transformers leaves in its folder, one of them at least.
+_MOST_LETTERS = 1000  # in a learned token, as in a vocabulary
+# Every tokenizer of transformers leaves at least one of these in its folder.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
-# A token of a vocabulary has no whitespace in it: these pictures of it, which Unicode has for the
-# purpose, stand for it. A text that holds them itself reads as if it held the whitespace.
+# Tokens of a vocabulary have no whitespace: these Unicode symbols for it replace it. A text that
+# holds them itself reads as if it held the whitespace.
 WHITESPACE_MARKS = {
     " ": "\N{SYMBOL FOR SPACE}",
     "\n": "\N{SYMBOL FOR LINE FEED}",
@@ -80,24 +80,23 @@ _SPACE_IN_CJK = re.compile(rf"(?<={_CJK}) (?={_CJK})")
 
 
 class TextTokenizer:
-    """A tokenizer of text.
+    """A text tokenizer.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer`.
-        tokens: the token of each id, 0..n-1, each once; whitespace in a token is written as in
-            `WHITESPACE_MARKS`, an id that the tokenizer leaves out, or whose token stands
-            before in this spelling, is `<unused_ID>`.
+        tokens: the token of each id, 0..n-1, each once; whitespace in it is written as in
+            `WHITESPACE_MARKS`. An id that the tokenizer leaves out, or whose spelling is taken,
+            is `<unused_ID>`.
         first_ids: what the tokenizer puts before each text: `[CLS]`, `<s>`; empty for most.
     """
 
     def __init__(self, backend: Tokenizer):
-        """Take over a `tokenizers.Tokenizer`, which is changed.
+        """Wrap a `tokenizers.Tokenizer`, which is changed.
 
         Raises:
-            UserError: its ids reach further than those of any vocabulary, or it cannot encode.
+            UserError: it has more ids than any vocabulary may, or cannot encode.
         """
         self.backend = backend
-        backend.encode_special_tokens = True  # as text: they have no meaning within one
+        backend.encode_special_tokens = True  # encoded as text: they have no meaning within one
         backend.no_padding()
         backend.no_truncation()
         by_id = {index: token for token, index in backend.get_vocab(True).items()}
@@ -132,12 +131,9 @@ class TextTokenizer:
         special: Sequence[str],
         size: int | None = None,
     ) -> TextTokenizer:
-        """One token a character.
+        """One token a character; with a `size`, the most frequent ones, `special` counted in.
 
-        Args:
-            texts: to learn from.
-            special: tokens that get the first ids; the second is for unknown characters.
-            size: entries at most, `special` among them: the most frequent characters stay.
+        `special` get the first ids; the second of them is for unknown characters.
         """
         counts = Counter()
         for text in texts:
@@ -145,7 +141,7 @@ class TextTokenizer:
         kept = counts.most_common(None if size is None else max(0, size - len(special)))
         letters = sorted({WHITESPACE_MARKS.get(letter, letter) for letter, _ in kept})
         ids = {token: index for index, token in enumerate([*special, *letters])}
-        # Byte pairs without a single pair to merge are characters.
+        # BPE without merges: each character is a token.
         backend = Tokenizer(models.BPE(vocab=ids, merges=[], unk_token=special[1]))
         marks = WHITESPACE_MARKS.items()
         backend.normalizer = normalizers.Sequence(
@@ -160,12 +156,8 @@ class TextTokenizer:
     def learn_bpe(cls, texts: Iterable[str], special: Sequence[str], size: int) -> TextTokenizer:
         """Byte-level byte pair encoding (Sennrich et al., 2016; Radford et al., 2019).
 
-        Every byte has a token, so no text is unknown to it.
-
-        Args:
-            texts: to learn from.
-            special: tokens that get the first ids.
-            size: entries at most, `special` and the 256 bytes among them.
+        Every byte has a token, so no text is unknown to it. `special` get the first ids; they and
+        the 256 bytes count for `size`.
         """
         backend = Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -186,9 +178,8 @@ class TextTokenizer:
     def pretrained(cls, name: str, special: Sequence[str]) -> TextTokenizer:
         """The tokenizer of a model folder, of a folder that prepare_data.py made, or of the hub.
 
-        Args:
-            name: a folder, or a name on the Hugging Face hub (HF_TOKEN opens private ones).
-            special: tokens that get ids after its own where it lacks them.
+        HF_TOKEN opens private names on the hub. Tokens of `special` that it lacks get ids at the
+        end.
 
         Raises:
             UserError: none there, no network, one of token rows, or one that the `tokenizers`
@@ -215,7 +206,7 @@ class TextTokenizer:
             raise UserError(f"{name}: {error}") from None
 
     def with_special(self, special: Sequence[str]) -> TextTokenizer:
-        """The same tokenizer, those of `special` that it lacks added at the end."""
+        """The same tokenizer; those of `special` that it lacks are added at the end."""
         self.backend.add_special_tokens(
             [AddedToken(token, special=True, normalized=False) for token in special]
         )
@@ -264,7 +255,7 @@ class TextTokenizer:
         """The text of a tokenizer.json.
 
         Raises:
-            UserError: it would be larger than `load` takes.
+            UserError: it would be larger than `load` allows.
         """
         text = self.backend.to_str() + "\n"
         if len(text.encode()) > MOST_BYTES:
@@ -281,14 +272,12 @@ class TextTokenizer:
     def encode(self, text: str, marked: bool = True) -> list[int]:
         """Ids of a text.
 
-        Args:
-            text: any.
-            marked: whether it gets the tokens that a pretrained tokenizer puts around a text
-                (BERT's `[CLS] ... [SEP]`); a tokenizer learned here puts none.
+        `marked` adds the tokens that a pretrained tokenizer puts around a text (BERT's `[CLS] ...
+        [SEP]`); a tokenizer learned here has none.
 
         Raises:
             ValueError: the text has half of a surrogate pair, which is no character, or the
-                tokenizer fails at it: a pattern without end, an unknown token that it lacks.
+                tokenizer fails: a pattern without end, an unknown token that it lacks.
         """
         try:
             return self.backend.encode(text, add_special_tokens=marked).ids
@@ -301,12 +290,12 @@ class TextTokenizer:
             raise ValueError(f"the tokenizer fails at this text: {reason}") from None
 
     def count_unknown(self, ids: Sequence[int]) -> int:
-        """How many of `ids` stand for something that the tokenizer does not know."""
+        """How many of `ids` are the unknown token."""
         unknown = getattr(self.backend.model, "unk_token", None)
         return list(ids).count(self.backend.token_to_id(unknown)) if unknown else 0
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens left out."""
+        """The text of ids, without special tokens."""
         with rust_errors(TOKENIZER, "the tokenizer cannot write these tokens as text"):
             text = self.backend.decode(list(ids), skip_special_tokens=True)
         if type(self.backend.decoder).__name__ == "WordPiece":
@@ -315,10 +304,7 @@ class TextTokenizer:
 
 
 def load_pretrained_tokenizer(name: str) -> Any:
-    """The tokenizer of transformers that belongs to a model.
-
-    Args:
-        name: a folder, or a name on the Hugging Face hub.
+    """The transformers tokenizer of a folder, or of a name on the Hugging Face hub.
 
     Raises:
         UserError: none there, no network, or it needs code of its own, which is never run.
@@ -328,18 +314,14 @@ def load_pretrained_tokenizer(name: str) -> Any:
         from transformers import AutoTokenizer, BertTokenizer  # slow, and rarely needed
 
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
-            # A Chinese GPT-2 often names its class nowhere; transformers would take GPT-2's, which
-            # finds no tokens and does not complain.
+            # Chinese GPT-2 models often do not name their tokenizer class; transformers would
+            # take GPT-2's, which silently finds no tokens.
             return BertTokenizer.from_pretrained(folder, trust_remote_code=False)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _check_values(text: str, path: str | Path) -> None:
-    """Refuse a tokenizer.json that would take the library far more memory than any real one.
-
-    Raises:
-        UserError: it has more values or objects than a text tokenizer can have.
-    """
+    """Refuse a tokenizer.json that would take the library far more memory than any real one."""
     if len(text) < _MOST_OBJECTS:
         return
     if count_values(text) > _MOST_VALUES or count_values(text, "{") > _MOST_OBJECTS:
@@ -350,10 +332,10 @@ def _check_values(text: str, path: str | Path) -> None:
 
 
 def _is_of_token_rows(path: Path) -> bool:
-    """Whether a tokenizer.json is the one that `Vocabulary.save_tokenizer` writes for rows.
+    """Whether a tokenizer.json was written by `Vocabulary.save_tokenizer` for token rows.
 
-    Its first added token is the vocabulary's first and takes the space before it, and its model
-    knows whole words. Both stand at the edges of the file, which for a large vocabulary has 200 MB.
+    Its first added token has id 0 and strips the space before it, and its model is WordLevel. Both
+    stand at the ends of the file, which for a large vocabulary has 200 MB.
     """
     with open_input(path) as handle:
         begin = handle.read(_EDGE_BYTES)

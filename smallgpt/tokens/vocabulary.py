@@ -4,8 +4,8 @@
     ids = vocabulary.encode("<IMG> <Z_190>")
     vocabulary.save_tokenizer("outputs/best_model")
 
-Any vocabulary with `<PAD>` works. The labels are whatever `<CLS_...>` tokens it has. Where a
-tokenizer.json of `text_tokenizer` lies beside the file, rows may be text.
+Any vocabulary with `<PAD>` works. Its labels are its `<CLS_...>` tokens. Where a tokenizer.json of
+`text_tokenizer` lies beside the file, rows may be text.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from smallgpt.tokens.labels import MOST_LABELS, label_of_token, label_token, too
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
-# A million tokens of fifty letters. Parsing so much takes up to 1 GB, whatever stands in it, since
-# values are counted first.
+# A million tokens of fifty letters. Parsing it takes up to 1 GB, whatever the content, since values
+# are counted first.
 MOST_BYTES = 2**26
 _MANY_LETTERS = MOST_BYTES // 16  # above this the size of the file is computed
-# An unknown token is compared with so many of those that begin, and that end, most like it, and
-# one longer than so many letters with none.
+# An unknown token is compared with so many of those with the most similar start, and end; one
+# longer than so many letters with none.
 _MOST_LIKENED = 400
 _LONGEST_LIKENED = 50
 
@@ -41,26 +41,24 @@ class Vocabulary:
     """Tokens and their ids.
 
     Attributes:
-        tokens: token of each id.
-        ids: id of each token.
-        ids_by_bytes: the same by the token's UTF-8 bytes (rows are split as bytes, because
-            only bytes.split() splits at ASCII whitespace alone).
-        pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None where the
-            vocabulary lacks one (never for pad_id); special_ids lists those it has.
-        labels: label of each class, in the order of their ids: `["0", ..., "9"]`.
-        label_ids: token id of each class, the same order; class_of_id is its inverse and
-            label_id_set the same ids as a set.
+        tokens, ids: token of each id, and the reverse.
+        ids_by_bytes: ids by the token's UTF-8 bytes (rows are split as bytes, because only
+            bytes.split() splits at ASCII whitespace alone).
+        pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None for a missing one
+            (never pad_id); special_ids lists those there are.
+        labels, label_ids: label and token id of each class, in the order of the ids; class_of_id is
+            the inverse of label_ids, label_id_set the same ids as a set.
         first_ids: tokens that mark the start of a row: <IMG>, or what a pretrained tokenizer puts
             before each text.
         tokenizer: turns text into these ids; None where rows are tokens only.
     """
 
     def __init__(self, tokens: Sequence[str], tokenizer: TextTokenizer | None = None):
-        """Make a vocabulary of `tokens`, whose place is their id.
+        """`tokens` in the order of their ids.
 
         Raises:
-            ValueError: empty, repeated, overlong or whitespace-holding tokens, no `<PAD>`, too
-                many tokens or labels, or more letters than a vocab.json may have.
+            ValueError: empty or repeated tokens, too long ones, whitespace in one, no `<PAD>`, too
+                many tokens or labels, or a vocab.json that would be too large.
         """
         if len(tokens) > MOST_TOKENS:
             raise ValueError(f"{len(tokens):,} tokens, at most {MOST_TOKENS:,}")
@@ -80,7 +78,7 @@ class Vocabulary:
         if PAD not in self.ids:
             raise ValueError(f"{PAD} is missing")
         self.ids_by_bytes = {token.encode(): index for token, index in self.ids.items()}
-        # What is written must be read again. A letter takes six bytes at most.
+        # Whatever is written must be readable. A letter takes at most six bytes.
         letters = sum(map(len, self.ids_by_bytes))
         if letters + 16 * len(self.tokens) > _MANY_LETTERS:
             size = len(self.to_json().encode())
@@ -136,8 +134,8 @@ class Vocabulary:
         """Read and check a vocab.json, and the tokenizer.json of text beside it.
 
         Raises:
-            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, a token
-                that cannot be one, or a tokenizer of other tokens.
+            UserError: no such file, not a flat object of token -> id, ids not 0..n-1, an invalid
+                token, or a tokenizer of other tokens.
         """
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file (the vocabulary, --vocab_path)")
@@ -171,13 +169,13 @@ class Vocabulary:
         return json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the tokens in the order of their ids, and of the tokenizer of text."""
+        """SHA-256 of the tokens in the order of their ids, and of the text tokenizer."""
         text = self.to_json() + (self.tokenizer.fingerprint() if self.tokenizer else "")
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def digest(self) -> str:
-        """A short name of the tokens in the order of their ids, for rows of ids to carry."""
+        """A short hash of the tokens in the order of their ids, stored in rows of ids."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def encode(self, text: str) -> list[int]:
@@ -194,14 +192,13 @@ class Vocabulary:
 
     @cached_property
     def _in_order(self) -> tuple[list[str], list[str]]:
-        """The tokens in alphabetical order, and in that of their letters from behind."""
+        """The tokens sorted, and the reversed tokens sorted."""
         return sorted(self.tokens), sorted(token[::-1] for token in self.tokens)
 
     def nearest(self, token: str) -> str | None:
-        """The token most like one that is not there, None where none is like it.
+        """The token most similar to an unknown one, None where none is similar.
 
-        Of many tokens those alone are compared that begin or end most like it, since comparing
-        two takes time.
+        Comparing takes time: of many tokens only those with a similar start or end are tried.
         """
         if len(token) > _LONGEST_LIKENED:
             return None
@@ -223,14 +220,11 @@ class Vocabulary:
     def save_tokenizer(self, folder: str | Path, max_length: int | None = None) -> None:
         """Write vocab.json, tokenizer.json and tokenizer_config.json into `folder`.
 
-        That of text loads through AutoTokenizer. That of token rows loads through AutoTokenizer
-        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is
-        registered as an added token with `lstrip`, since transformers 5 rebuilds a GPT2Tokenizer
-        as byte-level BPE and would drop the others.
-
-        Args:
-            folder: where to.
-            max_length: what transformers cuts texts to where it is asked to; None = nothing.
+        A text tokenizer loads through AutoTokenizer. That of token rows loads through AutoTokenizer
+        and GPT2Tokenizer with the same ids for known, space-separated tokens: every entry is an
+        added token with `lstrip`, since transformers 5 rebuilds a GPT2Tokenizer as byte-level BPE
+        and would drop the others. transformers cuts texts to `max_length` if asked to; None: to no
+        length.
         """
         from transformers import PreTrainedTokenizerFast  # slow, and needed only to write
 
@@ -245,7 +239,7 @@ class Vocabulary:
                 bos_token=end,
                 eos_token=end,
                 clean_up_tokenization_spaces=False,
-                split_special_tokens=True,  # `<EOS>` within a text is five letters
+                split_special_tokens=True,  # `<EOS>` in a text is just five letters
                 model_max_length=max_length,
             ).save_pretrained(folder)
             (folder / TOKENIZER).write_text(self.tokenizer.to_json(), encoding="utf-8")
@@ -254,9 +248,9 @@ class Vocabulary:
         backend = Tokenizer(models.WordLevel(self.ids, unk_token=unknown))
         backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         backend.add_tokens([AddedToken(t, lstrip=True, normalized=False) for t in self.tokens])
-        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding. For a
-        # large vocabulary transformers needs ten seconds to write its tokenizer.json, and its own
-        # file does not depend on it.
+        # Without a bos token GPT2Tokenizer would add <|endoftext|>, outside the embedding. A
+        # placeholder backend, since transformers needs ten seconds to write the tokenizer.json of a
+        # large vocabulary, and tokenizer_config.json does not depend on it.
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer(models.WordLevel({unknown: 0}, unk_token=unknown)),
             pad_token=AddedToken(PAD, lstrip=True, normalized=False),
