@@ -1,1 +1,1 @@
-"""Checks of the data before training: leaks and baselines."""
+"""Checks of the data before training: data report, leak detection, baselines."""

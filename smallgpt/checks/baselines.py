@@ -1,20 +1,19 @@
-"""Figures that need no GPT, on the split of the run: what the model has to beat.
+"""Baseline accuracies and perplexities on the split of the run: what a GPT has to beat.
 
     figures, notes = measure_baselines(train, validation, codebook=None, done=lambda: None)
 
-All learn from the training rows and are measured on the validation rows. Large data is sampled,
-always in the same way, and the notes say how many rows took part. What the choices below cost and
-reach: docs/measurements.md.
+Fitted on the training rows, measured on the validation rows. Large data is sampled with a fixed
+seed, and the notes give the counts. What the choices cost and reach: docs/measurements.md.
 
-- majority class: the label that most training rows have.
+- majority class: always the most frequent training label.
 - naive Bayes (multinomial) on tf-idf weights of token 1- and 2-grams or, where all bodies have one
   length, on pairs of place and token, whichever predicts more labels of a held-out fifth of the
   training rows (at most 10,000).
-- linear n-gram: a linear support-vector machine on token 1- and 2-grams. It and the machine on
-  pixels have a weight for each label and feature, and are left out where there are more than 500
-  labels: what they could be fitted on would hold a row or less of each.
-- nearest neighbour: by cosine of what naive Bayes uses; on pairs of place and token that is the row
-  with the most equal places.
+- linear n-gram: a linear support-vector machine on token 1- and 2-grams. It and the RBF machine
+  have a weight for each label and feature, and are left out above 500 labels: the samples they
+  could be fitted on would hold a row or less of each.
+- nearest neighbour by cosine on the features of naive Bayes; on pairs of place and token that is
+  the row with the most equal places.
 - an RBF support-vector machine on the pixels that the codebook decodes the tokens to.
 - unigram perplexity with add-one smoothing, and bigram perplexity interpolated with it after Witten
   and Bell (1991): P(w|v) = (c(v w) + t(v) P(w)) / (c(v) + t(v)), t(v) counting the distinct tokens
@@ -39,16 +38,16 @@ _SEED = 0
 _LANGUAGE_TOKENS = 20_000_000
 _MOST_ROWS, _MOST_TOKENS = 60_000, 3_000_000
 _LINEAR_WORK = 15_000_000  # tokens times labels
-_MOST_MACHINE_LABELS = 500  # of support-vector machines; see above
+_MOST_MACHINE_LABELS = 500  # above it no support-vector machines; see the docstring
 _NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS = 10_000, 1_000_000
 _PIXEL_ROWS, _PIXEL_VALUES = 6_000, 6_000_000
-_ASKED_ROWS = 2_000  # of nearest neighbour and pixels
-_CHOICE_ROWS = 10_000  # that decide what naive Bayes goes by
+_ASKED_ROWS = 2_000  # that nearest neighbour and the RBF machine are measured on
+_CHOICE_ROWS = 10_000  # that decide the features of naive Bayes
 
 
 @dataclass
 class _Found:
-    """The figures, and a note for each that says what it was measured with."""
+    """Figures by name, and for each a note on how it was measured."""
 
     figures: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -61,10 +60,7 @@ class _Found:
         fitted: tuple[TokenLabelDataset, TokenLabelDataset],
         measured: tuple[TokenLabelDataset, TokenLabelDataset],
     ) -> None:
-        """Add a figure; `fitted` and `measured` are a sample and the rows that it was drawn from.
-
-        The note ends like `fitted on 10,000 of 48,000 rows, measured on 2,000 of 12,000`.
-        """
+        """Add a figure; `fitted` and `measured` are a sample and the rows it was drawn from."""
         counts = [
             f"{len(some):,}" + (f" of {len(rows):,}" if len(some) < len(rows) else "")
             for some, rows in (fitted, measured)
@@ -79,17 +75,14 @@ def measure_baselines(
     codebook: Path | None,
     done: Callable[[], object],
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """All baselines that the rows allow: without labels the perplexities only.
+    """All baselines that the rows allow: without labels perplexities only, none if a side is empty.
 
     Args:
-        train, validation: the rows of a run; where one side is empty there are no figures.
-        codebook: codebook.npz of image rows, None for others.
+        codebook: codebook.npz of image rows, else None.
         done: called after each of STEPS parts, for a progress bar.
 
     Returns:
-        figures: name -> figure.
-        notes: name -> what it was measured with and on how many rows; or why there is no such
-            figure.
+        Figures by name; notes by name: features and row counts, or why the figure was left out.
 
     Raises:
         UserError: the codebook is broken.
@@ -125,8 +118,8 @@ def _measure_classifiers(
     codebook: Path | None,
     done: Callable[[], object],
 ) -> None:
-    """Accuracies of classifiers that learn from the `known` rows and are asked the others."""
-    # scikit-learn takes a second or two to import, which rows without labels need not wait for.
+    """Accuracies of classifiers fitted on the `known` rows and measured on the `asked` ones."""
+    # Imported here: scikit-learn takes a second or two, which rows without labels do not need.
     from smallgpt.checks import classifiers
 
     some = known.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
@@ -164,21 +157,20 @@ def _measure_classifiers(
         most_rows = min(_PIXEL_ROWS, max(1, _PIXEL_VALUES // pixels.count))
         some = known.sample(most_rows, _MOST_TOKENS, _SEED)
         few = asked.sample(_ASKED_ROWS, _MOST_TOKENS, _SEED)
-        if _has_several_classes(some):
+        if _has_several_classes(some):  # a small sample of rare classes may hold one
             accuracy = classifiers.accuracy_of(classifiers.RBF_MACHINE, pixels, some, few)
             found.add("svm_pixels_accuracy", accuracy, pixels.name, (some, known), (few, asked))
     done()
 
 
 def _has_several_classes(rows: TokenLabelDataset) -> bool:
-    """Whether there is something to learn; a small sample of rare classes may hold one."""
     return len(np.unique(rows.classes_N)) > 1
 
 
 def language_perplexities(
     train: TokenLabelDataset, validation: TokenLabelDataset
 ) -> tuple[float, float]:
-    """Unigram and bigram perplexity of the validation rows, as the module's docstring has them."""
+    """Unigram and bigram perplexity of the validation rows; formulas: the module's docstring."""
     size = len(train.vocabulary)
     ids_M, row_M = tokens_of(train)
     chance_V = np.bincount(ids_M, minlength=size) + 1.0
@@ -195,6 +187,6 @@ def language_perplexities(
     unigram = chance_V[token]
     seen = lookup(pairs_P, count_P, last * size + token)
     total = before_V[last] + kinds_V[last]
-    # After a token that never stood before another there is only the unigram.
+    # After a token that no training row continues there is only the unigram.
     bigram = np.where(total, (seen + kinds_V[last] * unigram) / np.maximum(total, 1), unigram)
     return perplexity(float(-np.log(unigram).mean())), perplexity(float(-np.log(bigram).mean()))

@@ -1,4 +1,4 @@
-"""Classifiers that baselines are measured with, and what of a row they see."""
+"""Classifiers of the baselines and the features they use: n-grams, (place, token), pixels."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ RBF_MACHINE = partial(SVC, C=5.0)
 
 
 class RowFeatures:
-    """What a classifier sees of a row, counted: n-grams, or which token stands at which place."""
+    """Sparse counts of a row's features: token 1- and 2-grams, or pairs of place and token."""
 
     def __init__(self, rows: TokenLabelDataset, by_place: bool):
-        """The features of training rows; a 2-gram that stands once tells nothing."""
+        """Features of the training rows; 2-grams that occur once are dropped."""
         self.by_place = by_place
         self.name = "on pairs of place and token" if by_place else "on token 1- and 2-grams"
         key_M, _ = self._keys(rows)
@@ -39,12 +39,12 @@ class RowFeatures:
             self.weights = TfidfTransformer(sublinear_tf=True).fit(self._counts(rows))
 
     def of(self, rows: TokenLabelDataset) -> csr_array:
-        """Rows as a sparse matrix NxF; a feature that no training row has is left out."""
+        """Features of rows, sparse NxF; a feature that no training row has is left out."""
         counts_NxF = self._counts(rows)
         return counts_NxF if self.weights is None else self.weights.transform(counts_NxF)
 
     def _keys(self, rows: TokenLabelDataset) -> tuple[np.ndarray, np.ndarray]:
-        """All features of all bodies: number and row of each."""
+        """Key of each feature of each body, and its row."""
         ids_M, row_M = tokens_of(rows.without_tails())
         size = len(rows.vocabulary)
         if self.by_place:
@@ -57,7 +57,7 @@ class RowFeatures:
         key_M, row_M = self._keys(rows)
         column_M = lookup(self.keys_F, np.arange(1, len(self.keys_F) + 1), key_M) - 1
         known_M = column_M >= 0
-        # scikit-learn's linear models take 32-bit places only.
+        # scikit-learn's linear models take 32-bit indices only.
         places = row_M[known_M].astype(np.int32), column_M[known_M].astype(np.int32)
         ones, shape = np.ones(known_M.sum(), np.float32), (len(rows), len(self.keys_F))
         counts_NxF = coo_array((ones, places), shape=shape).tocsr()
@@ -67,7 +67,7 @@ class RowFeatures:
 
 
 class PixelFeatures:
-    """Rows of image tokens as pixel values from 0 to 1."""
+    """Rows of image tokens decoded to pixels, scaled to 0..1."""
 
     def __init__(self, codebook: Codebook, vocabulary: Vocabulary):
         self.codebook = codebook
@@ -77,7 +77,7 @@ class PixelFeatures:
         self.code_V = np.array([codes.get(token, -1) for token in vocabulary.tokens])
 
     def of(self, rows: TokenLabelDataset) -> np.ndarray:
-        """Pixels NxD; missing patches are the darkest one and surplus codes are left out."""
+        """Pixels NxD; missing patches get code 0, the darkest, and surplus codes are left out."""
         ids_M, row_M = tokens_of(rows.without_tails())
         code_M = self.code_V[ids_M]
         code_M, row_M = code_M[code_M >= 0], row_M[code_M >= 0]
@@ -90,11 +90,8 @@ class PixelFeatures:
 
 
 def by_place_is_better(known: TokenLabelDataset) -> bool:
-    """Whether naive Bayes predicts more labels of a held-out fifth by pairs of place and token.
-
-    In an image it matters where a patch stands. Where bodies differ in length it is not tried.
-    """
-    if len(np.unique(known.body_lengths_N)) > 1:
+    """Whether naive Bayes predicts more labels of a held-out fifth by pairs of place and token."""
+    if len(np.unique(known.body_lengths_N)) > 1:  # no images, where the place of a patch matters
         return False
     order = np.random.default_rng(0).permutation(len(known))
     held_out, rest = (known.subset(part) for part in np.split(order, [len(known) // 5]))
@@ -110,7 +107,7 @@ def by_place_is_better(known: TokenLabelDataset) -> bool:
 def naive_bayes_accuracy(
     features: RowFeatures, known: TokenLabelDataset, asked: TokenLabelDataset
 ) -> float:
-    """Accuracy of naive Bayes on the asked rows."""
+    """Accuracy on the `asked` rows of naive Bayes fitted on the `known` ones."""
     model = NaiveBayes.fit(features.of(known), known.classes_N)
     return float((model.predict(features.of(asked)) == asked.classes_N).mean())
 
@@ -123,7 +120,7 @@ def accuracy_of(
 ) -> float:
     """Accuracy on the asked rows of a scikit-learn model fitted on the known rows."""
     with warnings.catch_warnings():
-        # A baseline need not be fitted to the last digit, and a label may have one row alone.
+        # A baseline need not converge fully, and a label may have a single row.
         warnings.filterwarnings("ignore", message="Liblinear failed to converge")
         warnings.filterwarnings("ignore", message="The number of unique classes")
         model = new_model().fit(features.of(known), known.classes_N)

@@ -1,4 +1,4 @@
-"""Where the names of labels stand in the rows, as tokens or as words of a text."""
+"""Search for label names in the bodies of rows, as tokens or as words of a text."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ _CASES = (str, str.lower, str.capitalize, str.title, str.upper)
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Names of labels and the rows that hold them.
-
-    Attributes:
-        spellings: token ids of each spelling of a name.
-        classes: the classes that each spelling names.
-        rows: which of them hold which spelling.
-    """
+    """Spellings of label names as token ids, the classes each one names, and the rows with it."""
 
     spellings: list[list[int]]
     classes: list[set[int]]
@@ -33,11 +27,11 @@ class LabelNames:
 
 
 def find_label_names(bodies: Bodies) -> LabelNames:
-    """Bodies that hold a label's name, in large or small letters, with or without marks around it.
+    """Bodies that hold a label's name, in any case, with or without punctuation around it.
 
-    In rows of tokens it is one token, or a token for each part of `new_york`. In texts it is what
-    the tokenizer makes of the name or decodes to it, not as a part of a longer word; Chinese,
-    Japanese and Korean words have no such borders.
+    In rows of tokens a name is one token, or one for each part of `new_york`. In texts it is what
+    the tokenizer encodes the name to or decodes to it, and only as a whole word; Chinese, Japanese
+    and Korean words have no borders, so there any occurrence counts.
     """
     vocabulary = bodies.vocabulary
     spelled: dict[tuple[int, ...], set[int]] = {}
@@ -58,7 +52,6 @@ def find_label_names(bodies: Bodies) -> LabelNames:
 
 
 def _text_of(vocabulary: Vocabulary, token: int) -> str:
-    """What a token says: as decoded, or, in rows of tokens, its name."""
     if vocabulary.tokenizer is None:
         return vocabulary.tokens[token]
     return vocabulary.tokenizer.decode([token])
@@ -71,11 +64,7 @@ def _plain(text: str) -> str:
 def _spellings(
     name: str, ids_of: dict[str, list[int]], tokenizer: TextTokenizer | None
 ) -> set[tuple[int, ...]]:
-    """How a label's name may stand in a row, as token ids.
-
-    Args:
-        ids_of: tokens by their plain text.
-    """
+    """Token sequences that spell a label's name; `ids_of` maps plain texts to tokens."""
     found = {(token,) for token in ids_of.get(name.casefold(), [])}
     spaced = " ".join(name.split("_"))
     found |= {(token,) for token in ids_of.get(spaced.casefold(), [])}
@@ -87,7 +76,7 @@ def _spellings(
         for before in ("", " "):
             try:
                 ids = tokenizer.encode(before + text, marked=False)
-            except ValueError:  # what it cannot read stands in no row
+            except ValueError:  # what it cannot encode is in no row
                 continue
             if ids and not tokenizer.count_unknown(ids):
                 found.add(tuple(ids))
@@ -95,13 +84,7 @@ def _spellings(
 
 
 def _find_sequences(sequences: list[list[int]], bodies: Bodies) -> tuple[np.ndarray, np.ndarray]:
-    """Each place where one of some sequences of ids stands in a body.
-
-    All sequences are followed at once, through the tree of their beginnings.
-
-    Returns:
-        start_H, sequence_H: place of its first token among all tokens, and number of the sequence.
-    """
+    """Start among all tokens and number of each occurrence of a sequence, matched in a trie."""
     size = len(bodies.vocabulary)
     edges: dict[int, int] = {}
     ends: dict[int, int] = {}
@@ -139,7 +122,7 @@ def _find_sequences(sequences: list[list[int]], bodies: Bodies) -> tuple[np.ndar
 def _stands_alone(
     spellings: list[list[int]], spelling_H: np.ndarray, start_H: np.ndarray, bodies: Bodies
 ) -> np.ndarray:
-    """Whether each spelling found in a text is no part of a longer word, by decoding around it."""
+    """Whether each spelling found in a text is a whole word, by decoding it with its neighbours."""
     decode, size = bodies.vocabulary.tokenizer.decode, len(bodies.vocabulary)
     lengths = np.array([len(ids) for ids in spellings], np.int64)
     words = [decode(ids).strip() for ids in spellings]
@@ -166,7 +149,7 @@ def _stands_alone(
 
 
 def _joined(left: str, right: str) -> bool:
-    """Whether two letters side by side belong to one word."""
+    """Whether two adjacent letters belong to one word."""
     return bool(left and right) and all(
         letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF"
         for letter in (left, right)

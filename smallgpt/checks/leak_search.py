@@ -1,6 +1,6 @@
-"""What every search for a leak works on: bodies of rows, and what was found in them before.
+"""State that the leak searches share: bodies of the labelled rows, and leaks found so far.
 
-There may be 10,000 labels: tables hold what stands in the rows, never labels x tokens or x places.
+There may be 10,000 labels: tables hold what occurs in the rows, never labels x tokens or x places.
 """
 
 from __future__ import annotations
@@ -15,34 +15,28 @@ from smallgpt.checks.sides import Sides, places_within, tokens_of
 from smallgpt.console import printable, shorten
 from smallgpt.tokens.vocabulary import Vocabulary
 
-MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # looked at; of more rows a sample is
+MOST_ROWS, MOST_TOKENS = 100_000, 4_000_000  # searched; more rows are sampled
 MOST_FINDINGS = 10  # reported of each kind
-EXAMPLES = 5  # of rows in a finding
+EXAMPLES = 5  # rows listed in a finding
 SEED = 0  # of samples and halves
-_NAME_COLUMNS = 40  # of a token or a label in a message
+_NAME_COLUMNS = 40  # width of a token or a label in a message
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """Bodies of the labelled rows of both sides.
-
-    Attributes:
-        row_M, place_M, id_M: row, place from the start of the body, and id of each token.
-        classes_N, lengths_N: class and body length of each row.
-        numbers_N: number of each row in `sides`.
-    """
+    """Bodies of the labelled rows of both sides."""
 
     sides: Sides
     row_M: np.ndarray
-    place_M: np.ndarray
+    place_M: np.ndarray  # from the start of the body
     id_M: np.ndarray
     classes_N: np.ndarray
     lengths_N: np.ndarray
-    numbers_N: np.ndarray
+    numbers_N: np.ndarray  # of each row in `sides`
 
     @classmethod
     def of(cls, sides: Sides) -> Bodies:
-        """The labelled rows with a body, a sample where they are too many."""
+        """The labelled rows with a body, or a sample if there are too many."""
         classes_N = sides.joined("classes_N").astype(np.int64)
         lengths_N = sides.joined("body_lengths_N").astype(np.int64)
         numbers_N = np.flatnonzero((classes_N >= 0) & (lengths_N > 0))
@@ -87,12 +81,12 @@ class Bodies:
 
     @property
     def class_count(self) -> int:
-        """How many classes the rows have."""
+        """Number of distinct classes."""
         return len(np.unique(self.classes_N))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest body."""
+        """Length of the longest body in tokens."""
         return int(self.lengths_N.max())
 
     def places_from_end(self) -> np.ndarray:
@@ -100,12 +94,12 @@ class Bodies:
         return self.lengths_N[self.row_M] - 1 - self.place_M
 
     def halves(self) -> np.ndarray:
-        """True for one half of the rows, drawn at random."""
+        """Mask of a random half of the rows."""
         rows = len(self.classes_N)
         return np.random.default_rng(SEED).permutation(rows) < rows // 2
 
     def examples(self, rows: np.ndarray) -> list[str]:
-        """The first of some rows as `file:line`, the training rows first."""
+        """The first few of some rows as `file:line`, training rows first."""
         numbers_B = self.numbers_N[rows]
         in_validation_B = numbers_B >= len(self.sides.train)
         order = np.lexsort((self.sides.lines[numbers_B], in_validation_B))[:EXAMPLES]
@@ -114,20 +108,13 @@ class Bodies:
 
 @dataclass
 class LeakSearch:
-    """A search for leaks under way: the functions that `leaks.py` lists go through it one by one.
-
-    Attributes:
-        group_by: key of the rows' groups, for messages.
-        named_V: tokens that a finding names already, so that one leak is reported once.
-        given_away_N: rows of `bodies` that such a token gives away.
-        figures: more about the search itself for data_report.json.
-    """
+    """State of a search, passed through the functions in `leaks.KINDS` one after another."""
 
     sides: Sides
-    group_by: str | None = None
-    named_V: np.ndarray = field(init=False)
-    given_away_N: np.ndarray = field(init=False)
-    figures: dict[str, Any] = field(default_factory=dict)
+    group_by: str | None = None  # for messages
+    named_V: np.ndarray = field(init=False)  # tokens in a finding: one leak is reported once
+    given_away_N: np.ndarray = field(init=False)  # rows of `bodies` that such a token gives away
+    figures: dict[str, Any] = field(default_factory=dict)  # more for `leaks_search` of the report
 
     def __post_init__(self) -> None:
         self.named_V = np.zeros(len(self.bodies.vocabulary), bool)
@@ -140,5 +127,5 @@ class LeakSearch:
 
 
 def short_name(name: str) -> str:
-    """A token, a label or a group for a message: short and printable whatever it holds."""
+    """A token, label or group for a message: printable, at most 40 columns."""
     return shorten(printable(name), _NAME_COLUMNS)

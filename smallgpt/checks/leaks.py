@@ -1,9 +1,8 @@
-"""What in the rows gives the label away: leaks, each with its evidence.
+"""Leak detection: what in the rows gives the label away, with the evidence.
 
     findings, search = find_leaks(Sides(train, validation, "train.jsonl", "validation.jsonl"))
 
-A leak makes a model look good that has learned nothing. KINDS lists the functions that look for
-one, each in the file of its kind; `thresholds.py` says from when on something counts.
+A leak gives a model good scores though it has learned nothing. Limits: thresholds.py.
 
 A new kind of leak is a function in a file `leaks_....py`, added to KINDS. It takes the search and
 returns findings; each is a dict for data_report.json with `kind`, `message`, `rows` (how many rows
@@ -22,8 +21,8 @@ from smallgpt.checks.leaks_by_token import tokens_that_give_labels
 from smallgpt.checks.sides import Sides
 from smallgpt.checks.thresholds import THRESHOLDS
 
-# In this order: tokens that a label's name explains, and rows that a token gives away, are left out
-# of what follows, so that one leak is reported once.
+# The order matters: tokens that are a label's name, and rows that a token gives away, are left out
+# of later searches, so that one leak is reported once.
 KINDS = (
     label_tokens_in_bodies,
     label_names_in_bodies,
@@ -37,17 +36,11 @@ KINDS = (
 def find_leaks(
     sides: Sides, group_by: str | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Everything found that gives a label, or a validation row, away.
+    """All leaks of labels or of validation rows, at most MOST_FINDINGS of each kind, largest first.
 
-    Args:
-        sides: the rows of a run, with the bad rows met in reading, if kept.
-        group_by: key of the groups, for messages only.
-
-    Returns:
-        leaks: at most MOST_FINDINGS of each kind, those of most rows first.
-        search: `rows` looked at, `of` how many labelled rows, `thresholds`, and `left_out`: how
-            many more of each kind there are. `rest_of_row_rows`, where a place tells all labels
-            and there are very many: of how many rows the rest was asked.
+    `group_by` is for messages only. Also returns figures of the search: `rows` searched, `of` all
+    labelled rows, `thresholds`, `left_out` (further leaks by kind) and, if the rest of the row was
+    predicted for a sample only, its size `rest_of_row_rows`.
     """
     search = LeakSearch(sides, group_by)
     by_kind: dict[str, list[dict[str, Any]]] = {}

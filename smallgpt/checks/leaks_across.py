@@ -1,6 +1,6 @@
-"""What stands among the training and the validation rows: `group_across`, `duplicate_across`.
+"""Leaks between training and validation rows: `group_across` and `duplicate_across`.
 
-A split of one file never lets that happen.
+Only with two files: a split of one file keeps groups and equal bodies together.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _KEEPS = "or leave out --val_data_path: the split of one file keeps"
 
 
 def groups_across(search: LeakSearch) -> list[dict[str, Any]]:
-    """Groups (`--group_by`) of which rows stand on both sides."""
-    sides = _in_file_order(search.sides)
+    """Groups (`--group_by`) with rows on both sides."""
+    sides = _in_file_order(search.sides)  # the examples shall be the first ones
     values = sides.validation.group_values()
     shared, examples = _shared(sides, sides.train.group_values(), values)
     if not shared:
@@ -40,7 +40,7 @@ def groups_across(search: LeakSearch) -> list[dict[str, Any]]:
 
 
 def duplicates_across(search: LeakSearch) -> list[dict[str, Any]]:
-    """Bodies that stand on both sides."""
+    """Bodies that occur on both sides."""
     sides = _in_file_order(search.sides)
     shared, examples = _shared(sides, sides.train.body_keys(), sides.validation.body_keys())
     if not shared:
@@ -60,14 +60,13 @@ def duplicates_across(search: LeakSearch) -> list[dict[str, Any]]:
 
 
 def _in_file_order(sides: Sides) -> Sides:
-    """The rows in the order of their files, so that the first ones are the examples."""
     return sides.subset(
         *(np.argsort(rows.lines_N, kind="stable") for rows in (sides.train, sides.validation))
     )
 
 
 def _shared(sides: Sides, train_keys: list[Any], keys: list[Any]) -> tuple[list[int], list[str]]:
-    """Validation rows whose key, which is not None, a training row has; the first with its line."""
+    """Validation rows whose key (None excepted) a training row has, and examples as `file:line`."""
     first: dict[Any, int] = {}
     for row, key in enumerate(train_keys):
         first.setdefault(key, row)

@@ -1,4 +1,4 @@
-"""Labels that the body of a row names: `label_in_body`."""
+"""Leak `label_in_body`: the body of a row contains the name of its label."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def label_tokens_in_bodies(search: LeakSearch) -> list[dict[str, Any]]:
 
 
 def label_names_in_bodies(search: LeakSearch) -> list[dict[str, Any]]:
-    """Tokens or words that are the name of a label and stand in the rows of this label."""
+    """Tokens or words that are a label's name and occur in rows of that label."""
     bodies = search.bodies
     if bodies.class_count < 2:
         return []

@@ -1,4 +1,4 @@
-"""Places of a row, or its length, that give the label away: `position_gives_label`."""
+"""Leak `position_gives_label`: a place of the row, or its length, predicts the label."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from smallgpt.checks.thresholds import (
 )
 from smallgpt.console import progress_bar
 
-_LENGTH_BINS = 64  # of more different lengths ranges are looked at
-_MOST_SCORES = 200_000_000  # rows times labels, where the rest of the row is asked about all labels
+_LENGTH_BINS = 64  # more distinct lengths are binned into ranges
+_MOST_SCORES = 200_000_000  # rows times labels when the rest of the row predicts all labels
 _KIND = "position_gives_label"
 _REMEDY = (
     "remove it if it is not there when the label is asked (a serial number, a file's header, a "
@@ -32,23 +32,18 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Places:
-    """What stands at which place of which body.
+    """The token at each place of each body, and the body's length.
 
-    Places 0..longest-1 are counted from the start of the body, longest..2*longest-1 from its end,
-    and 2*longest is its length. Bodies of one length have only the first of these, which say all.
-
-    Attributes:
-        row_M, sign_M: row, and place * size + value, which is a token id or a number of a length.
-        several_lengths: whether the bodies differ in length.
-        ranges: whether the number of a length is that of a range of lengths.
+    Places 0..longest-1 count from the start of the body, longest..2*longest-1 from its end, and
+    2*longest is its length. Bodies of one length have only the first of these, which suffice.
     """
 
     longest: int
     size: int
     row_M: np.ndarray
-    sign_M: np.ndarray
+    sign_M: np.ndarray  # place * size + value, which is a token id or the number of a length
     several_lengths: bool
-    ranges: bool
+    ranges: bool  # whether numbers of lengths are those of ranges
 
     @classmethod
     def of(cls, bodies: Bodies) -> Places:
@@ -70,7 +65,7 @@ class Places:
         return cls(longest, size, row_M, place_M * size + id_M, different > 1, ranges)
 
     def record(self, place: int) -> dict[str, Any]:
-        """A place for data_report.json."""
+        """A place as entries of data_report.json."""
         if place == 2 * self.longest:
             return {"place": "length"}
         if place >= self.longest:
@@ -78,7 +73,7 @@ class Places:
         return {"place": place, "counted_from": "start"}
 
     def describe(self, place: int) -> str:
-        """A place for a message."""
+        """A place in words, for a message."""
         if place == 2 * self.longest:
             return "the length of the body"
         if place >= self.longest:
@@ -87,11 +82,8 @@ class Places:
 
 
 def places_that_give_labels(search: LeakSearch) -> list[dict[str, Any]]:
-    """The place that gives all labels away, or else the token at a place that gives one label.
-
-    In the rows that no token alone gives away already.
-    """
-    bodies = search.bodies.without(search.given_away_N)
+    """The place that predicts all labels, or else tokens at a place that predict one label."""
+    bodies = search.bodies.without(search.given_away_N)  # a single token's leak is reported once
     if len(bodies.classes_N) < 2 * MIN_ROWS or bodies.class_count < 2:
         return []
     places = Places.of(bodies)
@@ -105,9 +97,9 @@ def places_that_give_labels(search: LeakSearch) -> list[dict[str, Any]]:
 def _place_of_all_labels(
     search: LeakSearch, bodies: Bodies, places: Places, tables: JudgedSigns, deciding: np.ndarray
 ) -> list[dict[str, Any]]:
-    """The finding of the best of the deciding places, where the rest of the row does far worse."""
+    """The finding of the best deciding place, if the rest of the row predicts far worse."""
     best = int(deciding[tables.right_P[deciding].argmax()])
-    # Whether a row reaches a place tells as much as its length, which is the plainer word.
+    # Whether a row reaches a place predicts as much as its length, which is easier to understand.
     of_length = 2 * places.longest
     if of_length in deciding and tables.right_P[of_length] >= 0.98 * tables.right_P[best]:
         best = of_length
@@ -182,12 +174,10 @@ def _places_of_single_labels(bodies: Bodies, places: Places) -> list[dict[str, A
 
 
 def _lookup_tables(places: Places, bodies: Bodies) -> JudgedSigns:
-    """How well each place alone tells the class: a table from one half, asked on the other.
+    """How well each place alone predicts the class: a pair per place, its sign is the place.
 
-    A row too short for the place counts as if it held one more token there.
-
-    Returns:
-        a pair per place: its sign is the place, its class the most frequent one.
+    A lookup table from one half of the rows is tested on the other. A row too short for the place
+    counts as if it held one more token there.
     """
     classes_N, size, longest = bodies.classes_N, places.size, places.longest
     classes = int(classes_N.max()) + 1
@@ -219,26 +209,21 @@ def _lookup_tables(places: Places, bodies: Bodies) -> JudgedSigns:
 def _right_of_too_short(
     bodies: Bodies, known_N: np.ndarray, longest: int, most_frequent: int
 ) -> np.ndarray:
-    """Of the rows too short for each place, how many have the commonest class of the known ones.
+    """For each place 0..longest-1 the rows outside `known_N` too short for it and predicted right.
 
-    Args:
-        known_N: the rows that tell which class is the commonest; the others are counted.
-        most_frequent: the class where no known row is too short.
-
-    Returns:
-        counts for the places 0..longest-1.
+    Predicted is the most frequent class of the too short known rows; without any, `most_frequent`.
     """
     classes = int(bodies.classes_N.max()) + 1
     known = np.flatnonzero(known_N)
     known = known[np.argsort(bodies.lengths_N[known], kind="stable")]
     lengths, classes_K = bodies.lengths_N[known], bodies.classes_N[known]
-    # How many rows of its class stand before each row in the order of lengths.
+    # How many rows of its class come before each row in the order of lengths.
     order = np.argsort(classes_K, kind="stable")
     starts = np.flatnonzero(np.diff(classes_K[order], prepend=-1))
     sizes = np.diff(starts, append=len(order))
     nth_K = np.empty(len(order), np.int64)
     nth_K[order] = np.arange(len(order)) - np.repeat(starts, sizes)
-    # The commonest so far, of equal ones the first class: the largest of these keys.
+    # The most frequent class so far, the first of ties: the largest of these keys.
     best_K = np.maximum.accumulate((nth_K + 1) * classes + classes - 1 - classes_K)
     reached = np.searchsorted(lengths, np.arange(longest), side="right")
     best_P = np.where(

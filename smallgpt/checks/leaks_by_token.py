@@ -1,4 +1,4 @@
-"""Tokens that only the rows of one label have, or only they lack: `token_gives_label`."""
+"""Leak `token_gives_label`: having or lacking a token predicts the label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REMEDY = (
 
 
 def tokens_that_give_labels(search: LeakSearch) -> list[dict[str, Any]]:
-    """A finding for each label whose rows have such tokens, and for each whose rows lack them."""
+    """For each label a finding of the tokens its rows have, and one of the tokens they lack."""
     bodies = search.bodies
     if bodies.class_count < 2:
         return []
@@ -42,15 +42,11 @@ def findings_of_tokens(
     tokens_of: Callable[[int], list[int]],
     present: bool = True,
 ) -> list[dict[str, Any]]:
-    """A finding for each class of some pairs; the first pair of the class is its evidence.
+    """A finding for each class among `pairs`, with the evidence of its first pair.
 
-    Pairs whose tokens a finding names already are passed over: of two labels one has the token and
-    the other lacks it. The rows that the tokens give away are marked in the search.
-
-    Args:
-        rows: which of them have which sign.
-        tokens_of: the token ids of a sign.
-        present: whether having the tokens is the sign, or lacking them.
+    Marks its tokens and rows in `search`, and skips pairs whose tokens are marked: of two labels
+    one has the token and the other lacks it. `tokens_of` gives the token ids of a sign; with
+    `present` False lacking them is the sign.
     """
     bodies, found = search.bodies, []
     tokens, labels = bodies.vocabulary.tokens, bodies.vocabulary.labels
@@ -88,20 +84,15 @@ def findings_of_tokens(
 
 
 def _judge_absence(present: JudgedSigns, classes_N: np.ndarray) -> JudgedSigns:
-    """Lacking a token as a sign of the class that it tells best.
-
-    Of the tokens that so many rows have that those which lack it may be of one class.
-
-    Args:
-        present: having a token, of each class that has rows with it.
-    """
+    """For each token the class that lacking it predicts best; `present`: pairs for having it."""
     of_class_L = np.bincount(classes_N)
     lacking_P = len(classes_N) - present.rows_P
+    # Only tokens so frequent that the rows without them may be of one class.
     asked_P = (lacking_P >= MIN_ROWS) & (lacking_P <= 1.2 * of_class_L.max())
     token_P, class_P = present.sign_P[asked_P], present.class_P[asked_P]
     right_P, lacking_P = of_class_L[class_P] - present.right_P[asked_P], lacking_P[asked_P]
-    # Of the classes that never have a token the largest is the best: the first place in the order
-    # of sizes that none of those which have it takes.
+    # Of the classes that never have a token the largest is best: the first rank by size that no
+    # class with the token holds.
     by_size_L = np.argsort(-of_class_L, kind="stable")
     rank_L = np.argsort(by_size_L)
     order = np.lexsort((rank_L[class_P], token_P))

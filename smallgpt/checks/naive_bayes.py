@@ -3,8 +3,8 @@
     model = NaiveBayes.fit(counts_NxF, classes_N, smoothing=0.1)
     classes_M = model.predict(counts_MxF)
 
-scikit-learn's gives the same answers from a table of labels x features: with 10,000 labels and
-their 2-grams that is more than any memory. Here a large one holds only what stands in the rows.
+scikit-learn's predicts the same from a dense table labels x features: with 10,000 labels and their
+2-grams more than memory holds. Here large tables are sparse.
 """
 
 from __future__ import annotations
@@ -16,28 +16,22 @@ from scipy.sparse import csr_array
 
 _SMOOTHING = 0.1  # 0.01 and 1 do worse or no better
 _SCORES = 4_000_000  # rows x labels scored at once: 32 MB
-# A table of features x labels is faster where the rows fill at least a share of it; 160 MB at most.
+# A dense table features x labels is faster if at least this share is filled; 160 MB at most.
 _TABLE, _FILLED = 20_000_000, 1 / 16
 
 
 @dataclass(frozen=True)
 class NaiveBayes:
-    """Which class a row of counts has most likely: P(class) times P(feature | class)^count.
+    """The most probable class by P(class) times the product of P(feature | class)^count.
 
     P(feature | class) = (count + smoothing) / (total of the class + smoothing * features).
-
-    Attributes:
-        counts_FxL: how much of each feature stands in the rows of each class.
-        total_L: the sum of it over all features, also those that `counts_FxL` leaves out because
-            no row that will be asked has them.
-        rows_L: rows of each class; one without rows is never the answer.
-        features: how many features there are, also those left out.
-        smoothing: added to each count.
+    `total_L` and `features` include features left out of `counts_FxL` because no row to be
+    predicted has them.
     """
 
-    counts_FxL: csr_array
+    counts_FxL: csr_array  # summed over the rows of each class
     total_L: np.ndarray
-    rows_L: np.ndarray
+    rows_L: np.ndarray  # a class without rows is never predicted
     features: int
     smoothing: float = _SMOOTHING
 
@@ -45,13 +39,13 @@ class NaiveBayes:
     def fit(
         cls, counts_NxF: csr_array, classes_N: np.ndarray, smoothing: float = _SMOOTHING
     ) -> NaiveBayes:
-        """Learn from rows of known class (numbers from 0)."""
+        """Fit on rows of known class (numbers from 0)."""
         counts_FxL = class_counts(counts_NxF, classes_N, int(classes_N.max()) + 1)
         total_L = np.asarray(counts_FxL.sum(axis=0)).ravel()
         return cls(counts_FxL, total_L, np.bincount(classes_N), counts_NxF.shape[1], smoothing)
 
     def predict(self, counts_MxF: csr_array) -> np.ndarray:
-        """The likeliest class of each row; of equal ones the first."""
+        """The most probable class of each row; the first of ties."""
         with np.errstate(divide="ignore"):
             prior_L = np.log(self.rows_L) - np.log(self.rows_L.sum())
         all_L = self.total_L + self.smoothing * self.features
@@ -59,7 +53,7 @@ class NaiveBayes:
             table_FxL = np.log(self.counts_FxL.toarray() + self.smoothing) - np.log(all_L)
             none_L = np.zeros(len(prior_L))
         else:
-            # What a feature adds where the class has it; where not, all features add the same.
+            # What a feature adds if the class has it; otherwise all features add the same.
             table_FxL = self.counts_FxL.copy()
             table_FxL.data = np.log1p(table_FxL.data / self.smoothing)
             none_L = np.log(self.smoothing) - np.log(all_L)
@@ -78,7 +72,7 @@ class NaiveBayes:
 
 
 def class_counts(counts_NxF: csr_array, classes_N: np.ndarray, classes: int) -> csr_array:
-    """The rows of each class added up, features x classes, as 64-bit numbers."""
+    """Counts summed over the rows of each class, sparse features x classes, float64."""
     rows = len(classes_N)
     of_class_NxL = csr_array((np.ones(rows), classes_N, np.arange(rows + 1)), shape=(rows, classes))
     return (counts_NxF.T.tocsr() @ of_class_NxL).tocsr()

@@ -1,4 +1,4 @@
-"""The picture of a data report."""
+"""Charts of a data report (data_report.png)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,7 @@ _MOST_LABELS_DRAWN = 40
 
 
 def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
-    """Draw a data report: rows per label, row lengths, use of the vocabulary, baselines.
-
-    Args:
-        path: PNG to write.
-        report: as `report.report_data` makes it; panels without figures are left out.
-    """
+    """Draw label counts, lengths, vocabulary use and baselines of `report_data` as a PNG."""
     panels = [_draw_label_counts] if any(report["labels"].values()) else []
     panels += [_draw_lengths, _draw_token_ranks] if report["rows"] else []
     panels += [_draw_accuracies] if _accuracies(report) else []
@@ -41,7 +36,7 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
 
 
 def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
-    """Rows of each label, the training rows darker; of many labels the largest and smallest."""
+    """Rows of each label, training rows darker; of many labels the largest and smallest."""
     counts = {name: count for name, count in report["labels"].items() if count}
     names, title = list(counts), f"Rows per label ({len(counts):,})"
     places = list(range(len(names)))
@@ -59,7 +54,7 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
     train, validation = ([side[name] for name in names] for side in sides)
     axes.bar(places, train, color=DARK, label="training")
     axes.bar(places, validation, bottom=train, color=LIGHT, label="validation")
-    # The middle of a long name goes: many differ at their end only.
+    # Long names are cut in the middle: many differ at their end only.
     shown = [shorten(printable(name), 18, "…") for name in names]
     size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
     axes.set_xticks(places, shown, rotation=turn, fontsize=size, **plain_text())
@@ -69,7 +64,6 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
-    """Histogram of row lengths, the median marked."""
     lengths = report["lengths"]
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
     width = edges[1] - edges[0]
@@ -86,7 +80,6 @@ def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_token_ranks(axes: Axes, report: dict[str, Any]) -> None:
-    """How often each token stands, from the most frequent to the rarest."""
     words = report["vocabulary"]
     axes.loglog(words["ranks"], words["counts_of_ranks"], color=DARK, marker="o", markersize=2.5)
     used = words["size"] - words["never_used"]
@@ -99,7 +92,6 @@ def _draw_token_ranks(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _accuracies(report: dict[str, Any]) -> dict[str, float]:
-    """The baselines that are accuracies, by name."""
     return {
         name.removesuffix("_accuracy").replace("_", " "): value
         for name, value in report["baselines"].items()
@@ -108,7 +100,6 @@ def _accuracies(report: dict[str, Any]) -> dict[str, float]:
 
 
 def _draw_accuracies(axes: Axes, report: dict[str, Any]) -> None:
-    """What simpler models reach on the validation rows."""
     values = _accuracies(report)
     places = range(len(values))
     axes.barh(places, list(values.values()), color=DARK)

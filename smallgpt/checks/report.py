@@ -1,11 +1,9 @@
-"""What is in the data: sizes, labels, lengths, vocabulary use, duplicates, leaks, baselines.
+"""The data report: sizes, labels, lengths, vocabulary use, duplicates, leaks, baselines.
 
     report = report_data(train, validation, settings, codebook=None)
     save_report(report, Path("run/data_report.json"), Path("run/data_report.png"))
 
-Training writes it before the first step; `python train_gpt.py --check_data` makes it alone. Before
-leaks and baselines are looked for, rows are put into an order that follows from their content, so
-that the report is the same in whatever order the files have them.
+For leaks and baselines rows are sorted by content: the order of the file does not matter.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.splitting import number_keys, split_rows
 
-_MOST_BYTES = 2**26  # of data_report.json, which grows with the kinds of tokens
+_MOST_BYTES = 2**26  # of data_report.json, which grows with the vocabulary
 MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
 _LENGTH_BINS = 40
 _EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
 _TOKENS_AT_ONCE = 4_000_000
-# What reading counts and the report repeats.
+# Fields of ReadCounts that the report repeats.
 _COUNTS = (
     "cut", "cut_tokens", "repaired", "completed", "unknown_tokens", "padding_dropped", "skipped"
 )  # fmt: skip
@@ -45,17 +43,13 @@ def report_data(
     settings: TrainSettings,
     codebook: Path | None,
 ) -> dict[str, Any]:
-    """Everything countable about the rows of a run, ready for JSON.
+    """Statistics of the rows of a run, ready for JSON; a side may be empty if every row is bad.
 
-    Variants made for training (`prepare_data.py --augment`) are counted and left out of all else.
-
-    Args:
-        train, validation: the rows; each may be empty where every row is bad.
-        settings: names of the files, share and seed of the split, key of the groups.
-        codebook: codebook.npz of image rows, None for others.
+    Variants (`prepare_data.py --augment`) are counted and left out of all else. `codebook` is the
+    codebook.npz of image rows, else None.
 
     Raises:
-        UserError: the codebook is broken, or there is too little memory.
+        UserError: the codebook is broken, or memory runs out.
     """
     try:
         return _report(train, validation, settings, codebook)
@@ -72,16 +66,14 @@ def _report(
     settings: TrainSettings,
     codebook: Path | None,
 ) -> dict[str, Any]:
-    """`report_data`."""
     variants = int(train.augmented_N.sum())
-    # Baselines, duplicates and leaks are those of the rows that were given, not of variants.
+    # Baselines, duplicates and leaks are those of the original rows, not of variants.
     train = train.subset(np.flatnonzero(~train.augmented_N))
     sides = Sides(train, validation, settings.data_path, settings.val_data_path)
     labels = train.vocabulary.labels
     classes_N = sides.joined("classes_N").astype(np.int64)
     splits = {"train": _side(train), "validation": _side(validation)}
-    # One thread: where other programs run as well, several wait for one another and were seen to
-    # take three times as long.
+    # One thread: beside other programs several wait for one another, measured three times as slow.
     with (
         threadpool_limits(limits=1),
         progress_bar("data report", STEPS + 2, "part") as bar,
@@ -128,17 +120,13 @@ def _report(
 
 
 def save_report(report: dict[str, Any], path: Path, picture: Path) -> None:
-    """Write a report as JSON and draw it.
-
-    Args:
-        path, picture: data_report.json and data_report.png of a run.
-    """
+    """Write a report as JSON to `path` and draw it to `picture` (PNG)."""
     write_json(path, report)
     draw_data_report(picture, report)
 
 
 def stored_baselines(path: Path) -> dict[str, float]:
-    """The baselines of a saved report, {} where it is missing or damaged."""
+    """The baselines of a saved report; {} if it is missing or damaged."""
     try:
         return parse_json(read_text(path, _MOST_BYTES))["baselines"]
     except (UserError, ValueError, KeyError, TypeError):
@@ -146,7 +134,7 @@ def stored_baselines(path: Path) -> dict[str, float]:
 
 
 def _side(rows: TokenLabelDataset) -> dict[str, Any]:
-    """Size and labels of one side of the split; `tokens` are those that a model predicts."""
+    """Size and labels of one side of the split; `tokens` counts those that a model predicts."""
     labels = rows.vocabulary.labels
     counts = np.bincount(rows.classes_N + 1, minlength=len(labels) + 1).tolist()
     return {
@@ -158,8 +146,7 @@ def _side(rows: TokenLabelDataset) -> dict[str, Any]:
 
 
 def _lengths(lengths_N: np.ndarray) -> dict[str, Any]:
-    """Row lengths in tokens, tail included; bin i of the histogram is edges[i] <= length <
-    edges[i + 1]."""
+    """Row lengths in tokens, tail included; bin i holds edges[i] <= length < edges[i + 1]."""
     if not len(lengths_N):
         figures = {"shortest": 0, "median": 0.0, "mean": 0.0, "longest": 0}
         return figures | {"histogram": {"edges": [], "counts": []}}
@@ -179,7 +166,7 @@ def _lengths(lengths_N: np.ndarray) -> dict[str, Any]:
 def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
     most = int(counts_V.argmax())
     used = np.sort(counts_V[counts_V > 0])[::-1]
-    # Ranks for a picture with a logarithmic axis: all of the first ones, then ever fewer.
+    # Ranks for a chart with a logarithmic axis: all of the first ones, then ever fewer.
     ranks = np.unique(np.geomspace(1, max(1, len(used)), 100).astype(int))[: len(used)]
     return {
         "size": len(tokens),
@@ -193,7 +180,6 @@ def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
 
 
 def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
-    """How often each vocabulary entry stands in the rows."""
     counts_V = np.zeros(len(rows.vocabulary), np.int64)
     step = max(1, _TOKENS_AT_ONCE // int(rows.lengths_N.max(initial=1)))
     for start in range(0, len(rows), step):
@@ -205,13 +191,10 @@ def _token_counts(rows: TokenLabelDataset) -> np.ndarray:
 def _duplicates_across(
     sides: Sides, bodies_N: np.ndarray, classes_N: np.ndarray, settings: TrainSettings
 ) -> int:
-    """Validation rows whose body stands among the training rows.
+    """Validation rows whose body is also in the training rows (`bodies_N`: number of each body).
 
-    With one file the split never lets that happen, so it is what a stratified split of the same
-    share and seed would let happen that looks at labels alone.
-
-    Args:
-        bodies_N: number of each row's body.
+    Our split of one file never allows any: there it is the count that a split stratified by label
+    alone, of the same share and seed, would give.
     """
     border = len(sides.train)
     if not border or not len(sides.validation):
@@ -227,7 +210,7 @@ def _duplicates_across(
 
 
 def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
-    """For each distinct body with more than one label the first row of each of its labels."""
+    """For each distinct body with several labels the first row of each label."""
     repeated_N = np.bincount(bodies_N)[bodies_N] > 1
     first: dict[int, dict[int, int]] = {}
     for row in np.flatnonzero(repeated_N & (classes_N >= 0)).tolist():
@@ -236,19 +219,12 @@ def _conflicts(bodies_N: np.ndarray, classes_N: np.ndarray) -> list[list[int]]:
 
 
 def _content_order(rows: TokenLabelDataset, keys: list[bytes]) -> np.ndarray:
-    """An order of the rows that is the same however their file is shuffled.
-
-    Samples, halves and ties then fall the same way too. Equal rows may trade places.
-
-    Args:
-        keys: fingerprint of each row's body.
-    """
+    """An order by content, however the file is shuffled: samples, halves and ties stay the same."""
     key_Nx2 = np.frombuffer(b"".join(keys), np.uint64).reshape(len(keys), 2)
     return np.lexsort((rows.lengths_N, rows.classes_N, key_Nx2[:, 1], key_Nx2[:, 0]))
 
 
 def _errors(sides: Sides) -> dict[str, Any]:
-    """Rows that could not be read, where reading kept them."""
     bad = [(file, row) for file, rows in sides.files() for row in rows.bad_rows]
     return {
         "count": len(bad),

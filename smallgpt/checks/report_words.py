@@ -1,4 +1,4 @@
-"""The data report in words: what a person reads before training."""
+"""The data report as text for the terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from smallgpt.rows.bad_rows import bad_rows_remedy
 
 
 def say_report(report: dict[str, Any], say: Callable[[str], object]) -> None:
-    """Say the report and its baselines."""
+    """Pass the report and its baselines to `say` as text."""
     for text in (describe_report(report), describe_baselines(report)):
         if text:
             say(text)
 
 
 def describe_report(report: dict[str, Any]) -> str:
-    """The report in a few lines; what reading repaired or cut was said when the rows were read."""
+    """The report in a few lines, without repairs and cuts, which reading the rows has reported."""
     sides, words = report["splits"], report["vocabulary"]
     lines = [
         f"data: {sides['train']['rows']:,} training and {sides['validation']['rows']:,} validation "
@@ -78,7 +78,7 @@ def describe_report(report: dict[str, Any]) -> str:
 
 
 def describe_baselines(report: dict[str, Any]) -> str:
-    """The baselines as a small table, with a line for each left out or measured on a sample."""
+    """A table of baselines, and a line for each left out or measured on a sample."""
     rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in report["baselines"].items()]
     lines = [format_table(["baseline on the same split", ""], rows)] if rows else []
     for name, note in report["baselines_note"].items():
@@ -88,12 +88,7 @@ def describe_baselines(report: dict[str, Any]) -> str:
 
 
 def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -> str:
-    """The first bad rows, one line each, where the others stand, and what to do.
-
-    Args:
-        most: how many bad rows to list.
-        listed_in: the report's file; None where it was not written.
-    """
+    """The first `most` bad rows, where all are listed (None: in no file), and the remedy."""
     errors = report["errors"]
     lines = [f"{bad['file']}:{bad['line']}: {bad['reason']}" for bad in errors["shown"][:most]]
     if errors["count"] > len(lines):

@@ -1,4 +1,4 @@
-"""How well the rest of a row predicts its class, where some places are left out."""
+"""Class prediction from the rest of a row: naive Bayes with some places left out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from smallgpt.checks.sides import places_within
 
 
 class RestOfRow:
-    """Naive Bayes on rows without some of their places.
+    """Naive Bayes on rows without some of their places; each half is predicted from the other.
 
-    Its features are tokens at their places where all bodies have one length, else the bag of
-    tokens. The class of a row in one half is predicted from the rows of the other half. Whole rows
-    are counted once; for each question only what stands at its places is subtracted.
+    Features are (place, token) where all bodies have one length, else the bag of tokens. Whole rows
+    are counted once; each call subtracts only what stands at its places.
     """
 
     def __init__(self, bodies: Bodies):
@@ -39,22 +38,15 @@ class RestOfRow:
             rows_L = np.bincount(classes_N, minlength=self.classes)
             total_L = np.asarray(counts_FxL.sum(axis=0)).ravel()
             self.halves.append((known_N, counts_FxL, rows_L, total_L))
-        # Each token stands at two places, counted from the start and from the end: the entries of
-        # `order` are tokens, those from the end plus the number of tokens.
+        # Each token has two places, from the start and from the end: entries of `order` are token
+        # indices, for places from the end plus the number of tokens.
         self.end_M = self.longest + bodies.places_from_end()
         place_2M = np.concatenate([bodies.place_M, self.end_M])
         self.order = np.argsort(place_2M, kind="stable")
         self.bounds = np.searchsorted(place_2M[self.order], np.arange(2 * self.longest + 1))
 
     def right(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Whether the class of each of some rows is predicted from what is left of it.
-
-        Args:
-            places: those left out, numbered as in `Places`, ascending.
-
-        Returns:
-            right_B: bool.
-        """
+        """Whether each class is predicted right without `places` (ascending, as in `Places`)."""
         bodies = self.bodies
         left_out = np.zeros(2 * self.longest + 1, bool)
         left_out[places] = True
@@ -63,8 +55,7 @@ class RestOfRow:
             for place in places[places < 2 * self.longest]
         ]
         end, gone = np.divmod(np.concatenate([np.zeros(0, np.int64), *parts]), len(bodies.id_M))
-        # A token that is left out from both ends counts once. (With np.unique all this would take
-        # twice as long.)
+        # A token left out from both ends counts once. (np.unique would take twice as long.)
         gone = gone[(end == 0) | ~left_out[bodies.place_M[gone]]]
         left_V = self.rows_V - np.bincount(self.column_M[gone], minlength=len(self.rows_V))
         features = max(1, int((left_V > 0).sum()))

@@ -1,4 +1,4 @@
-"""Signs of a class, and how well each tells it: tokens, tokens at a place, lengths."""
+"""Signs of a class (a token, its absence, a token at a place, a length) and their significance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SignsInRows:
 
     @classmethod
     def once(cls, row_M: np.ndarray, sign_M: np.ndarray) -> SignsInRows:
-        """Of pairs that may repeat each one once, by row."""
+        """The distinct pairs, sorted by row."""
         size = int(sign_M.max(initial=0)) + 1
         # Not np.unique, whose hash table takes 50 times as long as sorting keys nearly in order.
         key_M = np.sort(row_M * size + sign_M)
@@ -47,7 +47,7 @@ class SignsInRows:
         return {sign: np.unique(rows) for sign, rows in zip(wanted.tolist(), parts, strict=True)}
 
     def judged(self, classes_N: np.ndarray) -> JudgedSigns:
-        """How well each sign tells each class of the rows that have it."""
+        """Statistics of each sign for each class of the rows that have it."""
         classes = int(classes_N.max()) + 1
         pairs, right_P = np.unique(
             self.sign_M * classes + classes_N[self.row_M], return_counts=True
@@ -60,33 +60,27 @@ class SignsInRows:
 
 @dataclass(frozen=True)
 class JudgedSigns:
-    """Pairs of a sign and a class: how well the sign tells the class.
+    """Pairs of a sign and a class, and how well the sign predicts the class.
 
-    Attributes:
-        sign_P, class_P: the pair.
-        rows_P: rows with the sign; right_P: those of them that have the class.
-        lower_P: lower end of the 95 % interval of right / rows.
-        gain_P: share of the gap between the class's share of all rows and 1 that `lower_P` closes.
-        coverage_P: share of the class's rows that have the sign.
-        p_P: chance of so many right ones, times the number of pairs looked at; 1 where rows or gain
-            are too little for any limit.
+    `gain_P` is the share of the gap between the class's share of all rows and 1 that `lower_P`
+    closes.
     """
 
     sign_P: np.ndarray
     class_P: np.ndarray
-    rows_P: np.ndarray
-    right_P: np.ndarray
-    lower_P: np.ndarray
+    rows_P: np.ndarray  # with the sign
+    right_P: np.ndarray  # of them those of the class
+    lower_P: np.ndarray  # lower end of the 95 % Wilson interval of right / rows
     gain_P: np.ndarray
-    coverage_P: np.ndarray
-    p_P: np.ndarray
+    coverage_P: np.ndarray  # share of the class's rows that have the sign
+    p_P: np.ndarray  # binomial, times the pairs tested; 1 where rows or gain are below all limits
 
     @classmethod
     def of(
         cls, sign_P: np.ndarray, class_P: np.ndarray, rows_P: np.ndarray, right_P: np.ndarray,
         classes_N: np.ndarray,
     ) -> JudgedSigns:  # fmt: skip
-        """Judge pairs that were counted, in rows of the classes `classes_N`."""
+        """Statistics of counted pairs in rows of the classes `classes_N`."""
         of_class_L = np.bincount(classes_N, minlength=int(class_P.max(initial=0)) + 1)
         base_P = of_class_L[class_P] / len(classes_N)
         lower_P, _ = wilson_interval(right_P, rows_P)
@@ -102,20 +96,20 @@ class JudgedSigns:
         return cls(sign_P, class_P, rows_P, right_P, lower_P, gain_P, coverage_P, p_P)
 
     def leaking(self, coverage: float = MIN_COVERAGE, gain: float = MIN_GAIN) -> np.ndarray:
-        """Numbers of the pairs beyond all thresholds, those of most rows first."""
+        """Numbers of the pairs that pass all thresholds, most rows first."""
         strong_P = (self.rows_P >= MIN_ROWS) & (self.coverage_P >= coverage)
         found = np.flatnonzero(strong_P & (self.gain_P >= gain) & (self.p_P <= MAX_P))
         return found[np.argsort(-self.right_P[found], kind="stable")]
 
     def by_class(self, pairs: np.ndarray) -> dict[int, list[int]]:
-        """Some pairs, those of each class in their order."""
+        """Some pairs grouped by class, in their order."""
         found: dict[int, list[int]] = {}
         for of_class, pair in zip(self.class_P[pairs].tolist(), pairs.tolist(), strict=True):
             found.setdefault(of_class, []).append(pair)
         return found
 
     def evidence(self, pair: int) -> dict[str, Any]:
-        """The figures of a pair for a finding."""
+        """The statistics of a pair for a finding."""
         return {
             "rows": int(self.rows_P[pair]),
             "share": float(self.right_P[pair] / self.rows_P[pair]),

@@ -1,19 +1,19 @@
-"""From when on something counts as a leak.
+"""Thresholds from which something counts as a leak.
 
 A leak and an honest strong feature differ in degree only. A sign (a token, a lacking token, a token
 at a place, a length) of a label counts as a leak of it when
 
-- it stands in at least MIN_ROWS rows and in MIN_COVERAGE of the label's rows: rare codes are nearly
+- it occurs in at least MIN_ROWS rows and in MIN_COVERAGE of the label's rows: rare codes are nearly
   always pure, by chance or by nature;
 - the lower end of the 95 % Wilson interval of the share of its rows that have the label closes
   MIN_GAIN of the gap between the label's share of all rows and 1;
-- chance does so with p <= MAX_P (binomial, times the number of signs looked at).
+- chance does so with p <= MAX_P (binomial, times the number of signs tested).
 
 Words that are a label's name need less (..._OF_LABEL_TEXT).
 
 A place as a whole counts when a lookup table from one half of the rows closes MIN_GAIN_OF_PLACE of
-the gap between the most frequent class and 1 in the other half (lower end, same p). Since the patch
-in the middle of an image honestly tells a 0 from a 1, a place counts only where naive Bayes on the
+the gap between the most frequent class and 1 in the other half (lower end, same p). The patch in
+the middle of an image honestly separates 0 from 1; so a place counts only if naive Bayes on the
 rest of the row, held out, errs in at least MIN_REST_ERROR of the rows and TIMES_BETTER_THAN_REST as
 often; for a single label of whose rows less than WIDE_COVERAGE have the sign, in at least
 MIN_REST_ERROR_BELOW_IT. How near clean data comes to these limits: docs/measurements.md.
@@ -27,7 +27,7 @@ MIN_COVERAGE_OF_LABEL_TEXT, MIN_GAIN_OF_LABEL_TEXT = 0.05, 0.5
 MIN_GAIN_OF_PLACE = 0.75
 MIN_REST_ERROR, TIMES_BETTER_THAN_REST = 0.02, 3
 WIDE_COVERAGE, MIN_REST_ERROR_BELOW_IT = 0.6, 0.25
-# As data_report.json has them.
+# `thresholds` of data_report.json.
 THRESHOLDS = {
     "rows": MIN_ROWS,
     "of_label": MIN_COVERAGE,
