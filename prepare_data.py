@@ -33,7 +33,7 @@ from smallgpt.options.preparation import (
 )
 from smallgpt.options.reader import read_settings
 
-# The options of each command, and what --help says of it.
+# Options and description of each command.
 COMMANDS: dict[str, tuple[type, str]] = {
     "digits": (
         DigitsSettings,
@@ -80,9 +80,8 @@ def main(argv: list[str]) -> int:
 def _load(
     command: str,
 ) -> tuple[Callable[[Any], dict[str, Any]], Callable[[dict[str, Any], float], list[str]]]:
-    """The function that does a command, and the one that reports what was done.
-
-    They are imported here so that --help answers at once, and texts need not wait for scikit-learn.
+    """The functions that run and report a command; imported late, so that --help answers at once
+    and texts do not wait for scikit-learn.
     """
     match command:
         case "digits":

@@ -1,4 +1,4 @@
-"""More training rows from few: changed images, and texts with their clauses in another order.
+"""Data augmentation: affine variants of images, clause permutation and deletion for texts.
 
     variants_NxHxWxC = vary_images(images_NxHxWxC, seed=42, variant=1)
     variant = vary_text("The room was small, the staff friendly.", random.Random(1))
@@ -24,9 +24,9 @@ _MOST_STRETCH = 0.05  # the same, height against width
 _CLAUSE_LEFT_OUT = 0.2  # chance
 _EAST_ASIAN = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"  # written without spaces
 _STOP = "[，。！？；：、…～]"
-# A clause ends after punctuation, the western kind only before a space or an East Asian character,
-# since it also stands within numbers and names; at a line's end; at a space between characters
-# that need none.
+# A clause ends after punctuation (Western only before a space or an East Asian character, since it
+# also occurs within numbers and names), at a line's end, and at a space between East Asian
+# characters, which need none.
 _CLAUSE_END = re.compile(
     rf"(?<={_STOP})(?!{_STOP})|(?<=[.,!?;:])(?=\s|{_EAST_ASIAN})|(?<=\n)"
     rf"|(?<={_EAST_ASIAN})(?=\s{_EAST_ASIAN})"
@@ -35,18 +35,11 @@ _JOINED_PLAINLY = re.compile(rf"\s|{_EAST_ASIAN}")
 
 
 def vary_images(images_NxHxWxC: np.ndarray, seed: int, variant: int) -> np.ndarray:
-    """A random variant of each image, interpolated linearly.
+    """A random variant of each image (uint8 or float32, like the result), interpolated linearly.
 
-    Every image is turned by up to 10 degrees about its middle, scaled by up to 10 %, stretched
-    by up to 5 % and shifted by up to 8 % of its side, each uniformly at random. What moves in
-    from outside has the median value of the images' borders.
-
-    Args:
-        images_NxHxWxC: uint8 or float32.
-        seed, variant: decide the variant; the same two give the same images again.
-
-    Returns:
-        Images of the same shape and type.
+    Rotated by up to 10 degrees about the middle, scaled by up to 10 %, stretched by up to 5 % and
+    shifted by up to 8 % of a side, each uniformly at random; what moves in from outside has the
+    median value of the images' borders. `seed` and `variant` determine the result.
     """
     from scipy.ndimage import affine_transform
 
@@ -63,7 +56,7 @@ def vary_images(images_NxHxWxC: np.ndarray, seed: int, variant: int) -> np.ndarr
     with progress_bar(f"variant {variant} of the images", count, "image") as bar:
         for index in range(count):
             cosine, sine = np.cos(angles_N[index]), np.sin(angles_N[index])
-            # affine_transform asks where each new pixel comes from: the inverse of the variation.
+            # affine_transform wants the inverse: where each new pixel comes from.
             back = np.array([[cosine, -sine], [sine, cosine]]) / scales_N[index]
             back[0] /= stretches_N[index]
             offset = middle - back @ (middle + shifts_Nx2[index])
@@ -81,18 +74,12 @@ def vary_images(images_NxHxWxC: np.ndarray, seed: int, variant: int) -> np.ndarr
 
 
 def vary_text(text: str, source: random.Random) -> str:
-    """A random variant of a text: its clauses in another order, about a fifth of them left out.
+    """A random variant of a text: its clauses shuffled, about a fifth of them left out.
 
-    What a review says of its subject hardly hangs on the order of its clauses; sentence
-    permutation as in BART (Lewis et al., 2020) and random deletion as in EDA (Wei and Zou, 2019),
-    by clauses, so that phrases stay whole.
-
-    Args:
-        text: with at least one character that is no whitespace.
-        source: of randomness; the same state gives the same variant again.
-
-    Returns:
-        At least one clause of the text, which itself may come out again.
+    The order of clauses hardly matters to what a review says: sentence permutation as in BART
+    (Lewis et al., 2020) and random deletion as in EDA (Wei and Zou, 2019), by clauses, so that
+    phrases stay whole. At least one clause remains, and the text itself may come out again. The
+    text must not be blank.
     """
     clauses = [clause for clause in _CLAUSE_END.split(text) if clause.strip()]
     kept = [clause for clause in clauses if source.random() >= _CLAUSE_LEFT_OUT]
@@ -106,7 +93,7 @@ def vary_text(text: str, source: random.Random) -> str:
 
 
 def _border_median(images_NxHxWxC: np.ndarray) -> np.ndarray:
-    """Median of the outermost pixels of up to 1,000 images, for each channel."""
+    """Median of the outermost pixels of up to 1,000 images, per channel."""
     some = images_NxHxWxC[:: -(-len(images_NxHxWxC) // 1000)]
     channels = some.shape[3]
     sides = [some[:, 0], some[:, -1], some[:, :, 0], some[:, :, -1]]

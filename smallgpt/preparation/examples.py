@@ -1,4 +1,4 @@
-"""Texts and instructions to learn from, and reading them from several files."""
+"""Text and instruction examples, and reading them from several files."""
 
 from __future__ import annotations
 
@@ -17,38 +17,31 @@ from smallgpt.tokens.instruction_template import instruction_prompt
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, perhaps with a label.
+    """A text; `label` is spelled as in the file, None where no label column was asked for."""
 
-    Attributes:
-        text: never empty.
-        label: as it is spelled; None where no label column was asked for.
-        place: file and line for a message, `data/reviews.tsv:17`.
-        source: the same for the row's `meta`, by the name of the file in `source_names`.
-    """
-
-    text: str
+    text: str  # never empty
     label: str | None
-    place: str
-    source: str
+    place: str  # for messages: `data/reviews.tsv:17`
+    source: str  # for the row's `meta`: the same with the name of the file in `source_names`
 
     @property
     def question(self) -> str:
-        """What must not stand on two sides of a split."""
+        """The input of the model, which must not be on two sides of a split."""
         return self.text.strip()
 
     @property
     def answer(self) -> str:
-        """What is to be learned of it."""
+        """The target of the model."""
         return self.label or ""
 
     def row(self) -> dict[str, Any]:
-        """Its row; rows of texts without labels are cut by `document_rows`."""
+        """The row of a labelled text; other texts are cut into rows by `document_rows`."""
         return {"text": self.text, "label": self.label, "meta": {"source": self.source}}
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """An instruction, its input, which may be empty, and the answer; the rest as of `Text`."""
+    """An instruction, its input (may be empty) and output; `place` and `source` as in `Text`."""
 
     instruction: str
     input: str
@@ -59,16 +52,16 @@ class Instruction:
 
     @property
     def question(self) -> str:
-        """What must not stand on two sides of a split."""
+        """The input of the model, which must not be on two sides of a split."""
         return instruction_prompt(self.instruction, self.input)
 
     @property
     def answer(self) -> str:
-        """What is to be learned of it."""
+        """The target of the model."""
         return self.output
 
     def row(self) -> dict[str, Any]:
-        """Its row."""
+        """The row of the instruction."""
         return {
             "instruction": self.instruction,
             "input": self.input,
@@ -81,11 +74,7 @@ Example = TypeVar("Example", Text, Instruction)
 
 
 def source_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each of several files is called in the `source` of its rows: no two alike.
-
-    That is its name, with as many of its folders as tell it from the others: `a/data.csv` and
-    `b/data.csv` beside `more.csv`.
-    """
+    """A distinct name of each file for `source`: its name, with as many folders as that takes."""
     names: dict[Path, str] = {}
     waiting, length = set(paths), 1
     while waiting:
@@ -102,16 +91,13 @@ def read_examples(
     read: Callable[[Path, str, BadRows], Iterator[Example]],
     notes: list[str],
 ) -> tuple[list[Example], list[Example]]:
-    """The usable records of --input, and those of --test_input.
+    """The usable records of --input and of --test_input.
 
-    Args:
-        settings: names the files, and says what to do about bad records.
-        read: reads the file at a path, under its name for `source`, and notes bad records.
-        notes: gets a line if bad records were skipped.
+    `read` takes a path, its name for `source`, and the collector of bad records; `notes` gets a
+    line if any were skipped.
 
     Raises:
-        UserError: a file cannot be read; bad records, unless they are to be skipped; no record
-            of several can be used.
+        UserError: unreadable file, bad records that are not to be skipped, or no usable record.
     """
     paths, test_paths = [*map(Path, settings.input)], [*map(Path, settings.test_input)]
     names = source_names([*paths, *test_paths])

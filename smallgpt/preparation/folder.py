@@ -1,4 +1,4 @@
-"""The folder that `prepare_data.py` writes, and what all its commands share.
+"""The output folder of prepare_data.py: file names, lock, all-or-nothing replacement.
 
     @holding_output
     def prepare(settings):
@@ -7,7 +7,7 @@
             write_lines(folder / TRAIN, lines, count)
             write_summary(folder, summary)
 
-Either all files of a preparation are there or those of the one before.
+A preparation that fails leaves the files of the one before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, read_summary, si
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
 TRAIN, VALIDATION, TEST = "train.jsonl", "val.jsonl", "test.jsonl"
-# The rows of each side of the split, and its key in prepared.json.
+# File of each side of the split -> its key in prepared.json.
 SIDES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 CODEBOOK, CODEBOOK_PICTURE = "codebook.npz", "codebook.png"
 RECONSTRUCTIONS = "reconstructions.png"
@@ -46,12 +46,10 @@ FILES = (*SIDES, VOCABULARY, TOKENIZER, SUMMARY, *_OF_IMAGES)
 
 
 def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """Make a preparation hold its output folder from beginning to end.
-
-    A folder that was made for it leaves where the preparation fails.
+    """Decorate a preparation to lock its output folder, and to remove a new folder if it fails.
 
     Raises:
-        UserError: another process holds it, or it is no folder.
+        UserError: another process holds the folder, or it is no folder.
     """
 
     @wraps(prepare)
@@ -75,7 +73,7 @@ def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], 
 
 
 def check_output(output_dir: str, inputs: Iterable[str]) -> None:
-    """Refuse an output folder that holds data which this program did not make.
+    """Refuse an output folder with files that this program did not make.
 
     Raises:
         UserError: such a folder.
@@ -97,14 +95,14 @@ def check_output(output_dir: str, inputs: Iterable[str]) -> None:
 
 
 def _made_before(folder: Path) -> set[str]:
-    """The names in `FILES` that an earlier preparation wrote in a folder."""
+    """Names in `FILES` that an earlier preparation wrote in a folder."""
     summary = read_summary(folder)
     if not summary:
         return set()
     if "files" in summary:
         listed = summary["files"]
         return {name for name in FILES if isinstance(listed, list) and name in listed}
-    # An earlier version of this program lists none, but tells of which rows there are any.
+    # Earlier versions did not list the files; they follow from the command and the row counts.
     other = set(_OF_IMAGES)
     if summary["command"] in ("digits", "images"):
         other = {TOKENIZER}
@@ -115,17 +113,17 @@ def _made_before(folder: Path) -> set[str]:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write prepared.json, the last file; `files` in it are the names of all."""
+    """Write prepared.json last; its `files` lists all files."""
     summary["files"] = sorted({SUMMARY, *os.listdir(folder)})
     write_json(folder / SUMMARY, summary)
 
 
 @contextmanager
 def publishing(output_dir: str) -> Iterator[Path]:
-    """Yield an empty folder; on success its files replace those of an earlier preparation.
+    """Yield an empty folder whose files on success replace those of an earlier preparation.
 
-    The folder is held (`holding_output`). Until then nothing changes, and rows never stand beside
-    the vocabulary of other rows: the old training rows leave first and the new ones come last.
+    Needs `holding_output`. Nothing changes before. Then the old training rows are deleted first and
+    the new ones moved last, so that rows never lie beside another preparation's vocabulary.
     """
     folder = Path(output_dir)
     remove_leftovers(folder, re.compile("prepare"))
@@ -139,7 +137,7 @@ def publishing(output_dir: str) -> Iterator[Path]:
 
 
 def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
-    """Write rows, `count` of them, each a line."""
+    """Write `count` lines of rows."""
     with atomic_write(path) as handle, progress_bar(f"writing {path.name}", count, "row") as bar:
         for line in lines:
             handle.write(line)
@@ -147,10 +145,10 @@ def write_lines(path: Path, lines: Iterable[str], count: int) -> None:
 
 
 def row_line(row: Any) -> str:
-    """A row as a line of its file.
+    """A row as a JSON line.
 
     Raises:
-        UserError: the line would be longer than is ever read.
+        UserError: the line is longer than is ever read.
     """
     line = json_line(row)
     if 4 * len(line) > MOST_LINE_BYTES < len(line.encode()):

@@ -1,4 +1,4 @@
-"""Images of IDX files, the format of MNIST, plain or gzipped."""
+"""Reader of IDX image files, the format of MNIST, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHUNK = 2**24
 
 
 def read_idx_images(path: Path, options: ImageOptions) -> LabelledImages:
-    """Read an IDX file of images, and the IDX file of their labels if there is one."""
+    """Read an IDX file of images and, if given, the IDX file of their labels."""
     labels_path = options.labels_path
     images = _read_idx(path)
     if images.ndim not in (3, 4):
@@ -82,7 +82,7 @@ def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
     shape = struct.unpack(f">{magic[3]}I", sizes)
     promised = math.prod(shape)
     shape_text = " x ".join(f"{size:,}" for size in shape)
-    if not promised:  # beside a 0 the other sizes may be beyond any array
+    if not promised:  # beside a 0 the other sizes may exceed any array
         raise UserError(f"{path}: no images or labels in it: its header says {shape_text}")
     if promised > MOST_IMAGE_BYTES:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The codebook of prepared images: fitted on the training images alone, and drawn."""
+"""Codebook of prepared images: fitted on training images only, and drawn."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from smallgpt.tokens.labels import sorted_labels
 from smallgpt.tokens.pictures import draw_codebook, draw_reconstructions
 
 _IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
-# The codebook must know how turned strokes look, but need not see all variants.
+# The codebook has to contain rotated strokes, for which some of the variants suffice.
 _FITTED_VARIANTS = 7
 
 
 def fit_codebook(
     images_NxHxWxC: np.ndarray, settings: DigitsSettings | ImagesSettings, most_images: int
 ) -> Codebook:
-    """Fit the codebook on training images; with --augment on variants of some of them as well."""
+    """Fit a codebook on training images; with --augment also on variants of some of them."""
     if settings.augment:
         rounds = min(settings.augment, _FITTED_VARIANTS) + 1
         random = np.random.default_rng(settings.seed)
@@ -47,7 +47,7 @@ def draw_pictures(
     test: np.ndarray,
     test_rmse: float,
 ) -> None:
-    """Draw the codebook, and test images above what their codes make of them."""
+    """Draw the codebook, and test images above their reconstructions."""
     size, value_range = codebook.patch_size, (codebook.low, codebook.high)
     draw_codebook(
         folder / CODEBOOK_PICTURE,
@@ -69,7 +69,7 @@ def draw_pictures(
 
 
 def _some_of_each(labels: Sequence[str | None], rows: np.ndarray) -> list[int]:
-    """Rows to draw, in order of their labels: the first of every label, then the second, ..."""
+    """Rows to draw, ordered by label: the first of every label, then the second, ..."""
     seen: Counter[str | None] = Counter()
     ranked = []
     for row in rows.tolist():

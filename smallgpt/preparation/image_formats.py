@@ -1,9 +1,9 @@
-"""Labelled images from files of any known format.
+"""Reading labelled images of any known format (IDX, .npz, folder of pictures).
 
     source = read_images("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
     source.images_NxHxWxC, source.labels
 
-A new format is a module with a reader and a line in `FORMATS`.
+A new format is a module with a reader and an entry in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,15 @@ from smallgpt.tokens.labels import LabelNames
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """A format that images come in.
-
-    Attributes:
-        fits: whether a path is of this format.
-        read: its reader.
-        own_labels: why no file of labels can be given beside it; None where one can.
-        of_pictures: whether it takes --image_size and --color.
-    """
+    """A format of images and its reader."""
 
     fits: Callable[[Path], bool]
     read: Callable[[Path, ImageOptions], LabelledImages]
-    own_labels: str | None = None
-    of_pictures: bool = False
+    own_labels: str | None = None  # why no file of labels can be given; None: it can
+    of_pictures: bool = False  # whether it takes --image_size and --color
 
 
-# The first that fits reads. IDX comes last: its reader says of anything else what is expected.
+# The first that fits is used. IDX comes last: its error for other files names what is expected.
 FORMATS = (
     ImageFormat(
         Path.is_dir,
@@ -64,16 +57,14 @@ def read_images(
         path: an IDX file (plain or .gz), an .npz with `images` NxHxW or NxHxWxC and perhaps
             `labels`, or a folder with one subfolder of pictures per class.
         labels_path: IDX file with the labels of an IDX file.
-        image_size: resize the pictures of a folder to this many pixels a side, without
-            keeping their proportions: nothing is cut off and nothing is added.
-        color: read the pictures of a folder as "grey" or "rgb"; "auto" is rgb if any pixel of
-            any picture has colour.
-        names: takes in the labels; give the same for training and test images, which share their
-            tokens.
+        image_size: pixels a side that pictures of a folder are resized to, regardless of their
+            proportions: nothing is cut off and nothing is added.
+        color: of a folder, "grey", "rgb", or "auto": rgb if any pixel has colour.
+        names: give the same for training and test images, which share label tokens.
 
     Raises:
         UserError: missing, damaged, oversized or contradictory files.
-        SettingsError: options that the format does not know.
+        SettingsError: options that the format does not take.
     """
     path = Path(path)
     if not os.path.exists(path):

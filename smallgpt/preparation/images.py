@@ -1,7 +1,7 @@
 """Images to rows: prepare_data.py digits and images.
 
-Each patch of an image becomes a code of a codebook (tokens/codebook.py), which is fitted on the
-training images alone. With --augment variants of the training images become training rows too.
+Each patch of an image becomes a code of a codebook (tokens/codebook.py) that is fitted on training
+images only.
 """
 
 from __future__ import annotations
@@ -46,13 +46,10 @@ from smallgpt.tokens.vocabulary import CLS, EOS, Vocabulary
 
 @holding_output
 def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
-    """Prepare the 1,797 handwritten digits that come with scikit-learn (8x8, values 0..16).
-
-    Returns:
-        The summary, as written to prepared.json.
+    """Prepare scikit-learn's 1,797 handwritten digits (8x8, values 0..16); returns the summary.
 
     Raises:
-        UserError: output_dir holds somebody's own data, or no test images are left.
+        UserError: output_dir holds foreign files, or no test images are left.
     """
     check_output(settings.output_dir, ())
     digits = load_digits()
@@ -63,14 +60,12 @@ def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
 
 @holding_output
 def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
-    """Prepare images of one's own: IDX, .npz, or a folder with one subfolder per class.
-
-    Returns:
-        The summary, as written to prepared.json.
+    """Prepare IDX, .npz or a folder of pictures; returns the summary, as in prepared.json.
 
     Raises:
-        UserError: files that cannot be read or do not belong together, output_dir holds
-            somebody's own data, no images are left for one side of the split.
+        UserError: unreadable or contradictory files, foreign files in output_dir, or an empty side
+            of the split.
+        SettingsError: options that the input does not take.
     """
     check_output(settings.output_dir, ())
     if settings.test_last is not None and Path(settings.input).is_dir():
@@ -91,7 +86,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             settings.test_input,
             settings.test_labels,
             settings.image_size if folder else None,
-            # Whether there is colour was decided by the training images.
+            # The training images decide about colour.
             ("grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb") if folder else "auto",
             names,
         )
@@ -105,7 +100,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
 def _check_same_kind(
     settings: ImagesSettings, source: LabelledImages, own_test: LabelledImages
 ) -> None:
-    """Refuse test images that cannot be coded or labelled like the training images."""
+    """Refuse test images of another size or type, and labels that the training images lack."""
     kinds = []
     for images in (source.images_NxHxWxC, own_test.images_NxHxWxC):
         _, height, width, channels = images.shape
@@ -129,7 +124,7 @@ def _prepare(
     test_last: int | None = None,
     codebook_images: int = ImagesSettings.codebook_images,
 ) -> dict[str, Any]:
-    """Split, fit the codebook on training images, code, and write all files."""
+    """Split, fit the codebook, encode, augment, and write all files."""
     _, height, width, channels = source.images_NxHxWxC.shape
     if settings.patch_size > max(height, width):
         raise SettingsError(
@@ -217,7 +212,7 @@ def _split(
     own_test: LabelledImages | None,
     test_last: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of training and test images; those of `own_test` count on after the source's."""
+    """Numbers of training and test images; those of `own_test` follow those of `source`."""
     count = len(source)
     if own_test is not None:
         return np.arange(count), np.arange(count, count + len(own_test))
@@ -235,10 +230,7 @@ def _split(
 
 
 def _row_writer(sources: Sequence[LabelledImages], codebook: Codebook) -> Callable[..., str]:
-    """A function of (number of an image, its codes, more for `meta`) that gives the row's line.
-
-    Images of the sources are numbered on from one to the next.
-    """
+    """A function of (image number, its codes, more `meta`) that returns the row's line."""
     # A label is written as a number only where that gives the same token: "007" is its own.
     whole = all(_is_whole(label) for part in sources for label in set(part.labels or ()))
 
@@ -273,7 +265,7 @@ def _figures(
     labels: Sequence[str | None],
     rows: np.ndarray,
 ) -> dict[str, Any]:
-    """Counts and the reconstruction error of one side of the split."""
+    """Counts and reconstruction error of one side of the split."""
     rmse = codebook.error(images_NxHxWxC[rows], codes_NxP[rows])
     return {
         "rows": len(rows),

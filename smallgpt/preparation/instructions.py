@@ -15,13 +15,9 @@ from smallgpt.preparation.text_vocabulary import make_vocabulary, pretrained_tok
 
 @holding_output
 def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
-    """Prepare records of instruction, input and output.
+    """Prepare records of instruction, input and output; returns the summary, as in prepared.json.
 
-    Each stays what it is, one row, and becomes ids when it is read; the tokenizer is learned from
-    the training rows alone.
-
-    Returns:
-        The summary, as written to prepared.json.
+    Each is one row of text, encoded when it is read; the tokenizer is learned from training rows.
 
     Raises:
         UserError: as `prepare_text`.

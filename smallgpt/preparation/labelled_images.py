@@ -1,7 +1,7 @@
-"""Images in memory with their labels: what every reader of images gives and keeps to.
+"""Labelled images in memory, and the checks that all image readers share.
 
-Files come from anywhere and are not trusted: a header's promise is checked before memory is
-given to it, nothing is unpickled, and every flaw is a UserError that names the file.
+Files are not trusted: sizes in a header are checked before memory is allocated, nothing is
+unpickled, and every flaw is a UserError that names the file.
 """
 
 from __future__ import annotations
@@ -19,26 +19,19 @@ from smallgpt.tokens.codebook import LARGEST_VALUE, MOST_IMAGE_VALUES
 from smallgpt.tokens.labels import LabelNames
 
 MOST_IMAGES = 10_000_000  # each also takes a label and a row
-# Of all images, decoded: more than a small model can learn from; they stay in memory.
+# Of all images, decoded and held in memory: more than a small model can learn from.
 MOST_IMAGE_BYTES = 2**31
 FEWER_IMAGES = ": give fewer or smaller images"  # the remedy for more
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Images as they were read.
+    """Images as they were read."""
 
-    Attributes:
-        images_NxHxWxC: uint8, or float32 where the source has other numbers; C is 1 or 3.
-        labels: of each image, as it stands in its token; None where the source has no labels.
-        files: for a folder, each image's path below it; else None.
-        notes: what a person should know about the reading, one line each.
-    """
-
-    images_NxHxWxC: np.ndarray
-    labels: list[str] | None
-    files: list[str] | None = None
-    notes: list[str] = field(default_factory=list)
+    images_NxHxWxC: np.ndarray  # uint8, or float32 for other numbers; C is 1 or 3
+    labels: list[str] | None  # of each image, as in its token; None if the source has none
+    files: list[str] | None = None  # path of each image below its folder; None for other formats
+    notes: list[str] = field(default_factory=list)  # about the reading, one line each
 
     def __len__(self) -> int:
         return len(self.images_NxHxWxC)
@@ -46,13 +39,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What the reader of a format is told beside the path.
-
-    Attributes:
-        names: takes in the labels; the same for training and test images, which share tokens.
-        labels_path: file with the labels of an IDX file.
-        image_size, color: as `--image_size` and `--color`, for folders of pictures.
-    """
+    """Arguments of `read_images` that a reader gets beside the path."""
 
     names: LabelNames
     labels_path: Path | None = None
@@ -61,13 +48,13 @@ class ImageOptions:
 
 
 def check_image_count(path: Path, count: int) -> None:
-    """Refuse more images than are read."""
+    """Refuse more than MOST_IMAGES images."""
     if count > MOST_IMAGES:
         raise UserError(f"{path}: {count:,} images; at most {MOST_IMAGES:,} are read")
 
 
 def check_label_count(path: Path, images: int, labels_path: Path, labels: int) -> None:
-    """Refuse labels that are more or fewer than the images."""
+    """Refuse labels that differ in number from the images."""
     if images != labels:
         raise UserError(
             f"{labels_path} has {plural(labels, 'label')} for {plural(images, 'image')} in "
@@ -76,10 +63,10 @@ def check_label_count(path: Path, images: int, labels_path: Path, labels: int) -
 
 
 def checked_images(path: Path, images: np.ndarray) -> np.ndarray:
-    """Images as uint8 or float32 of shape NxHxWxC; a missing channel axis is added.
+    """Images as uint8 or float32 NxHxWxC; a missing channel axis is added.
 
     Raises:
-        UserError: another shape, too many or too large images, values that are not finite.
+        UserError: another shape, too many or too large images, or values that are not finite.
     """
     if images.ndim == 3:
         images = images[..., None]
@@ -110,10 +97,10 @@ def checked_images(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def label_name(label: str | int, place: str, names: LabelNames) -> str:
-    """The text of a label in its token.
+    """The text of a label as in its token.
 
     Raises:
-        UserError: it is none, or takes the token of another.
+        UserError: no valid label, or its token is another label's.
     """
     try:
         return names.add(label, place)

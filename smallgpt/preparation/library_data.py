@@ -1,13 +1,11 @@
-"""Records that the `datasets` library reads: a folder of save_to_disk, Parquet, the hub.
+"""Records read by the `datasets` library: save_to_disk folders, Parquet, Hugging Face hub.
 
     if is_library_data(path):
         names, records = open_records(path)
-        for record in records(["text", "label"]):    # dicts of these columns alone
-            ...
+        for record in records(["text", "label"]): ...    # dicts of these columns alone
 
-`path` is a folder written by `save_to_disk`, a .parquet file, or `hub:OWNER/NAME` or
-`hub:OWNER/NAME/SPLIT` on the Hugging Face hub. The library is optional
-(requirements-datasets.txt). A class label, which is stored as a number, comes as its name.
+On the hub `path` is `hub:OWNER/NAME` or `hub:OWNER/NAME/SPLIT`. The library is optional
+(requirements-datasets.txt). Class labels, stored as numbers, are returned as names.
 """
 
 from __future__ import annotations
@@ -27,20 +25,20 @@ _ONE, _SEVERAL = "state.json", "dataset_dict.json"
 
 
 def is_library_data(path: Path) -> bool:
-    """Whether it is for the `datasets` library to read."""
+    """Whether a path is for the `datasets` library."""
     return str(path).startswith(HUB) or path.suffix.lower() == ".parquet" or path.is_dir()
 
 
 def open_records(
     path: Path,
 ) -> tuple[list[str], Callable[[Sequence[str]], Iterator[dict[str, Any]]]]:
-    """The names of all columns, and a function that gives the records with some of them.
+    """The names of all columns, and a function that yields records with some of them.
 
-    Other columns may hold pictures or sounds that would take long to decode.
+    Decoding other columns, such as pictures or sounds, would take long.
 
     Raises:
-        UserError: no such data, not readable, several splits and none named, no network, or the
-            library is missing.
+        UserError: missing or unreadable data, several splits and none named, no network, or no
+            library.
     """
     if str(path).startswith(HUB):
         found = _from_hub(path)
@@ -70,7 +68,7 @@ def open_records(
 
 
 def _each(path: Path, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The records; what the library says of one that it cannot read names the file."""
+    """The records; an error of the library is reported with the path."""
     each = iter(records)
     while True:
         try:

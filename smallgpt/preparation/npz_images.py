@@ -1,4 +1,4 @@
-"""Images of an .npz file: arrays `images` and perhaps `labels`."""
+"""Reader of .npz images: arrays `images` and perhaps `labels`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smallgpt.preparation.labelled_images import (
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file is a zip archive, as an .npz is."""
+    """Whether a file is a zip archive, as .npz files are."""
     with open_input(path) as handle:
         return handle.read(2) == b"PK"
 
@@ -49,7 +49,7 @@ def read_npz_images(path: Path, options: ImageOptions) -> LabelledImages:
         )
     check_label_count(path, len(images_NxHxWxC), path, len(labels))
     if labels.dtype.kind == "U" and labels.dtype.itemsize:
-        # numpy takes any 32 bits for a letter, and fails when it makes a text of them.
+        # numpy accepts any 32 bits as a character, and fails when it converts them to str.
         letters = np.ascontiguousarray(labels).view(labels.dtype.byteorder + "u4")
         if letters.max(initial=0) > sys.maxunicode:
             raise UserError(f"{path}: `labels` holds letters that are no Unicode")

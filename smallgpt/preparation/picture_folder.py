@@ -1,4 +1,4 @@
-"""Images of a folder with one subfolder of picture files per class."""
+"""Reader of picture folders: one subfolder of picture files per class."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ Found = TypeVar("Found")
 
 
 def read_picture_folder(root: Path, options: ImageOptions) -> LabelledImages:
-    """Read the pictures of all classes, in order of class and file name."""
+    """Read the pictures of all classes, sorted by class and file name."""
     files, labels, notes = _list_pictures(root, options.names)
     images_NxHxWxC = _load_pictures(files, options.image_size, options.color, notes)
     relative = [path.relative_to(root).as_posix() for path in files]
-    # A file name may hold bytes that are no UTF-8; JSON cannot carry them.
+    # File names may hold bytes that are not UTF-8, which JSON cannot.
     relative = [name.encode(errors="backslashreplace").decode() for name in relative]
     return LabelledImages(images_NxHxWxC, labels, relative, notes)
 
 
 @cache
 def _formats() -> list[str]:
-    """The picture formats that this build of Pillow can read."""
+    """Picture formats that this build of Pillow reads."""
     Image.init()
     return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
 def _list_pictures(root: Path, names: LabelNames) -> tuple[list[Path], list[str], list[str]]:
-    """Picture files of each class folder in order of their names, their labels, and notes."""
+    """Picture files of the class folders in order of their names, their labels, and notes."""
     extensions = Image.registered_extensions()
     suffixes = {suffix for suffix, kind in extensions.items() if kind in _formats()}
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -94,11 +94,7 @@ def _list_pictures(root: Path, names: LabelNames) -> tuple[list[Path], list[str]
 def _load_pictures(
     files: Sequence[Path], image_size: int | None, color: str, notes: list[str]
 ) -> np.ndarray:
-    """Decode pictures into one array; two passes, so that headers are checked before pixels.
-
-    Raises:
-        UserError: unreadable pictures (the first named), different sizes, too many pixels.
-    """
+    """Decode pictures into one array; two passes, so that headers are checked before pixels."""
     problems: list[str] = []
     sizes: list[tuple[int, int]] = []
     grey_only = True
@@ -142,7 +138,7 @@ def _load_pictures(
 def _from_picture(
     path: Path, read: Callable[[Image.Image], Found], problems: list[str]
 ) -> Found | None:
-    """What `read` finds in a picture; whatever goes wrong becomes a line in `problems`."""
+    """The result of `read` on a picture; any error becomes a line in `problems`."""
     try:
         with warnings.catch_warnings(), open_input(path) as handle:
             warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels are what counts
@@ -175,11 +171,7 @@ def _common_size(
     image_size: int | None,
     notes: list[str],
 ) -> tuple[int, int]:
-    """Width and height that all pictures get.
-
-    Raises:
-        UserError: different sizes without --image_size, naming two of the files.
-    """
+    """Width and height that all pictures get; without `image_size` they must agree."""
     if image_size is not None:
         stretched = sum(width != height for width, height in sizes)
         if stretched:
@@ -198,14 +190,14 @@ def _common_size(
 
 
 def _size_and_greyness(picture: Image.Image) -> tuple[tuple[int, int], bool]:
-    """Width and height of an open picture held upright, and whether it has no colour."""
+    """Width and height of an upright picture, and whether it is grey."""
     width, height = picture.size
     rotated = picture.getexif().get(_ORIENTATION) in _ROTATED
     return (height, width) if rotated else (width, height), picture.mode in _GREY_MODES
 
 
 def _pixels(picture: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Pixels of an open picture as uint8 HxWxC, upright, transparent parts over white."""
+    """Pixels as uint8 HxWxC, upright, transparent parts over white."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "I;16":  # Pillow would clip 16-bit grey instead of scaling it
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

@@ -15,26 +15,19 @@ from smallgpt.preparation.library_data import is_library_data, open_records
 from smallgpt.rows.bad_rows import BadRows
 from smallgpt.rows.lines import read_json_lines
 
-# Of a file that is held in memory as a whole: all but JSONL.
-MOST_BYTES = 2**32
+MOST_BYTES = 2**32  # of a file that is read as a whole: all but JSONL
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of a file.
-
-    Attributes:
-        place: file and line for a message, `data/reviews.tsv:17`.
-        source: the same for the row's `meta`, by the name of the file in `source_names`.
-        values: by key or column.
-    """
+    """A record of a file; `place` and `source` as in `examples.Text`."""
 
     place: str
     source: str
     values: dict[str, Any]
 
 
-# The number of a line or a record, its values, and why it cannot be used.
+# (number of the line or record, values, why it cannot be used or None).
 Found = Iterator[tuple[int, dict[str, Any], str | None]]
 
 
@@ -44,10 +37,10 @@ def is_table(path: Path) -> bool:
 
 
 def read_utf8(path: Path) -> str:
-    """The content of a file, which must be UTF-8.
+    """The text of a UTF-8 file.
 
     Raises:
-        UserError: it is not, or cannot be read.
+        UserError: it cannot be read, or is not UTF-8.
     """
     try:
         return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
@@ -58,7 +51,6 @@ def read_utf8(path: Path) -> str:
 
 
 def _utf8_remedy(path: Path) -> str:
-    """What to do about a file in another encoding."""
     return f"convert it, for example: iconv -f GB18030 -t UTF-8 {path} > utf8{path.suffix}"
 
 
@@ -67,12 +59,8 @@ def read_records(
 ) -> Iterator[Record]:
     """The records of a JSONL, JSON, CSV or TSV file, or of a data set of the `datasets` library.
 
-    Args:
-        path: the file.
-        name: of the file in each `source`.
-        bad: takes in the records that cannot be used.
-        columns: that must be there; numbers name those of a CSV or TSV file without a heading.
-        optional: other columns that are read where they are there.
+    `name` is the file's name in each `source`; `bad` collects unusable records. `columns` must be
+    there (numbers count those of a CSV or TSV file without a heading), `optional` ones may.
 
     Raises:
         UserError: the file cannot be read, or lacks a column.
@@ -169,11 +157,7 @@ def _table_rows(path: Path, columns: list[str], optional: Sequence[str]) -> Foun
 
 
 def _check_headings(place: str, columns: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse a column that is to be read and stands twice; others may be called as they like.
-
-    Raises:
-        UserError: such a column.
-    """
+    """Refuse two columns of one name if that name is to be read."""
     for column in columns:
         numbers = [str(number) for number, name in enumerate(names, 1) if name == column]
         if len(numbers) > 1:

@@ -1,4 +1,4 @@
-"""What prepare_data.py prints in the end: what was done, and the next command to type."""
+"""Closing report of prepare_data.py: figures of the split and the next command to type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smallgpt.tokens.vocabulary import UNK
 
 
 def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
-    """The report of a preparation, from its summary."""
+    """The report of a preparation, from the summary in prepared.json."""
     of_images = "codebook" in summary
     table, facts = [], []
     for name, key in SIDES.items():
@@ -58,19 +58,19 @@ def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
 
 def _next_command(summary: dict[str, Any], folder: Path) -> str:
     """The training command for the prepared rows."""
-    # The digits are the first example: their model goes where inference.py looks by default.
+    # Digits are the first example: inference.py looks for their model in outputs by default.
     run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
     words: list[str | Path] = ["--data_path", folder / TRAIN]
     if summary.get("validation", {}).get("rows"):
         words += ["--val_data_path", folder / VALIDATION]
     words += ["--vocab_path", folder / VOCABULARY, "--output_dir", run]
-    # Whoever took a pretrained model's tokens goes on from that model.
+    # With the tokenizer of a pretrained model, training starts from that model.
     base = summary["settings"].get("tokenizer", "chars")
     if base not in ("chars", "bpe") and (
         not Path(base).is_dir() or (Path(base) / "config.json").is_file()
     ):
         words += ["--init_from", base]
-    # A few long texts are better cut than a model of many positions.
+    # Cutting a few long texts is better than a model with many positions.
     of_text = "validation" in summary
     if not of_text and summary["longest_row"] > min(
         TrainSettings.max_length, TrainSettings.n_positions

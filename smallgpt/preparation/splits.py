@@ -1,4 +1,4 @@
-"""What every preparation keeps to when it splits rows into training and test."""
+"""Train/test split: no shared bodies or groups, no empty side, labels of one side only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ def move_shared(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move test rows to training as long as any shares a number >= 0 with a training row.
 
-    Args:
-        train, test: row numbers.
-        keys: arrays with a number for each row, such as one for each distinct body.
-        notes: gets a line if rows move.
+    `keys` hold a number for each row, such as that of its distinct body.
     """
     before = len(test)
     while True:
@@ -42,7 +39,7 @@ def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more ro
     """Refuse a split with an empty side.
 
     Raises:
-        UserError: such a split.
+        UserError: a side is empty.
     """
     if not len(train) or not len(test):
         raise UserError(
@@ -52,7 +49,7 @@ def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more ro
 
 
 def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list[str]:
-    """Lines about labels that stand on one side of the split only."""
+    """Notes on labels that occur on one side of the split only."""
 
     def named(labels: set[str]) -> str:
         names = sorted_labels(labels)

@@ -1,13 +1,12 @@
-"""Texts from the files that people have: plain text, JSONL, JSON, CSV, TSV, `datasets`.
+"""Texts and instructions of plain text, JSONL, JSON, CSV and TSV files, and of `datasets`.
 
     bad = BadRows("record")
     path = Path("data/reviews.tsv")
     for text in read_texts(path, "reviews.tsv", bad, text_column="1", label_column="2"):
         text.text, text.label, text.place        # place: "data/reviews.tsv:17"
 
-What the `datasets` library reads (library_data.py) is read by it. Any other file whose name
-ends in none of .jsonl, .json, .csv, .tsv is plain text: one document, or several with lines
-`<|endoftext|>` between them.
+A file that is neither .jsonl, .json, .csv or .tsv nor for `datasets` (library_data.py) is plain
+text: one document, or several with lines `<|endoftext|>` between them.
 """
 
 from __future__ import annotations
@@ -31,15 +30,13 @@ DOCUMENT_BORDER = "<|endoftext|>"
 def read_texts(
     path: Path, name: str, bad: BadRows, *, text_column: str, label_column: str | None
 ) -> Iterator[Text]:
-    """The texts of a file that can be used.
+    """The usable texts of a file; `bad` collects the other records.
 
     Args:
-        path: the file.
         name: of the file in each `source`, from `source_names`.
-        bad: takes in the records that cannot be used.
-        text_column: key or column of the text; a number counts the columns of a CSV or TSV file
-            without a heading, from 1. Plain text has none.
-        label_column: the same of the label; None for texts without.
+        text_column: key or heading; a number counts the columns of a CSV or TSV file without a
+            heading, from 1. Ignored for plain text.
+        label_column: likewise; None for texts without labels.
 
     Raises:
         UserError: the file cannot be read, or has no such column.
@@ -65,10 +62,7 @@ def read_texts(
 
 
 def read_instructions(path: Path, name: str, bad: BadRows) -> Iterator[Instruction]:
-    """The usable records of instruction, input and output in a file (Alpaca form).
-
-    Args, Raises: as of `read_texts`.
-    """
+    """The usable records of instruction, input and output (Alpaca format); else as `read_texts`."""
     if not is_table(path):
         raise UserError(f"{path}: instructions come as JSON, JSONL, CSV, TSV or Parquet")
     for record in read_records(path, name, bad, ["instruction", "output"], ["input"]):
@@ -85,7 +79,6 @@ def read_instructions(path: Path, name: str, bad: BadRows) -> Iterator[Instructi
 
 
 def _label(values: dict[str, Any], column: str) -> str:
-    """A record's label as it is spelled there."""
     value = values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise RowError(f"no label in `{column}`")
@@ -115,8 +108,8 @@ def _text(values: dict[str, Any], column: str, may_be_empty: bool = False) -> st
 
 
 def _check_length(*texts: str) -> None:
-    """Refuse a record that would make a row too long to be read again."""
-    most = MOST_LINE_BYTES // 2  # the rest is for its label, its source, the spaces of a variant
+    """Refuse a record whose row would be too long to be read."""
+    most = MOST_LINE_BYTES // 2  # leaves room for label, source, and the spaces of a variant
     if (
         6 * sum(map(len, texts)) > most
         and sum(len(json_line(text).encode()) for text in texts) > most
@@ -125,7 +118,7 @@ def _check_length(*texts: str) -> None:
 
 
 def _documents(text: str) -> list[str]:
-    """The documents of a plain text, without those of whitespace alone."""
+    """The documents of a plain text that are not blank."""
     text = text.replace("\r\n", "\n")
     documents, lines = [], []
     for line in text.splitlines(keepends=True):

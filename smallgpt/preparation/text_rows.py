@@ -1,4 +1,4 @@
-"""Rows of texts and instructions: cut from documents, varied, counted and written."""
+"""Rows of texts and instructions: cut from documents, augmented, counted and written."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def document_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows of at most `length` ids, `stride` ids from one to the next; none spans two texts.
 
-    Without a stride each row begins with the last token of the one before, so that every token
-    but a text's first is predicted once. They are ids, unlike all other rows of text, since they
-    begin and end within words; the digest of the vocabulary beside them has them refused under
-    any other.
+    Without a stride rows overlap by one token, so that every token but a text's first is predicted
+    once. Unlike other rows of text they hold ids, since they begin and end within words; the digest
+    in `meta` makes readers refuse them with another vocabulary.
     """
     stride = stride or length - 1
     with progress_bar("cutting", len(texts), "text") as bar:
@@ -54,7 +53,7 @@ def document_rows(
 def with_variants(
     texts: Sequence[Text], held_out: set[str], settings: TextSettings, notes: list[str]
 ) -> list[dict[str, Any]]:
-    """Rows of labelled texts, each followed by its variants: none twice, none of `held_out`."""
+    """Rows of labelled texts and of their variants: no repeats, none equal to `held_out` texts."""
     source = random.Random(settings.seed)
     rows, elsewhere, alike = [], 0, 0
     with progress_bar("varying the texts", len(texts), "text") as bar:
@@ -81,17 +80,14 @@ def with_variants(
 def write_rows(
     command: str,
     settings: TextSettings | InstructionsSettings,
-    rows: dict[str, list[dict[str, Any]]],
+    rows: dict[str, list[dict[str, Any]]],  # of each side by file name
     vocabulary: Vocabulary,
     notes: list[str],
 ) -> dict[str, Any]:
     """Write all files of a preparation of text; returns the summary, as in prepared.json.
 
-    Args:
-        command, settings: as in the summary.
-        rows: of each side, by the name of its file.
-        vocabulary: with its tokenizer.
-        notes: what a person should know, one line each.
+    Raises:
+        UserError: training could not read a row.
     """
     figures, longest = {}, 0
     for name, side in SIDES.items():
@@ -126,17 +122,13 @@ def write_rows(
 
 
 def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
-    """Tokens of each row as training will read it, and how many of all are unknown.
-
-    Raises:
-        UserError: training could not read one.
-    """
+    """Number of tokens of each row as training reads it, and of unknown tokens in all."""
     lengths, unknown = [], 0
     with progress_bar("counting tokens", len(rows), "row") as bar:
         for row in rows:
             try:
                 parsed = parse_row(row, vocabulary)
-            except RowError as error:  # a tokenizer of others may leave nothing of a text, or fail
+            except RowError as error:  # a pretrained tokenizer may give no tokens, or fail
                 raise UserError(f"{row['meta']['source']}: {error}") from None
             lengths.append(len(parsed.ids))
             unknown += vocabulary.tokenizer.count_unknown(parsed.ids)

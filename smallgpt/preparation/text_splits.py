@@ -1,7 +1,7 @@
-"""Texts and instructions split into training, validation and test.
+"""Split of texts and instructions into training, validation and test.
 
-Records with a label or an answer, and long lists of documents, are held out at random and whole;
-of a few documents the last part is held out.
+Labelled texts, instructions and long lists of documents are held out whole, at random; of a few
+documents the last part is held out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from smallgpt.preparation.examples import Example, Text
 from smallgpt.preparation.folder import SIDES, TEST, TRAIN, VALIDATION
 from smallgpt.rows.splitting import number_keys, split_rows
 
-# Fewer documents than this are cut where a share ends; more are held out whole, at random.
+# Fewer documents than this are cut at the border of a share; more are held out whole, at random.
 _FEW_DOCUMENTS = 20
 
 
@@ -29,13 +29,9 @@ def split_examples(
     settings: TextSettings | InstructionsSettings,
     notes: list[str],
 ) -> dict[str, list[Example]]:
-    """Examples of each side: no question of one side stands on another.
+    """Examples of each side, by file name; no question occurs on two sides.
 
-    Args:
-        examples: to split.
-        own_test: test examples of the user's own, which stay as they are.
-        settings: fractions, order and seed.
-        notes: gets lines about what was left out.
+    `own_test` examples are kept unchanged; `notes` gets lines about what was left out.
 
     Raises:
         UserError: a side would be empty.
@@ -44,7 +40,7 @@ def split_examples(
     numbers_N, taken = numbers[: len(examples)], numbers[len(examples) :]
     train, validation, test = _hold_out(examples, numbers_N, bool(own_test), settings)
 
-    # What is tested on is learned from nowhere.
+    # Training and validation get no test question.
     taken = np.concatenate([taken, numbers_N[test]])
     before = len(validation) + len(train)
     validation = validation[~np.isin(numbers_N[validation], taken)]
@@ -77,7 +73,6 @@ def _hold_out(
     has_own_test: bool,
     settings: TextSettings | InstructionsSettings,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of the examples for training, validation and test, by the shares of the settings."""
     count, validation_share = len(examples), settings.validation_fraction
     test_share = 0.0 if has_own_test else settings.test_fraction
     if settings.in_order:
@@ -98,7 +93,7 @@ def _hold_out(
 
 
 def _conflict_notes(examples: Iterable[Example]) -> list[str]:
-    """Texts with more than one label, which stay: which of them is right nobody knows here."""
+    """A note on texts with several labels; they stay, since the right label is unknown."""
     first_of: dict[str, Example] = {}
     conflicts: dict[str, Example] = {}
     for example in examples:
@@ -119,9 +114,10 @@ def _conflict_notes(examples: Iterable[Example]) -> list[str]:
 def split_documents(
     texts: Sequence[Text], own_test: Sequence[Text], settings: TextSettings, notes: list[str]
 ) -> dict[str, list[Text]]:
-    """Texts without labels of each side: whole ones at random, or the last part of a few.
+    """Unlabelled texts of each side: whole ones at random, or the last part of a few.
 
-    Args, Raises: as of `split_examples`.
+    Raises:
+        UserError: a side would be empty.
     """
     if len(texts) >= _FEW_DOCUMENTS and not settings.in_order:
         return split_examples(texts, own_test, settings, notes)
@@ -145,7 +141,7 @@ def split_documents(
         for name, border in zip(sides, borders, strict=True):
             part = text.text[max(0, begin - place) : max(0, border - place)]
             if part.strip():
-                # Its rows overlap one another, but not those of the next part.
+                # A source of its own: rows of one part overlap, rows of two parts do not.
                 source = text.source if part == text.text else f"{text.source} ({name})"
                 sides[name].append(dataclasses.replace(text, text=part, source=source))
             begin = max(begin, border)

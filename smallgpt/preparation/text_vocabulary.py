@@ -1,4 +1,4 @@
-"""The vocabulary of prepared texts: of a pretrained tokenizer, or of one learned from them."""
+"""Vocabulary of prepared texts: pretrained tokenizer, or one learned from the training texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULT_BPE_SIZE = 4096
 
 
 def pretrained_tokenizer(name: str) -> TextTokenizer | None:
-    """The tokenizer of --tokenizer, None where one is to be learned.
+    """The pretrained tokenizer of --tokenizer, None if one is to be learned.
 
     Raises:
         UserError: as `TextTokenizer.pretrained`.
@@ -38,16 +38,10 @@ def make_vocabulary(
     texts: Sequence[str],
     labels: Sequence[str],
 ) -> Vocabulary:
-    """The vocabulary: a tokenizer's tokens, pretrained or learned from texts, and the labels.
-
-    Args:
-        settings: which tokenizer to learn, and how large.
-        pretrained: of `pretrained_tokenizer`.
-        texts: to learn from, of training alone.
-        labels: one token each.
+    """Tokens of a tokenizer, `pretrained` or learned from training texts, and a token per label.
 
     Raises:
-        UserError: --vocab_size is too small, or the pretrained tokens can be none of a vocabulary.
+        UserError: --vocab_size is too small, or the pretrained tokens are invalid in a vocabulary.
     """
     if pretrained is not None:
         tokenizer = pretrained
@@ -69,7 +63,7 @@ def make_vocabulary(
 
 
 def _check_size(size: int, labels: Sequence[str], least: int, unit: str) -> None:
-    """Refuse a --vocab_size without room for the labels and the `least` units of a text."""
+    """Refuse a --vocab_size with no room for the labels and the `least` units of a text."""
     needed = least + len(_SPECIAL) + len(labels)
     if size < needed:
         raise UserError(

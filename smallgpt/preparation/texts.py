@@ -1,7 +1,7 @@
 """Texts to rows: prepare_data.py text.
 
-Labelled texts stay what they are, one row each, and become ids when they are read. Texts without
-labels are cut into rows of ids. The tokenizer is learned from the training texts alone.
+A labelled text is one row of text, encoded when it is read; texts without labels are cut into rows
+of ids. The tokenizer is learned from training texts only.
 """
 
 from __future__ import annotations
@@ -27,20 +27,17 @@ from smallgpt.tokens.labels import LabelNames, sorted_labels
 from smallgpt.tokens.text_tokenizer import WHITESPACE_MARKS
 from smallgpt.tokens.vocabulary import Vocabulary
 
-# From so many texts on a column in which most have a label of their own is no column of labels.
+# With at least this many texts, mostly distinct labels mean that the column holds no labels.
 _ENOUGH_TO_JUDGE = 20
 
 
 @holding_output
 def prepare_text(settings: TextSettings) -> dict[str, Any]:
-    """Prepare texts: with labels a row each, without labels rows cut from long texts.
-
-    Returns:
-        The summary, as written to prepared.json.
+    """Prepare texts with or without labels; returns the summary, as in prepared.json.
 
     Raises:
-        UserError: files that cannot be read, bad records (with file, line and reason), too few
-            texts, output_dir holds somebody's own data, no such tokenizer.
+        UserError: unreadable files, bad records (with file, line and reason), too few texts,
+            foreign files in output_dir, or no such tokenizer.
     """
     check_output(settings.output_dir, [*settings.input, *settings.test_input])
     pretrained = pretrained_tokenizer(settings.tokenizer)
@@ -79,7 +76,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
 def _cut(
     sides: dict[str, list[Text]], vocabulary: Vocabulary, settings: TextSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows of texts without labels; only those for training may overlap."""
+    """Rows of unlabelled texts; only training rows may overlap."""
     strides = {TRAIN: settings.stride, VALIDATION: None, TEST: None}
     return {
         name: list(document_rows(side, vocabulary, settings.max_length, strides[name]))
@@ -90,11 +87,7 @@ def _cut(
 def _with_label_names(
     texts: Sequence[Text], own_test: Sequence[Text], column: str, notes: list[str]
 ) -> tuple[list[Text], list[Text]]:
-    """Both with their labels as they stand in tokens.
-
-    Raises:
-        UserError: labels that are none, or that take the token of one another.
-    """
+    """Both with their labels as in tokens; refuses invalid and ambiguous labels."""
     _check_label_column(texts, column)
     names = LabelNames()
     named = [
@@ -109,11 +102,7 @@ def _with_label_names(
 
 
 def _check_label_column(texts: Sequence[Text], column: str) -> None:
-    """Refuse a column of labels in which nearly every record has its own.
-
-    Raises:
-        UserError: so it is.
-    """
+    """Refuse a label column in which most records have a label of their own."""
     labels = {text.label for text in texts}
     if len(texts) >= _ENOUGH_TO_JUDGE and len(labels) > len(texts) / 2:
         raise UserError(
@@ -124,11 +113,8 @@ def _check_label_column(texts: Sequence[Text], column: str) -> None:
 
 
 def _check_first_lines(texts: Sequence[Text]) -> None:
-    """Where columns are counted, refuse a heading that was read as a record.
-
-    Raises:
-        UserError: the labels of first lines stand on no other line, all others on several.
-    """
+    """Where columns are counted, refuse a heading that was read as a record."""
+    # A heading's label occurs on no other line, while all others occur on several.
     counts = Counter(text.label for text in texts)
     firsts = [text for text in texts if text.place.endswith(":1")]
     in_firsts = Counter(text.label for text in firsts)

@@ -1,4 +1,4 @@
-"""Rows of tokens, checked and split: prepare_data.py tokens."""
+"""Rows of tokens to a vocabulary and split rows: prepare_data.py tokens."""
 
 from __future__ import annotations
 
@@ -52,14 +52,11 @@ _SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
 
 @holding_output
 def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
-    """Make a vocabulary for rows of tokens, put their label tails in order, and split them.
-
-    Returns:
-        The summary, as written to prepared.json.
+    """Make a vocabulary for rows of tokens, complete their label tails, split; returns the summary.
 
     Raises:
-        UserError: bad rows (with file, line and reason), rows of ids, no rows for one side of
-            the split, or output_dir holds somebody's own data.
+        UserError: bad rows (with file, line and reason), rows of ids, an empty side of the split,
+            or foreign files in output_dir.
     """
     paths = [Path(path) for path in settings.input]
     check_output(settings.output_dir, settings.input)
@@ -81,7 +78,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     recoded = np.array(final_ids, np.uint32)[rows.tokens]
     coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
     notes = label_lines + rows.counts.lines()
-    # Rows that differed in rare tokens alone may have become equal.
+    # Rows that differed only in rare tokens, now <UNK>, may have become equal.
     train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N], notes)
     check_split(train, test, "a lower --min_count tells more rows apart")
 
@@ -125,11 +122,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 def _read_token_rows(
     paths: Sequence[Path], settings: TokensSettings
 ) -> tuple[TokenLabelDataset, list[array], list[str]]:
-    """All rows over a provisional vocabulary; the bad lines of each file, rising; notes.
-
-    Raises:
-        UserError: the first 20 bad rows, no rows at all, or labels that cannot be told apart.
-    """
+    """All rows over a provisional vocabulary; the bad lines of each file, ascending; notes."""
     builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
     label_names = LabelNames()
     bad_lines = [array("q") for _ in paths]
@@ -163,11 +156,7 @@ def _read_token_rows(
 
 
 def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
-    """A provisional vocabulary of all tokens and labels in the files.
-
-    Raises:
-        UserError: they have more labels than a vocabulary can have.
-    """
+    """A provisional vocabulary of all tokens and labels in the files."""
     found: set[bytes] = set()
     for path in paths:
         for _, record, _ in read_json_lines(path):
@@ -179,7 +168,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
                 if record.get("label") is not None:
                     found.add(label_token(label_text(record["label"])).encode())
             except (RowError, ValueError):
-                continue  # told when the row is read
+                continue  # reported when the row is read
     tokens = {word.decode() for word in found if word.split() == [word]}
     labels = sum(label_of_token(token) is not None for token in tokens)
     if labels > MOST_LABELS:
@@ -196,11 +185,7 @@ def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
 
 
 def _check_new_tokens(record: Any) -> None:
-    """Refuse tokens that no vocabulary can hold: too long, or in a list empty or with whitespace.
-
-    Raises:
-        RowError: such a token.
-    """
+    """Refuse a token that is too long or, in a list, empty or with whitespace (RowError)."""
     tokens = record.get("tokens") if isinstance(record, dict) else None
     if isinstance(tokens, str) and len(tokens) > MOST_TOKEN_LETTERS:
         for token in tokens.split():
@@ -232,7 +217,7 @@ def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int
         if counts[number] >= min_count and number not in seen.label_id_set and token not in _SPECIAL
     ]
     ordinary.sort(key=lambda token: (-counts[seen.ids[token]], token))
-    # Labels count in both splits: a label of test rows alone must still be sayable.
+    # Labels of both splits: a model must be able to predict those of test rows alone.
     labels = sorted_labels(seen.labels[seen.class_of_id[i]] for i in seen.label_ids if anywhere[i])
     return Vocabulary([*special, *ordinary, *map(label_token, labels)])
 
@@ -244,11 +229,7 @@ def _write_token_rows(
     rows: TokenLabelDataset,
     is_test_N: np.ndarray,
 ) -> None:
-    """Write the rows again with their tokens in order, every other key untouched.
-
-    Raises:
-        UserError: a file has changed since it was read.
-    """
+    """Write the rows with their final tokens; every other key is unchanged."""
     index = 0
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
         for path, bad in zip(paths, bad_lines, strict=True):
