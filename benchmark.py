@@ -56,9 +56,7 @@ def main(argv: list[str]) -> int:
 def run_benchmark(
     settings: BenchmarkSettings, output: Path, sizes: Sizes | None = None
 ) -> Findings:
-    """Measure the sections asked for; print and write the tables after each.
-
-    `sizes` None = what suits the device.
+    """Measure the sections asked for, in `sizes` or what suits the device; save tables after each.
 
     Raises:
         UserError: the device is not there.

@@ -101,11 +101,9 @@ def _written_out(letter: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as one line of JSON that standard output can encode.
-
-    Letters it cannot encode get JSON's own escapes; those of Python, such as `\\xe9`, are not JSON.
-    """
+    """`value` as JSON on one line; what standard output cannot encode is escaped as JSON has it."""
     encoding = getattr(sys.stdout, "encoding", None) or ""
+    # Python itself would write an escape of its own, such as \xe9, which is not JSON.
     text = json.dumps(value, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"))
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

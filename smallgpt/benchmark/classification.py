@@ -16,10 +16,7 @@ from smallgpt.model.folder import TrainedModel
 
 
 def measure_classification(bench: Bench, findings: Findings) -> None:
-    """A JSONL file to predictions.jsonl, and to a whole evaluation folder.
-
-    Every round reads a new file, so that nothing can be kept from the round before.
-    """
+    """Classify and evaluate a JSONL file; a new one each round, so that nothing is cached."""
     trained, sizes = bench.saved_model(), bench.sizes
     lengths = [sizes.row_length] * sizes.rows_classified
     folder = bench.folder / "classification"

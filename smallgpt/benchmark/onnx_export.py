@@ -1,7 +1,4 @@
-"""ONNX export of a model with its key/value cache.
-
-Sizes in names: B rows, T positions; the cache of each layer has P positions.
-"""
+"""ONNX export of a model with its key/value cache: B rows, T positions, P of them cached before."""
 
 from __future__ import annotations
 

@@ -14,13 +14,9 @@ TRAINER = "transformers.Trainer"
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that is to be reached.
+    """A figure that is to be reached; `section` records what it measured under `key`.
 
-    Attributes:
-        key: its name, under which `section` records what it measured.
-        unit: "x" times as fast, "%" a share, "s" or "MB".
-        at_most: `goal` is an upper bound.
-        full: only measured with --full.
+    Units: "x" times as fast, "%" a share, "s", "MB". `full`: only measured with --full.
     """
 
     section: str
@@ -79,11 +75,7 @@ def targets_table(
     device: str,
     full: bool,
 ) -> list[dict[str, Any]]:
-    """Each target of the sections that ran, with the figure `reached` under its key.
-
-    Returns:
-        dicts of target, goal and measured (text), value and ratio (numbers; None = not measured).
-    """
+    """Each target of the sections that ran; value and ratio are None if it was not measured."""
     rows = []
     for target in targets:
         if target.section not in sections:

@@ -63,10 +63,7 @@ def measure_training(bench: Bench, findings: Findings) -> None:
 
 
 def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
-    """All ways to train one job, in predicted tokens per second; padding does not count.
-
-    For ragged rows our own run on as many rows of their mean length is measured as well.
-    """
+    """All ways to train one job, in predicted tokens per second; padding does not count."""
     with ExitStack() as stack:
         run = stack.enter_context(training_run(bench, job, shipped))
         contenders = {OURS: bench.rate(our_epoch(run), sum(job.inputs))}
@@ -93,10 +90,7 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 
 @contextmanager
 def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
-    """A run of train_gpt.py on the rows of a job, ready for its first update.
-
-    As shipped with its defaults; else without token dropout, which no peer has.
-    """
+    """A run of train_gpt.py on the rows of a job, ready for its first update."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         folder, vocabulary = Path(name), vocabulary_of(job.shape)
         write_text(folder / "vocab.json", vocabulary.to_json())
@@ -112,7 +106,7 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
             batch_size=job.batch_size,
             device=bench.device.type,
         )
-        if not shipped:
+        if not shipped:  # no peer has dropout of tokens
             settings = replace(settings, token_dropout=0.0, attention_dropout=0.0)
         run_folder = RunFolder(settings.output_dir)
         with RunLog(run_folder) as log:

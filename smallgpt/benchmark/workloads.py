@@ -1,9 +1,4 @@
-"""Workloads of the benchmark: models, rows, sizes; the FLOPs that a training step takes at least.
-
-job = equal("64 x 54", rows=64, length=54, steps=2)
-write_rows(path, vocabulary_of(job.shape), job.lengths, seed=0)
-training_flops(counted_parameters(model, head=True), job.shape, job.inputs)
-"""
+"""Benchmark workloads: models, rows, sizes; the FLOPs that a training step takes at least."""
 
 from __future__ import annotations
 
@@ -125,10 +120,7 @@ def counted_parameters(model: torch.nn.Module, head: bool) -> int:
 
 
 def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:
-    """Write a JSONL file of labelled rows of random codes, `<IMG> ... </IMG> <CLS> <CLS_k> <EOS>`.
-
-    The vocabulary is one of `Vocabulary.for_images`; a row has at least 6 tokens.
-    """
+    """Write labelled rows of random codes as JSONL; `lengths` in tokens, at least 6."""
     random = np.random.default_rng(seed)
     codes = [token for token in vocabulary.tokens if token.startswith("<Z_")]
     with (

@@ -1,10 +1,6 @@
 """Hugging Face hub: files downloaded from it, and its errors as one line.
 
-    folder = folder_of("gpt2", "tokenizer")  # in the hub's cache; a local folder stays what it is
-    with hub_errors("gpt2", "tokenizer"):
-        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-
-So a repository goes through the same checks as a local folder before any of it is used.
+A name on the hub becomes a folder in the hub's cache, which is checked like any local folder.
 """
 
 from __future__ import annotations
@@ -43,9 +39,7 @@ _FILES = {
 
 
 def folder_of(name: str, what: str) -> Path:
-    """The folder `name`, or the files that the hub has under that name, downloaded.
-
-    `what` is "model", its tokenizer included, or "tokenizer". HF_TOKEN opens private names.
+    """The folder of a "model" (with its tokenizer) or "tokenizer", downloaded if it is on the hub.
 
     Raises:
         UserError: as `hub_errors`.
@@ -65,9 +59,7 @@ def folder_of(name: str, what: str) -> Path:
 
 @contextmanager
 def hub_errors(name: str, what: str) -> Iterator[None]:
-    """Turn the errors of loading `name`, a folder or a name on the hub, into one line.
-
-    `what` is for the message: "model", "tokenizer", "data set".
+    """Turn errors of loading a "model", "tokenizer" or "data set" by folder or name into one line.
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.

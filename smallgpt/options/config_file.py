@@ -75,10 +75,7 @@ def _read_yaml(path: Path, mistakes: Mistakes) -> dict[str, tuple[Any, int]]:
 
 
 def to_yaml(settings: Any, *, heading: str = "", explain: bool = False) -> str:
-    """The settings as YAML, grouped, in the order of declaration; `heading` becomes a comment.
-
-    `explain` writes help and range above each option, as config.yaml has them.
-    """
+    """The settings as YAML, in groups; `explain` adds each option's help and range as comments."""
     import yaml
 
     lines = [f"# {line}".rstrip() for line in heading.splitlines()]

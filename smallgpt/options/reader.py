@@ -42,10 +42,9 @@ def read_settings(
 ) -> T:
     """Read settings from the config file and from flags; flags override the file.
 
-    `contradictions()` of the class names values that do not fit together; its
-    `flag_contradictions(flags, values)`, if any, names flags that other options forbid.
-    `default_config` is the YAML file read without `--config` (the class then needs an option
-    `config`); None = flags only. `--help` exits with 0.
+    `contradictions()` of the class names values that do not fit together, and
+    `flag_contradictions(flags, values)`, if it has one, flags that other options forbid. Without
+    `--config`, `default_config` is read; None = flags only. `--help` exits with 0.
 
     Raises:
         SettingsError: every mistake found, one line each.

@@ -302,10 +302,7 @@ class TrainSettings:
 
     @staticmethod
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
-        """Flags of the shape, where a preset or a checkpoint has decided it.
-
-        `flags` are options of the command line, `values` those and the ones of the file.
-        """
+        """Flags of the shape, where a preset or a checkpoint decides it."""
         preset, init_from = values.get("preset", "none"), values.get("init_from")
         shaping = [name for name in SHAPE if name in flags]
         if init_from is not None and "preset" in flags and preset != "none":

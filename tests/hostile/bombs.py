@@ -1,4 +1,4 @@
-"""Small files that unpack to large ones: refused by a process that may take 1 GiB more.
+"""Files that would take much memory: refused by a process that may take 1 GiB more.
 
 cd tests && PYTHONPATH=.. python -m hostile.bombs FOLDER        # prints what it refused
 """

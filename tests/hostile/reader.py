@@ -44,7 +44,7 @@ class Reader:
         (folder / self.file).parent.mkdir(parents=True, exist_ok=True)
 
     def try_content(self, folder: Path, content: bytes) -> bool:
-        """Whether the hostile content is read; False where it is refused as it should be.
+        """Whether hostile content is read in a folder of `prepare`; False if properly refused.
 
         Raises:
             AssertionError: the error is long or does not name the file.

@@ -1,4 +1,4 @@
-"""Small files that unpack to large ones are refused before they do."""
+"""Files that would take much memory are refused before they do."""
 
 import os
 import subprocess
