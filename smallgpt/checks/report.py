@@ -3,7 +3,8 @@
     report = report_data(train, validation, settings, codebook=None)
     save_report(report, Path("run/data_report.json"), Path("run/data_report.png"))
 
-For leaks and baselines rows are sorted by content: the order of the file does not matter.
+Training writes it before the first step, `train_gpt.py --check_data` alone. For leaks and baselines
+rows are sorted by content: the order of the file does not matter.
 """
 
 from __future__ import annotations
