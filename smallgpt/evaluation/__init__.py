@@ -1,1 +1,1 @@
-"""Evaluation: scores, figures, calibration, report, pictures."""
+"""Evaluation: scores, metrics, calibration, report, pictures."""

@@ -1,4 +1,4 @@
-"""Answers to instructions: generate them, and compare them with the ones that were expected.
+"""Answers to instructions: greedy generation; exact match, BLEU and ROUGE-L.
 
     answers = generate_answers(trained, dataset)         # one a row, None: no instruction
     figures = answer_figures(expected, given)            # exact_match, bleu, rouge_l, answers
@@ -40,19 +40,14 @@ def generate_answers(
     batch_size: int = 64,
     max_new_tokens: int | None = None,
 ) -> list[str | None]:
-    """The greedy answer to each row's instruction, as far as the trained length reaches.
+    """Greedy answers to the instructions of rows read with `keep_records`.
 
-    Args:
-        trained: the model.
-        dataset: rows read with keep_records; prompts are read as training read them, a long one
-            without its beginning.
-        batch_size: answers generated at once.
-        max_new_tokens: of an answer; None = twice the longest expected answer of the file, and
-            32 at least.
+    Prompts are read as in training, a long one without its beginning; answers end at the trained
+    length. `max_new_tokens` None: twice the longest expected answer of the file, at least 32.
 
     Returns:
-        A text for each row: empty where the expected answer alone fills the trained length, so
-        that no prompt is left; None for a row that is no instruction.
+        One text a row: "" where the expected answer alone fills the trained length, which leaves
+        no prompt; None for a row that is no instruction.
     """
     vocabulary = trained.vocabulary
     answers = ["" if is_instruction(record) else None for record in dataset.records]
@@ -93,7 +88,7 @@ def generate_answers(
 
 
 def is_instruction(record: dict[str, Any]) -> bool:
-    """Whether a readable record is an instruction and its answer, as `row.parse_row` has it."""
+    """Whether a valid record is an instruction with its answer, by the rule of `row.parse_row`."""
     given = record.get("tokens") is not None or record.get("input_ids") is not None
     return not given and "instruction" in record
 
@@ -102,18 +97,14 @@ def is_instruction(record: dict[str, Any]) -> bool:
 
 
 def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-    """How near answers come to the expected ones.
-
-    Args:
-        expected: one text a row; one at least.
-        given: the answer to each.
+    """Similarity of answers, at least one, to the expected ones.
 
     Returns:
-        answers: how many there are.
-        exact_match: share that is equal, whitespace at both ends aside.
+        answers: their number.
+        exact_match: share of equal ones, leading and trailing whitespace ignored.
         bleu: 0 to 100; None without sacrebleu.
-        bleu_tokenizer: of sacrebleu: `zh` where most expected answers have Chinese characters,
-            else `13a`.
+        bleu_tokenizer: sacrebleu's `zh` where most expected answers have Chinese characters, else
+            `13a`.
         rouge_l: mean F1, 0 to 1; None without rouge-score.
     """
     pairs = list(zip(expected, given, strict=True))
@@ -155,9 +146,9 @@ def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 class RougeTokenizer:
-    """Words of any script in lower case, Chinese and Japanese by characters.
+    """Lower-case words of any script; of Chinese and Japanese, characters.
 
-    Of ASCII text the same as rouge-score's own tokenizer, which drops every other letter.
+    Equal to rouge-score's own tokenizer on ASCII text; that one drops all other letters.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -169,7 +160,7 @@ class RougeTokenizer:
 
 
 def describe_answers(figures: dict[str, Any]) -> str:
-    """The figures of `answer_figures` as a table, with what to install for one that is missing."""
+    """Table of `answer_figures`; names the package to install for a missing one."""
 
     def shown(name: str, form: str, library: str) -> str:
         if figures[name] is not None:
@@ -185,7 +176,7 @@ def describe_answers(figures: dict[str, Any]) -> str:
 
 
 def describe_examples(predictions: Sequence[dict[str, Any]]) -> str:
-    """A few instructions of predictions.jsonl, with the expected answer and the given one."""
+    """The first instructions of predictions.jsonl with expected and generated answers."""
     lines = []
     for row in [row for row in predictions if row.get("answer") is not None][:MOST_EXAMPLES]:
         asked = row["row"]["instruction"]

@@ -1,12 +1,11 @@
-"""Confidence that can be believed: one temperature, fitted on validation rows.
+"""Confidence calibration: temperature scaling, fitted on validation rows; calibration error.
 
     calibration = fit_calibration(log_probs_NxL, true_N)
     probs_NxL = apply_temperature(log_probs_NxL, calibration.temperature)
 
-Networks are right less often than they claim (Guo et al., On Calibration of Modern Neural
-Networks, 2017). Dividing the logits by one number, the temperature, mends most of that and
-changes no prediction: predictions are taken before it. The temperature of sampling is another
-one, `decoding.sampling`.
+Networks are overconfident (Guo et al., On Calibration of Modern Neural Networks, 2017). Dividing
+the logits by one number, the temperature, corrects most of that. It changes no prediction:
+predictions are taken before it. The temperature of sampling (`decoding.sampling`) is another one.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from smallgpt.evaluation.statistics import wilson_interval
 LOWEST, HIGHEST = 0.05, 100.0
 BINS = 15
 _FOLDS = 5
-# Fewer rows say next to nothing, and leave too few in a fold to see what a temperature does.
+# Fewer rows are too few to fit on, and leave too few in a fold to measure the effect.
 _FEWEST_ROWS = 20
-# How far temperatures are expected from 1, as standard deviation of their logarithm: without it
-# a few rows that all happen to be right would ask for certainty. Measured: with 0.35 rows unseen
-# gain on average from 20 fitted rows on, with 1 they lose (docs/measurements.md).
+# Prior of the temperature: standard deviation of its logarithm around 0. Without it a few rows that
+# all happen to be right would lead to full certainty. Measured: with 0.35 unseen rows gain on
+# average from 20 fitted rows on, with 1 they lose (docs/measurements.md).
 _EXPECTED_SPREAD = 0.35
 
 
@@ -41,12 +40,11 @@ def apply_temperature(
 ) -> np.ndarray:
     """Probabilities of the labels, softmax(log_probs / temperature) (Guo et al., 2017, eq. 9).
 
-    The one place where a calibrated confidence gets its temperature.
+    All calibrated confidences are computed here.
 
     Args:
-        log_probs_NxL: log probabilities or logits of all labels.
-        temperature: above 1 makes the answers less certain, their order stays; 1 gives the
-            model's own probabilities. One number, or Nx1 for one a row.
+        log_probs_NxL: log probabilities or logits.
+        temperature: one number, or Nx1 for one a row; above 1 lowers the confidence.
         log_totals_N: `log_totals` over all labels, where the columns are only some of them.
     """
     if log_totals_N is not None:
@@ -57,7 +55,7 @@ def apply_temperature(
 
 
 def log_totals(log_probs_NxL: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Logarithm of each row's sum of exp(log_probs / temperature), which makes its total 1."""
+    """log(sum(exp(log_probs / temperature))) of each row: the normalizer of `apply_temperature`."""
     scaled_NxL = log_probs_NxL / temperature
     highest_N = scaled_NxL.max(axis=1)
     return highest_N + np.log(np.exp(scaled_NxL - highest_N[:, None]).sum(axis=1))
@@ -68,16 +66,15 @@ def log_totals(log_probs_NxL: np.ndarray, temperature: float | np.ndarray) -> np
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature and what it does on the rows it was fitted on.
+    """A temperature and its effect on the rows it was fitted on.
 
-    The figures after it are cross-validated: each row is judged at the temperature that the rows
-    of the other folds ask for.
+    The errors after it are cross-validated: each row gets the temperature fitted on the other
+    folds.
 
     Attributes:
         temperature: 1 where there were too few rows to fit one.
-        rows: labelled rows that it was fitted on.
-        raw_ece, ece: calibration error before and after.
-        raw_nll, nll: mean negative log probability of the true label before and after, nats.
+        raw_ece, ece: expected calibration error before and after.
+        raw_nll, nll: mean negative log likelihood of the true label before and after, nats.
     """
 
     temperature: float
@@ -89,12 +86,7 @@ class Calibration:
 
 
 def fit_calibration(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> Calibration:
-    """Fit a temperature, and see what it does to rows that it has not seen.
-
-    Args:
-        log_probs_NxL: log probability that the model gives each label, N at least 1.
-        true_N: index of each row's label.
-    """
+    """Fit a temperature and cross-validate it, N >= 1; `true_N` are class indices."""
     rows = len(true_N)
     raw_nll, raw_ece = _errors(log_probs_NxL, true_N, 1.0)
     if rows < _FEWEST_ROWS or not np.isfinite(log_probs_NxL).all():
@@ -110,18 +102,14 @@ def fit_calibration(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> Calibratio
 
 
 def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
-    """The likeliest temperature from LOWEST to HIGHEST, given that most lie near 1.
+    """The most probable temperature from LOWEST to HIGHEST, for finite log probabilities.
 
-    It minimises the summed negative log probability of the true labels plus
+    Minimises the summed negative log likelihood of the true labels (class indices `true_N`) plus
     (log temperature / 0.35)^2 / 2, a prior that a hundred rows outweigh.
-
-    Args:
-        log_probs_NxL: finite log probabilities of the labels.
-        true_N: index of each row's label.
     """
     below_NxL = log_probs_NxL - log_probs_NxL.max(axis=1, keepdims=True)
     true_sum = float(below_NxL[np.arange(len(true_N)), true_N].sum(dtype=np.float64))
-    # Memory made once: of many labels it takes longer to get than the exponentials.
+    # Allocated once: with many labels that takes longer than the exponentials.
     probs_NxL = np.empty_like(below_NxL)
 
     def cost(log_temperature: float) -> float:
@@ -142,7 +130,7 @@ def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
 def _errors(
     log_probs_NxL: np.ndarray, true_N: np.ndarray, temperature: float | np.ndarray
 ) -> tuple[float, float]:
-    """Mean negative log probability of the true label, and calibration error."""
+    """Mean negative log likelihood of the true label (nats), and calibration error."""
     true_Nx1 = np.take_along_axis(log_probs_NxL, true_N[:, None], axis=1) / temperature
     # From logarithms, so that it is never infinite.
     nll_N = log_totals(log_probs_NxL, temperature) - true_Nx1[:, 0]

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: the names in it, and files of others that bear them."""
+"""The folder of an evaluation: names of its files, protection of files that are not its own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ _STARTS = {PREDICTIONS: b'{"line": ', METRICS: b'{\n  "model": '}
 
 
 def check_evaluation_folder(folder: Path, otherwise: str) -> None:
-    """Refuse a folder in which files of others bear the names of an evaluation's.
+    """Refuse a folder where files not written by an evaluation have the names of its files.
 
-    Args:
-        folder: where an evaluation's files are to be written or deleted.
-        otherwise: what would happen to such a file, for the message.
+    `otherwise` says in the message what would happen to such a file.
 
     Raises:
         UserError: names the first one.
@@ -39,11 +37,11 @@ def check_evaluation_folder(folder: Path, otherwise: str) -> None:
 
 
 def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
-    """Raise where an evaluation would write over its own rows or over files of others.
+    """Refuse an evaluation that would overwrite its input rows or files of others.
 
     Raises:
-        SettingsError: the file of rows is one of those that it writes, by whatever name.
-        UserError: no evaluation has left what bears the name of such a file.
+        SettingsError: the rows are one of the files that it writes, also through a link.
+        UserError: output_dir is a file, or holds such a file that no evaluation wrote.
     """
     folder = Path(output_dir)
     if any(same_file(path, folder / name) for name in (PREDICTIONS, METRICS, *PICTURES)):
@@ -54,6 +52,6 @@ def refuse_overwriting(path: str | Path, output_dir: str | Path) -> None:
 
 
 def remove_earlier(output_dir: str | Path) -> None:
-    """Remove figures and pictures of an earlier evaluation, so that none stands beside new rows."""
+    """Remove metrics and pictures of an earlier evaluation: they do not belong to the new rows."""
     for name in (METRICS, *PICTURES):
         (Path(output_dir) / name).unlink(missing_ok=True)

@@ -1,12 +1,12 @@
-"""The probability of each label of a row: of few labels all, of very many the largest.
+"""Label probabilities of rows: of up to 200 labels all, of more the 50 largest.
 
     probs = LabelProbabilities.empty(len(dataset), len(labels), temperature=1.7)
     probs.put(indices_B, log_probs_BxL)
     confidence_N = probs.at(1.7).max(axis=1)
 
-Nothing of an evaluation grows with labels x rows beyond MOST_LABELS_WHOLE labels: a row keeps its
-largest probabilities and, since the temperature is known, the sum that calibrates them; to fit a
-temperature, training keeps every probability of a sample of the rows.
+Beyond MOST_LABELS_WHOLE labels nothing in an evaluation grows with labels x rows: a row keeps its
+largest probabilities and, since the temperature is known, the normalizer at that temperature. To
+fit a temperature, training keeps all probabilities of a sample of the rows.
 """
 
 from __future__ import annotations
@@ -18,29 +18,27 @@ import numpy as np
 
 from smallgpt.evaluation.calibration import apply_temperature, log_totals
 
-# Everything is kept and written up to so many labels: 160 MB of memory and 500 MB of
-# predictions.jsonl for 100,000 rows, which grow with labels x rows. Beyond, the largest of a row,
-# some KB of predictions.jsonl, and confusions as triples: a table of 10,000 x 10,000 is 800 MB.
+# Up to so many labels all are kept and written: 160 MB of memory and 500 MB of predictions.jsonl
+# for 100,000 rows, which grow with labels x rows. Beyond, only the largest of a row, some KB of
+# predictions.jsonl, and confusions as triples: a table of 10,000 x 10,000 is 800 MB.
 MOST_LABELS_WHOLE = 200
 LARGEST_KEPT = 50
 
 
 @dataclass(frozen=True)
 class LabelProbabilities:
-    """What a model gives the labels of N rows.
+    """Log probabilities of the labels of N rows.
 
-    Up to MOST_LABELS_WHOLE labels there is a column for each label. Beyond, a row has its
-    LARGEST_KEPT largest probabilities, falling, of equal ones those of the first labels.
+    Up to MOST_LABELS_WHOLE labels there is a column for each. Beyond, a row has its LARGEST_KEPT
+    largest in descending order, ties by label index.
 
     Attributes:
         labels: number of labels.
-        temperature: the one at which `log_totals_N` are.
-        log_probs_NxK: log probabilities; NaN for a row that was not asked, or whose answer is
-            not finite.
-        classes_NxK: the label of each, None where column k is label k.
-        log_totals_N: `calibration.log_totals` over all labels, None where all are kept.
-        sampled_S: rows of which everything is kept all the same, to calibrate on.
-        sampled_log_probs_SxL: theirs.
+        temperature: the one of `log_totals_N`.
+        log_probs_NxK: NaN for a row that was not scored, or not with finite numbers.
+        classes_NxK: class index of each entry; None where column k is label k.
+        log_totals_N: `calibration.log_totals` over all labels; None where all are kept.
+        sampled_S, sampled_log_probs_SxL: rows kept in full for calibration, and theirs.
     """
 
     labels: int
@@ -55,7 +53,7 @@ class LabelProbabilities:
     def empty(
         cls, rows: int, labels: int, temperature: float = 1.0, sampled: Sequence[int] = ()
     ) -> LabelProbabilities:
-        """Room for so many rows, of which none was asked yet."""
+        """Space for so many rows, none scored yet."""
         many = labels > MOST_LABELS_WHOLE
         columns = LARGEST_KEPT if many else labels
         sampled_S = np.array(sampled if many else (), np.int64)
@@ -71,31 +69,31 @@ class LabelProbabilities:
 
     @classmethod
     def of(cls, log_probs_NxL: np.ndarray, temperature: float = 1.0) -> LabelProbabilities:
-        """Those of an array that has a column for each label."""
+        """From an array with a column for each label."""
         probs = cls.empty(*log_probs_NxL.shape, temperature)
         probs.put(np.arange(len(log_probs_NxL)), log_probs_NxL)
         return probs
 
     @property
     def are_whole(self) -> bool:
-        """Whether every probability of every row is kept."""
+        """Whether all labels of every row are kept."""
         return self.classes_NxK is None
 
     @property
     def answered(self) -> np.ndarray:
-        """Whether a row was asked and its answer is finite, N booleans."""
+        """Whether a row was scored with finite numbers, N booleans."""
         return np.isfinite(self.log_probs_NxK).all(axis=1) & (self.labels > 0)
 
     @property
     def top_two(self) -> np.ndarray:
-        """The two likeliest labels, Nx2, of equal ones the first; Nx1 of one label."""
+        """The two likeliest labels, Nx2 class indices (Nx1 of one label), ties by index."""
         if not self.are_whole:
             return self.classes_NxK[:, :2]
         return np.argsort(-self.log_probs_NxK, axis=1, kind="stable")[:, :2]
 
     @property
     def predicted(self) -> np.ndarray:
-        """The likeliest label, N class indices."""
+        """Class index of the likeliest label, N."""
         if not self.are_whole:
             return self.classes_NxK[:, 0].astype(np.int64)
         return self.log_probs_NxK.argmax(axis=1)
@@ -104,7 +102,7 @@ class LabelProbabilities:
         """The kept probabilities at a temperature, NxK.
 
         Raises:
-            ValueError: not all are kept, and it is neither 1 nor their own.
+            ValueError: not all labels are kept, and it is neither 1 nor `self.temperature`.
         """
         if self.are_whole:
             return apply_temperature(self.log_probs_NxK, temperature)
@@ -114,7 +112,7 @@ class LabelProbabilities:
         return apply_temperature(self.log_probs_NxK, temperature, totals_N)
 
     def put(self, indices_B: np.ndarray, log_probs_BxL: np.ndarray) -> None:
-        """Keep what belongs to the rows `indices_B`."""
+        """Store the log probabilities of the rows `indices_B`."""
         if self.are_whole:
             self.log_probs_NxK[indices_B] = log_probs_BxL
             return
@@ -134,14 +132,14 @@ class LabelProbabilities:
             self.sampled_log_probs_SxL[there] = log_probs_BxL[places]
 
     def put_rows(self, indices_B: np.ndarray, other: LabelProbabilities) -> None:
-        """Keep all rows of `other`, of the same labels and temperature, as `indices_B`."""
+        """Store all rows of `other` (same labels and temperature) as the rows `indices_B`."""
         self.log_probs_NxK[indices_B] = other.log_probs_NxK
         if not self.are_whole:
             self.classes_NxK[indices_B] = other.classes_NxK
             self.log_totals_N[indices_B] = other.log_totals_N
 
     def subset(self, indices_M: np.ndarray) -> LabelProbabilities:
-        """Those of the rows `indices_M`, without a sample."""
+        """The rows `indices_M`, without the calibration sample."""
         return replace(
             self,
             log_probs_NxK=self.log_probs_NxK[indices_M],
@@ -153,14 +151,14 @@ class LabelProbabilities:
 
 
 def _largest(values_BxL: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the largest values of each row, falling, of equal ones the first."""
+    """Columns of the largest values of each row, descending, ties by column."""
     import torch  # not at the top: the data report has label figures too, and needs no torch
 
     # torch's selection is four times as fast as numpy's.
     found_BxK = torch.from_numpy(values_BxL).topk(count, dim=1, sorted=False).indices.numpy()
     found_BxK.sort(axis=1)
     least_B = np.take_along_axis(values_BxL, found_BxK, axis=1).min(axis=1)
-    # Of equal values at the edge topk takes any.
+    # Of values equal to the smallest one kept, topk takes any.
     rows = np.flatnonzero((values_BxL >= least_B[:, None]).sum(axis=1) > count)
     above_RxL = values_BxL[rows] > least_B[rows, None]
     equal_RxL = values_BxL[rows] == least_B[rows, None]

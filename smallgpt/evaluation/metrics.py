@@ -1,4 +1,4 @@
-"""The figures of an evaluation: of tokens, of labels, and of guessing the labels.
+"""Metrics: loss, perplexity, accuracy, F1, confusion matrix, chance level, calibration error.
 
 figures = language_figures(nll_sum_N, token_count_N, correct_N)
 figures |= label_figures(true_N, scores.label_probs, vocabulary.labels, temperature=1.7)
@@ -35,12 +35,10 @@ def perplexity(mean_nll: float) -> float:
 def language_figures(
     nll_sum_N: np.ndarray, token_count_N: np.ndarray, correct_N: np.ndarray
 ) -> dict[str, float]:
-    """Loss, perplexity and next-token accuracy, each token counting once.
+    """Loss (nats), perplexity and next-token accuracy, each token counting once.
 
-    Args:
-        nll_sum_N: summed negative log likelihood of each row's tokens, nats.
-        token_count_N: predicted tokens of each row.
-        correct_N: tokens of each row where the likeliest token was the right one.
+    Of each row: summed negative log likelihood (nats), number of predicted tokens, and how many of
+    them were the likeliest token.
     """
     tokens = int(token_count_N.sum())
     loss = math.fsum(nll_sum_N.tolist()) / tokens
@@ -52,7 +50,7 @@ def language_figures(
 
 
 def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float | None:
-    """Perplexity of a part of the rows' tokens, None where there are none."""
+    """Perplexity from summed nats and token counts of rows; None without tokens."""
     tokens = int(token_count_N.sum())
     return perplexity(math.fsum(nll_sum_N.tolist()) / tokens) if tokens else None
 
@@ -60,22 +58,20 @@ def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float |
 def label_figures(
     true_N: np.ndarray, probs: LabelProbabilities, labels: list[str], temperature: float = 1.0
 ) -> dict[str, Any]:
-    """How well labels are told: accuracy, F1, confusion, chance, calibration.
+    """Label metrics: accuracy, F1, confusion matrix, comparison with chance, calibration error.
 
     Args:
-        true_N: index of each row's label in `labels`.
-        probs: what the model gives the labels of the N rows.
-        labels: the names; figures cover those that occur as label or prediction.
+        true_N: indices into `labels`.
+        labels: all names; metrics cover those that occur as label or prediction.
         temperature: of the calibrated confidence; no prediction depends on it.
 
     Returns:
-        The figures of metrics.json. `not_above_chance` names the labels that are told no better
-        than by guessing (`p_value` of `per_class` above 5 %, see `label_p_values`),
-        `too_few_rows` those of them that have too few rows for it to show. Of more than
-        MOST_LABELS_WHOLE labels `confusion_matrix` has its filled cells alone, see
-        `confusion_cells`.
+        The label metrics of metrics.json. `not_above_chance` names labels predicted no better than
+        by guessing (`p_value` of `per_class` above 5 %, see `label_p_values`), `too_few_rows` those
+        of them with too few rows to show it. With more than MOST_LABELS_WHOLE labels
+        `confusion_matrix` has its nonzero cells only, see `confusion_cells`.
     """
-    # Two seconds to load: no answer to a prompt waits for it.
+    # Takes two seconds to load; answering a prompt does not need it.
     from sklearn.metrics import precision_recall_fscore_support
 
     predicted_N = probs.predicted
@@ -130,7 +126,7 @@ def label_figures(
 
 
 def _confusion_figure(confusion_LxL: csr_array, present: list[int]) -> Any:
-    """The counts of the labels that occur as metrics.json has them: rows, or filled cells."""
+    """`confusion_matrix` of metrics.json for the labels that occur: rows, or nonzero cells."""
     among_present = confusion_LxL[present][:, present]
     if len(present) <= MOST_LABELS_WHOLE:
         return among_present.toarray().tolist()
@@ -140,14 +136,10 @@ def _confusion_figure(confusion_LxL: csr_array, present: list[int]) -> Any:
 
 
 def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:
-    """The filled cells of `confusion_matrix` in metrics.json, in whichever form it is.
+    """(true, predicted, rows) of each nonzero cell of `confusion_matrix`, sorted by true label.
 
-    Args:
-        figure: a row of counts for each true label, or `{"labels": how many, "entries": [[true,
-            predicted, rows], ...]}`; true and predicted are places in `labels` of metrics.json.
-
-    Returns:
-        (true, predicted, rows) of each pair that occurs, true labels first.
+    `figure` has a row of counts for each true label, or is `{"labels": number, "entries": [[true,
+    predicted, rows], ...]}`; true and predicted are indices into `labels` of metrics.json.
     """
     if isinstance(figure, dict):
         return [tuple(entry) for entry in figure["entries"]]
@@ -163,20 +155,19 @@ def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:
 
 
 def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
-    """What guessing would reach, and whether the accuracy lies above it.
+    """Accuracy expected by chance, and whether the accuracy is above it.
 
-    Chance is the accuracy to expect of the same predictions dealt out at random (as in Cohen's
-    kappa, 1960), so a model that always says one label is at chance however frequent it is.
+    Chance is the expected accuracy of the same predictions assigned to rows at random (as in
+    Cohen's kappa, 1960): always predicting one label is at chance however frequent it is.
 
     Args:
-        confusion_LxL: rows of true label k told as label l.
+        confusion_LxL: rows of true label k predicted as label l.
 
     Returns:
         chance_accuracy: sum over k of true_k * predicted_k / N^2.
         chance_p_value: how often guesses at that rate get as many right (binomial, exact).
-        above_chance: whether that is at most 2.5 %, which is to say that the lower end of the
-            exact 95 % interval lies above chance. None where the rows have one label only:
-            whether it is told from others cannot be seen on them.
+        above_chance: whether that is at most 2.5 %: then the lower end of the exact 95 % interval
+            lies above chance. None where all rows have one label: nothing to distinguish.
     """
     true_L, predicted_L = confusion_LxL.sum(axis=1), confusion_LxL.sum(axis=0)
     rows, right = int(true_L.sum()), int(confusion_LxL.trace())

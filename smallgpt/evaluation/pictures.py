@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: confusions, accuracy of each label, reliability, mistakes."""
+"""Pictures of an evaluation: confusion matrix, accuracy by label, reliability diagram, mistakes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.pictures import draw_image_sheet
 
-_MOST_BARS = 200  # of more labels accuracies are a curve
-_MOST_CONFUSED_DRAWN = 29  # of many labels; with one line for all others counts fit into the cells
+_MOST_BARS = 200  # with more labels accuracies are a curve
+_MOST_CONFUSED_DRAWN = 29  # of many labels; with one row for all others counts fit into the cells
 _MOST_TICKS, _TICK_LETTERS = 90, 44
 _MOST_MISTAKES = 32
 
@@ -29,15 +29,7 @@ def draw_evaluation(
     dataset: TokenLabelDataset,
     codebook_path: Path | None,
 ) -> None:
-    """Draw what the figures have to show.
-
-    Args:
-        folder: the evaluation folder.
-        figures: as in metrics.json.
-        predictions: as in predictions.jsonl.
-        dataset: the scored rows.
-        codebook_path: to draw image rows with, None for other rows.
-    """
+    """Draw the pictures of labelled rows into `folder`; mistakes only with an image codebook."""
     if "accuracy" not in figures:
         return
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
@@ -54,13 +46,7 @@ def draw_evaluation(
 def draw_class_accuracy(
     path: str | Path, per_class: dict[str, dict[str, Any]], accuracy: float
 ) -> None:
-    """Draw the share of each label's rows that were told right; of very many labels the curve.
-
-    Args:
-        path: PNG to write.
-        per_class: label -> its figures, of which recall is drawn where it has rows.
-        accuracy: of all rows, drawn as a line.
-    """
+    """Accuracy (recall) of each label as bars; above 200 labels a sorted curve."""
     recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
     if len(recalls) > _MOST_BARS:
         figure, axes = new_chart(8, 4.5)
@@ -93,13 +79,10 @@ def draw_reliability(
     curves: Sequence[tuple[str, Sequence[dict[str, Any]]]],
     title: str,
 ) -> None:
-    """Draw how often answers are right against how sure the model was, over the rows in each bin.
+    """Reliability diagram, accuracy against confidence, above the number of rows in each bin.
 
-    Args:
-        path: PNG to write.
-        curves: name and filled bins (`calibration.reliability`) of each kind of confidence; the
-            first one's are drawn with their intervals.
-        title: text above the picture.
+    `curves` are name and filled bins (`calibration.reliability`) of each kind of confidence; the
+    first is drawn with its intervals.
     """
     figure = new_figure(5.5, 6.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -138,14 +121,10 @@ def draw_reliability(
 
 
 def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> None:
-    """Draw counts of true label (row) against predicted label (column).
+    """Confusion matrix, true label (row) against predicted label (column).
 
-    Of very many labels those of the most frequent mistakes are drawn, the others as one.
-
-    Args:
-        path: PNG to write.
-        confusions: `confusion_matrix` of metrics.json.
-        labels: their names.
+    `confusions` is `confusion_matrix` of metrics.json. Of very many labels those of the most
+    frequent mistakes are drawn, the others as one.
     """
     title = "Confusion matrix"
     if isinstance(confusions, dict):
@@ -190,14 +169,7 @@ def draw_mistakes(
     dataset: TokenLabelDataset,
     codebook_path: Path,
 ) -> None:
-    """Draw the rows that were told wrong with the greatest confidence, from their tokens.
-
-    Args:
-        path: PNG to write.
-        predictions: as in predictions.jsonl; one of them at least is a mistake.
-        dataset: the scored rows.
-        codebook_path: turns their tokens into pictures.
-    """
+    """Draw the images of the most confident mistakes, decoded from their tokens; at least one."""
     codebook = Codebook.load(codebook_path)
     labelled = [row for row in predictions if row["label"] is not None]
     mistakes = [row for row in labelled if row["prediction"] != row["label"]]
@@ -219,17 +191,17 @@ def draw_mistakes(
 
 
 def _name_room(labels: Iterable[str]) -> float:
-    """Inches that the names of an axis' ticks take when they stand across it."""
+    """Inches that tick labels take across their axis."""
     return 0.08 * max(text_width(_tick_name(label)) for label in labels)
 
 
 def _tick_name(label: str) -> str:
-    """A label that fits beside an axis."""
+    """A label, shortened to fit beside an axis."""
     return shorten(printable(label), _TICK_LETTERS, "…")
 
 
 def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool) -> None:
-    """Name the ticks of an axis by labels; of very many, evenly spaced ones."""
+    """Label the ticks of an axis; of very many labels, evenly spaced ones."""
     every = -(-len(labels) // _MOST_TICKS)
     shown = [_tick_name(label) for label in labels[::every]]
     long = max(len(label) for label in shown) > 3 or len(shown) > 30

@@ -1,4 +1,4 @@
-"""predictions.jsonl: one object a row, from which every figure can be computed again."""
+"""predictions.jsonl: one JSON object a row, from which every metric can be recomputed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ from smallgpt.rows.row import ROW_KEYS
 def leave_out_failures(
     dataset: TokenLabelDataset, scores: Scores
 ) -> tuple[TokenLabelDataset, Scores]:
-    """Rows for which the model gives no finite number become bad rows with that reason.
-
-    Args:
-        dataset: rows read with keep_records.
-        scores: theirs.
-    """
+    """Move rows with non-finite scores to the bad rows; `dataset` was read with keep_records."""
     finite_N = scores.is_finite
     if finite_N.all():
         return dataset, scores
@@ -48,18 +43,16 @@ def predictions_of(
     scores: Scores | None = None,
     answers: Sequence[str | None] = (),
 ) -> list[dict[str, Any]]:
-    """The objects of predictions.jsonl in input order, rows that could not be read included.
+    """The objects of predictions.jsonl in input order, bad rows included.
 
     `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own. Of many
-    labels `probabilities` are the largest, falling, and `probabilities_left_out` says how many
-    labels are not among them and their share together.
+    labels `probabilities` has the largest, descending, and `probabilities_left_out` the number of
+    the others and their total share.
 
     Args:
-        dataset: N rows and the bad ones of their file, read with keep_records.
-        probs: what the model gives the labels.
-        temperature: of the calibration.
-        scores: what the rows' tokens cost, None where they were only classified.
-        answers: what was generated for each row, None for a row that is no instruction.
+        dataset: rows read with keep_records, and the bad rows of their file.
+        scores: None where rows were only classified.
+        answers: generated text of each row, None for a row that is no instruction.
     """
     predictions = []
     label_columns = _label_columns(dataset.vocabulary.labels, probs, temperature)
@@ -91,7 +84,7 @@ def predictions_of(
 def _label_columns(
     labels: list[str], probs: LabelProbabilities, temperature: float
 ) -> Iterator[dict[str, Any]]:
-    """What predictions.jsonl says of the label of each row; null where it has no answer."""
+    """The label entries of each row of predictions.jsonl; null where there is no prediction."""
     answered_N = probs.answered
     if labels:
         predicted_N, probs_NxK = probs.predicted, probs.at(temperature)
@@ -133,5 +126,5 @@ def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
 
 
 def _user_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a record that are the user's own."""
+    """The user's own keys of a record: those that are not of the row format."""
     return {key: value for key, value in record.items() if key not in ROW_KEYS}

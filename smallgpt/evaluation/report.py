@@ -1,9 +1,9 @@
-"""The figures of an evaluation, and of the validation in training, as text for a person.
+"""Text report of an evaluation, and of the validation in training.
 
     print(describe_figures(figures, blocks=True))
 
-Labels come first and chance stands beside them: a low perplexity has made people believe models
-whose labels were no better than guesses.
+Labels come first, with chance beside them: a low perplexity has made people trust models whose
+labels were no better than guesses.
 """
 
 from __future__ import annotations
@@ -23,12 +23,7 @@ _LONGEST_NAME = 44  # columns of a terminal
 
 
 def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
-    """The figures of an evaluation as text for a person.
-
-    Args:
-        figures: as in metrics.json.
-        blocks: whether block characters can be shown (`console.can_show_blocks`).
-    """
+    """The report of metrics.json; `blocks`: the terminal shows block characters."""
     rows = f"{printable(figures['data'])}: {_count_rows(figures)}"
     parts = ["\n".join([rows, *_reading_lines(figures)])]
     if "accuracy" in figures:
@@ -46,7 +41,7 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
 
 
 def describe_validation(validation: dict[str, Any]) -> str:
-    """What training stored with a model, in a few lines for the end of a run."""
+    """Summary of the validation metrics stored with a model, for the end of a run."""
     rows = plural(validation["rows"], "validation row")
     if "accuracy" in validation:
         kind, lines = "accuracy", _chance_lines(validation)
@@ -68,7 +63,7 @@ def describe_validation(validation: dict[str, Any]) -> str:
 
 
 def describe_confidence(validation: dict[str, Any]) -> str:
-    """How far the confidence of a model can be believed, in one line."""
+    """How well the confidence of a model is calibrated, in one line."""
     reason = _why_not_calibrated(validation)
     if reason:
         return f"confidence is not calibrated: {reason}"
@@ -94,7 +89,7 @@ def _why_not_calibrated(validation: dict[str, Any]) -> str:
 
 
 def _count_rows(figures: dict[str, Any]) -> str:
-    """How many rows of which kind a file has."""
+    """The number of rows of each kind."""
     answers = figures.get("answers", 0)
     kinds = [
         (figures.get("labelled_records", 0), "labelled"),
@@ -108,7 +103,7 @@ def _count_rows(figures: dict[str, Any]) -> str:
 
 
 def _reading_lines(figures: dict[str, Any]) -> list[str]:
-    """What of the rows the model did not see as it stands there."""
+    """How many rows were cut, and how many tokens were unknown."""
     found = []
     if figures["rows_cut"]:
         found.append(
@@ -121,7 +116,7 @@ def _reading_lines(figures: dict[str, Any]) -> list[str]:
 
 
 def _chance_lines(figures: dict[str, Any]) -> list[str]:
-    """The warning that nobody may overlook, [] where the labels are above chance."""
+    """The warning that labels are not above chance, [] where they are."""
     if figures["above_chance"]:
         return []
     if figures["above_chance"] is None:
@@ -210,12 +205,7 @@ def _confusions(figures: dict[str, Any]) -> list[str]:
 
 
 def _not_told(figures: dict[str, Any], where: str = "") -> list[str]:
-    """The labels that are told no better than by guessing, and why where it is known.
-
-    Args:
-        figures: as in metrics.json, or as training stores them.
-        where: words after a list that is cut: where the rest stands.
-    """
+    """Labels predicted no better than by guessing; `where` is appended to a cut list."""
     if figures["above_chance"] is None:
         return []
     few, too_few = figures["too_few_rows"], set(figures["too_few_rows"])
@@ -241,7 +231,7 @@ def _token_table(figures: dict[str, Any]) -> str:
 
 
 def _validation_table(validation: dict[str, Any]) -> str:
-    """The model beside the baselines, on the rows where both were measured."""
+    """Model and baselines, measured on the same validation rows."""
     columns: dict[str, Callable[[float], str]] = {}
     own = {}
     if "accuracy" in validation:
@@ -267,7 +257,7 @@ def _validation_table(validation: dict[str, Any]) -> str:
 
 
 def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:
-    """Name and figure of the hardest baseline of a kind, accuracy or perplexity."""
+    """Name and value of the best baseline of a kind, accuracy or perplexity."""
     known = {
         name.removesuffix(f"_{kind}").replace("_", " "): value
         for name, value in validation["baselines"].items()
@@ -280,7 +270,7 @@ def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] |
 
 
 def _not_better(validation: dict[str, Any]) -> list[str]:
-    """A line for each kind of figure in which a baseline is as good as the model."""
+    """A line for each kind of metric in which a baseline is as good as the model."""
     lines = []
     best = _best_baseline(validation, "accuracy")
     if "accuracy" in validation and best and _interval(validation)[0] <= best[1]:
@@ -298,10 +288,7 @@ def _with_interval(figures: dict[str, Any]) -> str:
 
 
 def _interval(figures: dict[str, Any]) -> list[float]:
-    """Where the accuracy may lie: the exact interval, which the verdict on chance goes by.
-
-    What an old version stored with a model may lack the number of rows.
-    """
+    """Exact interval of the accuracy; the stored one for old models without `labelled_records`."""
     rows = figures.get("labelled_records")
     if not rows:
         return figures["accuracy_interval"]
@@ -317,7 +304,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _short(name: str) -> str:
-    """A label that fits into a line."""
+    """A label, shortened to fit into a line."""
     return shorten(printable(name), _LONGEST_NAME)
 
 

@@ -1,14 +1,13 @@
-"""Score rows with a model: what their tokens cost, and the probability of each label.
+"""Scoring rows: loss of their tokens and probabilities of their labels, in one forward pass.
 
-Training's validation and `inference.py --test_data` both go through `score_rows`; `classify_rows`
-asks for the labels alone.
+Validation in training and `inference.py --test_data` both use `score_rows`; `classify_rows`
+computes label probabilities only.
 
     scores = score_rows(trained.model, dataset, trained.precision)
     figures = scores.figures(dataset, trained.temperature)
     rows = predictions_of(dataset, scores.label_probs, trained.temperature, scores)
 
-Losses are unweighted and computed with an fp32 head, whatever training weighs and whatever
-precision the blocks run in.
+Losses are unweighted and come from an fp32 head, whatever loss weights and precision training has.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
 
-# The head turns each position into one number a vocabulary entry: limit how many at once.
+# Most logits (positions x vocabulary) computed at once.
 _MOST_LOGITS = 32_000_000
-# Of more than MOST_LABELS_WHOLE labels the temperature is fitted on a part of the rows, 500 of
-# 10,000 labels: enough for a single number, and a second's work beside minutes for 100,000 rows.
+# With more than MOST_LABELS_WHOLE labels the temperature is fitted on a sample, of 10,000 labels on
+# 500 rows: enough for a single number, and a second's work beside minutes for 100,000 rows.
 _MOST_PROBS_SAMPLED = 5_000_000
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N rows; one that only names labels says nothing of their tokens.
+    """Scores of N rows; a label head gives none of tokens (None).
 
     Attributes:
         nll_sum_N: summed negative log likelihood of a row's tokens after the first (of an
             instruction, of its answer), nats.
-        token_count_N: how many tokens that were.
-        correct_N: of these, how often the likeliest token was right.
-        body_nll_sum_N, body_token_count_N: the same sums over the body alone: the predicted
-            tokens before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
-        label_nll_N: negative log likelihood of the label token among all tokens, by a head of
-            the label among the labels; NaN for an unlabelled row.
-        label_probs: log softmax over the label tokens alone at the <CLS> after the body; NaN where
-            the row has no label position. By a head, log softmax of its logits.
+        token_count_N: number of these tokens.
+        correct_N: how many of them were the likeliest token.
+        body_nll_sum_N, body_token_count_N: the same over the body alone: the predicted tokens
+            before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
+        label_nll_N: negative log likelihood of the label token among all tokens; of a label head,
+            of the label among the labels; NaN for an unlabelled row.
+        label_probs: log softmax over the label tokens at the <CLS> after the body, or over the
+            logits of a label head; NaN where the row has no label position.
     """
 
     nll_sum_N: np.ndarray | None
@@ -68,7 +67,7 @@ class Scores:
     def empty(
         cls, dataset: TokenLabelDataset, of_tokens: bool, temperature: float, sampled: Sequence[int]
     ) -> Scores:
-        """Room for the scores of a dataset; for the last two arguments see `LabelProbabilities`."""
+        """Space for the scores of a dataset; `temperature`, `sampled`: see `LabelProbabilities`."""
         rows, labels = len(dataset), len(dataset.vocabulary.labels)
         of_labels = (
             np.full(rows, np.nan),
@@ -93,21 +92,14 @@ class Scores:
 
     @property
     def is_finite(self) -> np.ndarray:
-        """Whether the model gave finite numbers for each row, N booleans."""
+        """Whether all scores of a row are finite, N booleans."""
         if not self.of_tokens:
             return self.label_probs.answered
         unlabelled_N = np.isnan(self.label_nll_N)
         return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
-        """All figures of the rows; label figures where any row is labelled.
-
-        Of a model that only names labels there is no figure of tokens, perplexities among them.
-
-        Args:
-            dataset: the rows that were scored.
-            temperature: of the calibrated confidence.
-        """
+        """All metrics: of tokens unless by a label head, of labels where any row has one."""
         figures: dict[str, Any] = {}
         if self.of_tokens:
             figures = language_figures(self.nll_sum_N, self.token_count_N, self.correct_N)
@@ -134,10 +126,7 @@ class Scores:
         return Scores(*chosen, self.label_probs.subset(indices))
 
     def calibration(self, dataset: TokenLabelDataset) -> Calibration:
-        """The temperature that the labelled rows ask for; there must be one at least.
-
-        Of many labels it is fitted on the rows that were sampled for it when they were scored.
-        """
+        """The temperature fitted on labelled rows, at least one; of many labels, on a sample."""
         probs = self.label_probs
         if not probs.are_whole:
             return fit_calibration(probs.sampled_log_probs_SxL, dataset.classes_N[probs.sampled_S])
@@ -161,15 +150,12 @@ def score_rows(
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
-    Of a model with a head for labels: the labels of all rows.
+    A model with a label head scores the labels of all rows, and no tokens.
 
     Args:
-        model: put into evaluation mode and left in the mode it had.
-        dataset: the rows.
-        precision: of the blocks; the head and the sums are computed in fp32.
-        batch_size: rows in one forward pass.
-        each_batch: called before each batch; may raise to leave.
-        description: words on the progress bar.
+        model: in evaluation mode meanwhile.
+        precision: of the blocks; the head computes in fp32, sums are float64.
+        each_batch: called before each batch; may raise to stop.
         temperature: at which figures and predictions will be asked for.
         to_calibrate: whether `calibration` will be asked for.
     """
@@ -192,11 +178,11 @@ def classify_rows(
     batch_size: int = 64,
     temperature: float = 1.0,
 ) -> LabelProbabilities:
-    """The probabilities of the labels of rows, each asked after its body, whatever tail it has.
+    """Label probabilities of rows, each computed after its body, whatever tail it has.
 
-    By a head for labels, or by the label tokens alone at a <CLS> after the body. The rows are
-    labelled or were read with `for_label`, so that the body leaves room for a tail whether or not
-    the label is known: a row has one prediction, not one for each way to write it.
+    By a label head, or by the label tokens alone at a <CLS> after the body. The rows are labelled
+    or were read with `for_label`, so that the body leaves room for a tail whether or not the label
+    is known: however a row is written, it gets one prediction.
     """
     scores = Scores.empty(dataset, False, temperature, ())
     score = _label_scorer(model, dataset, precision, scores)
@@ -229,7 +215,7 @@ def _for_each_batch(
 def _token_scorer(
     model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
 ) -> Callable[[np.ndarray], None]:
-    """A function that fills in the scores of some rows: of tokens, and of labels where known."""
+    """A function that stores token scores, and label scores where known, of some rows."""
     device = next(model.parameters()).device
     forward, head = Forward(model, precision), TokenHead.of(model)
     label_head = TokenHead.of(model, dataset.vocabulary.label_ids)
@@ -263,7 +249,7 @@ def _token_scorer(
 def _label_scorer(
     model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
 ) -> Callable[[np.ndarray], None]:
-    """A function that fills in the label scores of some rows, each asked after its body."""
+    """A function that stores the label scores of some rows, each computed after its body."""
     device = next(model.parameters()).device
     bodies, by_head = dataset.without_tails(), is_classifier(model)
     label_head = None if by_head else TokenHead.of(model, dataset.vocabulary.label_ids)
@@ -306,10 +292,9 @@ def _log_softmax(logits_BxL: torch.Tensor) -> np.ndarray:
 
 
 def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
-    """The labelled rows, shuffled by what they are: their order in the file decides nothing.
+    """The labelled rows in pseudo-random order, independent of their order in the file.
 
-    By a hash of body and label; rows alike are told apart by a number, so that many copies of one
-    row are spread over the order.
+    By a hash of body and label; copies of one row are numbered, so that they spread over the order.
     """
     labelled = np.flatnonzero(dataset.classes_N >= 0)
     keys = dataset.body_keys()
@@ -324,7 +309,7 @@ def labelled_in_drawn_order(dataset: TokenLabelDataset) -> np.ndarray:
 
 
 def _rows_to_calibrate_on(dataset: TokenLabelDataset) -> np.ndarray:
-    """Rows of which a calibration needs every probability, where not all are kept anyway."""
+    """Rows to keep in full for calibration; none where all labels are kept anyway."""
     labels = len(dataset.vocabulary.labels)
     if labels <= MOST_LABELS_WHOLE:
         return np.arange(0)

@@ -1,13 +1,13 @@
-"""Intervals of shares, and how likely guessing does as well."""
+"""Confidence intervals of shares; p values of an accuracy or a label against guessing."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import scipy  # which loads scipy.stats, half a second, at its first use: no prompt waits for it
+import scipy  # loads scipy.stats, which takes half a second, at its first use
 
-# An accuracy is above chance, and a label told from chance, where guessing does as well less often.
+# The highest p value at which an accuracy, and a label, count as better than guessing.
 ACCURACY_LEVEL, LABEL_LEVEL = 0.025, 0.05
 
 
@@ -26,8 +26,8 @@ def wilson_interval(
 def exact_interval(successes: int, trials: int) -> list[float]:
     """The exact 95 % interval of a share (Clopper and Pearson, 1934).
 
-    Its lower end lies above a chance where guessing at that chance succeeds as often in less than
-    2.5 % of cases, so it agrees with `above_chance` of `metrics.chance_figures`.
+    Its lower end lies above a chance rate where the p value at that rate is below 2.5 %, so it
+    agrees with `above_chance` of `metrics.chance_figures`.
     """
     failures, tail, quantile = trials - successes, ACCURACY_LEVEL, scipy.stats.beta.ppf
     low = float(quantile(tail, successes, failures + 1)) if successes else 0.0
@@ -36,22 +36,19 @@ def exact_interval(successes: int, trials: int) -> list[float]:
 
 
 def chance_p_value(right: int, rows: int, chance: float) -> float:
-    """How likely at least `right` of `rows` guesses are right, each with probability `chance`."""
+    """P value: at least `right` of `rows` guesses are right, each with probability `chance`."""
     return float(scipy.stats.binom.sf(right - 1, rows, min(chance, 1.0)))
 
 
 def label_p_values(confusion_LxL: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
-    """How likely guessing tells each label as well: Fisher's exact test, one-sided.
+    """p_values_L of one-sided Fisher's exact tests of each label; NaN for a label without rows.
 
     Predicted k or not against truly k or not; corrected for the number of labels (Holm, 1979).
-
-    Returns:
-        p_values_L: from 0 to 1, NaN for a label that no row has.
     """
     true_L, predicted_L = confusion_LxL.sum(axis=1), confusion_LxL.sum(axis=0)
     present_M = np.flatnonzero(true_L)
     tables_Mx3 = np.stack([confusion_LxL.diagonal(), true_L, predicted_L], axis=1)[present_M]
-    # SciPy takes 0.1 ms and more for each; of many labels most have the counts of another.
+    # SciPy takes 0.1 ms and more for each; of many labels most share their counts with another.
     tables_Ux3, which_M = np.unique(tables_Mx3, axis=0, return_inverse=True)
     right_U, true_U, predicted_U = tables_Ux3.T
     p_M = scipy.stats.hypergeom.sf(right_U - 1, true_L.sum(), true_U, predicted_U)[which_M]
@@ -63,6 +60,6 @@ def label_p_values(confusion_LxL: np.ndarray | scipy.sparse.csr_array) -> np.nda
 
 
 def best_p_value(rows: int, support: int) -> float:
-    """Fisher's p value of a label of `support` rows that is told without a mistake."""
+    """Fisher's p value of a label of `support` rows that is predicted without a mistake."""
     ways = math.lgamma(rows + 1) - math.lgamma(support + 1) - math.lgamma(rows - support + 1)
     return math.exp(-ways)
