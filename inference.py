@@ -32,8 +32,8 @@ from smallgpt.options.reader import read_settings
 if TYPE_CHECKING:
     from smallgpt.model.folder import TrainedModel
 
-# What `from inference import ...` gives, and where it lies. It is loaded when it is asked for, and
-# each mode loads what it needs when it begins: torch takes seconds, --help must not.
+# Public functions and their modules, loaded on first use. Each mode too imports what it needs when
+# it begins: importing torch takes seconds, --help must not.
 _PUBLIC = {
     "load_trained_model": "smallgpt.model.folder",
     "next_tokens": "smallgpt.inference.next_tokens",
@@ -74,14 +74,14 @@ def main(argv: list[str]) -> int:
 
 
 def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Print what follows a prompt, or each prompt that is typed."""
+    """Answer one prompt, or each prompt that is typed."""
     from smallgpt.inference.interactive import run_interactive
 
     return run_interactive(trained, settings.prompt, settings.json)
 
 
 def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Print generated rows, and draw them where asked to."""
+    """Print generated rows; draw them with --image."""
     from smallgpt.inference.generate import generate
     from smallgpt.inference.prompts import row_text, say_unknown
 
@@ -129,7 +129,7 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
 
 
 def check_image(trained: TrainedModel, settings: InferenceSettings) -> None:
-    """Refuse to draw rows that are no images, or over a file of the model."""
+    """Refuse to draw rows that are no images, or to overwrite a file of the model."""
     if trained.codebook is None:
         raise UserError(
             f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
@@ -141,7 +141,7 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> None:
 
 
 def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Print the label of a prompt, or write those of a file and print how many rows got each."""
+    """Print the label of a prompt; or label a file and print how many rows have each label."""
     from smallgpt.evaluation.report import describe_confidence
     from smallgpt.inference.classify import classify_file, say_label, say_label_counts
     from smallgpt.inference.files import beside, say_bad_rows
@@ -165,7 +165,7 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
 
 
 def score_file(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Score a file, write the evaluation folder and print the figures."""
+    """Score a file, write the evaluation folder and print the report."""
     from smallgpt.evaluation.answers import describe_examples
     from smallgpt.evaluation.report import describe_figures
     from smallgpt.inference.evaluate import evaluate

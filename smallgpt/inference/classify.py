@@ -1,4 +1,4 @@
-"""The label of a prompt, or of every row of a file."""
+"""Classification of a prompt, or of every row of a file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
 
-MOST_LABELS_SHOWN = 30  # in a table; of more the first and a line for the others
+MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
 
 
 def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
-    """The label of a row and the calibrated probability of every label, the largest first.
+    """The predicted label, and calibrated probabilities in descending order.
 
-    Of more than 200 labels those of the 50 likeliest.
+    Of all labels, or of the 50 likeliest if there are more than 200.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
@@ -35,9 +35,9 @@ def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]
 
 
 def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """What predictions.jsonl would say of a row's label, the largest probability first.
+    """The label entries of predictions.jsonl for a prompt, with probabilities in descending order.
 
-    `tokens_left_out` says how many tokens did not fit.
+    `tokens_left_out` counts the tokens that did not fit.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
@@ -61,12 +61,9 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
 def classify_file(
     trained: TrainedModel, path: str | Path, output_dir: str | Path, batch_size: int = 64
 ) -> list[dict[str, Any]]:
-    """Label every row of a JSONL file and write `predictions.jsonl`.
+    """Label every row of a JSONL file; write and return the objects of predictions.jsonl.
 
-    What reading changed, such as rows that were cut, is said on standard error.
-
-    Returns:
-        The written objects, one a row in input order.
+    What reading changed, such as rows that were cut, is printed on standard error.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -91,7 +88,7 @@ def classify_file(
 def classify_dataset(
     trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
 ) -> LabelProbabilities:
-    """The label probabilities of rows read with `for_label`, each asked after its body.
+    """Label probabilities of rows read with `for_label`, each computed after its body.
 
     Raises:
         UserError: the vocabulary has no labels.
@@ -108,11 +105,11 @@ def classify_dataset(
     )
 
 
-# ------------------------------------------------------------------------------- saying
+# ------------------------------------------------------------------------------- printing
 
 
 def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
-    """Print the labels of a prompt and their probabilities."""
+    """Print the label probabilities of a prompt."""
     answer = classify_prompt(trained, prompt)
     say_unknown(trained, prompt)
     if answer["tokens_left_out"]:
@@ -136,7 +133,7 @@ def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 
 
 def say_label_counts(predictions: list[dict[str, Any]]) -> None:
-    """Print how many rows of predictions.jsonl got each label; of many labels the most frequent."""
+    """Print the number of rows with each predicted label; of many labels the most frequent."""
     counts = Counter(row["prediction"] or "could not be classified" for row in predictions)
     names = sorted(counts)
     if len(names) > MOST_LABELS_SHOWN:

@@ -1,4 +1,4 @@
-"""A file of rows scored, and the folder of its evaluation written."""
+"""Evaluation: score a file of rows and write the metrics, predictions and pictures."""
 
 from __future__ import annotations
 
@@ -29,13 +29,10 @@ def evaluate_file(
     batch_size: int = 64,
     max_new_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Score a JSONL file, answer its instructions and write the evaluation folder.
+    """Score a JSONL file, answer its instructions, write its evaluation; returns the metrics.
 
-    Every row of the file stands in `predictions.jsonl`, one that could not be scored with its
-    reason; every figure of `metrics.json` can be computed again from it.
-
-    Returns:
-        The figures, as in metrics.json.
+    predictions.jsonl has every row of the file, one that could not be scored with its reason; every
+    metric can be recomputed from it.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -52,7 +49,7 @@ def evaluate(
     batch_size: int,
     max_new_tokens: int | None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """`evaluate_file`; the figures of metrics.json and the rows of predictions.jsonl."""
+    """As `evaluate_file`; returns the metrics and the objects of predictions.jsonl."""
     check_arguments(
         "evaluate",
         test_data=path,
@@ -98,10 +95,10 @@ def evaluate(
     folder = Path(output_dir)
     remove_earlier(folder)
     write_predictions(folder / PREDICTIONS, predictions)
-    # Of very many labels a line for each, not for each of their figures.
+    # With very many labels one line for each label, not for each of its metrics.
     many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
     write_json(folder / METRICS, figures, most_levels=2 if many else None)
-    # Last, so that a picture that cannot be drawn costs no figures.
+    # Last, so that a failure to draw loses no metrics.
     draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
     return figures, predictions
 
@@ -109,17 +106,12 @@ def evaluate(
 def ask_unlabelled(
     trained: TrainedModel, dataset: TokenLabelDataset, scores: Scores, batch_size: int
 ) -> None:
-    """Ask for the labels of rows that have none, into `scores`, as `classify` would answer.
+    """Classify the unlabelled rows, into `scores`, with the same results as `classify`.
 
-    Their tokens were scored to the full length; for the question the body leaves room for a tail,
-    so these rows are read anew. A head has answered already where that cuts nothing more. What
-    cannot be asked, such as a row with a label token in its body, has no probabilities.
-
-    Args:
-        trained: the model.
-        dataset: rows read with keep_records.
-        scores: theirs.
-        batch_size: rows in one forward pass.
+    Their tokens were scored at full length; to classify, the body must leave room for a tail, so
+    these rows are read again (`dataset` was read with keep_records). A label head has answered
+    already where that cuts nothing more. Rows that cannot be classified, such as one with a label
+    token in its body, have no probabilities.
     """
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:

@@ -1,4 +1,4 @@
-"""The file of rows that a model is used on, and what is said of rows that cannot be used."""
+"""The rows that a model is used on: reading them, and messages about unusable ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smallgpt.rows.reading import read_dataset
 def read_rows(
     trained: TrainedModel, path: str | Path, for_label: bool = False
 ) -> TokenLabelDataset:
-    """Read a JSONL file as the model was trained to read; bad rows are kept with their reason."""
+    """Read a JSONL file as in training; bad rows are kept with their reason."""
     return read_dataset(
         path,
         trained.vocabulary,
@@ -29,12 +29,7 @@ def read_rows(
 
 
 def refuse_unusable(dataset: TokenLabelDataset, path: str | Path, verb: str) -> NoReturn:
-    """Raise because all rows of a file are bad.
-
-    Args:
-        dataset: with the bad rows alone.
-        path: of the file.
-        verb: what cannot be done with them, such as "scored".
+    """Raise the error of a file whose rows are all bad; `verb` as in "not one can be scored".
 
     Raises:
         UserError: with the reason of the first.
@@ -50,7 +45,7 @@ def refuse_unusable(dataset: TokenLabelDataset, path: str | Path, verb: str) -> 
 
 
 def say_bad_rows(predictions: list[dict[str, Any]]) -> None:
-    """Say how many rows could not be used, and why the first few."""
+    """Print how many rows could not be used, and the reasons of the first five."""
     bad = [row for row in predictions if "reason" in row]
     if bad:
         print(
@@ -61,7 +56,7 @@ def say_bad_rows(predictions: list[dict[str, Any]]) -> None:
 
 
 def beside(folder: Path, name: str) -> Path:
-    """The path of a folder beside `folder`, also where that is called `.`, without a name."""
+    """The sibling `name` of `folder`, also where that is `.` or `..`."""
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(folder))
     return folder.parent / name

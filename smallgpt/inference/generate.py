@@ -1,4 +1,4 @@
-"""Generated rows: a prompt continued, with or without a wanted label; images drawn of them.
+"""Generation: continue a prompt, on request only with rows that the model reads as one label.
 
 rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
 draw_rows(trained, rows, Path("sevens.png"))
@@ -22,18 +22,18 @@ from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.rows.row import Row
 
-# Guided generation gives up when this many samples per wanted sequence brought too few.
+# Generation with a label gives up after this many samples per wanted sequence.
 TRIES_PER_SEQUENCE = 200
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Sequences from `generate`.
+    """Result of `generate`.
 
     Attributes:
-        sequences: ids of each row, prompt included unless it was an instruction.
-        tried: sequences sampled; more than were kept where a label was asked for.
-        note: a line for the user where the request was cut, else "".
+        sequences: token ids of each row, prompt included unless it was an instruction.
+        tried: number of sequences sampled; with a label, more than were kept.
+        note: for the user: a request that was cut, the yield of a label; else "".
     """
 
     sequences: list[list[int]]
@@ -58,21 +58,18 @@ def generate(
     """Continue a prompt up to <EOS>.
 
     Args:
-        trained: the model.
         prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
             model of images.
-        count: how many sequences.
-        max_new_tokens: most new tokens; None = up to the trained length.
-        greedy, temperature, top_k, top_p: how to choose among the next tokens, see `Sampling`.
-        seed: of the sampling.
+        max_new_tokens: None = up to the trained length.
+        greedy, temperature, top_k, top_p: see `Sampling`.
         label: keep only sequences that the model itself classifies as this label; each is then
             a whole row with its label tail, no longer than the trained length.
         batch_size: sequences sampled at once.
 
     Raises:
         SettingsError: a value that the command line would refuse, such as temperature 0.
-        UserError: unknown tokens or label, a prompt as long as the trained length, or too few
-            samples that the model reads as `label`, or a model that only names labels.
+        UserError: unknown tokens or label, no room after the prompt, too few samples that the
+            model reads as `label`, or a model that only names labels.
     """
     check_arguments(
         "generate",
@@ -109,8 +106,8 @@ def generate(
             f"of at most {trained.max_length} tokens{tail}"
         )
         max_new_tokens = room
-    # What is asked for is cut there; what the model itself makes is to end within the room, and
-    # with a label the token that ends it is dropped again.
+    # max_new_tokens cuts; without it a row must end within the room. With a label one more token
+    # may be sampled: the one that ends the row is dropped again.
     most = max_new_tokens or (room + 1 if tail else room)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}
@@ -120,7 +117,7 @@ def generate(
         forbidden |= {vocabulary.unk_id} - {None}
     if label is not None:
         wanted = _wanted_class(trained, label, ids)
-        # The rest of the row would be the model's own label; it is asked for apart.
+        # The rest of the row would be the model's own label; it is computed separately.
         stops.add(vocabulary.cls_id)
         forbidden |= vocabulary.label_id_set
     sampling = Sampling(greedy, temperature, top_k, top_p)
@@ -159,11 +156,7 @@ def generate(
 
 
 def _wanted_class(trained: TrainedModel, label: str, ids: list[int]) -> int:
-    """The index of the label that rows beginning with `ids` are to get.
-
-    Raises:
-        UserError: the model has no such label, or no row with that beginning can have it.
-    """
+    """Index of the label for rows beginning with `ids`; UserError where no such row can have it."""
     vocabulary = trained.vocabulary
     if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
         label = "_".join(label.split())
@@ -190,11 +183,9 @@ def _keep_labelled(
     count: int,
     batch_size: int,
 ) -> tuple[list[list[int]], int]:
-    """Sample until `count` rows of at most `longest` tokens are read as the class `wanted`.
+    """Sample until `count` rows of at most `longest` tokens are classified as `wanted`.
 
-    Returns:
-        kept: rows that are, without tails; fewer than `count` where too many samples brought none.
-        tried: how many were sampled.
+    Returns the rows without tails, fewer than `count` after too many tries, and the number sampled.
     """
     vocabulary = trained.vocabulary
     ends = (vocabulary.cls_id, vocabulary.eos_id)
@@ -202,7 +193,7 @@ def _keep_labelled(
     tried = 0
     while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
         rows = [row[:-1] if row[-1] in ends else row for row in sample(batch_size)]
-        # A row that found no end is none, nor is one that is nothing but a prompt with a tail.
+        # Drop rows that found no end, and those that are nothing but a prompt with a tail.
         rows = [row for row in rows if len(row) <= longest and row[-1] not in ends]
         tried += batch_size
         if rows:

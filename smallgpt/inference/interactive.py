@@ -1,4 +1,4 @@
-"""The interactive prompt: likeliest next tokens, answers or labels, one prompt a line."""
+"""Interactive prompt: likeliest next tokens, answers or labels, one prompt a line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,10 @@ MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row 
 
 
 def run_interactive(trained: TrainedModel, prompt: str | None, as_json: bool) -> int:
-    """Answer one prompt, or those that are typed until `quit`, Ctrl-D or Ctrl-C.
+    """Answer one prompt, or those typed until `quit`, Ctrl-D or Ctrl-C; returns the exit code.
 
-    With the likeliest next tokens; a model that only names labels answers with those, one of
-    instructions with its answer.
-
-    Returns:
-        the exit code.
+    A label head answers with labels, a model of instructions with its answer, any other model with
+    the likeliest next tokens.
     """
     answer = say_next_tokens
     if trained.is_classifier:
@@ -57,7 +54,7 @@ def run_interactive(trained: TrainedModel, prompt: str | None, as_json: bool) ->
 
 
 def _welcome(trained: TrainedModel) -> str:
-    """What to type, for a person at a terminal."""
+    """What to type."""
     vocabulary = trained.vocabulary
     what = "an instruction" if trained.is_instructed else "a text"
     if trained.is_classifier:
@@ -71,13 +68,9 @@ def _welcome(trained: TrainedModel) -> str:
 
 
 def _next_line(prompt_sign: str | None) -> str | None:
-    """The next line of standard input without the spaces around it, None at its end.
+    """The next line of standard input, stripped; None at its end.
 
-    Args:
-        prompt_sign: what stands before it at a terminal; None where there is none.
-
-    Raises:
-        UserError: a line that is too long, which is passed over.
+    `prompt_sign` is None where input is no terminal. UserError: not UTF-8, or too long (skipped).
     """
     if prompt_sign is not None:
         try:

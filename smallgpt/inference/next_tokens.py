@@ -15,7 +15,7 @@ NEXT_TOKENS_SHOWN = 5
 def next_tokens(
     trained: TrainedModel, prompt: str, count: int = NEXT_TOKENS_SHOWN
 ) -> list[tuple[str, float]]:
-    """The likeliest next tokens of a prompt and their probabilities, falling.
+    """The likeliest next tokens of a prompt and their probabilities, descending.
 
     Raises:
         UserError: unknown tokens, a prompt beyond the trained length, a count below 1, or a model

@@ -1,4 +1,4 @@
-"""Images drawn of generated rows."""
+"""Images decoded from generated rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smallgpt.tokens.pictures import draw_image_sheet
 
 
 def draw_rows(trained: TrainedModel, sequences: Sequence[Sequence[int]], path: Path) -> None:
-    """Draw image rows into one PNG, each captioned with the label its tail names."""
+    """Draw image rows into one PNG, each captioned with the label in its tail."""
     codebook, vocabulary = Codebook.load(trained.codebook), trained.vocabulary
     images, captions, malformed = [], [], 0
     for ids in sequences:

@@ -1,4 +1,4 @@
-"""What a person types, as ids; tokens and rows as text for a person."""
+"""Prompts to token ids, ids to text; checks of a prompt, a model and arguments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def prompt_ids(trained: TrainedModel, prompt: str) -> list[int]:
 
 
 def say_unknown(trained: TrainedModel, prompt: str) -> None:
-    """Say on standard error what of a text the model cannot read."""
+    """Print on standard error which characters of a text are unknown to the model."""
     tokenizer = trained.vocabulary.tokenizer
     count = tokenizer.count_unknown(tokenizer.encode(prompt)) if tokenizer is not None else 0
     if count:
@@ -64,7 +64,7 @@ def say_unknown(trained: TrainedModel, prompt: str) -> None:
 
 
 def token_text(trained: TrainedModel, index: int) -> str:
-    """A token for a person: of a model of texts, the piece of text that it stands for."""
+    """A token for display; with a text tokenizer, the piece of text that it stands for."""
     token, tokenizer = trained.vocabulary.tokens[index], trained.vocabulary.tokenizer
     piece = tokenizer.decode([index]) if tokenizer is not None else ""
     # Special tokens stand for no text, and some tokens for half of a character.
@@ -72,16 +72,12 @@ def token_text(trained: TrainedModel, index: int) -> str:
 
 
 def row_text(trained: TrainedModel, ids: Sequence[int]) -> str:
-    """A row for a person: its tokens, or its text for a model of texts."""
+    """A row for display: its tokens, or its text with a text tokenizer."""
     return (trained.vocabulary.tokenizer or trained.vocabulary).decode(ids)
 
 
 def refuse_labels_only(trained: TrainedModel) -> None:
-    """Raise where a model has no next token.
-
-    Raises:
-        UserError: it only names labels.
-    """
+    """Refuse a model with a label head, which predicts no tokens, by a UserError."""
     if trained.is_classifier:
         raise UserError(
             f"{trained.folder}: this model only names labels (--classifier head): ask it with "
@@ -90,7 +86,7 @@ def refuse_labels_only(trained: TrainedModel) -> None:
 
 
 def not_finite(trained: TrainedModel) -> UserError:
-    """The error of a model that answers with NaN or infinity."""
+    """The error of a model whose output is NaN or infinite."""
     return UserError(
         f"{trained.folder}: the model gives no finite number: damaged weights? (try --precision "
         f"fp32)"
@@ -98,11 +94,7 @@ def not_finite(trained: TrainedModel) -> UserError:
 
 
 def check_arguments(mode: str, **values: Any) -> None:
-    """Hold what a call from Python says to the rules of the command line.
-
-    Args:
-        mode: of the command.
-        values: options of `InferenceSettings` by name.
+    """Check options of `InferenceSettings`, given from Python, as the command line does.
 
     Raises:
         SettingsError: a wrong value, or values that contradict one another.
