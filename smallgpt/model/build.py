@@ -1,4 +1,4 @@
-"""The model of a run: new, or from a checkpoint."""
+"""Builds the model of a run: from scratch, pretrained, or with adapters."""
 
 from __future__ import annotations
 
@@ -26,13 +26,10 @@ def build_model(
     vocabulary: Vocabulary,
     embeddings: Mapping[str, np.ndarray] | None = None,
 ) -> torch.nn.Module:
-    """A GPT-2 with fresh weights drawn from `settings.seed`: its head predicts tokens or labels.
+    """A GPT-2 with random weights from `settings.seed`; its head predicts tokens or labels.
 
-    Args:
-        settings: its shape.
-        vocabulary: its tokens.
-        embeddings: token -> vector of n_embd numbers of standard deviation 1, for tokens of
-            which something is known before training (the codes of a codebook).
+    `embeddings` (token -> n_embd numbers of standard deviation 1) initialize tokens of which
+    something is known before training: the codes of a codebook.
     """
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config = GPT2Config(
@@ -44,7 +41,7 @@ def build_model(
         resid_pdrop=settings.dropout,
         embd_pdrop=settings.dropout,
         attn_pdrop=settings.attention_dropout,
-        # GPT-2's own gelu_new approximates this one, and takes four times as long on a CPU.
+        # GPT-2's own gelu_new approximates it and takes four times as long on a CPU.
         activation_function="gelu",
         # The defaults (50256) lie outside a small vocabulary.
         bos_token_id=end_id,
@@ -68,10 +65,10 @@ def build_model(
 
 
 def parameters_of(values: Mapping[str, Any]) -> int:
-    """How many parameters a GPT-2 of these values has."""
+    """Parameters of a GPT-2 with these configuration values."""
     width = values["n_embd"]
     inner = values.get("n_inner") or 4 * width
-    # Two norms, attention's two maps, the two of the perceptron, each with its bias.
+    # Two norms, two linear maps of attention, two of the MLP, each with its bias.
     block = 4 * width + 4 * width * (width + 1) + width * (2 * inner + 1) + inner
     ends = (values["vocab_size"] + values["n_positions"]) * width + 2 * width
     return values["n_layer"] * block + ends
@@ -94,17 +91,11 @@ def _check_memory(values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class StartingModel:
-    """What a run begins with.
-
-    Attributes:
-        model: the model, its weights fresh or pretrained.
-        adapter: what of it is trained; None where all of it is.
-        belongs_to: facts by name that a checkpoint of the run depends on.
-    """
+    """What a run begins with."""
 
     model: torch.nn.Module
-    adapter: Adapter | None
-    belongs_to: dict[str, str]
+    adapter: Adapter | None  # what of the model is trained; None where all of it is
+    belongs_to: dict[str, str]  # what a checkpoint of the run depends on: name -> fingerprint
 
 
 def starting_model(
@@ -114,15 +105,11 @@ def starting_model(
     stored_config: Mapping[str, Any] | None,
     say: Callable[[str], None],
 ) -> StartingModel:
-    """The model of a run, as its settings say: from scratch, pretrained, or with adapters.
+    """The model of a run, by its settings: from scratch, pretrained, or with adapters.
 
-    Args:
-        settings: of the run; where `init_from` is given its shape is the checkpoint's already.
-        vocabulary: its tokens.
-        embeddings: gives what `build_model` takes; asked only for a model from scratch.
-        stored_config: the configuration in a checkpoint of the run whose weights will be put
-            back, so that what it began from is needed no more; None for a new run.
-        say: called with each line for a person.
+    With `init_from` the settings have the shape of the checkpoint already. `embeddings` is called
+    only for a model from scratch. `stored_config` is the configuration in a checkpoint of the run,
+    whose weights are loaded later, so that the pretrained model is not needed any more.
 
     Raises:
         UserError: a pretrained model cannot be loaded.

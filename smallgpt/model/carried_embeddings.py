@@ -1,4 +1,4 @@
-"""Embeddings of a pretrained model, carried over by the names of tokens.
+"""Embeddings of a pretrained model, carried over to another vocabulary by the names of tokens.
 
 Never by id: ids differ between two vocabularies that share every token.
 """
@@ -15,10 +15,10 @@ from smallgpt.model.config_json import quiet
 from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokenizer
 from smallgpt.tokens.vocabulary import EOS, PAD, UNK, Vocabulary
 
-# Vectors of new tokens lie around the mean of all, at this share of their spread: equal ones
-# would stay equal where the head is tied.
+# Embeddings of new tokens are the mean of all plus noise of this share of their standard deviation:
+# equal ones would stay equal where the head is tied.
 _NOISE = 0.1
-_FEW_KNOWN = 0.5  # share of the vocabulary below which the tokenizers must differ
+_FEW_KNOWN = 0.5  # a smaller share means another tokenizer
 _NAMES_SHOWN = 5
 
 
@@ -26,7 +26,7 @@ _NAMES_SHOWN = 5
 
 
 def tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
-    """The token of each id of a checkpoint, and its ids for our special tokens.
+    """The tokens of a checkpoint in the order of their ids, and its ids for our special tokens.
 
     Raises:
         UserError: its tokenizer cannot be loaded.
@@ -52,20 +52,17 @@ def carry_over(
     name: str,
     say: Callable[[str], None],
 ) -> list[int]:
-    """Give a model the tokens of `vocabulary`, and those it knew their old embeddings.
+    """Give a model the tokens of `vocabulary`; tokens that it knew keep their embeddings.
+
+    Its embedding, head and the head's bias change; tied ones stay tied. Returns the ids of
+    `vocabulary` that the checkpoint does not have by name.
 
     Args:
-        model: its embedding, head and the head's bias change; tied ones stay tied.
-        tokens: the token of each of its ids.
-        roles: its own ids for <EOS>, <UNK> and <PAD>, from which ours start where it has none
-            of that name.
-        vocabulary: the tokens it is to have.
-        seed: of the noise that new tokens start with.
+        tokens: the token of each id of the checkpoint.
+        roles: its ids for <EOS>, <UNK> and <PAD>, the initial values of ours where it has none of
+            that name.
+        seed: of the noise in the embeddings of new tokens.
         name: of the checkpoint, for messages.
-        say: called with each line for a person.
-
-    Returns:
-        The ids of `vocabulary` that the checkpoint does not have by name.
     """
     rows = len(model.get_input_embeddings().weight)
     tokens = tokens[:rows]  # a tokenizer may have more tokens than its model was trained on
@@ -85,7 +82,7 @@ def carry_over(
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor(source_V)
     old = [input_map.weight.clone()]
-    # A model that only names labels has no head of tokens.
+    # A classifier has no head of tokens.
     tied = head is None or head.weight is input_map.weight
     bias = getattr(head, "bias", None)
     if not tied:

@@ -1,4 +1,4 @@
-"""What is taken from the config.json of a checkpoint, and what is not."""
+"""Reads config.json: only keys that shape a model; keys that could load code are ignored."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from smallgpt.tokens.text_tokenizer import MOST_TOKENS
 
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-# 10,000 labels of a head, of 1,000 letters each, stand in it twice, a letter in up to six bytes.
+# 10,000 labels of 1,000 letters each, twice, a letter in up to six bytes.
 MOST_CONFIG_BYTES = 2**27
-# What a configuration could choose beside the shape: code, its own or a kernel of another
-# repository, files, kinds of numbers. Keys of these names are passed over at every level; of those
-# that begin with an underscore OPT's alone shapes a model.
+# Keys that choose something else than the shape: code (the checkpoint's own, or a kernel of another
+# repository), files, number types. They are ignored at every level; of those that begin with an
+# underscore only OPT's shapes a model.
 _NEVER_FOLLOWED = re.compile(
     r"_(?!remove_final_layer_norm$).*|.*implementation.*|auto_map|.*kernel_config.*|.*quantization.*|(torch_)?dtype|"
     r"name_or_path|trust_remote_code|transformers_version|architectures"
 )
 _OWN_KINDS_OF_KEYS = ("id2label", "label2id")  # the keys of these are labels
-# Of what transformers' base class defines, a configuration may only say these beside its fields.
+# Attributes of transformers' base class that a configuration may set besides its own fields.
 _ALSO_TAKEN = ("num_labels", "rope_scaling", "rope_theta", "per_layer_config")
-# What configurations call dropout of embeddings and residuals, and that of attention weights.
+# Names for dropout of embeddings and residuals, and for that of attention weights.
 _DROPOUTS = (
     "dropout",
     "resid_pdrop",
@@ -45,7 +45,7 @@ _DROPOUTS = (
 )
 _ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 _MOST_CONFIG_VALUES = 100_000  # each of up to 10,000 labels twice
-# What shapes a GPT-2, with the range of its values; nothing else of config.json is taken over.
+# Keys that shape a GPT-2, with the range of their values; all others in config.json are ignored.
 _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
     "vocab_size": (int, 1, 2**31),
     "n_positions": (int, 1, MOST_POSITIONS),
@@ -76,7 +76,7 @@ _NEVER_LOADED = "weights as a pickle can run any code and are never loaded; conv
 
 
 def positions_of(config: Any) -> int | None:
-    """Positions that a model of this configuration has; None where there is no limit."""
+    """Most positions of a model, None where there is no limit."""
     return getattr(config, "max_position_embeddings", None)
 
 
@@ -98,7 +98,7 @@ def refuse_pickles(path: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own warnings back: what matters is told in one line."""
+    """Silence transformers' warnings and progress bars."""
     before = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -112,14 +112,14 @@ def quiet() -> Iterator[None]:
 
 
 def config_of(values: Mapping[str, Any]) -> Any:
-    """A configuration object of the values of a config.json: of what shapes the model alone.
+    """A configuration object from the values of a config.json, of those alone that shape the model.
 
-    No code but transformers' is run, and nothing in it chooses which: how attention is computed
-    is transformers' default.
+    Only code of transformers is run, and no value chooses which: attention is computed in
+    transformers' default way.
 
     Raises:
-        ValueError, TypeError and others: the values are wrong, or far beyond any small model, so
-            that its mere modules would take all memory or time; transformers raises many kinds.
+        ValueError, TypeError and others: wrong values, or far beyond any small model, so that
+            building it would take all memory or time; transformers raises many kinds.
     """
     kind = values.get("model_type", "gpt2")
     if kind not in CONFIG_MAPPING:
@@ -129,7 +129,7 @@ def config_of(values: Mapping[str, Any]) -> Any:
     taken = {
         name: value
         for name, value in _without_foreign_choices(values).items()
-        # Other names are older ones of fields, or mean nothing; but not methods and properties.
+        # Unknown names are older names of fields, or mean nothing; but no methods or properties.
         if name in fields or name in _ALSO_TAKEN or not hasattr(config_class, name)
     }
     taken.pop("model_type", None)
@@ -138,7 +138,7 @@ def config_of(values: Mapping[str, Any]) -> Any:
         ("num_hidden_layers", MOST_LAYERS),
         ("hidden_size", MOST_WIDTH),
         ("max_position_embeddings", MOST_POSITIONS),
-        ("vocab_size", 2 * MOST_TOKENS),  # embeddings may be filled up to a round number
+        ("vocab_size", 2 * MOST_TOKENS),  # embeddings may be padded to a round number
     ):
         value = getattr(config, name, None)
         if value is not None and not (type(value) is int and 1 <= value <= most):
@@ -147,12 +147,12 @@ def config_of(values: Mapping[str, Any]) -> Any:
 
 
 def _without_foreign_choices(value: Any) -> Any:
-    """A value of a configuration without the keys that shape no model, at every level."""
+    """A configuration value without the keys that do not shape the model, at every level."""
     if isinstance(value, list):
         return [_without_foreign_choices(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {"__float__"}:  # so transformers writes infinity, which is no JSON
+    if value.keys() == {"__float__"}:  # how transformers writes infinity, which is no JSON
         return float(value["__float__"])
     return {
         name: item if name in _OWN_KINDS_OF_KEYS else _without_foreign_choices(item)
@@ -162,7 +162,7 @@ def _without_foreign_choices(value: Any) -> Any:
 
 
 def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.nn.Module]:
-    """The class of the causal model of a configuration, or of the one with a head for labels.
+    """The class of the causal model of a configuration, or of its classifier.
 
     Raises:
         ValueError: there is none.
@@ -175,7 +175,7 @@ def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.n
 
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:
-    """Give a configuration the settings' dropout, by whatever names it knows it."""
+    """Set the settings' dropout in a configuration, by whatever names it has for it."""
     for names, rate in (
         (_DROPOUTS, settings.dropout),
         (_ATTENTION_DROPOUTS, settings.attention_dropout),
@@ -189,13 +189,13 @@ def set_dropout(config: Any, settings: TrainSettings) -> None:
 
 
 def read_own_config(path: Path) -> dict[str, Any]:
-    """The part of a config.json that shapes a GPT-2; all else in it is passed over.
+    """The part of a config.json that shapes a GPT-2; all else is ignored.
 
     transformers would follow some other keys (`attn_implementation` can name code to download).
-    Of other architectures `config_of` takes no such key over.
+    Of other architectures all values are returned; `config_of` leaves such keys out.
 
     Raises:
-        UserError: not JSON, no configuration, or of a GPT-2 a value of a wrong kind or range.
+        UserError: not JSON, no configuration, or in a GPT-2's a value of a wrong type or range.
     """
     try:
         values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_CONFIG_VALUES)

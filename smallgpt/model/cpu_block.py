@@ -1,8 +1,7 @@
-"""A GPT-2 block on a CPU, forward and backward: dropout, attention, the block of both.
+"""A GPT-2 block on a CPU, forward and backward: attention, MLP, dropout.
 
-The computation is that of transformers' `GPT2Block` (models/gpt2/modeling_gpt2.py) under autocast:
-linear maps and attention in `dtype`, residual stream and LayerNorm in fp32. Sizes in names: see
-`cpu_forward`.
+The computation is that of transformers' `GPT2Block` (models/gpt2/modeling_gpt2.py); precision and
+sizes in names: see `cpu_forward`.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from torch.nn.functional import gelu, layer_norm
 
 from smallgpt.model.packed_rows import PackedRows
 
-# Queries are taken in chunks, and each chunk sees only the keys up to its end: with 128, little
-# of the masked half is computed, and the products are still large enough to run at full rate.
+# Queries in a chunk; each chunk sees only the keys up to its end: with 128, little of the masked
+# half is computed, and the products are still large enough to run at full rate.
 _CHUNK = 128
-# Up to this many tokens of the longest row, attention weights are kept for the backward pass. They
-# grow with the square of the length, so beyond each chunk's are computed again, which takes a
-# sixth more of a block's time (docs/measurements.md).
+# Up to this length of the longest row, attention weights are kept for the backward pass. They grow
+# with the square of the length, so those of longer rows are computed again, which takes a sixth
+# more of a block's time (docs/measurements.md).
 _LONGEST_KEPT = 2048
 
 
@@ -33,18 +32,17 @@ _LONGEST_KEPT = 2048
 def _keep(
     like: Tensor, rate: float, dtype: torch.dtype, generator: torch.Generator | None = None
 ) -> Tensor | None:
-    """Ones where dropout keeps and zeros where it drops, in `dtype`; None where it is off.
+    """Dropout mask in `dtype`, 1 where it keeps; None where dropout is off.
 
-    Random numbers come from `generator`, where it is None from torch's own.
-    16 random bits an element: the rate is met to 1/65536, at a sixth of the time that torch's
-    own dropout takes for its 64 bits an element.
+    16 random bits an element: the rate is met to 1/65536, in a sixth of the time of torch's own
+    dropout, which takes 64 bits. `generator` None is torch's global one.
     """
     if rate == 0.0:
         return None
     n = like.numel()
     bits = torch.empty((n + 3) // 4, dtype=torch.int64)
     bits = bits.random_(-(2**63), None, generator=generator).view(torch.int16)
-    # In place the comparison stays vectorised; into a bool it is four times as slow.
+    # In place the comparison is vectorized; into a bool it is four times as slow.
     return bits[:n].ge_(_threshold(rate) - 32768).to(dtype).view(like.shape)
 
 
@@ -54,7 +52,7 @@ def _threshold(rate: float) -> int:
 
 
 def _scale(rate: float) -> float:
-    """What keeps the expected value under dropout of this rate."""
+    """Factor that keeps the expected value under dropout of this rate."""
     return 65536 / (65536 - _threshold(rate)) if rate else 1.0
 
 
@@ -76,7 +74,7 @@ class Dropout(torch.autograd.Function):
 def _dropout_backward(
     grad_NxE: Tensor, keep: Tensor | None, rate: float, dtype: torch.dtype
 ) -> Tensor:
-    """Gradient before dropout and its scale, in `dtype`."""
+    """Gradient of the input of dropout, in `dtype`."""
     if keep is None:
         return grad_NxE.to(dtype)
     return (grad_NxE * _scale(rate)).to(dtype).mul_(keep)
@@ -95,16 +93,9 @@ def _attend(
 ) -> tuple[Tensor, list[Tensor]]:
     """softmax(Q K^T / sqrt(D), causal) V (Vaswani et al., 2017, eq. 1).
 
-    Args:
-        q_RxTxD, k_RxTxD, v_RxTxD: queries, keys and values.
-        rows: where the rows end.
-        rate: of dropout.
-        keeps: whether there will be a backward pass.
-
-    Returns:
-        output_RxTxD (undefined where a row has ended), and what `_attend_backward` takes: for
-        each chunk the attention weights, followed by what dropout kept of them if it is on. Of
-        long rows none of these, only the seed of dropout if it is on.
+    Returns the output, undefined where a row has ended, and what `_attend_backward` needs: for each
+    chunk its attention weights (with `keeps`), then its dropout mask if dropout is on. Of long rows
+    only the seed of dropout, if it is on.
     """
     T = q_RxTxD.shape[1]
     output_RxTxD = torch.empty_like(v_RxTxD)
@@ -121,7 +112,7 @@ def _attend(
         if keep_RxCxK is not None:
             weights_RxCxK = weights_RxCxK * keep_RxCxK
         torch.bmm(weights_RxCxK, v_RxTxD[:r, :K], out=output_RxTxD[:r, start:K])
-        del weights_RxCxK, keep_RxCxK  # before the next are made
+        del weights_RxCxK, keep_RxCxK  # free before the next chunk
     if rate:
         output_RxTxD *= _scale(rate)
     return output_RxTxD, kept
@@ -135,9 +126,9 @@ def _chunk_weights(
     rate: float,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention weights_RxCxK of the queries from `start`, and what dropout keeps of them.
+    """Attention weights_RxCxK of the chunk of queries from `start`, and their dropout mask.
 
-    R are the rows that reach the chunk, and K is where the chunk ends.
+    R counts the rows that reach the chunk; K is the end of the chunk.
     """
     R, T, D = q_RxTxD.shape
     end = min(start + _CHUNK, T)
@@ -150,7 +141,7 @@ def _chunk_weights(
 
 
 def _generator(kept: Sequence[Tensor]) -> torch.Generator:
-    """Gives the random numbers of one call of `_attend`, a second time where asked again."""
+    """The random numbers of one call of `_attend`, the same in forward and backward."""
     return torch.Generator().manual_seed(int(kept[0]))
 
 
@@ -164,9 +155,8 @@ def _attend_backward(
 ) -> Tensor:
     """Gradients of queries, keys and values, 3 x R x T x D.
 
-    Uses sum_j P_ij dP_ij = O_i . dO_i (Dao et al., 2022, appendix B.2), which dropout leaves true.
-    The weights of long rows are computed again (section 3.1), by the same operations and so to the
-    same bits.
+    Uses sum_j P_ij dP_ij = O_i . dO_i (Dao et al., 2022, appendix B.2), true with dropout too. The
+    weights of long rows are computed again (section 3.1), bit for bit the same.
     """
     q_RxTxD, k_RxTxD, v_RxTxD = qkv_3xRxTxD
     R, T, D = q_RxTxD.shape
@@ -213,7 +203,7 @@ def _attend_backward(
         else:
             grad_k_RxTxD[:r, :end] += torch.bmm(grad_scores_RxCxK.mT, q_RxCxD)
             grad_v_RxTxD[:r, :end] += torch.bmm(used_RxCxK.mT, grad_RxCxD)
-        # Before the next chunk's are made.
+        # Free before the next chunk.
         del weights_RxCxK, keep_RxCxK, used_RxCxK, grad_weights_RxCxK, grad_scores_RxCxK
     if not one_chunk:
         grads_3xRxTxD[1], grads_3xRxTxD[2] = grad_k_RxTxD, grad_v_RxTxD
@@ -225,7 +215,7 @@ def _attend_backward(
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What a block needs to know beside its parameters; rates are those of dropout."""
+    """What a block needs besides its parameters; rates are those of dropout."""
 
     rows: PackedRows
     dtype: torch.dtype
@@ -235,7 +225,7 @@ class BlockPlan:
     attention_output_rate: float
     mlp_output_rate: float
     attention_rate: float
-    keeps: bool  # what a backward pass needs
+    keeps: bool  # whether a backward pass follows
 
 
 class Block(torch.autograd.Function):
@@ -308,7 +298,7 @@ class Block(torch.autograd.Function):
 def _mlp(
     y_NxE: Tensor, plan: BlockPlan, g: Tensor, b: Tensor, *maps: Tensor
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """y + mlp(norm(y)), and what `Block.backward` takes of it."""
+    """y + mlp(norm(y)), and what `Block.backward` needs of it."""
     w_in, b_in, w_back, b_back = (parameter.to(plan.dtype) for parameter in maps)
     n_NxE, mean, rstd = torch.native_layer_norm(y_NxE, (y_NxE.shape[1],), g, b, plan.eps)
     n_NxE = n_NxE.to(plan.dtype)
@@ -323,10 +313,10 @@ def _mlp(
 
 
 def last_of_block(x_NxE: Tensor, plan: BlockPlan, *parameters: Tensor) -> Tensor:
-    """What `Block` gives of each row's last token, B x E, without gradients.
+    """Output of `Block` at each row's last token, B x E, without gradients.
 
-    Of the other tokens keys and values are all that is computed: as the last of six blocks it
-    saves a seventh of the whole pass.
+    Of the other tokens only keys and values are computed: in the last of six blocks this saves a
+    seventh of the whole forward pass.
     """
     g1, b1, w_qkv, b_qkv, w_out, b_out, *mlp = parameters
     dtype, rows, H, E = plan.dtype, plan.rows, plan.H, x_NxE.shape[1]

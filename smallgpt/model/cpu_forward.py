@@ -1,17 +1,17 @@
-"""GPT-2's blocks forward and backward, written for a CPU: packed rows, few passes over memory.
+"""Forward and backward pass of a GPT-2 on a CPU, without padding and with few passes over memory.
 
-    rows = PackedRows(lengths)                        # rows after one another, no padding
+    rows = PackedRows(lengths)
     hidden_NxE = packed_hidden_states(model, ids_N, rows, torch.bfloat16)
     hidden_NxE.sum().backward()                       # gradients reach the model's parameters
 
 The computation is that of transformers' `GPT2Model` (models/gpt2/modeling_gpt2.py) under autocast:
 linear maps and attention in `dtype`, residual stream and LayerNorm in fp32. What makes it fast
 (docs/measurements.md): padding is never computed, attention runs as matrix products over chunks of
-queries that skip the masked half and rows that have ended, and dropout takes its random numbers 16
-bits at a time.
+queries that skip the masked half and rows that have ended, and dropout draws 16 random bits an
+element.
 
-Sizes in names: N tokens of all rows together, B rows, T longest row, H heads, D width of a head,
-E = H x D, I width of the MLP, C queries of a chunk, K keys that a chunk sees, R = rows x heads.
+Sizes in names: N tokens of all rows, B rows, T longest row, H heads, D width of a head, E = H x D,
+I width of the MLP, C queries of a chunk, K keys that a chunk sees, R = rows x heads.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from transformers.pytorch_utils import Conv1D
 from smallgpt.model.cpu_block import Block, BlockPlan, Dropout, last_of_block
 from smallgpt.model.packed_rows import PackedRows
 
-# config.activation_function -> torch's name of the formula. transformers computes gelu_new in
-# several operations, torch in one.
+# config.activation_function -> torch's `approximate`. transformers computes gelu_new in several
+# operations, torch in one.
 GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -40,11 +40,8 @@ def packed_hidden_states(
 ) -> Tensor:
     """Last hidden states of packed rows, N x E in fp32; the head comes after.
 
-    Args:
-        model: a GPT-2 (see `is_gpt2`) on a CPU that `supports` approves; dropout as its mode says.
-        ids_N: tokens of all rows.
-        rows: where the rows begin and end.
-        dtype: of the linear maps and attention, float32 or bfloat16.
+    `model` is a GPT-2 that `supports` approves, on a CPU; dropout as its mode says. `dtype` of the
+    linear maps and attention is float32 or bfloat16.
     """
     recomputes = (
         model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled()
@@ -63,10 +60,7 @@ def packed_hidden_states(
 def packed_last_states(
     model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
 ) -> Tensor:
-    """Last hidden state of each row's last token, B x E in fp32, without gradients.
-
-    Arguments are those of `packed_hidden_states`, the model in evaluation mode.
-    """
+    """`packed_hidden_states` of each row's last token, B x E, without gradients or dropout."""
     x_NxE = _embed(model, ids_N, rows)
     *others, last = model.transformer.h
     for block in others:
@@ -107,7 +101,7 @@ def _of_block(
 
 
 def is_gpt2(model: torch.nn.Module) -> bool:
-    """Whether a model has the modules of GPT2LMHeadModel, or of the one with a head for labels."""
+    """Whether a model is a GPT2LMHeadModel or a GPT2ForSequenceClassification."""
     return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
 
 
@@ -132,10 +126,10 @@ def supports(model: torch.nn.Module) -> bool:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed instead of handing it back to the system.
+    """Have the C library keep freed memory instead of returning it to the system.
 
-    Every step allocates the same activations. Handed back, they come again page by page, each
-    page a fault and filled with zeros: 40,000 pages and a fifth of a step's time.
+    Every step allocates the same activations. Returned memory comes back page by page, each with a
+    page fault and filled with zeros: 40,000 pages and a fifth of a step's time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,9 +1,9 @@
-"""The folder of a trained model, in Hugging Face format: written whole, read with distrust.
+"""Saves and loads the folder of a trained model, in Hugging Face format.
 
     trained = load_trained_model("outputs/best_model")
     logits_BxTxV = trained.model(ids_BxT).logits
 
-Plain transformers reads it as well.
+It is written atomically, and every file is checked when read. Plain transformers reads it as well.
 """
 
 from __future__ import annotations
@@ -65,21 +65,16 @@ def save_model_folder(
     validation: dict[str, Any] | None = None,
     adapter: Adapter | None = None,
 ) -> None:
-    """Write a model folder that transformers loads, or bring an existing one up to date.
+    """Write a model folder that transformers loads, or update an existing one of the same run.
 
-    A new folder appears whole. In an existing one of the same run only the weights differ, and
-    they are replaced by one rename, so that a reader never meets a half-written model. (In the
-    settings of a resumed run options may differ that do not describe the model.)
+    A new folder appears whole. In an existing one weights and settings are replaced by renames, so
+    that a reader never meets a half-written model. (In the settings of a resumed run only options
+    may differ that do not describe the model.)
 
     Args:
-        model: its fp32 weights are written.
-        folder: where to.
-        vocabulary: its tokenizer goes along.
-        settings: as resolved; its max_length is what the model is good for.
-        codebook: the codebook.npz to take along, None for rows that are no images.
-        validation: what was measured with these weights on the validation rows, the calibration
-            of their confidence included. It is written into the header of the weights' own
-            file, so that it can never belong to other weights.
+        codebook: a codebook.npz to copy, None for rows that are no images.
+        validation: measured with these weights on the validation rows, calibration included;
+            written into the header of the weights' file, so that it belongs to no other weights.
         adapter: written in place of the model, whose base stays where it is.
     """
     weights = WEIGHTS if adapter is None else ADAPTER_WEIGHTS
@@ -122,7 +117,7 @@ def _save_weights(
 
 
 def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of a model by name; those that are tied once, under their first name."""
+    """The tensors of a model by name; tied ones once, under their first name."""
     state: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -137,31 +132,20 @@ def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model folder in memory, ready to use.
+    """A model folder in memory, ready to use."""
 
-    Attributes:
-        model: in evaluation mode on `device`; an adapter is merged into its base.
-        vocabulary: its vocabulary.
-        settings: what it was trained with.
-        device, precision: where and how it computes.
-        codebook: path of its image codebook, None for rows that are no images.
-        folder: where it came from.
-        validation: what training measured with these weights on its validation rows; {} where
-            the weights came from elsewhere.
-    """
-
-    model: torch.nn.Module
+    model: torch.nn.Module  # in evaluation mode on `device`; an adapter is merged into its base
     vocabulary: Vocabulary
     settings: TrainSettings
     device: torch.device
     precision: Precision
-    codebook: Path | None
+    codebook: Path | None  # None for rows that are no images
     folder: Path
-    validation: dict[str, Any]
+    validation: dict[str, Any]  # figures on the validation rows; {} if training stored none
 
     @property
     def temperature(self) -> float:
-        """Of the calibrated confidence; 1, the model's own, where it was never calibrated."""
+        """Temperature of the calibrated confidence; 1 (none) if it was never calibrated."""
         return self.validation.get("calibration", {}).get("temperature", 1.0)
 
     @property
@@ -171,12 +155,12 @@ class TrainedModel:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it names labels by a head, and predicts no tokens."""
+        """Whether it has a classification head and predicts no tokens."""
         return self.settings.classifier == "head"
 
     @property
     def is_instructed(self) -> bool:
-        """Whether it answers instructions, each in its prompt's template."""
+        """Whether it answers instructions in their prompt template."""
         return self.settings.task == "instruct" and self.vocabulary.tokenizer is not None
 
 
@@ -188,10 +172,7 @@ def load_trained_model(
 ) -> TrainedModel:
     """Load a model folder that training wrote.
 
-    Args:
-        model_path: the folder.
-        device, precision: where and how to compute, "auto" for the best there is.
-        vocab_path: a vocabulary that must be the model's own, None for any.
+    `device` and `precision` "auto" take the best there is; `vocab_path` must equal the model's own.
 
     Raises:
         UserError: the folder or a file of it is missing, damaged, or contradicts another.
@@ -210,7 +191,7 @@ def load_trained_model(
     vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
     try:
         settings = load_settings(TrainSettings, existing(folder / SETTINGS))
-    except SettingsError as error:  # no mistake in a flag: the exit code is that of a bad model
+    except SettingsError as error:  # not a wrong flag: the exit code is that of a bad model
         raise UserError(
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
         ) from None
@@ -254,15 +235,15 @@ def _load_model(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The model of a folder and the figures stored with its weights.
 
-    From config.json and safetensors alone. What the header of the weights says is compared with
-    the configuration before memory is given to either. Weights and figures are of one file even
-    where training replaces it meanwhile.
+    From config.json and safetensors alone. The header of the weights is compared with the
+    configuration before memory is allocated for either. Weights and figures come from one file,
+    even if training replaces it meanwhile.
     """
     path, weights = existing(folder / CONFIG), folder / WEIGHTS
     values = read_own_config(path)
     refuse_pickles(folder)
     header, start, size = read_header(existing(weights))
-    # Each weight takes a byte at least, so no promise of a small file can fill the memory.
+    # A weight takes at least a byte, so a small file cannot ask for all memory.
     if values["model_type"] == "gpt2" and parameters_of(values) > size:
         raise UserError(
             f"{folder}: {CONFIG} asks for {parameters_of(values):,} parameters, {WEIGHTS} has "
@@ -314,7 +295,7 @@ def _load_model(
         state[name] = tensor = tensor.float()
         if not tensor.isfinite().all():
             raise UserError(f"{weights}: {name} holds numbers that are not finite: damaged weights")
-    if any(buffer.is_meta for buffer in model.buffers()):  # computed, and stored nowhere
+    if any(buffer.is_meta for buffer in model.buffers()):  # computed when made, stored nowhere
         model = make()
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()

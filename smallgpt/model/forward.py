@@ -1,15 +1,15 @@
-"""The one way through a model, for training, scoring and classifying.
+"""Forward pass of any model on packed rows, for training, scoring and classifying.
 
     forward = Forward(model, precision)
     hidden_NxE = forward(ids_N, lengths_B)             # last hidden states of all tokens
     last_BxE = forward(ids_N, lengths_B, "last")       # of the last token of each row
-    logits_BxL = forward(ids_N, lengths_B, "labels")   # of a model with a head that names labels
+    logits_BxL = forward(ids_N, lengths_B, "labels")   # of a model with a classification head
     logits_NxV = TokenHead.of(model)(hidden_NxE)
 
-Rows lie one after another without padding. A GPT-2 on a CPU is computed by `cpu_forward`, which
-never computes padding; everything else (GPUs, adapters, other architectures) goes through
-transformers' own modules on a padded matrix, under autocast and with fused attention. Decoding with
-a cache has its own code: `smallgpt/decoding`.
+Rows are concatenated without padding. A GPT-2 on a CPU is computed by `cpu_forward`, which never
+computes padding; everything else (GPUs, adapters, other architectures) goes through transformers'
+own modules on a padded matrix, under autocast and with fused attention. Decoding with a cache has
+its own code: `smallgpt/decoding`.
 
 Sizes in names: B rows, T longest row, N tokens of all rows, E width, V vocabulary, L labels.
 """
@@ -33,26 +33,22 @@ from smallgpt.model.packed_rows import PackedRows
 
 
 class Forward(nn.Module):
-    """A model's forward pass on packed rows; a module, so that wrappers that hook a call see it."""
+    """A model's forward pass on packed rows; dropout as the model's mode says.
+
+    A module, so that wrappers that hook a call see it.
+    """
 
     def __init__(self, model: nn.Module, precision: Precision):
-        """
-        Args:
-            model: its mode says whether dropout is on.
-            precision: of the matrix products.
-        """
         super().__init__()
         self.model, self.precision, self.compiled = model, precision, False
         self._is_gpt2, self._packs = is_gpt2(model), supports(model)
         self._through_backbone: Callable[[Tensor], Tensor] = self._backbone
 
     def forward(self, ids_N: Tensor, lengths_B: Sequence[int], of: str = "tokens") -> Tensor:
-        """
-        Args:
-            ids_N: tokens of all rows.
-            lengths_B: tokens of each row, 1 at least.
-            of: "tokens" gives N x E; "last", of the last token of each row alone, B x E;
-                "labels" what a model with a head for labels says of each row, B x L in fp32.
+        """Hidden states or label logits of rows of at least one token each.
+
+        `of`: "tokens" gives N x E; "last", of the last token of each row, B x E; "labels" the
+        logits of a classification head, B x L in fp32.
         """
         rows = PackedRows(lengths_B)
         if of == "tokens":
@@ -64,7 +60,7 @@ class Forward(nn.Module):
     def _states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
         if self._packs and ids_N.device.type == "cpu" and not self.compiled:
             return packed_hidden_states(self.model, ids_N, rows, self.precision.dtype)
-        # With causal attention no token sees the padding, which lies behind it.
+        # With causal attention no token sees the padding behind it.
         with self.precision.autocast(ids_N.device):
             return rows.from_matrix(self._through_backbone(rows.to_matrix(ids_N)))
 
@@ -79,7 +75,7 @@ class Forward(nn.Module):
     def _label_logits(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
         if self._is_gpt2:
             return self.model.score(self._last_states(ids_N, rows).float())
-        # Encoders read from both sides: they must be told what is padding.
+        # Encoders attend to both sides and need a padding mask.
         mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
         ids_BxT = rows.to_matrix(ids_N).masked_fill(mask_BxT == 0, self.model.config.pad_token_id)
         with self.precision.autocast(ids_N.device):
@@ -88,9 +84,9 @@ class Forward(nn.Module):
 
     @torch.no_grad()
     def head_inputs(self, ids_N: Tensor, lengths_B: Sequence[int]) -> Tensor:
-        """What the head of a model in evaluation mode reads of each row, B x width in fp32.
+        """Inputs of the classification head, one a row, B x width in fp32.
 
-        The head must be one that `head.is_plain` approves.
+        The model is in evaluation mode and its head one that `head.is_plain` approves.
         """
         last_B = PackedRows(lengths_B).last_B.to(ids_N.device)
         if self._is_gpt2:
@@ -104,19 +100,15 @@ class Forward(nn.Module):
             hook.remove()
         (inputs,) = seen
         rows = PackedRows(lengths_B)
-        if inputs.dim() == 3:  # causal models map all places and choose the last
+        if inputs.dim() == 3:  # causal models map all positions and choose the last
             return rows.from_matrix(inputs)[last_B].float()
         return rows.in_order(inputs.float())
 
     def compile_backbone(self, say: Callable[[str], None]) -> None:
-        """Compute by torch.compile from now on; where that fails in a first try, as before.
-
-        Args:
-            say: called with each line for a person.
-        """
+        """Use torch.compile from now on, unless a first try fails; `say` prints a line."""
         say("torch.compile: the first step takes a minute or so longer")
         device = next(self.model.parameters()).device
-        states = random_states(device)  # a run finds them as if nothing had been tried
+        states = random_states(device)  # restored after the try
         self.compiled = True
         self._through_backbone = torch.compile(self._backbone, dynamic=True)
         try:
@@ -155,15 +147,15 @@ class TokenHead:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Have a block keep only its input in training and compute its inside again for the gradient.
+    """Gradient checkpointing: in training a block keeps only its input and is computed again.
 
     Dropout's random numbers are drawn a second time, so gradients are the same bit for bit.
 
     Raises:
-        UserError: the model has no blocks that transformers could do that with.
+        UserError: transformers cannot do that for this model.
     """
-    # As transformers' own method does, without its hooks on the embeddings, which the
-    # non-reentrant kind does not need.
+    # Like transformers' own method, without its hooks on the embeddings, which non-reentrant
+    # checkpointing does not need.
     recomputing = [
         module for module in model.modules() if hasattr(module, "gradient_checkpointing")
     ]

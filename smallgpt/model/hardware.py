@@ -1,4 +1,4 @@
-"""Device, precision and random generators; how loud transformers is."""
+"""Device, precision and states of the random generators."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import torch
 
 from smallgpt.errors import UserError
 
-# transformers reads it whenever it would advise; what matters is told in our own words.
+# Silences transformers' advice; the toolkit prints its own warnings.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of an option `auto|cpu|cuda|cuda:N|mps`.
-
-    A GPU asked for by number becomes torch's current one.
+    """The device of an option `auto|cpu|cuda|cuda:N|mps`; GPU N becomes torch's current one.
 
     Raises:
-        UserError: the device asked for is not there.
+        UserError: no such device here.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -40,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of the random generators that a run on `device` draws from, by device type."""
+    """States of the random generators that a run on `device` draws from, by device type."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -50,7 +48,7 @@ def random_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what `random_states` gave; the state of a device of another type is left out."""
+    """Restore `random_states`; the state of a device of another type is left out."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -60,19 +58,13 @@ def set_random_states(states: Mapping[str, torch.Tensor], device: torch.device) 
 
 @dataclass(frozen=True)
 class Precision:
-    """Arithmetic of the matrix products; weights stay in fp32.
-
-    Attributes:
-        name: fp32, bf16 or fp16.
-        reason: why, in words for the user.
-    """
+    """Data type of the matrix products: fp32, bf16 or fp16; weights stay in fp32."""
 
     name: str
-    reason: str
+    reason: str  # why it was chosen, shown to the user
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that matrix products compute in."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
@@ -86,7 +78,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """The precision of an option `auto|fp32|bf16|fp16` on a device.
 
     Raises:
-        UserError: the device cannot compute in the precision asked for.
+        UserError: the device cannot compute in it.
     """
     if name == "fp16" and device.type == "cpu":
         raise UserError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
@@ -105,10 +97,9 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def _cpu_bf16_feature() -> str | None:
-    """The instruction set in which this CPU multiplies bf16 numbers, None where it has none.
+    """The instruction set in which this CPU multiplies bf16 numbers, None without one.
 
-    Read from the system's own list: torch answers for what it can emulate as well, and
-    emulated bf16 is slower than fp32.
+    From the system's own list: torch also says yes where it emulates bf16, slower than fp32.
     """
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())

@@ -1,4 +1,4 @@
-"""A head that names labels: what it is called, its hidden layer, what trains without its backbone.
+"""Classification head: its labels, a hidden layer, and training it with a frozen backbone.
 
     name_labels(config, vocabulary)              # before a model is made of it
     model = GPT2ForSequenceClassification(config)
@@ -6,7 +6,7 @@
 
 transformers' own models for sequence classification are used as they are, so plain transformers
 loads what is saved (`AutoModelForSequenceClassification`, `id2label` are the labels). It knows no
-hidden layer: of a head with one it loads the backbone only, and `load_trained_model` all.
+hidden layer: of a model with one it loads the backbone only; `load_trained_model` loads all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEAD_NAMES = ("score", "classifier")  # transformers' own, of causal models and
 
 
 def is_classifier(model: nn.Module) -> bool:
-    """Whether a model names labels and predicts no tokens."""
+    """Whether a model has a classification head and predicts no tokens."""
     known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     return type(model.config) in known and type(model) is known[type(model.config)]
 
@@ -42,7 +42,7 @@ def classifier_class_of(config: Any) -> type[nn.Module]:
 
 
 def name_labels(config: Any, vocabulary: Vocabulary) -> bool:
-    """Give a configuration the labels of `vocabulary`; returns whether it had them already."""
+    """Set the labels of `vocabulary` in a configuration; returns whether it had them already."""
     names = dict(enumerate(vocabulary.labels))
     had_them = config.id2label == names
     config.id2label = names  # sets num_labels
@@ -53,7 +53,7 @@ def name_labels(config: Any, vocabulary: Vocabulary) -> bool:
 
 
 def head_name(model: nn.Module) -> str:
-    """The attribute of the head, the part that is not the backbone.
+    """The attribute of a model that holds its head.
 
     Raises:
         UserError: a head of another kind than those known here.
@@ -65,7 +65,7 @@ def head_name(model: nn.Module) -> str:
 
 
 def is_plain(model: nn.Module) -> bool:
-    """Whether the head is a linear map, or ours with a hidden layer, and all that is trained."""
+    """Whether the head is a linear map, or ours with a hidden layer, and only it is trained."""
     head = getattr(model, head_name(model))
     in_head = {id(parameter) for parameter in head.parameters()}
     return isinstance(head, (nn.Linear, nn.Sequential)) and all(
@@ -74,7 +74,7 @@ def is_plain(model: nn.Module) -> bool:
 
 
 def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
-    """Put Linear, GELU, Dropout, Linear in the place of a head that is one linear map.
+    """Replace a linear head by Linear, GELU, Dropout, Linear.
 
     Raises:
         UserError: the head is more than one linear map.
@@ -97,7 +97,7 @@ def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
 
 
 def draw_head(model: nn.Module) -> None:
-    """Draw the weights of the head anew, from torch's random generator."""
+    """Initialize the weights of the head anew, from torch's random generator."""
     spread = getattr(model.config, "initializer_range", 0.02)
     for module in getattr(model, head_name(model)).modules():
         if isinstance(module, nn.Linear):
@@ -107,7 +107,7 @@ def draw_head(model: nn.Module) -> None:
 
 
 def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
-    """Leave nothing to train but the head and the parameters named in `fresh`.
+    """Train only the head and the parameters named in `fresh`.
 
     Those are what the checkpoint lacked, such as an encoder's pooler: nobody has trained them yet.
     """
@@ -119,14 +119,10 @@ def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
 
 @torch.inference_mode()
 def check_padding(model: nn.Module, name: str) -> None:
-    """Try that a row is read alike alone and beside a longer one, padding behind it.
-
-    Args:
-        model: in evaluation mode, its padding token set.
-        name: of the checkpoint, for messages.
+    """Check that padding behind a row does not change its result; the model is in evaluation mode.
 
     Raises:
-        UserError: it is not.
+        UserError: it does.
     """
     refused = (
         f"{name}: a {model.config.model_type} model takes padding into its positions, which is "

@@ -1,7 +1,6 @@
 """Low-rank adapters (LoRA, Hu et al., 2021): fine-tune a large model through few parameters.
 
-    adapter = add_adapter(start, settings, print)     # start.model now has few that are trained
-    adapter.save(folder, validation)                  # adapter_config.json, its weights
+    adapter = add_adapter(start, settings, print)     # start.model now trains few parameters
     plain = adapter.merged()                          # a model without adapters, same logits
     model, header = load_adapter(folder, settings, vocabulary)
 
@@ -32,7 +31,7 @@ _BASE = "base_sha256"  # key in the header of ADAPTER_WEIGHTS
 
 
 def require_peft() -> None:
-    """Check that the library is there, before anything that takes time.
+    """Check early that the library is there.
 
     Raises:
         UserError: it is not.
@@ -43,15 +42,10 @@ def require_peft() -> None:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The trained part of a model.
+    """The trained part of a model."""
 
-    Attributes:
-        peft_model: peft's view of the model; the model itself computes with the adapter.
-        base_fingerprint: of the checkpoint that it was made for.
-    """
-
-    peft_model: Any
-    base_fingerprint: str
+    peft_model: Any  # peft's wrapper of the model; the model itself computes with the adapter
+    base_fingerprint: str  # of the checkpoint that it was made for
 
     def save_config(self, folder: Path) -> None:
         """Write adapter_config.json."""
@@ -65,7 +59,7 @@ class Adapter:
         return {name: tensor.detach().contiguous() for name, tensor in state.items()}
 
     def header(self) -> dict[str, str]:
-        """What stands in the header of adapter_model.safetensors."""
+        """The header of adapter_model.safetensors."""
         return {"format": "pt", _BASE: self.base_fingerprint}
 
     def merged(self) -> torch.nn.Module:
@@ -74,14 +68,9 @@ class Adapter:
 
 
 def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str], None]) -> Adapter:
-    """Put adapters on the linear maps of a model's blocks, and free the embeddings of new tokens.
+    """Put adapters on the linear maps of a model's blocks, and train the embeddings of new tokens.
 
-    Everything else of the model takes no gradient from now on.
-
-    Args:
-        start: the model, and which tokens are new to it.
-        settings: rank, alpha and the seed.
-        say: called with a line for a person.
+    Everything else of the model gets no gradient from now on. `say` prints a line.
 
     Raises:
         UserError: peft is missing.
@@ -107,7 +96,7 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(settings.seed)
-    with warnings.catch_warnings():  # peft asks transformers by a name that is to go
+    with warnings.catch_warnings():  # peft uses a deprecated name of transformers
         warnings.simplefilter("ignore", FutureWarning)
         peft_model = get_peft_model(model, config)
     config.base_model_name_or_path = found_from_anywhere(settings.init_from)  # peft sets another
@@ -125,14 +114,10 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
 def load_adapter(
     folder: Path, settings: TrainSettings, vocabulary: Vocabulary
 ) -> tuple[torch.nn.Module, dict[str, str]]:
-    """The model of a folder that holds an adapter, merged with its base, and the adapter's header.
+    """The model of an adapter's folder, merged with its base, and the header of the adapter's file.
 
-    Merged, so that nothing after loading needs to know of adapters.
-
-    Args:
-        folder: holds adapter_config.json and adapter_model.safetensors.
-        settings: with which it was trained; `init_from` names the base.
-        vocabulary: its vocabulary.
+    Merged, so that nothing after loading needs to know of adapters. `settings.init_from` names the
+    base.
 
     Raises:
         UserError: the base is gone or another one, the files are damaged, or peft is missing.
@@ -140,7 +125,7 @@ def load_adapter(
     weights = folder / ADAPTER_WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: missing; this is not an adapter that training wrote")
-    with open_input(weights):  # no pipe, which would be read for ever
+    with open_input(weights):  # refuses a pipe, which would be read for ever
         pass
     state, header = read_tensors(weights)
     if not settings.init_from or not settings.lora_rank:
@@ -173,13 +158,13 @@ def load_adapter(
 
 
 def found_from_anywhere(base: str) -> str:
-    """The name of a base model that is the same in every working directory."""
+    """A base model's name that is valid in every working directory."""
     return str(Path(base).resolve()) if Path(base).is_dir() else base
 
 
 def _merge(peft_model: Any) -> torch.nn.Module:
     model = peft_model.merge_and_unload()
-    # A model that peft has passed through is still an ordinary one, all of it.
+    # Undo what peft froze.
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model

@@ -1,6 +1,6 @@
-"""Start from a pretrained model: its shape, its weights, its embeddings by token name.
+"""Loads a pretrained model to start from: its shape, weights, and embeddings by token name.
 
-    settings = with_pretrained_shape(settings)                  # what --init_from decides
+    settings = with_pretrained_shape(settings)            # what --init_from decides
     start = load_pretrained(settings, vocabulary, print)  # start.model knows the vocabulary
 
 A checkpoint is a model folder of ours or of transformers, or a name on the Hugging Face hub. Its
@@ -41,19 +41,12 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A pretrained model made ready for a vocabulary.
+    """A pretrained model adapted to a vocabulary."""
 
-    Attributes:
-        model: fp32, with one embedding for each token of the vocabulary.
-        new_ids: tokens that the checkpoint does not have under their name.
-        fingerprint: SHA-256 of the checkpoint's weights and tokens, before anything was changed.
-        fresh: names of the parameters that the checkpoint did not have: a head that names labels.
-    """
-
-    model: torch.nn.Module
-    new_ids: list[int]
-    fingerprint: str
-    fresh: frozenset[str] = frozenset()
+    model: torch.nn.Module  # fp32, one embedding for each token of the vocabulary
+    new_ids: list[int]  # tokens that the checkpoint does not have by name
+    fingerprint: str  # SHA-256 of the checkpoint's weights and tokens, before any change
+    fresh: frozenset[str] = frozenset()  # parameters that it lacked: a classification head's
 
 
 # ------------------------------------------------------------------------------- the shape
@@ -84,12 +77,7 @@ def with_pretrained_shape(settings: TrainSettings) -> TrainSettings:
 
 
 def _read_config(name: str, classifier: str) -> Any:
-    """The configuration of a checkpoint, once all that can be told without its weights is fine.
-
-    Args:
-        name: of the checkpoint.
-        classifier: "head" takes encoders as well.
-    """
+    """The configuration of a checkpoint, after all checks that need no weights."""
     refuse_pickles(Path(name))
     folder = folder_of(name, "model")
     refuse_pickles(folder)
@@ -101,7 +89,7 @@ def _read_config(name: str, classifier: str) -> Any:
         )
     if not (folder / CONFIG).exists():
         raise UserError(f"{name}: no model in this folder: it has no {CONFIG}")
-    read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and no bomb
+    read_bytes(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and not too large
     with hub_errors(name, "model"), quiet():
         values, _ = PreTrainedConfig.get_config_dict(folder)
         if "model_type" not in values:
@@ -126,28 +114,23 @@ def load_pretrained(
 ) -> Pretrained:
     """The model that `settings.init_from` names, with the embeddings of `vocabulary`.
 
-    With `classifier head` it names labels; a head that it has for the very same ones is kept.
-
-    Args:
-        settings: where from, dropout, and the seed of new embeddings.
-        vocabulary: its tokens become the model's.
-        say: called with each line for a person.
+    With `classifier head` it is a classifier; its head is kept if it has the very same labels.
 
     Raises:
         UserError: the model or its tokenizer cannot be loaded, weights are missing, or it
-            computes something else than a causal model with a linear head.
+            is not a causal model with a linear head.
     """
     name, by_head = settings.init_from, settings.classifier == "head"
     config = _read_config(name, settings.classifier)
     set_dropout(config, settings)
     same_labels = by_head and name_labels(config, vocabulary)
-    torch.manual_seed(settings.seed)  # of what the checkpoint lacks
+    torch.manual_seed(settings.seed)  # for what the checkpoint lacks
     with (
         hub_errors(name, "model"),
         rust_errors(name, "its weights cannot be read"),
         quiet(),
     ):
-        # Not through AutoModel..., which would follow an adapter to its base.
+        # Not by AutoModel..., which would follow an adapter to its base.
         model, info = model_class_of(config, settings.classifier).from_pretrained(
             folder_of(name, "model"),
             config=config,
@@ -191,14 +174,14 @@ def load_pretrained(
 
 
 def _is_of_head(model: torch.nn.Module, name: str) -> bool:
-    """Whether a parameter may be missing: the head's, or what an encoder pools its states with."""
+    """Whether a parameter may be missing: the head's, or an encoder's pooler."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def _prepare_head(
     model: torch.nn.Module, settings: TrainSettings, fresh: set[str], same_labels: bool
 ) -> set[str]:
-    """Give a loaded model the head that the settings ask for; returns what of it is fresh."""
+    """Give a loaded model the head that the settings ask for; returns its new parameters."""
     before = {id(parameter) for parameter in model.parameters()}
     of_head = {name for name, _ in model.named_parameters() if _is_of_head(model, name)}
     of_head = {name for name in of_head if ".pooler." not in name}
@@ -214,12 +197,9 @@ def _prepare_head(
 def build_from_config(
     values: Mapping[str, Any], settings: TrainSettings, vocabulary: Vocabulary
 ) -> torch.nn.Module:
-    """The model of a run that began from a checkpoint, its weights still to be put back.
+    """The model of a run that began from a checkpoint, by its stored configuration.
 
-    Args:
-        values: its configuration, as the run stored it.
-        settings: dropout, which belongs to the run.
-        vocabulary: of the run.
+    Its weights are loaded later; dropout comes from the settings.
     """
     config = config_of(values)
     set_dropout(config, settings)
@@ -233,11 +213,7 @@ def build_from_config(
 
 @torch.inference_mode()
 def _check_computation(model: torch.nn.Module, name: str) -> None:
-    """Try that tokens see only what is before them, and that the head is a linear map.
-
-    Raises:
-        UserError: they do not, or it is not.
-    """
+    """Check that the model is causal and its head a linear map."""
     head = model.get_output_embeddings()
     ids_1xT = torch.arange(4)[None] % model.config.vocab_size
     all_1xTxE = model.base_model(ids_1xT, use_cache=False).last_hidden_state
@@ -256,7 +232,7 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
 
 
 def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Name the ids of `vocabulary` in the configuration, and drop what belonged to another one."""
+    """Set the special ids of `vocabulary` in the configuration; drop what belonged to the old one."""
     config = model.config
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config.bos_token_id = config.eos_token_id = end_id
@@ -268,7 +244,7 @@ def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
         model.generation_config = GenerationConfig.from_model_config(config)
     elif getattr(config, "use_cache", False):
         config.use_cache = False  # nothing is continued
-    # The old padding token may be any token now, and torch gives its row no gradient.
+    # torch gives its row no gradient, and the old padding id may be any token now.
     model.get_input_embeddings().padding_idx = None
 
 

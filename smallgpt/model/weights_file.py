@@ -1,4 +1,4 @@
-"""model.safetensors: its header, with validation figures in the header of model.safetensors."""
+"""model.safetensors: its header, with the validation figures of the weights, and its tensors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.np
 # that figures never stay with weights that have changed.
 VALIDATION = "validation"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_TEMPERATURES = (0.01, 1000.0)  # what calibration could ever give
-# The library's own limit. A tensor takes some hundred bytes and nine values, of 12 a block and few
-# more; figures of labels are one text in it.
+_TEMPERATURES = (0.01, 1000.0)  # the range of calibration
+# The library's own limit. A tensor takes some hundred bytes and nine values; there are 12 a block
+# and few more. Figures of labels are one text in it.
 _MOST_HEADER_BYTES, _MOST_HEADER_VALUES = 100_000_000, 9 * 20 * MOST_LAYERS
 _MOST_FIGURES = 100_000  # values in that text: labels not above chance, labels with few rows
 
 
 def read_validation(folder: Path) -> dict[str, Any]:
-    """What training stored with the weights of a model folder, {} where it stored nothing.
+    """The validation figures stored with the weights of a model folder, {} without any.
 
     Raises:
         UserError: no weights, or the entry is not what `save_model_folder` wrote.
@@ -90,7 +90,7 @@ def _is_count(value: Any) -> bool:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """The header of a safetensors file, the byte after it, and the size of the file in bytes.
+    """The header of a safetensors file, the offset of its end, and the size of the file in bytes.
 
     Raises:
         UserError: a header that is too long or no JSON object.
@@ -116,7 +116,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int, int]:
 def read_tensors(
     path: Path, names: Collection[str] | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, or those named, and the metadata of its header.
+    """The tensors of a safetensors file (those of `names`, or all) and the metadata of its header.
 
     Raises:
         UserError: it is damaged, or lacks one of them.
