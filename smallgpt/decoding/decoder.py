@@ -1,7 +1,11 @@
-"""A GPT-2 that decodes with a key/value cache, its weights laid out for it.
+"""GPT-2 decoder with a key/value cache, its weights laid out for fast steps.
 
-A way of its own beside `smallgpt/model/forward.py`: on a CPU it gives twice to three
-times the tokens a second of transformers' `generate` (docs/measurements.md).
+Separate from `smallgpt/model/forward.py`: on a CPU it gives twice to three times the tokens a
+second of transformers' `generate` (docs/measurements.md).
+
+Sizes in names: B rows, T prompt positions, R = B x T (R = B in a step), C cache columns, E
+embedding width, H heads, D width of a head, G groups of g heads, V vocabulary, I and O inputs and
+outputs of a linear map.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ from smallgpt.model.cpu_forward import GELU_FORMULA
 
 Map = Callable[[Tensor], Tensor]
 
-# Columns the cache grows by. Made for all 1,024 positions at once, each key lies on a memory page
-# of its own: 64 rows then take 1.35 times as long a step (150 steps, CPU).
+# Columns the cache grows by. Allocated for all 1,024 positions at once, each key would lie on a
+# memory page of its own: 64 rows then take 1.35 times as long a step (150 steps, CPU).
 _CACHE_BLOCK = 64
 # Heads whose keys lie side by side. One query against one head's keys is too small a product: the
-# queries of a group stand in a matrix that is zero outside each one's own head, so that one product
-# serves the group. That is up to 4 times the arithmetic, of which there is plenty while the cache
-# is being read: a step of 64 rows takes 0.78 to 0.9 times as long (up to 440 columns, CPU; with a
-# bf16 cache beyond 300 columns 1.08 times).
+# queries of a group form a matrix that is zero outside each one's own head, so that one product
+# serves the group. That is up to 4 times the arithmetic, which is free while the cache is being
+# read: a step of 64 rows takes 0.78 to 0.9 times as long (up to 440 columns, CPU; with a bf16 cache
+# beyond 300 columns 1.08 times).
 _LARGEST_GROUP = 4
 # Rows from which heads are grouped, and a CPU keeps a bf16 cache, half the memory to read. Fewer
 # rows have little to read: the products take 1.5 times the time of fp32 at 1 row.
@@ -34,7 +38,7 @@ _MANY_ROWS = 16
 
 
 class _Layer(NamedTuple):
-    """The maps of one block; `queries_keys_values` holds the attention scale in its queries."""
+    """The maps of one block; the queries of `queries_keys_values` include the attention scale."""
 
     norm_1: Map
     queries_keys_values: Map
@@ -45,16 +49,16 @@ class _Layer(NamedTuple):
 
 
 class Decoder:
-    """A GPT-2 made ready for decoding, with the cache of the batch at hand.
+    """A GPT-2 prepared for decoding, with the cache of the current batch.
 
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity=T + 100)
         logits_BxV = decoder.step(ids_B)               # ids chosen from the logits before
         decoder.keep([0, 3])                           # rows 0 and 3 become rows 0 and 1
 
-    Linear maps run in `dtype`; the residual stream, LayerNorm and the output head stay in fp32
-    (the head, because logits rounded to bf16 tie, and greedy would then choose by token id).
-    Weights are copied: training the model afterwards does not change the decoder. One decoder
-    serves one batch at a time; the next `prefill` forgets the last.
+    Linear maps run in `dtype`; residual stream, LayerNorm and output head stay in fp32 (the head,
+    because logits rounded to bf16 tie, and greedy would then choose by token id). Weights are
+    copied: training the model afterwards does not change the decoder. The next `prefill` discards
+    the last batch.
     """
 
     def __init__(self, model: GPT2LMHeadModel, dtype: torch.dtype = torch.float32):
@@ -106,15 +110,14 @@ class Decoder:
 
     @torch.inference_mode()
     def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
-        """Start a batch: read the prompts and fill the cache with them.
+        """Start a batch: read the prompts into the cache.
+
+        Returns logits_BxV (fp32) after the last token of each prompt.
 
         Args:
             ids_BxT: prompts, padded on the right with any valid id; padding is never attended to.
             lengths_B: tokens of each prompt, 1 to T.
-            capacity: columns the cache may come to, T and one for each `step`.
-
-        Returns:
-            logits_BxV (fp32) after the last token of each prompt.
+            capacity: most columns of the cache, T and one for each `step`.
         """
         ids_BxT, lengths_B = ids_BxT.to(self.device), lengths_B.to(self.device)
         B, T = ids_BxT.shape
@@ -158,10 +161,7 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
-        """Read one more token of each row; return logits_BxV (fp32) after it.
-
-        `ids_B` lies on the decoder's device.
-        """
+        """Read one more token of each row (ids_B on the decoder's device); returns fp32 logits."""
         B, g = len(ids_B), self._group
         G = self.n_head // g
         column, self._used = self._used, self._used + 1
@@ -195,7 +195,7 @@ class Decoder:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop every row but `rows`; row `rows[i]` becomes row i.
 
-        Only rows whose number changes are moved, so let rows stay in place where they can.
+        Only rows whose number changes are moved, so let rows stay in place where possible.
         """
         moves = [(new, old) for new, old in enumerate(rows) if new != old]
         rows_B = torch.tensor(rows, device=self.device)
@@ -209,7 +209,7 @@ class Decoder:
                 used_2xBxGxCxE[:, new_B] = used_2xBxGxCxE[:, old_B]
 
     def _through_blocks(self, x_RxE: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """All blocks; `attend` takes qkv_Rx3E and a block's cache, and gives attended_RxE."""
+        """All blocks; `attend` maps qkv_Rx3E and a block's cache to attended_RxE."""
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qkv_Rx3E = layer.queries_keys_values(layer.norm_1(x_RxE).to(self.dtype))
             x_RxE = x_RxE + layer.attention_output(attend(qkv_Rx3E, cache))
@@ -237,7 +237,7 @@ class Decoder:
 
 
 def _own_heads(x_BxGxgxE: Tensor) -> Tensor:
-    """A view of the part of each of g rows that belongs to its own of g heads, B x G x g x D."""
+    """View of the part of each of g rows that belongs to its own head, B x G x g x D."""
     g = x_BxGxgxE.shape[2]
     return x_BxGxgxE.unflatten(-1, (g, -1)).diagonal(dim1=2, dim2=3).mT
 
@@ -256,9 +256,9 @@ def _linear(
 ) -> Map:
     """The map x_BxI -> activation(x_BxI @ weight.T + bias)_BxO in `dtype`.
 
-    On a CPU the weight is laid out once for oneDNN, by the operators that torch.compile uses
-    (torch/_inductor/fx_passes/mkldnn_fusion.py), where torch's own `linear` does it anew at every
-    call. A decoding step is 1.2 to 1.6 times as fast for it (1 to 64 rows).
+    On a CPU the weight is packed once for oneDNN, by the operators that torch.compile uses
+    (torch/_inductor/fx_passes/mkldnn_fusion.py); torch's own `linear` packs it at every call. A
+    decoding step is 1.2 to 1.6 times as fast with it (1 to 64 rows).
     """
     weight_OxI = _copy(weight_OxI, dtype)
     bias_O = None if bias_O is None else _copy(bias_O, dtype)

@@ -1,9 +1,9 @@
-"""Fast decoding with a key/value cache: greedy, temperature, top-k, top-p.
+"""Generates rows with a key/value cache: greedy, temperature, top-k, top-p.
 
     decoder = make_decoder(model, dtype=torch.bfloat16)    # once; that of a GPT-2 packs its weights
     new_tokens = generate_tokens(
         decoder,
-        prompts=[[2, 17, 40], [2, 9]],                 # unequal lengths are welcome
+        prompts=[[2, 17, 40], [2, 9]],
         max_new_tokens=100,
         stop_ids=[vocabulary.eos_id],
         sampling=Sampling(temperature=0.8, top_k=50),
@@ -12,10 +12,8 @@
     )
 
 The computation is that of transformers' `GPT2LMHeadModel` (models/gpt2/modeling_gpt2.py); models of
-other architectures decode through transformers itself.
-Sizes in names: B rows, T prompt positions, R = B x T (R = B in a step), C cache columns, E
-embedding width, H heads, D width of a head, G groups of g heads, V vocabulary, N prompts, M new
-tokens, I and O inputs and outputs of a linear map.
+other architectures decode through transformers itself. Sizes in names: as in `decoder`; N prompts,
+M new tokens.
 """
 
 from __future__ import annotations
@@ -31,12 +29,12 @@ from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.sampling import Sampling, choose_tokens
 from smallgpt.model.cpu_forward import is_gpt2
 
-# Steps between looks at the new tokens for finished rows: each look makes the host wait for a GPU.
+# Steps between checks for finished rows: each check makes the host wait for a GPU.
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
 
 
 def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainDecoder:
-    """The decoder that suits a model."""
+    """The fast decoder for a GPT-2, the plain one for other models."""
     config = model.config
     if is_gpt2(model) and not config.scale_attn_by_inverse_layer_idx | config.add_cross_attention:
         return Decoder(model, dtype)
@@ -56,22 +54,18 @@ def generate_tokens(
     batch_size: int = 64,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Continue each prompt until a stop token or `max_new_tokens`.
+    """Continue each prompt until a stop token (which is returned) or `max_new_tokens`.
 
-    Each prompt draws from random numbers of its own, made before the first step. So the seed of
-    `generator` fixes the result, and `batch_size`, or other rows ending early, do not change it,
-    but for rounding: sums over another batch may differ in the last bit, more visibly in bf16.
+    Each prompt has its own random numbers, drawn before the first step. So the seed of `generator`
+    fixes the result; `batch_size` and other rows that end early do not change it, but for
+    rounding: sums over another batch may differ in the last bit, more visibly in bf16.
 
     Args:
-        prompts: token ids, at least one each. A prompt and its new tokens together may take
-            n_positions at most. (The last new token is never read, so one more would fit; the
-            rule is kept plain.) Prompts of similar length are decoded together.
-        stop_ids: ids that end a row.
-        forbidden_ids: ids that are never produced.
+        prompts: token ids, at least one each, of any lengths; those of similar length are decoded
+            together. A prompt and its new tokens may take n_positions together. (The last new
+            token is never read, so one more would fit; the rule is kept simple.)
+        forbidden_ids: ids that are never generated.
         on_progress: called with the number of prompts finished since the last call.
-
-    Returns:
-        The new tokens of each prompt, in the order of `prompts`, a stop token included.
 
     Raises:
         ValueError: an empty prompt or one that is too long, every token forbidden, or logits
@@ -96,7 +90,7 @@ def generate_tokens(
         len(prompts), max_new_tokens, generator=generator, device=generator and generator.device
     ).to(decoder.device)
     new_tokens: list[list[int]] = [[] for _ in prompts]
-    # The longest first: if memory does not suffice, that shows at once.
+    # Longest first, so that too little memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     for start in range(0, len(prompts), batch_size):
         live = order[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""Decoding by the modules of any architecture."""
+"""Decoder for architectures other than GPT-2, by transformers' own modules and cache."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from smallgpt.errors import UserError
 
 
 class PlainDecoder:
-    """Decoding by transformers' own modules and cache, for other architectures than GPT-2.
-
-    Methods and rules are those of `Decoder`, but that it uses the model's own weights.
-    """
+    """`Decoder` for other architectures; uses the model's own weights, which are not copied."""
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32):
-        """
-        Args:
-            model: in evaluation mode.
-            dtype: of its matrix products (autocast).
-        """
+        """`model` is in evaluation mode; `dtype` of its matrix products (autocast)."""
         self.model, self.dtype, self.device = model, dtype, model.device
         positions = getattr(model.config, "max_position_embeddings", None)
         self.n_positions: int = positions or sys.maxsize
@@ -35,7 +28,7 @@ class PlainDecoder:
     def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
         """As `Decoder.prefill`."""
         T = ids_BxT.shape[1]
-        # Padding goes to the left, so that each row's next token has the same column.
+        # Padding on the left, so that the next token of every row has the same column.
         place_BxT = torch.arange(T) - (T - lengths_B[:, None])
         ids_BxT = ids_BxT.cpu().gather(1, place_BxT.clamp(min=0))
         self._mask_BxC = (place_BxT >= 0).long().to(self.device)

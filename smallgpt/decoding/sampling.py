@@ -1,4 +1,4 @@
-"""How the next token is drawn: temperature, top_k, top_p."""
+"""Sampling of the next token: greedy, temperature, top-k, top-p."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from torch.nn.functional import one_hot
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; the filters act in the order of the fields.
+    """How the next token is chosen; the filters are applied in the order of the fields."""
 
-    Attributes:
-        greedy: take the most likely token; the other fields then do nothing.
-        temperature: divides the logits; near 0 the same as greedy.
-        top_k: keep the k largest logits, and those equal to the k-th; 0 keeps all.
-        top_p: keep the smallest set of likeliest tokens whose shares reach p; 1 keeps all.
-    """
-
-    greedy: bool = False
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
+    greedy: bool = False  # take the most likely token; the other fields then do nothing
+    temperature: float = 1.0  # divides the logits; near 0 the same as greedy
+    top_k: int = 50  # keep the k largest logits, and those equal to the k-th; 0 keeps all
+    top_p: float = 1.0  # keep the fewest likeliest tokens whose probabilities reach p; 1 keeps all
 
     def __post_init__(self):
         if not 0 < self.temperature < math.inf:
@@ -38,15 +31,15 @@ class Sampling:
 
 
 def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities probs_BxV the next token is drawn from.
+    """Probabilities probs_BxV that the next token is drawn from.
 
     The same as transformers' TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper
-    (generation/logits_process.py) one after the other, then softmax; greedy is a one-hot row.
+    (generation/logits_process.py) in this order, then softmax; with greedy a one-hot row.
     """
     if sampling.greedy:
         return one_hot(logits_BxV.argmax(dim=-1), logits_BxV.shape[-1]).to(logits_BxV.dtype)
-    # The largest becomes 0 and no quotient can overflow to more. A divisor that fp32 would round
-    # to 0 or to infinity would make it NaN.
+    # The largest logit becomes 0, so that no quotient overflows. A divisor that fp32 rounds to 0
+    # or to infinity would make it NaN.
     limits = torch.finfo(torch.float32)
     temperature = min(max(sampling.temperature, limits.tiny), limits.max)
     logits_BxV = (logits_BxV - logits_BxV.amax(dim=-1, keepdim=True)) / temperature
@@ -63,12 +56,12 @@ def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
 
 
 def choose_tokens(logits_BxV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tensor:
-    """The next token ids_B: the uniform number picks its place in the summed probabilities."""
+    """The next token ids_B, by inverse transform sampling with the uniform numbers."""
     if sampling.greedy:
         return logits_BxV.argmax(dim=-1)
     probs_BxV = sampling_probabilities(logits_BxV, sampling)
-    # Sums without a probability of their own are struck out, so that rounding, which a GPU's
-    # parallel sum does out of order, can never choose a token of probability 0.
+    # Sums at tokens of probability 0 are zeroed, so that rounding, which a GPU's parallel sum does
+    # out of order, can never choose such a token.
     sums_BxV = probs_BxV.cumsum(dim=-1).masked_fill(probs_BxV == 0, 0)
     threshold_Bx1 = uniform_B[:, None] * sums_BxV.amax(dim=-1, keepdim=True)
     return (sums_BxV > threshold_Bx1).int().argmax(dim=-1)
