@@ -54,7 +54,9 @@ def generate_tokens(
     batch_size: int = 64,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Continue each prompt until a stop token (which is returned) or `max_new_tokens`.
+    """Continue each prompt until a stop token or `max_new_tokens`.
+
+    Returns the new tokens of each prompt, in the order of `prompts`, a stop token included.
 
     Each prompt has its own random numbers, drawn before the first step. So the seed of `generator`
     fixes the result; `batch_size` and other rows that end early do not change it, but for

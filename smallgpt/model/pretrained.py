@@ -232,7 +232,7 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
 
 
 def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Set the special ids of `vocabulary` in the configuration; drop what belonged to the old one."""
+    """Set the special ids of `vocabulary` in the configuration; drop those of the old one."""
     config = model.config
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config.bos_token_id = config.eos_token_id = end_id
