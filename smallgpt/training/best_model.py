@@ -1,4 +1,4 @@
-"""What decides that a model is the best so far, and when a run is out of patience."""
+"""The best model so far: which metric decides, when it is saved, early stopping."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from smallgpt.training.run import Run
 
 
 def choose_metric(settings: TrainSettings, validation_rows: TokenLabelDataset) -> str:
-    """The metric that names the best model: loss, label_loss or label_accuracy.
+    """The metric that selects the best model: loss, label_loss or label_accuracy.
 
     Raises:
-        UserError: the one asked for needs labels that the validation rows do not have.
+        UserError: it needs labels, and the validation rows have none.
     """
     metric, has_labels = settings.best_metric, validation_rows.has_labels
     if settings.classifier == "head" and metric == "loss":
@@ -29,7 +29,7 @@ def choose_metric(settings: TrainSettings, validation_rows: TokenLabelDataset) -
 
 
 class BestModel:
-    """Keeps the weights of the best evaluation as best_model; counts those without progress."""
+    """Saves the best evaluation's weights as best_model; counts evaluations without progress."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -37,10 +37,7 @@ class BestModel:
         self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
 
     def consider(self, validation: dict[str, Any]) -> bool:
-        """Save the current weights if they are the best so far; returns whether they are.
-
-        Args:
-            validation: their figures on the validation rows.
+        """Save the weights if these validation metrics are the best so far; returns whether.
 
         Raises:
             UserError: the metric is not finite.
@@ -64,15 +61,14 @@ class BestModel:
         return is_best
 
     def is_out_of_patience(self) -> bool:
-        """Whether --early_stopping_patience ends the run here."""
+        """Whether --early_stopping_patience ends the run."""
         patience = self._run.settings.early_stopping_patience
         return 0 < patience <= self._run.state.evaluations_without_progress
 
     def compare_with_folder(self, exact: bool) -> None:
-        """Take account of a best_model that is not the one the checkpoint knows of.
+        """Compare best_model with what the checkpoint says of it: it may be damaged, or newer.
 
-        Args:
-            exact: this run repeats what came after the checkpoint, its best model included.
+        `exact`: the run repeats all updates after the checkpoint, so it saves a newer one again.
         """
         state, folder, say = self._run.state, self._run.folder.best_model, self._run.log.say
         if state.best_value is None and not folder.exists():

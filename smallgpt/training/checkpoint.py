@@ -1,18 +1,17 @@
-"""Checkpoints: everything a run needs to go on, as safetensors and JSON.
+"""Checkpoints: the complete state of a run, as safetensors and JSON.
 
     checkpoints/step_00000720/
       model.safetensors      weights (fp32)
       training.safetensors   optimizer state and random generators
-      state.json             position in the run, settings, what it belongs to, checksums
+      state.json             position, settings, fingerprints of the data, checksums
 
-A checkpoint appears whole or not at all. The newest one whose checksums hold is used. Its name is
-the step; `_evaluated` follows where the evaluation after that step is done, `_finished` where the
-run is. So no position is saved twice and no checkpoint replaced: an old one is deleted only when a
-newer one is durable. It counts the rows of metrics.jsonl, since a step does not tell whether the
-row of its evaluation was written before the checkpoint or after. Parameters that are not trained
-are not in it: a frozen backbone or the base of an adapter is read again, and must have the
-fingerprint that it had. Nothing is replayed on resuming, since the order of rows follows
-from seed and epoch alone.
+A checkpoint appears whole or not at all. The newest one with correct checksums is used. Its name is
+the step, followed by `_evaluated` after the evaluation of that step and `_finished` at the end of
+the run. So no position is saved twice and no checkpoint replaced: an old one is deleted only when a
+newer one is durable. It stores the number of rows of metrics.jsonl, since the step does not tell
+whether the row of its evaluation was written before the checkpoint or after. Parameters that are
+not trained (a frozen backbone, the base of an adapter) are not stored but read again, and must have
+the same fingerprint. Resuming replays nothing: the order of rows follows from seed and epoch alone.
 
     checkpoints = Checkpoints(run, updater)         # when to save
     checkpoints.save_if_due()
@@ -58,16 +57,14 @@ _LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a confi
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a whole checkpoint says of itself.
+    """A verified checkpoint, without its tensors.
 
     Attributes:
-        path: its folder.
-        loop: where the run stood.
         settings: every option of the run, by name.
         belongs_to: fingerprints of the data, by name.
-        computed_by: device, threads, precision and so on.
+        computed_by: device, threads, precision and so on (`Run.way_of_computing`).
         config: configuration of the model, and `TRAINED_LENGTH`.
-        passed_over: newer checkpoints that are damaged, in words.
+        passed_over: messages on newer checkpoints that are damaged.
     """
 
     path: Path
@@ -80,15 +77,10 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Saves a run when it is due: after so many updates, after so many minutes, when asked."""
+    """Saves a run after so many updates, after so many minutes, or on request."""
 
     def __init__(self, run: Run, updater: Updater, resumed: Checkpoint | None = None):
-        """
-        Args:
-            run: what is saved.
-            updater: has figures that the state must have before it is saved.
-            resumed: the checkpoint that the run goes on from, None for a new run.
-        """
+        """`updater` holds figures that the state needs before saving; `resumed` None: a new run."""
         self._run, self._updater = run, updater
         self._saved = resumed.loop.position if resumed else None  # of the last checkpoint
         self._saved_at = time.monotonic()
@@ -108,7 +100,7 @@ class Checkpoints:
             self._saved_at = time.monotonic()
 
     def save(self) -> None:
-        """Save everything the run needs to go on, unless it is saved already.
+        """Save a checkpoint, unless this position is saved already.
 
         Raises:
             UserError: an update was not finite, and `on_nonfinite` says to stop.
@@ -146,16 +138,14 @@ def save_checkpoint(
     about: Mapping[str, dict[str, Any]],
     keep: int,
 ) -> Path:
-    """Write a checkpoint and delete all but the newest `keep`.
+    """Write a checkpoint and delete all but the newest `keep`, at least 1.
 
     Args:
-        folder: the run's `checkpoints` folder.
-        model: its parameters are stored, those that are trained.
+        model: its trained parameters are stored.
         optimizers: each parameter belongs to exactly one of them.
-        scaler: the loss scaler of fp16 (a disabled one stores nothing).
-        loop: where the run stands; names the checkpoint.
+        scaler: stores nothing unless enabled (fp16).
+        loop: names the checkpoint.
         about: `settings`, `belongs_to`, `computed_by` and `config` of `Checkpoint`.
-        keep: how many checkpoints stay, at least 1.
 
     Raises:
         OSError: the disk is full or failed; the checkpoints that were there still are.
@@ -185,10 +175,10 @@ def save_checkpoint(
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; None where there is none at all.
+    """The newest whole checkpoint; None without any.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: all are damaged.
     """
     reasons = []
     for path in _checkpoints(folder):
@@ -205,11 +195,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _read(path: Path) -> Checkpoint:
-    """Read and verify all of a checkpoint but its tensors.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is damaged.
-    """
+    """Read and verify all but the tensors; the errors that `find_checkpoint` catches mean damage."""
     for name in (_STATE, _MODEL, _TRAINING):
         if not (path / name).is_file():  # a pipe would be read for ever
             raise ValueError(f"{name} is missing")
@@ -237,7 +223,7 @@ def load_checkpoint(
     scaler: torch.amp.GradScaler,
     belongs_to: dict[str, str],
 ) -> None:
-    """Put weights, optimizer, loss scaler and random generators back as they were.
+    """Restore weights, optimizers, loss scaler and random generators.
 
     Raises:
         UserError: it was made with other data, or its tensors do not fit this model.
@@ -284,7 +270,7 @@ def load_checkpoint(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Each value that is not what it was, in words: `threads was 1, is 2`."""
+    """Each changed value, in words: `threads was 1, is 2`."""
     return [
         f"{name} was {before.get(name, 'not stored')}, is {value}"
         for name, value in now.items()
@@ -296,7 +282,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _stored(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that a checkpoint holds, by name: those that are trained."""
+    """The trained parameters by name, which are those in a checkpoint."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -321,7 +307,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""The rows of a training run."""
+"""Training and validation rows of a run, and its task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 
 def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
-    """The files and folders that a run reads, by the flag that names them."""
+    """The files and folders that a run reads, by their flag."""
     return {
         "--data_path": settings.data_path,
         "--val_data_path": settings.val_data_path,
@@ -29,13 +29,10 @@ def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
 def read_data(
     settings: TrainSettings, say: Callable[[str], object], keep_bad_rows: bool = False
 ) -> tuple[TokenLabelDataset, TokenLabelDataset]:
-    """Training and validation rows as the settings name them.
+    """Training and validation rows; `say` prints notes on them.
 
-    Args:
-        settings: names of the files, how to read and split them.
-        say: called with each line for a person.
-        keep_bad_rows: collect bad rows in `bad_rows` instead of failing, unless they are to be
-            skipped; the validation rows may then be none.
+    `keep_bad_rows` collects bad rows in `bad_rows` instead of failing, unless they are to be
+    skipped; the validation rows may then be empty.
 
     Raises:
         UserError: missing or bad files.
@@ -86,10 +83,10 @@ def read_data(
 
 
 def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
-    """The task: as asked for, else what the training rows are made for.
+    """The task asked for, else the one that the training rows are made for.
 
     Raises:
-        UserError: the rows are not made for the task asked for.
+        UserError: the rows do not suit the task asked for.
     """
     unlabelled = int((rows.classes_N < 0).sum())
     if settings.classifier == "head" and unlabelled:

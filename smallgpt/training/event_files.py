@@ -1,4 +1,4 @@
-"""TensorBoard event files beside metrics.jsonl: the same figures at the same steps.
+"""TensorBoard event files: the figures of metrics.jsonl at the same steps.
 
 events = EventFiles(folder)                       # a new run
 events = EventFiles(folder, resumed_at=120)       # points after step 120 are written again
@@ -17,25 +17,16 @@ from smallgpt.errors import UserError
 
 
 def check_tensorboard() -> None:
-    """Refuse to begin what could not be written.
-
-    Raises:
-        UserError: the package is missing.
-    """
+    """Raise UserError if the package is missing, before a run begins."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
 
 
 class EventFiles:
-    """Writes rows of metrics.jsonl as scalars; each is on the disk when `record` returns."""
+    """Writes rows of metrics.jsonl as scalars; each is on disk when `record` returns."""
 
     def __init__(self, folder: Path, resumed_at: int | None = None):
-        """
-        Args:
-            folder: where to.
-            resumed_at: the step that a run goes on from: TensorBoard forgets the points after
-                it that are there already. None for a new run.
-        """
+        """`resumed_at`: step to resume from, later points are dropped; None for a new run."""
         from torch.utils.tensorboard import SummaryWriter
 
         purge_step = None if resumed_at is None else resumed_at + 1

@@ -1,11 +1,11 @@
-"""Gradients of the training objective.
+"""Gradients of the training objective: of tokens (`TokenStep`), or of labels alone (`HeadStep`).
 
     step = make_step(model, rows, settings, precision, scaler, print)
     nll = step.add_gradients([row_numbers])        # nats, summed; parameters' .grad has grown
 
-Of tokens by `TokenStep`, of labels alone by `HeadStep`. Neither waits for a GPU: the sum comes back
-as a tensor, for the caller to read when it needs the number. Sizes in names: B rows of a batch, M
-tokens that they read, N rows of the data set, E embedding width, L labels.
+Neither waits for a GPU: the sum comes back as a tensor, to be read when the number is needed. Sizes
+in names: B rows of a batch, M tokens that they read, N rows of the data set, E embedding width, L
+labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
 from smallgpt.training.objective import Objective
 
-# Of a frozen backbone: rows that go through it at once, and numbers (fp32) that are kept at most.
+# Of a frozen backbone: rows of a forward pass, and the most output numbers (fp32) that are kept.
 _ROWS_AT_ONCE, _MOST_KEPT = 32, 2**29
 
 
@@ -38,15 +38,10 @@ def make_step(
     scaler: torch.amp.GradScaler,
     say: Callable[[str], None],
 ) -> TokenStep | HeadStep:
-    """What computes the gradients that the settings ask for.
+    """The gradient computation that the settings ask for.
 
-    Args:
-        model: its dropout is on.
-        rows: all rows to learn from; for a head that names labels without their tails.
-        settings: weights of the objective, whether to compile.
-        precision: of the matrix products.
-        scaler: of the loss, enabled for fp16 alone.
-        say: called with a line for a person.
+    The model is in training mode, `rows` are without tails for a label head, and `scaler` is
+    enabled for fp16 only.
     """
     objective = Objective(model, rows, settings, precision)
     if settings.classifier == "head":
@@ -65,11 +60,11 @@ class _Step:
 
     @property
     def compiled(self) -> bool:
-        """Whether torch.compile computes."""
+        """Whether torch.compile is in use."""
         return self.objective.forward.compiled
 
     def clear_gradients(self) -> None:
-        """Forget what was added."""
+        """Set the gradients to None."""
         self.objective.model.zero_grad(set_to_none=True)
 
 
@@ -77,16 +72,10 @@ class TokenStep(_Step):
     """Each token of a row predicts the next."""
 
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
-        """Add the gradients of the weighted mean loss over all rows of `batches`.
+        """Add the gradients of the weighted mean loss over all rows of `batches` (row numbers).
 
-        The mean is over the counted tokens of all batches together, so the split into batches
-        does not matter.
-
-        Args:
-            batches: row numbers.
-
-        Returns:
-            Summed unweighted negative log likelihood (nats), on the device.
+        The mean is over the counted tokens of all batches together, so the split into batches does
+        not matter. Returns the summed unweighted negative log likelihood (nats), on the device.
         """
         objective, device = self.objective, self.objective.device
         total_weight = objective.total_weight(batches)
@@ -110,24 +99,20 @@ class TokenStep(_Step):
 
 
 class HeadStep(_Step):
-    """Each row, read without its tail, predicts its label by the model's head."""
+    """The model's head predicts the label of each row, read without its tail."""
 
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler, frozen: bool):
-        """
-        Args:
-            objective: its rows are without their tails, and all labelled.
-            scaler: of the loss.
-            frozen: whether the backbone stays as it is: then it computes without dropout, of
-                tokens too, as it will when the model is used.
+        """`objective` has labelled rows without tails. A frozen backbone has no dropout, of tokens
+        neither, as later when the model is used.
         """
         super().__init__(objective, scaler)
         self._frozen = frozen
         self._inputs_NxE: Tensor | None = None
 
     def keep_inputs(self) -> bool:
-        """Compute what the head reads of all rows, where that never changes; returns whether.
+        """Compute the head's inputs of all rows once, if they never change; returns whether.
 
-        In batches that follow from the rows alone, so that a resumed run finds the same bits.
+        The batches depend on the rows alone, so that a resumed run computes the same bits.
         """
         objective, rows = self.objective, self.objective.rows
         model, device = objective.model, objective.device
@@ -148,11 +133,11 @@ class HeadStep(_Step):
         return True
 
     def _logits(self, indices: np.ndarray) -> Tensor:
-        """What the head says of rows, B x L."""
+        """Label logits of rows, B x L."""
         objective, model = self.objective, self.objective.model
         if self._inputs_NxE is not None:
             inputs_BxE = self._inputs_NxE[to_device(indices, objective.device)]
-            # Encoders drop out what goes into the head.
+            # Encoders apply dropout to the head's inputs.
             dropout = getattr(model, "dropout", None)
             if isinstance(dropout, torch.nn.Module):
                 inputs_BxE = dropout(inputs_BxE)
@@ -162,16 +147,11 @@ class HeadStep(_Step):
         return objective.forward(ids_M, batch.lengths_B, "labels")
 
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
-        """Add the gradients of the mean over all rows of `batches` of the weighted label loss.
+        """Add the gradients of the weighted label loss, its mean over all rows of `batches`.
 
         The class weights are 1 on average over an epoch, so the mean is over rows: divided by the
-        weights of these rows alone they would cancel, with one row altogether.
-
-        Args:
-            batches: row numbers.
-
-        Returns:
-            Summed unweighted negative log likelihood of the labels (nats), on the device.
+        weights of these rows alone they would cancel, with one row altogether. Returns the summed
+        unweighted negative log likelihood of the labels (nats), on the device.
         """
         objective, device = self.objective, self.objective.device
         row_count = sum(map(len, batches))

@@ -1,4 +1,4 @@
-"""What a run records of itself: rows of metrics.jsonl, the printed table, curves, its result."""
+"""Records of a run: rows of metrics.jsonl, printed table, training curves, final summary."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ _FIGURES = (
 
 
 class Journal:
-    """Writes down how a run goes."""
+    """Records how a run goes."""
 
     def __init__(self, run: Run):
         self._run, self._has_heading = run, False
 
     def open_events(self, resumed_at: int | None) -> None:
-        """Have the figures written for TensorBoard as well; a file begun late gets them all.
+        """Write for TensorBoard as well; new event files get all rows of metrics.jsonl so far.
 
-        Args:
-            resumed_at: the step that the run goes on from, None for a new run.
+        `resumed_at`: step to resume from, None for a new run.
         """
         folder, log = self._run.folder, self._run.log
         is_first = not any(folder.root.glob(EVENT_FILES))
@@ -43,7 +42,7 @@ class Journal:
             log.events.record(row)
 
     def record_training(self, updater: Updater) -> None:
-        """Write a row to metrics.jsonl, once in `log_steps` updates."""
+        """Append a row to metrics.jsonl, every `log_steps` updates."""
         run, state = self._run, self._run.state
         if state.step % run.settings.log_steps:
             return
@@ -65,7 +64,7 @@ class Journal:
         state.begin_window()
 
     def record_evaluation(self, validation: dict[str, Any], is_best: bool) -> None:
-        """Write the evaluation after an epoch to metrics.jsonl, and print its row of the table."""
+        """Append the evaluation after an epoch to metrics.jsonl, and print its table row."""
         state = self._run.state
         row = {
             "kind": "validation",
@@ -88,7 +87,7 @@ class Journal:
         self.print_row(validation, is_best)
 
     def print_row(self, validation: dict[str, Any], is_best: bool) -> None:
-        """Print the table's row of the epoch just evaluated; `*` marks the best so far."""
+        """Print the table row of the epoch just evaluated; `*` marks the best so far."""
         state, say = self._run.state, self._run.log.say
         cells = {
             "epoch": f"{state.epoch + 1}",
@@ -111,11 +110,11 @@ class Journal:
         say(row + ("  *" if is_best else ""))
 
     def draw_curves(self) -> None:
-        """Draw the pictures of metrics.jsonl."""
+        """Draw the training curves from metrics.jsonl."""
         draw_training_curves(self._run.folder.plots, read_metrics(self._run.folder.metrics))
 
     def say_result(self) -> None:
-        """Say how the run ended, what its best model is worth and what to type next."""
+        """Print how the run ended, its best model's validation metrics, and the next command."""
         run, state, folder = self._run, self._run.state, self._run.folder
         run.log.say(
             f"done in {format_duration(state.seconds)}: best {run.best_metric} "
@@ -131,11 +130,11 @@ class Journal:
         run.log.say(f"next: {hint}")
 
     def _record(self, row: dict[str, Any]) -> None:
-        """Append a row to metrics.jsonl; a checkpoint counts them."""
+        """Append a row to metrics.jsonl; checkpoints store their number."""
         self._run.log.record(row)
         self._run.state.metrics_rows += 1
 
 
 def _mean(total: float, count: int) -> float | None:
-    """The mean, None of nothing."""
+    """The mean; None without terms."""
     return total / count if count else None

@@ -1,4 +1,4 @@
-"""Where the training loop stands: its position, its clock, the sums of its losses."""
+"""State of the training loop: its position, time, loss sums and best value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class LoopState:
-    """Where a run stands; with weights, optimizer and generators all it needs to go on."""
+    """State of a run; with weights, optimizers and random generators, all it needs to resume."""
 
     step: int = 0  # updates done
     epoch: int = 0  # epochs finished, their evaluation included
@@ -33,7 +33,7 @@ class LoopState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LoopState:
-        """Take it from a parsed state.json.
+        """From a parsed state.json.
 
         Raises:
             ValueError: missing, unknown or impossible values.
@@ -55,15 +55,15 @@ class LoopState:
         return cls(**values)
 
     def start_clock(self) -> None:
-        """Let `seconds` go on from now."""
+        """Let `seconds` count on from now."""
         self._clock_zero = time.monotonic() - self.seconds
 
     def read_clock(self) -> None:
-        """Bring `seconds` up to date."""
+        """Update `seconds`."""
         self.seconds = time.monotonic() - self._clock_zero
 
     def add_losses(self, nll: float, terms: int, tokens: int) -> None:
-        """Add those of an update: `nll` (nats) is the sum of `terms`, from so many `tokens`."""
+        """Add an update: `nll` (nats) sums `terms` losses, from a forward pass of `tokens`."""
         self.window_nll += nll
         self.window_tokens += terms
         self.window_read += tokens
@@ -71,23 +71,23 @@ class LoopState:
         self.epoch_tokens += terms
 
     def begin_window(self) -> None:
-        """Begin the sums of the next row of metrics.jsonl."""
+        """Reset the sums for the next row of metrics.jsonl."""
         self.window_nll, self.window_tokens, self.window_read = 0.0, 0, 0
         self.window_began = self.seconds
 
     def begin_epoch(self) -> None:
-        """Go on to the next epoch."""
+        """Advance to the next epoch and reset its sums."""
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self.epoch_nll, self.epoch_tokens = 0.0, 0
 
     @property
     def position(self) -> tuple[int, int, str]:
-        """Two states of a run at one position differ in nothing but the clock."""
+        """States of one run at the same position differ in their clock only."""
         return self.step, self.epoch, self.finished
 
     @property
     def checkpoint_name(self) -> str:
-        """Name of the checkpoint of this position; later ones come later in the alphabet."""
+        """Name of the checkpoint of this position; later ones sort later."""
         evaluated = self.step > 0 and self.epoch_step == 0
         suffix = "_finished" if self.finished else "_evaluated" if evaluated else ""
         return f"step_{self.step:08d}{suffix}"

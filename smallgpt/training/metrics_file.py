@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl, read back."""
+"""Reading metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl up to the first that is none: the last may be half-written."""
+    """Rows of a metrics.jsonl up to the first invalid line: the last may be half-written."""
     rows = []
     if path.is_file():
         for line in path.read_bytes().split(b"\n"):
@@ -23,7 +23,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_row(row: object) -> bool:
-    """Whether a parsed line has the shape that a run writes."""
+    """Whether a parsed line has the types that a run writes."""
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         return False
     if type(row.get("step")) is not int:

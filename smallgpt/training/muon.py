@@ -1,4 +1,4 @@
-"""Muon: momentum whose direction is made orthogonal, for the matrices of the blocks.
+"""Muon, an optimizer for the matrices of the blocks: momentum with orthogonalized steps.
 
     optimizer = Muon(matrices, lr=2e-3, momentum=0.95, weight_decay=0.1)
 
@@ -25,12 +25,11 @@ _ADAMW_STEP = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, made orthogonal, with decoupled weight decay.
+    """Nesterov momentum, orthogonalized, with decoupled weight decay.
 
     Args:
         params: matrices (2 dimensions).
         lr: learning rate, of the size that AdamW takes.
-        momentum: decay of the gradients' running mean.
         weight_decay: share of lr by which weights shrink in a step.
     """
 
@@ -45,10 +44,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update; matrices of one shape are made orthogonal together.
+        """One update; matrices of one shape are orthogonalized together.
 
-        An attribute `found_inf` (a tensor, 1.0 to pass over this update, else 0.0) is heeded as
-        torch's fused AdamW does, without the host knowing its value.
+        An attribute `found_inf` (a tensor; 1.0: skip this update, else 0.0) is respected as in
+        torch's fused AdamW, without the host reading its value.
         """
         found_inf = getattr(self, "found_inf", None)
         loss = closure() if closure is not None else None
@@ -71,13 +70,13 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def rehearse(self) -> None:
-        """Do the arithmetic of a step without its effect, for its time to be measured."""
+        """Compute a step without applying it, to measure its time."""
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
         for alike in _by_shape(gradients).values():
             orthogonalize(torch.stack(alike))
 
     def _mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The running mean of a parameter's gradients; zeros before its first step."""
+        """The momentum of a parameter; zeros before its first step."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -93,14 +92,10 @@ def _by_shape(matrices: Iterable[torch.Tensor]) -> dict[torch.Size, list[torch.T
 
 
 def orthogonalize(matrices_NxRxC: torch.Tensor) -> torch.Tensor:
-    """The matrices with all singular values near 1, by Newton-Schulz steps in bf16.
+    """N matrices of one shape with all singular values near 1, by Newton-Schulz steps in bf16.
 
-    Args:
-        matrices_NxRxC: N matrices of one shape.
-
-    Returns:
-        bfloat16 of the same shape: for UWV' about UV', with singular values near 1 where they
-        were at least 0.02 of the matrix's Frobenius norm.
+    Returns bfloat16: for UWV' about UV', with singular values near 1 where they were at least 0.02
+    of the matrix's Frobenius norm.
     """
     x = matrices_NxRxC.bfloat16()
     tall = x.shape[1] > x.shape[2]

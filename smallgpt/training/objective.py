@@ -1,4 +1,4 @@
-"""The training objective: the weighted mean loss of rows."""
+"""Training objective: weighted mean loss of rows, class weights, token dropout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 
-# Logits (fp32) of so many tokens times vocabulary are held at once while their loss is computed.
+# Most logits (tokens x vocabulary, fp32) of one chunk of `Objective.nll`.
 _MOST_LOGITS = 2**26
 
 
@@ -20,10 +20,9 @@ class Objective:
     """The weighted mean loss of rows; reported losses are unweighted.
 
     Attributes:
-        forward: the forward pass of the model.
-        class_weights_L: of each label, 1 on average over the labelled rows of an epoch.
-        label_weights_N: of the label position of each row, its class's included; other tokens
-            weigh 1, and so does all of an unlabelled row.
+        class_weights_L: 1 on average over the labelled rows of an epoch.
+        label_weights_N: of each row's label position, class weight included; other tokens and
+            unlabelled rows weigh 1.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Objective:
         self.device: torch.device = next(model.parameters()).device
         self.class_weights_L = class_weights(rows, settings)
         self.label_weights_N = np.ones(len(rows))
-        self._plain_weights_N = np.ones(len(rows))  # without their classes'
+        self._plain_weights_N = np.ones(len(rows))  # without class weights
         if settings.task != "lm":
             labelled_N = rows.classes_N >= 0
             by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
@@ -55,10 +54,10 @@ class Objective:
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
 
     def total_weight(self, batches: list[np.ndarray]) -> float:
-        """What the weighted sum over all predicted tokens of `batches` is divided by.
+        """The divisor of the weighted loss sum over all predicted tokens of `batches`.
 
-        The sum of their weights, those of the classes aside: these are 1 on average, and divided
-        by their own sum they would cancel in an update whose rows are of one class.
+        The sum of their weights without class weights: these are 1 on average, and divided by their
+        own sum they would cancel in an update whose rows are of one class.
         """
         return float(
             sum(
@@ -68,10 +67,10 @@ class Objective:
         )
 
     def drop_tokens(self, ids: Tensor) -> Tensor:
-        """Replace a random share of the input tokens by <UNK>; targets stay what they are.
+        """Replace a random share of the input tokens by <UNK>; targets are unchanged.
 
-        A model of few rows otherwise learns to know rows by single tokens (word dropout, Bowman
-        et al., 2016).
+        Word dropout (Bowman et al., 2016): with few rows a model otherwise learns to recognise rows
+        by single tokens.
         """
         if self.token_dropout == 0:
             return ids
@@ -81,8 +80,8 @@ class Objective:
     def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
         """Negative log likelihood nll_M of the targets (nats), from last hidden states.
 
-        Many tokens are taken in chunks: of tokens times vocabulary there is then one matrix, what
-        the gradient needs, and not the three or four that lead to it and back.
+        In chunks of tokens: so one matrix of tokens x vocabulary is in memory, which the gradient
+        needs, instead of three or four intermediate ones.
         """
         head = self.model.get_output_embeddings()
         with self.precision.autocast(self.device):
@@ -98,8 +97,8 @@ class Objective:
 def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:
     """The weight of each label, weights_L: 1, or balanced: rows / (labels x rows of the label).
 
-    Counted are the rows that an epoch visits, where a source counts once however many variants
-    it has. Labels that no row has are not counted, and weigh 1.
+    Counts the rows that an epoch visits: a source counts once however many variants it has. Labels
+    without rows are not counted, and weigh 1.
     """
     weights_L = np.ones(len(rows.vocabulary.labels))
     if settings.class_weights == "balanced":

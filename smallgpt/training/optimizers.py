@@ -1,4 +1,4 @@
-"""The optimizers of a model's parameters."""
+"""Optimizers: AdamW, or Muon for the matrices of the blocks and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_optimizers(
 def parameters_of(
     optimizers: Iterable[torch.optim.Optimizer],
 ) -> Iterator[tuple[torch.optim.Optimizer, torch.Tensor]]:
-    """Each parameter, after the optimizer that it belongs to."""
+    """Pairs of optimizer and parameter."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""Training curves."""
+"""Training curves: loss, perplexity and accuracy by step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from smallgpt.charts import new_chart, save_chart
 
 
 def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw loss.png, perplexity.png and accuracy.png from the rows of metrics.jsonl.
-
-    A model that only names labels has no perplexity.
-    """
+    """Draw loss.png, accuracy.png and, with figures of tokens, perplexity.png."""
     training = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     if not validation:

@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, and what may have changed meanwhile."""
+"""Resuming a run: finding its checkpoint, and what may have changed meanwhile."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.schedule import say_plan
 
-# Options that may differ when a run goes on: what its result depends on, what only its files do,
-# and what is compared as resolved (`Run.way_of_computing`) or belongs to the call.
+# Options that may differ when a run resumes: those that change its result, those that change only
+# its files, and those compared as resolved (`Run.way_of_computing`) or of this call only.
 _CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
 _CHANGES_ITS_FILES = {
     "gradient_checkpointing",  # the same bits from less memory
@@ -31,7 +31,7 @@ _CHANGES_ITS_FILES = {
     "keep_checkpoints",
     "tensorboard",
 }
-# Where the run finds what it reads. The contents may not change, and are compared themselves.
+# Paths of inputs. Their contents may not change, and are compared by fingerprint.
 _PLACES = {"data_path", "val_data_path", "vocab_path", "init_from"}
 _HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
 _THIS_CALL = {"config", "resume", "overwrite", "check_data"}
@@ -42,11 +42,11 @@ def find_run_to_resume(
 ) -> tuple[TrainSettings, Checkpoint | None]:
     """The settings, and the newest whole checkpoint of the run in `folder`, None without a run.
 
-    A shape that a pretrained model gave is part of the settings from then on.
+    The shape that a pretrained model gave is part of the settings from then on.
 
     Raises:
         SettingsError: an option differs that may not change within a run.
-        UserError: a run is there, and no checkpoint to go on from.
+        UserError: a run is there, and no whole checkpoint.
     """
     found = find_checkpoint(folder.checkpoints)
     if found is None:
@@ -82,10 +82,10 @@ def find_run_to_resume(
 
 
 def check_places(settings: TrainSettings) -> None:
-    """See whether a run that goes on finds from here what it reads.
+    """Check that the files of a resumed run can be found.
 
     Raises:
-        UserError: names what is not here, and how to say where it is.
+        UserError: names the missing ones, and the flags to give them by.
     """
     missing = {
         name: place
@@ -108,7 +108,7 @@ def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
 
 
 def go_on(run: Run, checkpoint: Checkpoint, best: BestModel) -> None:
-    """Put weights, optimizers and generators back, and say what has changed since.
+    """Restore weights, optimizers and generators, and print what has changed since.
 
     Raises:
         UserError: the checkpoint was made with other data or another vocabulary.
@@ -126,16 +126,12 @@ def go_on(run: Run, checkpoint: Checkpoint, best: BestModel) -> None:
 def what_changed(
     checkpoint: Checkpoint, settings: TrainSettings, computed_by: dict[str, Any], total_steps: int
 ) -> tuple[list[str], bool]:
-    """What is no longer as it was when a run goes on.
+    """What differs between a checkpoint and the run that resumes it.
 
-    Args:
-        checkpoint: what it goes on from.
-        settings: what it goes on with.
-        computed_by: `Run.way_of_computing` of this call.
-        total_steps: of the run under these settings.
+    `computed_by` is `Run.way_of_computing` of this call, `total_steps` of the run under `settings`.
 
     Returns:
-        Lines for a person, and whether the weights still end bit for bit where those of the
+        Lines for the user, and whether the weights still end bit for bit where those of the
         uninterrupted run end.
     """
     lines, at = [], f"step {checkpoint.loop.step:,}"

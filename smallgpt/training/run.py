@@ -1,4 +1,4 @@
-"""A training run: the parts it is made of, and where it stands.
+"""A training run: its parts, its batches, validation, saved models.
 
     run = build_run(settings, folder, log, train_rows, validation_rows)     # setup.py
     updater = Updater(run)                                                  # update.py
@@ -8,7 +8,7 @@
         updater.step_optimizers()
     figures = run.validate(StopSignal())
 
-Weights, optimizers and `state` change while it trains; nothing else does.
+Weights, optimizers and `state` change during training; nothing else does.
 """
 
 from __future__ import annotations
@@ -43,20 +43,18 @@ class Run:
     """The parts of a training run.
 
     Attributes:
-        rows, validation_rows: for a head that names labels without their tails.
-        loss_terms_N: of each row of `rows`, what the losses are means over: its scored tokens;
-            1 for a head that names labels.
-        tokens_N: of each row of `rows`, the tokens that speeds are given in.
+        rows, validation_rows: without tails for a label head.
+        loss_terms_N: of each training row, the losses that means are over: its scored tokens; 1
+            for a label head.
+        tokens_N: of each training row, the tokens that speeds are given in.
         codebook: of image rows, copied into the models.
-        adapter: what of the model is trained; None where all of it is.
+        adapter: the trained part of the model; None where all of it is trained.
         optimizers: each trained parameter belongs to exactly one of them.
-        scaler: of the loss, enabled for fp16 alone.
-        gradients: computes the gradients of an update.
-        trained_length: what its models are good for, in tokens.
-        best_metric: what names the best model: loss, label_loss or label_accuracy.
-        belongs_to: fingerprints of what a checkpoint must find again, by name.
-        baselines: of the data report; kept with the models.
-        state: where the run stands.
+        scaler: enabled for fp16 only.
+        trained_length: longest row its models are good for, in tokens.
+        best_metric: loss, label_loss or label_accuracy.
+        belongs_to: fingerprints that a checkpoint must share, by name.
+        baselines: of the data report; stored with the models.
     """
 
     settings: TrainSettings
@@ -83,14 +81,14 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Updates from the beginning of the run to the end of its last epoch."""
+        """Updates of the whole run."""
         return self.steps_per_epoch * self.settings.num_epochs
 
     def updates_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
-        """The batches of each update of an epoch: row numbers, follow from seed and epoch.
+        """The row numbers of each update, in batches; they depend on seed and epoch alone.
 
-        The rows of an update are chosen first and then divided, so that a smaller batch_size with
-        as much more accumulation learns from the same rows in the same order of updates.
+        Rows of an update are drawn first and then divided, so that a smaller batch_size with more
+        accumulation learns from the same rows in the same order of updates.
         """
         settings, size = self.settings, self.settings.batch_size
         updates = epoch_batches(
@@ -99,11 +97,11 @@ class Run:
         return [[rows[i : i + size] for i in range(0, len(rows), size)] for rows in updates]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """The context in which the model has the mean of its weights, where --ema_decay asks."""
+        """Context in which the model has its averaged weights, where --ema_decay asks for it."""
         return averaged(self.optimizers)
 
     def validate(self, stop: StopSignal) -> dict[str, Any]:
-        """Figures of the current weights on the validation rows.
+        """Metrics of the current weights on the validation rows.
 
         Raises:
             UserError: they are not finite.
@@ -126,7 +124,7 @@ class Run:
         return figures
 
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
-        """Write the current weights as a model folder, their validation figures inside."""
+        """Write the current weights as a model folder, with their validation metrics."""
         model, adapter = self.model, self.adapter
         settings = replace(self.settings, max_length=self.trained_length)
         if adapter is not None and settings.merge_lora:

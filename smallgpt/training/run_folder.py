@@ -1,13 +1,13 @@
-"""The folder of a training run: what lies where, what is the run's own, what is cleared.
+"""The folder of a training run: its layout, refusal to touch other files, deletion, lock.
 
     outputs/
       settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
       events.out.tfevents.*  (--tensorboard)
       plots/  checkpoints/  best_model/  final_model/  evaluation/
 
-settings.yaml holds the settings as resolved, and each model folder has them too, so that whoever
-uses a model cuts rows exactly as training did. Whatever else lies in these folders belongs to
-somebody else: a run neither writes nor deletes it.
+settings.yaml holds the resolved settings, and each model folder has a copy, so that whoever uses a
+model cuts rows exactly as training did. All other files in these folders belong to somebody else: a
+run neither writes nor deletes them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from smallgpt.training.metrics_file import read_metrics
 
 EVENT_FILES = "events.out.tfevents.*"
 
-# The names that are a run's own, by the folder they stand in; "" is its root, which is cleared
-# last: a folder counts as a run's by the figures and models there.
+# Names of a run's own files, by folder; "" is its root, which is cleared last: the metrics and
+# models there show that a folder is a run's.
 CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
@@ -87,13 +87,10 @@ class RunFolder:
         )
 
     def check_start(self, clearing: bool) -> None:
-        """Refuse a folder in which a run would write over, or delete, files of others.
-
-        Args:
-            clearing: the run that is there is to be deleted.
+        """Refuse a folder where a run would overwrite or (`clearing`) delete files of others.
 
         Raises:
-            UserError: names the file that stands in the way.
+            UserError: names the file.
         """
         for folder in (self.root / place for place in _WRITTEN_IN):
             if os.path.lexists(folder) and not folder.is_dir():
@@ -116,10 +113,7 @@ class RunFolder:
                     )
 
     def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
-        """Refuse to clear what the new run reads.
-
-        Args:
-            inputs: files and folders by the name of their option.
+        """Refuse to clear what the new run reads, `inputs` by the name of their option.
 
         Raises:
             SettingsError: one line for each that `clear` would delete.
@@ -144,11 +138,9 @@ class RunFolder:
         """Delete the run's own files, and its folders where nothing else is in them.
 
         Checkpoints go first, the oldest before the newest: a deletion that is stopped halfway
-        leaves a run to go on with, or one without any checkpoint. Of the rest best_model goes
-        last: it shows that what is left is a run's.
-
-        Returns:
-            what stays: files of others in the run's folders, and what links of the run lead to.
+        leaves a run that can resume, or one without any checkpoint. Of the rest best_model goes
+        last: it shows that what is left is a run's. Returns the files of others that stay,
+        targets of links included.
         """
         strangers = []
         for place in _OWN:
@@ -166,16 +158,16 @@ class RunFolder:
         return strangers
 
     def remove_leftovers(self) -> None:
-        """Delete the temporary files and folders that a killed run left."""
+        """Delete the temporary files and folders of a killed run."""
         for place in _OWN:
             remove_leftovers(self.root / place, _OWN[place])
 
     def _own_in(self, place: str) -> list[Path]:
-        """What lies in a folder of `_OWN` and bears a name of the run's, sorted."""
+        """The paths in a folder of `_OWN` that have a name of the run's, sorted."""
         return [p for p in contents(self.root / place) if _OWN[place].fullmatch(p.name)]
 
     def _left_by_run(self) -> bool:
-        """Whether figures, a checkpoint or a model show that a run was here."""
+        """Whether metrics, a checkpoint or a model show that a run was here."""
         return (
             any((path / "state.json").is_file() for path in self._own_in("checkpoints"))
             or any(_are_settings(m / "settings.yaml") for m in (self.best_model, self.final_model))
@@ -183,7 +175,7 @@ class RunFolder:
         )
 
     def _is_own(self, path: Path) -> bool:
-        """Whether a file could be of a run that has not come to its first checkpoint."""
+        """Whether a file could be from a run without a checkpoint yet."""
         if path == self.settings:
             return _are_settings(path)
         if path == self.log:
@@ -195,18 +187,18 @@ class RunFolder:
         return path.match(EVENT_FILES)  # a run adds one and leaves the others
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process alone; raises as `hold_folder`."""
+        """Lock the folder for this process; raises as `hold_folder`."""
         return hold_folder(self.root, "training run")
 
 
 def _lies_in(path: str | Path, place: Path) -> bool:
-    """Whether deleting `place` takes `path` away: by its name, or by what links lead to."""
+    """Whether deleting `place` deletes `path`, by name or through links."""
     paths, places = ({os.path.abspath(name), os.path.realpath(name)} for name in (path, place))
     return any(p == q or p.startswith(q + os.sep) for p in paths for q in places)
 
 
 def _are_settings(path: Path) -> bool:
-    """Whether a file has what training writes as settings.yaml, and nothing else."""
+    """Whether a file is a settings.yaml of training."""
     text = "\n" + first_bytes(path).decode("utf-8", "replace")
     return all(key in text for key in _SETTINGS_KEYS) and all(
         _SETTINGS_LINE.fullmatch(line) for line in text.split("\n")
@@ -214,13 +206,7 @@ def _are_settings(path: Path) -> bool:
 
 
 def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError:
-    """The error of a run that could not write or read a file: what to put right, how to go on.
-
-    Args:
-        error: the system's.
-        folder: the run's.
-        step: of its last whole checkpoint, None before the first.
-    """
+    """The UserError for a file error in a run; `step` of its last whole checkpoint, if any."""
     place = error.filename or folder.root
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"no space left on the disk of {place}: free some"

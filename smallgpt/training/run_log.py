@@ -1,4 +1,4 @@
-"""What a run writes as it goes: train.log and metrics.jsonl."""
+"""Output of a run: terminal and train.log, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,18 +20,13 @@ from smallgpt.training.run_folder import RunFolder
 
 
 class RunLog:
-    """What a run says: on the terminal and in train.log; figures go to metrics.jsonl.
+    """Writes lines to the terminal and train.log, figures to metrics.jsonl.
 
-    Attributes:
-        events: takes the same figures for TensorBoard; None where nobody asked for it.
+    `events`, where set, receives the same figures for TensorBoard.
     """
 
     def __init__(self, folder: RunFolder, later: bool = False):
-        """
-        Args:
-            folder: of the run.
-            later: write nothing before `open`; what has been said until then is written then.
-        """
+        """`later`: write no file before `open`, which then writes the lines said until then."""
         self.events: Any = None
         self._folder, self._early = folder, []
         self._log: _AppendedFile | None = None
@@ -64,12 +59,12 @@ class RunLog:
             self.events.record(row)
 
     def sync(self) -> None:
-        """Make durable what was written so far."""
+        """Flush what was written to the disk."""
         self._log.sync()
         self._metrics.sync()
 
     def keep_rows(self, count: int) -> None:
-        """Drop all rows of metrics.jsonl but the first `count`: a resumed run writes them again."""
+        """Cut metrics.jsonl to its first `count` rows: a resumed run writes the others again."""
         kept = read_metrics(self._folder.metrics)[:count]
         if len(kept) < count:
             self.say(
@@ -90,7 +85,7 @@ class RunLog:
 
 
 class _AppendedFile:
-    """A text file that grows. Nothing is held back, so closing it cannot fail on a full disk."""
+    """A text file that grows. Unbuffered, so closing it cannot fail on a full disk."""
 
     def __init__(self, path: Path):
         self._path = path

@@ -1,4 +1,4 @@
-"""The learning rate of each update; what is ahead of a run, and how long it will take."""
+"""Learning rate schedule; the steps of a run and their estimated time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> fl
 
 
 def say_plan(run: Run) -> None:
-    """Say what is ahead, and how long it will take by the time of real batches."""
+    """Print the steps to go and their estimated time, measured on real batches."""
     settings = run.settings
     left = run.total_steps - run.state.step
     if left > 0:
@@ -40,13 +40,13 @@ def say_plan(run: Run) -> None:
 
 
 def seconds_per_step(run: Run) -> float:
-    """Seconds of one update, evaluation's share included; measured, nothing is changed."""
+    """Measured seconds of one update, with its share of evaluation; leaves the run unchanged."""
     updates = run.updates_of_epoch(run.state.epoch)
     tokens = [sum(int(run.rows.lengths_N[b].sum()) for b in batches) for batches in updates]
     mean = sum(tokens) / len(tokens)
     typical = min(zip(tokens, updates, strict=True), key=lambda pair: abs(pair[0] - mean))[1]
-    times = []  # the first sets memory aside and takes longer
-    # Dropout draws random numbers, which the run itself must find untouched.
+    times = []  # the first allocates memory and takes longer
+    # Dropout draws random numbers; the run's generators must stay as they are.
     states = random_states(run.device)
     for _ in range(3):
         began = time.perf_counter()
@@ -64,5 +64,5 @@ def seconds_per_step(run: Run) -> float:
 
 
 def _tokens_of_epoch(run: Run) -> float:
-    """Tokens that an epoch visits; of rows with variants on average."""
+    """Tokens that an epoch visits; an average where rows have variants."""
     return float(run.tokens_N @ run.rows.visits)

@@ -1,4 +1,4 @@
-"""Setting a run up: its model, optimizers and gradients, on its device.
+"""Setting up a run: device, model, optimizers and gradients.
 
 run = build_run(settings, folder, log, *read_data(settings, print))
 """
@@ -43,7 +43,7 @@ _DIGITS = 16  # of a digest that a person compares
 
 @contextmanager
 def torch_left_alone() -> Iterator[None]:
-    """Put torch's generators, which a run seeds, and its current GPU back as they were."""
+    """Restore torch's random generators, which a run seeds, and its current GPU at the end."""
     in_use = torch.cuda.is_initialized()
     current = torch.cuda.current_device() if in_use else 0
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else []):
@@ -58,7 +58,7 @@ def with_shape_of_start(settings: TrainSettings) -> TrainSettings:
     """The settings with the shape of the checkpoint that --init_from names.
 
     Raises:
-        UserError: what can be told at once to be wrong with that checkpoint, or peft is missing.
+        UserError: the checkpoint is visibly unusable, or peft is missing.
     """
     if settings.lora_rank:
         require_peft()
@@ -77,16 +77,11 @@ def build_run(
     """All parts of a run, ready for its first update.
 
     Args:
-        settings: of the run.
-        folder: where its files lie.
-        log: what it says goes there.
-        rows, validation_rows: what it learns from and is measured on.
         baselines: of the data report.
-        resumed: the checkpoint that it goes on from, None for a new run. Its weights are not put
-            back yet: `resume.go_on`.
+        resumed: None for a new run. Its weights are not restored here, but by `resume.go_on`.
 
     Raises:
-        UserError: the device, the model or the rows do not go with the settings.
+        UserError: the device, the model or the rows do not fit the settings.
     """
     stored_config = dict(resumed.config) if resumed else None
     stored_length = stored_config.pop(TRAINED_LENGTH, None) if resumed else None
@@ -160,7 +155,7 @@ def build_run(
 def _code_embeddings(
     path: Path, settings: TrainSettings, vocabulary: Vocabulary, log: RunLog
 ) -> dict[str, np.ndarray]:
-    """Starting embeddings of image codes: like patches start with like vectors."""
+    """Initial embeddings of image codes: similar patches start with similar vectors."""
     codebook = Codebook.load(path)
     vectors = codebook.embeddings(settings.n_embd, settings.seed)
     pairs = zip(codebook.code_tokens, vectors, strict=True)
@@ -179,15 +174,11 @@ def trained_length(
     *parts: TokenLabelDataset,
     stored: int | None = None,
 ) -> int:
-    """What a model is good for, in tokens: beyond its longest row it has never seen a position.
+    """The longest row that a model is good for, in tokens: later positions it has never seen.
 
     It becomes the `max_length` in the settings.yaml of the run's models. A pretrained model knows
-    more positions than the rows at hand show; one of ours says how many.
-
-    Args:
-        settings: of the run.
-        parts: all its rows.
-        stored: what the run's checkpoint says, since the model it began from may be gone.
+    more positions than the rows of `parts` show; one made by this toolkit has stored how many.
+    `stored` comes from the run's checkpoint, since the initial model may be gone.
     """
     if type(stored) is int and 0 < stored <= settings.max_length:
         return stored
@@ -197,9 +188,9 @@ def trained_length(
 
 
 def length_of_start(settings: TrainSettings) -> int:
-    """The trained length of the model of ours that a run begins from, max_length of a foreign one.
+    """The trained length of the model that a run starts from, by its settings.yaml.
 
-    Its settings.yaml tells it; a folder of another tool has none, or one that is not like ours.
+    A model of another tool has none, or a different one: then max_length.
     """
     try:
         stored = folder_of(settings.init_from, "model") / SETTINGS

@@ -23,17 +23,15 @@ _STOPPING = {
 
 
 class StopRequestedError(Exception):
-    """A signal to stop arrived and the work that was under way has been left."""
+    """A signal to stop arrived, and the work under way was left."""
 
 
 class StopSignal:
     """Remembers the first Ctrl-C, SIGTERM or SIGHUP until the training loop asks for it.
 
-    A second Ctrl-C leaves at once with KeyboardInterrupt. A signal that the caller ignores stays
-    ignored: `nohup` lets a run outlive its terminal, whose going away is a SIGHUP.
-
-    Attributes:
-        exit_code: what the process is to leave with; None as long as no signal has come.
+    A second Ctrl-C raises KeyboardInterrupt at once. A signal that the caller ignores stays
+    ignored: `nohup` lets a run outlive its terminal, whose closing sends SIGHUP. `exit_code` is
+    None until a signal has come.
     """
 
     def __init__(self) -> None:
@@ -63,10 +61,6 @@ class StopSignal:
         return self.exit_code is not None
 
     def raise_if_requested(self) -> None:
-        """Leave the work under way.
-
-        Raises:
-            StopRequestedError: a signal has arrived.
-        """
+        """Raise StopRequestedError if a signal has come."""
         if self.requested():
             raise StopRequestedError

@@ -1,4 +1,4 @@
-"""Of the figures of an evaluation, those that are kept with the weights."""
+"""The validation metrics that are stored with a model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MOST_LABELS = 200  # of a list of labels; beyond, their number
 
 
 def stored_figures(validation: dict[str, Any]) -> dict[str, Any]:
-    """The figures that are kept, by name.
+    """The metrics to store, by name.
 
-    Of very many labels `not_above_chance` and `too_few_rows` have the first ones, and
+    With very many labels `not_above_chance` and `too_few_rows` are cut to the first ones, and
     `names_left_out` counts the others: those not told from chance, those of too few rows.
     """
     stored = {name: validation[name] for name in _NAMES if name in validation}

@@ -1,13 +1,13 @@
-"""A running mean of the weights, which generalizes better than the last of them.
+"""Exponential moving average (EMA) of the weights: generalizes better than the last weights.
 
     update_average(optimizers, decay=0.998, updates=120)  # after each update
     with averaged(optimizers):
         ...                                               # the model has the mean for a while
 
-Averages of the weights along a run lie in the middle of a flat valley whose walls single steps
-climb (Polyak and Juditsky, 1992; Izmailov et al., 2018, https://arxiv.org/abs/1803.05407). The
-mean is kept in the optimizer's state, so that checkpoints hold it; the model has it only while it
-is evaluated or saved.
+Averages of weights along a run lie in the middle of a flat minimum, while single steps climb its
+walls (Polyak and Juditsky, 1992; Izmailov et al., 2018, https://arxiv.org/abs/1803.05407). The mean
+is kept in the optimizer's state, so that checkpoints hold it; the model has it only while it is
+evaluated or saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from smallgpt.training.optimizers import parameters_of
 
 _KEY = "average"  # in the optimizer's state of a parameter
-# The mean of the first updates is over fewer: with the full decay it would be of starting weights.
+# Early means are over fewer updates: with the full decay they would consist of initial weights.
 _EARLY = 10
 
 
@@ -28,12 +28,11 @@ _EARLY = 10
 def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, updates: int) -> None:
     """Move the mean of each parameter towards it by 1 - decay, at first by more.
 
-    Where an optimizer has an attribute `found_inf` that is 1.0 it has passed over this update, and
-    so do the means.
+    An optimizer whose `found_inf` is 1.0 has skipped this update, and so do the means.
 
     Args:
-        optimizers: whose parameters are averaged, after their step.
-        decay: of the mean, below 1; its memory is some 1 / (1 - decay) updates.
+        optimizers: after their step.
+        decay: below 1; the mean's memory is some 1 / (1 - decay) updates.
         updates: done so far, at least 1.
     """
     decay = min(decay, updates / (updates + _EARLY))
@@ -57,7 +56,7 @@ def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, up
 
 @contextmanager
 def averaged(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
-    """Give each parameter the value of its mean, where it has one, and its own back at the end."""
+    """Context in which each parameter has its mean, where there is one."""
     held = [
         (parameter, parameter.detach().clone(), optimizer.state[parameter][_KEY])
         for optimizer, parameter in parameters_of(optimizers)
