@@ -99,13 +99,8 @@ def is_instruction(record: dict[str, Any]) -> bool:
 def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """Similarity of answers, at least one, to the expected ones.
 
-    Returns:
-        answers: their number.
-        exact_match: share of equal ones, leading and trailing whitespace ignored.
-        bleu: 0 to 100; None without sacrebleu.
-        bleu_tokenizer: sacrebleu's `zh` where most expected answers have Chinese characters, else
-            `13a`.
-        rouge_l: mean F1, 0 to 1; None without rouge-score.
+    exact_match is the share of equal ones, leading and trailing whitespace ignored; bleu_tokenizer
+    sacrebleu's `zh` where most expected answers have Chinese characters, else `13a`.
     """
     pairs = list(zip(expected, given, strict=True))
     chinese = sum(_HAN_LETTER.search(text) is not None for text in expected)

@@ -40,12 +40,8 @@ def apply_temperature(
 ) -> np.ndarray:
     """Probabilities of the labels, softmax(log_probs / temperature) (Guo et al., 2017, eq. 9).
 
-    All calibrated confidences are computed here.
-
-    Args:
-        log_probs_NxL: log probabilities or logits.
-        temperature: one number, or Nx1 for one a row; above 1 lowers the confidence.
-        log_totals_N: `log_totals` over all labels, where the columns are only some of them.
+    All calibrated confidences are computed here. A temperature (one, or Nx1) above 1 lowers the
+    confidence. `log_totals_N`: over all labels, where the columns are only some of them.
     """
     if log_totals_N is not None:
         return np.exp(log_probs_NxL / temperature - log_totals_N[:, None])
@@ -66,15 +62,10 @@ def log_totals(log_probs_NxL: np.ndarray, temperature: float | np.ndarray) -> np
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature and its effect on the rows it was fitted on.
+    """A temperature (1: too few rows to fit one) and its effect on the rows it was fitted on.
 
-    The errors after it are cross-validated: each row gets the temperature fitted on the other
-    folds.
-
-    Attributes:
-        temperature: 1 where there were too few rows to fit one.
-        raw_ece, ece: expected calibration error before and after.
-        raw_nll, nll: mean negative log likelihood of the true label before and after, nats.
+    ECE (expected calibration error) and NLL (mean negative log likelihood of the true label, nats):
+    raw ones before it; the others cross-validated, each row at the temperature of the other folds.
     """
 
     temperature: float

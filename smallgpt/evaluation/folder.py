@@ -19,12 +19,9 @@ _STARTS = {PREDICTIONS: b'{"line": ', METRICS: b'{\n  "model": '}
 
 
 def check_evaluation_folder(folder: Path, otherwise: str) -> None:
-    """Refuse a folder where files not written by an evaluation have the names of its files.
+    """Raise UserError for a file of others with the name of an evaluation's file.
 
-    `otherwise` says in the message what would happen to such a file.
-
-    Raises:
-        UserError: names the first one.
+    `otherwise` says in the message what would happen to it.
     """
     named = [path for path in contents(folder) if EVALUATION_FILES.fullmatch(path.name)]
     known = [path for path in named if path.name in _STARTS]

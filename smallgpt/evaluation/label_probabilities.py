@@ -1,9 +1,5 @@
 """Label probabilities of rows: of up to 200 labels all, of more the 50 largest.
 
-    probs = LabelProbabilities.empty(len(dataset), len(labels), temperature=1.7)
-    probs.put(indices_B, log_probs_BxL)
-    confidence_N = probs.at(1.7).max(axis=1)
-
 Beyond MOST_LABELS_WHOLE labels nothing in an evaluation grows with labels x rows: a row keeps its
 largest probabilities and, since the temperature is known, the normalizer at that temperature. To
 fit a temperature, training keeps all probabilities of a sample of the rows.

@@ -155,13 +155,10 @@ def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:
 
 
 def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
-    """Accuracy expected by chance, and whether the accuracy is above it.
+    """Accuracy by chance, and whether that of `confusion_LxL` (true x predicted) is above it.
 
     Chance is the expected accuracy of the same predictions assigned to rows at random (as in
     Cohen's kappa, 1960): always predicting one label is at chance however frequent it is.
-
-    Args:
-        confusion_LxL: rows of true label k predicted as label l.
 
     Returns:
         chance_accuracy: sum over k of true_k * predicted_k / N^2.

@@ -47,12 +47,8 @@ def predictions_of(
 
     `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own. Of many
     labels `probabilities` has the largest, descending, and `probabilities_left_out` the number of
-    the others and their total share.
-
-    Args:
-        dataset: rows read with keep_records, and the bad rows of their file.
-        scores: None where rows were only classified.
-        answers: generated text of each row, None for a row that is no instruction.
+    the others and their total share. `dataset` was read with keep_records; `scores` is None where
+    rows were only classified; `answers` has None for a row that is no instruction.
     """
     predictions = []
     label_columns = _label_columns(dataset.vocabulary.labels, probs, temperature)

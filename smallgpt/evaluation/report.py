@@ -1,7 +1,5 @@
 """Text report of an evaluation, and of the validation in training.
 
-    print(describe_figures(figures, blocks=True))
-
 Labels come first, with chance beside them: a low perplexity has made people trust models whose
 labels were no better than guesses.
 """

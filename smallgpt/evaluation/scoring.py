@@ -150,14 +150,9 @@ def score_rows(
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
-    A model with a label head scores the labels of all rows, and no tokens.
-
-    Args:
-        model: in evaluation mode meanwhile.
-        precision: of the blocks; the head computes in fp32, sums are float64.
-        each_batch: called before each batch; may raise to stop.
-        temperature: at which figures and predictions will be asked for.
-        to_calibrate: whether `calibration` will be asked for.
+    A model with a label head scores the labels of all rows, and no tokens. `precision` is that of
+    the blocks; the head computes in fp32, sums are float64. `each_batch` is called before each
+    batch and may raise to stop. `temperature`, `to_calibrate`: what will be asked of the scores.
     """
     of_tokens = not is_classifier(model)
     sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()

@@ -23,9 +23,7 @@ MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
 
 
 def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
-    """The predicted label, and calibrated probabilities in descending order.
-
-    Of all labels, or of the 50 likeliest if there are more than 200.
+    """The predicted label and calibrated probabilities, descending; above 200 labels the top 50.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
@@ -35,9 +33,7 @@ def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]
 
 
 def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """The label entries of predictions.jsonl for a prompt, with probabilities in descending order.
-
-    `tokens_left_out` counts the tokens that did not fit.
+    """The label entries of predictions.jsonl for a prompt, and `tokens_left_out` that did not fit.
 
     Raises:
         UserError: unknown tokens, or a model without labels.

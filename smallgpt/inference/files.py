@@ -29,11 +29,7 @@ def read_rows(
 
 
 def refuse_unusable(dataset: TokenLabelDataset, path: str | Path, verb: str) -> NoReturn:
-    """Raise the error of a file whose rows are all bad; `verb` as in "not one can be scored".
-
-    Raises:
-        UserError: with the reason of the first.
-    """
+    """Raise UserError, with the first reason, for a file without usable rows; `verb`: "scored"."""
     bad = dataset.bad_rows[0]
     remedy = ""
     if all("not valid JSON" in each.reason for each in dataset.bad_rows):

@@ -28,12 +28,9 @@ TRIES_PER_SEQUENCE = 200
 
 @dataclass(frozen=True)
 class Generated:
-    """Result of `generate`.
+    """Token ids of rows (with the prompt unless it was an instruction), how many were sampled.
 
-    Attributes:
-        sequences: token ids of each row, prompt included unless it was an instruction.
-        tried: number of sequences sampled; with a label, more than were kept.
-        note: for the user: a request that was cut, the yield of a label; else "".
+    `note` tells the user of a request that was cut, or of the yield of a label; else "".
     """
 
     sequences: list[list[int]]
@@ -55,13 +52,12 @@ def generate(
     label: str | None = None,
     batch_size: int = 64,
 ) -> Generated:
-    """Continue a prompt up to <EOS>.
+    """Continue a prompt up to <EOS>; greedy, temperature, top_k and top_p: see `Sampling`.
 
     Args:
         prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
             model of images.
         max_new_tokens: None = up to the trained length.
-        greedy, temperature, top_k, top_p: see `Sampling`.
         label: keep only sequences that the model itself classifies as this label; each is then
             a whole row with its label tail, no longer than the trained length.
         batch_size: sequences sampled at once.

@@ -5,18 +5,13 @@
       training.safetensors   optimizer state and random generators
       state.json             position, settings, fingerprints of the data, checksums
 
-A checkpoint appears whole or not at all. The newest one with correct checksums is used. Its name is
-the step, followed by `_evaluated` after the evaluation of that step and `_finished` at the end of
-the run. So no position is saved twice and no checkpoint replaced: an old one is deleted only when a
-newer one is durable. It stores the number of rows of metrics.jsonl, since the step does not tell
-whether the row of its evaluation was written before the checkpoint or after. Parameters that are
-not trained (a frozen backbone, the base of an adapter) are not stored but read again, and must have
-the same fingerprint. Resuming replays nothing: the order of rows follows from seed and epoch alone.
-
-    checkpoints = Checkpoints(run, updater)         # when to save
-    checkpoints.save_if_due()
-    found = find_checkpoint(folder.checkpoints)     # None where there is none
-    load_checkpoint(found, run.model, run.optimizers, run.scaler, run.belongs_to)
+A checkpoint appears whole or not at all; the newest one with correct checksums is used. Its name is
+the step, then `_evaluated` after the evaluation of that step and `_finished` at the end of the run.
+So no position is saved twice and no checkpoint replaced: an old one is deleted only when a newer
+one is durable. It stores the number of rows of metrics.jsonl, since the step does not tell whether
+the row of its evaluation was written before or after it. Parameters that are not trained (a frozen
+backbone, the base of an adapter) are not stored but read again, and must have the same fingerprint.
+Resuming replays nothing: the order of rows follows from seed and epoch alone.
 """
 
 from __future__ import annotations
@@ -60,7 +55,6 @@ class Checkpoint:
     """A verified checkpoint, without its tensors.
 
     Attributes:
-        settings: every option of the run, by name.
         belongs_to: fingerprints of the data, by name.
         computed_by: device, threads, precision and so on (`Run.way_of_computing`).
         config: configuration of the model, and `TRAINED_LENGTH`.
@@ -140,12 +134,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint and delete all but the newest `keep`, at least 1.
 
-    Args:
-        model: its trained parameters are stored.
-        optimizers: each parameter belongs to exactly one of them.
-        scaler: stores nothing unless enabled (fp16).
-        loop: names the checkpoint.
-        about: `settings`, `belongs_to`, `computed_by` and `config` of `Checkpoint`.
+    Stores trained parameters only; each belongs to exactly one optimizer. `about`: `settings`,
+    `belongs_to`, `computed_by` and `config` of `Checkpoint`.
 
     Raises:
         OSError: the disk is full or failed; the checkpoints that were there still are.
@@ -195,7 +185,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _read(path: Path) -> Checkpoint:
-    """Read and verify all but the tensors; the errors that `find_checkpoint` catches mean damage."""
+    """Read and verify all but the tensors; `find_checkpoint` catches what damage raises."""
     for name in (_STATE, _MODEL, _TRAINING):
         if not (path / name).is_file():  # a pipe would be read for ever
             raise ValueError(f"{name} is missing")

@@ -1,9 +1,6 @@
 """TensorBoard event files: the figures of metrics.jsonl at the same steps.
 
-events = EventFiles(folder)                       # a new run
-events = EventFiles(folder, resumed_at=120)       # points after step 120 are written again
-events.record({"kind": "train", "step": 130, "loss": 2.1})          # the tag is train/loss
-
+EventFiles(folder).record({"kind": "train", "step": 130, "loss": 2.1})    # tag train/loss
 tensorboard --logdir outputs
 """
 

@@ -25,12 +25,9 @@ _ADAMW_STEP = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized, with decoupled weight decay.
+    """Nesterov momentum, orthogonalized, with decoupled weight decay, for matrices only.
 
-    Args:
-        params: matrices (2 dimensions).
-        lr: learning rate, of the size that AdamW takes.
-        weight_decay: share of lr by which weights shrink in a step.
+    `lr` has the size that AdamW takes; weights shrink by lr * weight_decay in a step.
     """
 
     def __init__(

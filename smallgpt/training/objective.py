@@ -95,7 +95,7 @@ class Objective:
 
 
 def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:
-    """The weight of each label, weights_L: 1, or balanced: rows / (labels x rows of the label).
+    """weights_L of the labels: 1, or balanced: rows / (labels x rows of the label).
 
     Counts the rows that an epoch visits: a source counts once however many variants it has. Labels
     without rows are not counted, and weigh 1.

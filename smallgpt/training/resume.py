@@ -82,11 +82,7 @@ def find_run_to_resume(
 
 
 def check_places(settings: TrainSettings) -> None:
-    """Check that the files of a resumed run can be found.
-
-    Raises:
-        UserError: names the missing ones, and the flags to give them by.
-    """
+    """Raise UserError naming the input files of a resumed run that are not here."""
     missing = {
         name: place
         for name in sorted(_PLACES - {"init_from"})  # which may be a name on the hub
@@ -128,11 +124,8 @@ def what_changed(
 ) -> tuple[list[str], bool]:
     """What differs between a checkpoint and the run that resumes it.
 
-    `computed_by` is `Run.way_of_computing` of this call, `total_steps` of the run under `settings`.
-
-    Returns:
-        Lines for the user, and whether the weights still end bit for bit where those of the
-        uninterrupted run end.
+    `computed_by`: `Run.way_of_computing` of this call. Returns lines for the user, and whether the
+    weights still end bit for bit where those of the uninterrupted run end.
     """
     lines, at = [], f"step {checkpoint.loop.step:,}"
     now = asdict(settings)

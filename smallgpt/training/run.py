@@ -1,13 +1,5 @@
 """A training run: its parts, its batches, validation, saved models.
 
-    run = build_run(settings, folder, log, train_rows, validation_rows)     # setup.py
-    updater = Updater(run)                                                  # update.py
-    for batches in run.updates_of_epoch(0):
-        updater.set_learning_rate()
-        updater.compute_gradients(batches)
-        updater.step_optimizers()
-    figures = run.validate(StopSignal())
-
 Weights, optimizers and `state` change during training; nothing else does.
 """
 
@@ -44,9 +36,8 @@ class Run:
 
     Attributes:
         rows, validation_rows: without tails for a label head.
-        loss_terms_N: of each training row, the losses that means are over: its scored tokens; 1
-            for a label head.
-        tokens_N: of each training row, the tokens that speeds are given in.
+        loss_terms_N: losses of each training row: its scored tokens; 1 for a label head.
+        tokens_N: tokens of each training row, for speeds.
         codebook: of image rows, copied into the models.
         adapter: the trained part of the model; None where all of it is trained.
         optimizers: each trained parameter belongs to exactly one of them.

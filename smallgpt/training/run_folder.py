@@ -87,11 +87,7 @@ class RunFolder:
         )
 
     def check_start(self, clearing: bool) -> None:
-        """Refuse a folder where a run would overwrite or (`clearing`) delete files of others.
-
-        Raises:
-            UserError: names the file.
-        """
+        """Raise UserError if a run would overwrite or (`clearing`) delete a file of others."""
         for folder in (self.root / place for place in _WRITTEN_IN):
             if os.path.lexists(folder) and not folder.is_dir():
                 raise UserError(f"{folder} is no folder, and a run has one of that name: {_REMEDY}")
@@ -113,11 +109,7 @@ class RunFolder:
                     )
 
     def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
-        """Refuse to clear what the new run reads, `inputs` by the name of their option.
-
-        Raises:
-            SettingsError: one line for each that `clear` would delete.
-        """
+        """Raise SettingsError for all `inputs`, by option, that `clear` would delete."""
         cleared = [path for place in _OWN for path in self._own_in(place)]
         mistakes = []
         for name, given in inputs.items():

@@ -76,9 +76,8 @@ def build_run(
 ) -> Run:
     """All parts of a run, ready for its first update.
 
-    Args:
-        baselines: of the data report.
-        resumed: None for a new run. Its weights are not restored here, but by `resume.go_on`.
+    `baselines`: of the data report. Weights of a `resumed` checkpoint are not restored here, but by
+    `resume.go_on`.
 
     Raises:
         UserError: the device, the model or the rows do not fit the settings.

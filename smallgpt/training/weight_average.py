@@ -26,14 +26,10 @@ _EARLY = 10
 
 @torch.no_grad()
 def update_average(optimizers: Sequence[torch.optim.Optimizer], decay: float, updates: int) -> None:
-    """Move the mean of each parameter towards it by 1 - decay, at first by more.
+    """Move the mean of each parameter towards it by 1 - decay, at first by more; after each update.
 
-    An optimizer whose `found_inf` is 1.0 has skipped this update, and so do the means.
-
-    Args:
-        optimizers: after their step.
-        decay: below 1; the mean's memory is some 1 / (1 - decay) updates.
-        updates: done so far, at least 1.
+    The mean's memory is some 1 / (1 - decay) updates; `updates`: done so far, at least 1. An
+    optimizer whose `found_inf` is 1.0 has skipped this update, and so do the means.
     """
     decay = min(decay, updates / (updates + _EARLY))
     means, weights = [], []
