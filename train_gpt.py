@@ -107,37 +107,43 @@ def train(settings: TrainSettings) -> TrainResult:
 
 def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainResult:
     """`train` in a folder that is this process's alone."""
-    from smallgpt.checks.report import report_data, save_report, stored_baselines
-    from smallgpt.checks.report_words import say_report
-    from smallgpt.training.best_model import BestModel
-    from smallgpt.training.checkpoint import Checkpoints
+    # Loads no torch, which takes seconds: a wrong path is told at once.
     from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
-    from smallgpt.training.journal import Journal
-    from smallgpt.training.resume import check_places, find_run_to_resume, go_on, is_finished
-    from smallgpt.training.schedule import say_plan
-    from smallgpt.training.setup import build_run, torch_left_alone, with_shape_of_start
-    from smallgpt.training.update import Updater
 
     # Settings: those of a run that goes on, or of a new one with the shape of its pretrained model.
     resumed, clearing = None, settings.overwrite and folder.holds_run()
-    if settings.resume:
-        settings, resumed = find_run_to_resume(settings, folder)
     if clearing:
         folder.check_inputs(inputs_of(settings))
-    if resumed and is_finished(settings, resumed.loop):
-        say(
-            f"the run in {folder.root} is finished ({resumed.loop.finished}); "
-            f"--num_epochs with more epochs goes on with it"
-        )
-        return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
-    if resumed:
-        check_places(settings)
-    elif settings.init_from is not None:
+    if settings.resume:
+        from smallgpt.training.resume import check_places, find_run_to_resume, go_on, is_finished
+
+        settings, resumed = find_run_to_resume(settings, folder)
+        if resumed and is_finished(settings, resumed.loop):
+            say(
+                f"the run in {folder.root} is finished ({resumed.loop.finished}); "
+                f"--num_epochs with more epochs goes on with it"
+            )
+            return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
+        if resumed:
+            check_places(settings)
+    if settings.init_from is not None and not resumed:
+        from smallgpt.training.setup import with_shape_of_start
+
         settings = with_shape_of_start(settings)
 
     # Data: the rows, and a report of what is in them.
     train_rows, validation_rows = read_data(settings, say)
     settings = replace(settings, task=task_of(settings, train_rows))
+
+    from smallgpt.checks.report import report_data, save_report, stored_baselines
+    from smallgpt.checks.report_words import say_report
+    from smallgpt.training.best_model import BestModel
+    from smallgpt.training.checkpoint import Checkpoints
+    from smallgpt.training.journal import Journal
+    from smallgpt.training.schedule import say_plan
+    from smallgpt.training.setup import build_run, torch_left_alone
+    from smallgpt.training.update import Updater
+
     if resumed:
         for reason in resumed.passed_over:
             log.say(f"warning: {reason} and passed over")

@@ -78,7 +78,12 @@ class Tree:
 
 def environment() -> dict[str, str]:
     """One thread and no GPU, so that sums are added in one order."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONHASHSEED": "0",
+        "COLUMNS": "100",
+    }
 
 
 # ------------------------------------------------------------------------------- the jobs

@@ -474,10 +474,10 @@ def no_space_for_tensors() -> None:
 
 
 FULL = {
-    "weights": ("safetensors.torch.save_file", 3, no_space_for_tensors),
-    "optimizer": ("safetensors.torch.save_file", 4, no_space_for_tensors),
-    "best model": ("safetensors.torch.save_file", 5, no_space_for_tensors),
-    "better model": ("safetensors.torch.save_file", 8, no_space_for_tensors),
+    "weights": ("smallgpt.files.tensors.save_file", 3, no_space_for_tensors),
+    "optimizer": ("smallgpt.files.tensors.save_file", 4, no_space_for_tensors),
+    "best model": ("smallgpt.files.tensors.save_file", 5, no_space_for_tensors),
+    "better model": ("smallgpt.files.tensors.save_file", 8, no_space_for_tensors),
     "state": ("pathlib.Path.write_text", 2, no_space),
     "sync": ("os.fsync", 40, no_space),
     "rename": ("os.rename", 3, no_space),
