@@ -189,10 +189,10 @@ def set_dropout(config: Any, settings: TrainSettings) -> None:
 
 
 def read_own_config(path: Path) -> dict[str, Any]:
-    """The part of a config.json that shapes a GPT-2; all else is ignored.
+    """The part of a config.json that shapes a GPT-2; of other architectures all of it.
 
-    transformers would follow some other keys (`attn_implementation` can name code to download).
-    Of other architectures all values are returned; `config_of` leaves such keys out.
+    transformers would follow some other keys (`attn_implementation` can name code to download);
+    for other architectures `config_of` leaves them out.
 
     Raises:
         UserError: not JSON, no configuration, or in a GPT-2's a value of a wrong type or range.

@@ -128,8 +128,8 @@ def supports(model: torch.nn.Module) -> bool:
 def _keep_freed_memory() -> None:
     """Have the C library keep freed memory instead of returning it to the system.
 
-    Every step allocates the same activations. Returned memory comes back page by page, each with a
-    page fault and filled with zeros: 40,000 pages and a fifth of a step's time.
+    Every step allocates the same activations. Returned memory comes back by page faults, filled
+    with zeros: 40,000 pages and a fifth of a step's time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -3,7 +3,7 @@
     trained = load_trained_model("outputs/best_model")
     logits_BxTxV = trained.model(ids_BxT).logits
 
-It is written atomically, and every file is checked when read. Plain transformers reads it as well.
+It is written atomically and checked when read. Plain transformers reads it as well.
 """
 
 from __future__ import annotations

@@ -56,8 +56,7 @@ def with_pretrained_shape(settings: TrainSettings) -> TrainSettings:
     """The settings with the shape of the checkpoint that `init_from` names.
 
     Raises:
-        UserError: no such checkpoint, weights that are not safetensors, no causal model, or
-            too few positions for max_length.
+        UserError: no such checkpoint, only pickled weights, no causal model, or too few positions.
     """
     config = _read_config(settings.init_from, settings.classifier)
     positions = positions_of(config)
@@ -232,7 +231,7 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
 
 
 def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Set the special ids of `vocabulary` in the configuration; drop those of the old one."""
+    """Set the special ids of `vocabulary` in the configuration; drop settings of the old one."""
     config = model.config
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
     config.bos_token_id = config.eos_token_id = end_id

@@ -114,10 +114,8 @@ class RowCache:
     def store(self, content: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Replace the entry; where that fails, print one line and go on without.
 
-        Args:
-            content: digest of the bytes that were read; the file may have changed since.
-            arrays: flat arrays of numbers by name.
-            facts: whatever else there is to know, ready for JSON.
+        `content` is the digest of the bytes that were read; the file may have changed since.
+        `arrays` are flat; `facts` is whatever else there is to know, ready for JSON.
         """
         about = {
             "key": self.key,

@@ -230,11 +230,7 @@ class TokenLabelDataset:
     # ---------------------------------------------------------------------------- batches
 
     def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows concatenated, without padding.
-
-        Returns:
-            ids_N, lengths_B: int64, the tokens of all rows, and how many each row has.
-        """
+        """Rows concatenated without padding: ids_N and the lengths_B of the rows, both int64."""
         lengths_B = self.lengths_N[indices].astype(np.int64)
         shift_B = self.starts_N[indices] - (np.cumsum(lengths_B) - lengths_B)
         places_N = np.arange(lengths_B.sum()) + np.repeat(shift_B, lengths_B)

@@ -16,21 +16,14 @@ LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the la
 def settle_tail(
     ids: list[int], label: Any, vocabulary: Vocabulary, for_label: bool
 ) -> tuple[int, int, str]:
-    """Check and mend the label tail of a row, in place.
+    """Check, complete or repair the label tail of a row, in place.
 
-    With a `label`, a missing tail is completed and the broken tails `<CLS> <CLS> <EOS>` and
-    `<CLS> <EOS>` are repaired; without one, the label is read from the tail.
+    With a `label`, a missing tail is completed and the broken tails `<CLS> <CLS> <EOS>` and `<CLS>
+    <EOS>` are repaired; without one, the label is read from the tail. With `for_label`, for rows
+    that are only to be classified, the vocabulary may lack the label, and a broken tail without
+    `label` is read as the question `<CLS>`.
 
-    Args:
-        ids: of the row, not empty; changed where the tail is completed or repaired.
-        label: the record's `label`, None for none.
-        for_label: the row is only to be classified: the vocabulary may lack its label, and a
-            broken tail without `label` is read as the question `<CLS>`.
-
-    Returns:
-        label_class: index into `vocabulary.labels`, -1 for a row without a label.
-        body_length: tokens before the tail.
-        change: "", "completed" or "repaired".
+    Returns label_class, body_length and change, the fields of a `Row`.
 
     Raises:
         RowError: tail and label contradict each other, no label mends a broken tail, the

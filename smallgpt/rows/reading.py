@@ -1,10 +1,4 @@
-"""Reads rows from a JSONL file, from its cache, or from Python objects.
-
-    vocabulary = Vocabulary.load("data/digits/vocab.json")
-    rows = read_dataset("data/digits/train.jsonl", vocabulary, max_length=1024)
-
-The format of a row is described in `rows/row.py`.
-"""
+"""Reads rows from a JSONL file, from its cache, or from Python objects; formats: `rows/row.py`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """One row of tokens: parsed, checked, its label tail completed, cut to length.
 
-    for line, record, problem in read_json_lines(Path("data/digits/train.jsonl")):
-        row = parse_row(record, vocabulary)
-
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
 its label tail are in `rows/label_tail.py`. Where a text tokenizer lies beside the vocabulary a
 row may be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output":
@@ -47,12 +44,8 @@ def parse_row(
     Training, evaluation, classification and `prepare_data.py tokens` all parse rows here. A
     labelled row ends with `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
     label nor tail is unlabelled and left as it is, but that <EOS> is appended to a text and to an
-    instruction with its answer. A <CLS> elsewhere is a token like any other.
-
-    Args:
-        unknown_token: "error" or "unk" (read it as <UNK>).
-        for_label: the row is only to be classified: one token is enough, and a broken tail
-            without `label` is read as the question `<CLS>`.
+    instruction with its answer. A <CLS> elsewhere is a token like any other. With `for_label`, for
+    rows that are only to be classified, one token is enough.
 
     Raises:
         RowError: the record breaks the format.

@@ -1,6 +1,5 @@
 """Batches as tensors on the device: rows concatenated without padding, with their targets.
 
-    batch = rows_as_batch(dataset, indices, device)          # whole rows, to classify them
     batch = rows_to_predict(dataset, indices, device)        # each token predicts the next
     hidden_MxE = forward(batch.ids_M, batch.lengths_B)       # smallgpt/model/forward.py
 

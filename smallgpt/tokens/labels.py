@@ -61,8 +61,7 @@ class LabelNames:
 
         Raises:
             ValueError: see `label_text`.
-            UserError: another label has its token, or there are more labels than a vocabulary
-                can have.
+            UserError: another label has its token, or there are too many labels.
         """
         name, spelling = label_text(label), str(label)
         first, first_place = self._first_of.setdefault(name, (spelling, place))

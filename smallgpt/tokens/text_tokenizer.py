@@ -178,12 +178,10 @@ class TextTokenizer:
     def pretrained(cls, name: str, special: Sequence[str]) -> TextTokenizer:
         """The tokenizer of a model folder, of a folder that prepare_data.py made, or of the hub.
 
-        HF_TOKEN opens private names on the hub. Tokens of `special` that it lacks get ids at the
-        end.
+        HF_TOKEN opens private names on the hub. Tokens of `special` that it lacks come at the end.
 
         Raises:
-            UserError: none there, no network, one of token rows, or one that the `tokenizers`
-                library cannot run.
+            UserError: none there, no network, one of token rows, or one that runs in Python only.
         """
         folder = folder_of(name, "tokenizer")
         path = folder / TOKENIZER
@@ -234,8 +232,8 @@ class TextTokenizer:
     def beside(cls, vocab_path: Path, tokens: list[str]) -> TextTokenizer | None:
         """The text tokenizer in the folder of a vocab.json; None where rows are tokens.
 
-        A model of token rows has a tokenizer.json as well, for transformers: it splits at
-        whitespace, and every entry of the vocabulary is an added token.
+        Models of token rows have a tokenizer.json as well, for transformers: see
+        `_is_of_token_rows`.
 
         Raises:
             UserError: it cannot be read, or its tokens are not those of the vocabulary.
@@ -272,8 +270,7 @@ class TextTokenizer:
     def encode(self, text: str, marked: bool = True) -> list[int]:
         """Ids of a text.
 
-        `marked` adds the tokens that a pretrained tokenizer puts around a text (BERT's `[CLS] ...
-        [SEP]`); a tokenizer learned here has none.
+        `marked` adds what a pretrained tokenizer puts around it (`[CLS] ... [SEP]`).
 
         Raises:
             ValueError: the text has half of a surrogate pair, which is no character, or the
