@@ -54,11 +54,8 @@ _LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a confi
 class Checkpoint:
     """A verified checkpoint, without its tensors.
 
-    Attributes:
-        belongs_to: fingerprints of the data, by name.
-        computed_by: device, threads, precision and so on (`Run.way_of_computing`).
-        config: configuration of the model, and `TRAINED_LENGTH`.
-        passed_over: messages on newer checkpoints that are damaged.
+    `belongs_to` are fingerprints of the data, `computed_by` is `Run.way_of_computing`, `config` that
+    of the model with `TRAINED_LENGTH`, `passed_over` messages on newer, damaged checkpoints.
     """
 
     path: Path

@@ -3,9 +3,8 @@
     step = make_step(model, rows, settings, precision, scaler, print)
     nll = step.add_gradients([row_numbers])        # nats, summed; parameters' .grad has grown
 
-Neither waits for a GPU: the sum comes back as a tensor, to be read when the number is needed. Sizes
-in names: B rows of a batch, M tokens that they read, N rows of the data set, E embedding width, L
-labels.
+No step waits for a GPU: the sum is a tensor, to be read when the number is needed. Sizes in names:
+B rows of a batch, M tokens read, N rows of the data set, E embedding width, L labels.
 """
 
 from __future__ import annotations
@@ -102,9 +101,7 @@ class HeadStep(_Step):
     """The model's head predicts the label of each row, read without its tail."""
 
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler, frozen: bool):
-        """`objective` has labelled rows without tails. A frozen backbone has no dropout, of tokens
-        neither, as later when the model is used.
-        """
+        """Labelled rows without tails; a frozen backbone has no dropout, as in later use."""
         super().__init__(objective, scaler)
         self._frozen = frozen
         self._inputs_NxE: Tensor | None = None

@@ -31,10 +31,7 @@ class Journal:
         self._run, self._has_heading = run, False
 
     def open_events(self, resumed_at: int | None) -> None:
-        """Write for TensorBoard as well; new event files get all rows of metrics.jsonl so far.
-
-        `resumed_at`: step to resume from, None for a new run.
-        """
+        """Write for TensorBoard as well, from the first row; `resumed_at`: None for a new run."""
         folder, log = self._run.folder, self._run.log
         is_first = not any(folder.root.glob(EVENT_FILES))
         log.events = EventFiles(folder.root, resumed_at)

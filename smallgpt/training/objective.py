@@ -19,10 +19,8 @@ _MOST_LOGITS = 2**26
 class Objective:
     """The weighted mean loss of rows; reported losses are unweighted.
 
-    Attributes:
-        class_weights_L: 1 on average over the labelled rows of an epoch.
-        label_weights_N: of each row's label position, class weight included; other tokens and
-            unlabelled rows weigh 1.
+    `class_weights_L` are 1 on average over the labelled rows of an epoch. `label_weights_N` are of
+    each row's label token, class weight included; other tokens and unlabelled rows weigh 1.
     """
 
     def __init__(

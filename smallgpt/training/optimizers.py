@@ -14,7 +14,7 @@ from smallgpt.training.muon import Muon
 def make_optimizers(
     model: torch.nn.Module, settings: TrainSettings, device: torch.device
 ) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov and Hutter, 2019), fused; with `optimizer muon` Muon for the blocks.
+    """Fused AdamW (Loshchilov and Hutter, 2019), or Muon for the blocks and AdamW for the rest.
 
     Only matrices decay. Embeddings, the head tied to them, norms and biases are always AdamW's.
     """

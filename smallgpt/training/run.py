@@ -36,14 +36,12 @@ class Run:
 
     Attributes:
         rows, validation_rows: without tails for a label head.
-        loss_terms_N: losses of each training row: its scored tokens; 1 for a label head.
-        tokens_N: tokens of each training row, for speeds.
+        loss_terms_N, tokens_N: of each training row its losses (scored tokens; 1 for a label head)
+            and its tokens, for speeds.
         codebook: of image rows, copied into the models.
         adapter: the trained part of the model; None where all of it is trained.
         optimizers: each trained parameter belongs to exactly one of them.
-        scaler: enabled for fp16 only.
         trained_length: longest row its models are good for, in tokens.
-        best_metric: loss, label_loss or label_accuracy.
         belongs_to: fingerprints that a checkpoint must share, by name.
         baselines: of the data report; stored with the models.
     """

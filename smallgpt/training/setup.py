@@ -1,7 +1,4 @@
-"""Setting up a run: device, model, optimizers and gradients.
-
-run = build_run(settings, folder, log, *read_data(settings, print))
-"""
+"""Setting up a run: device, model, optimizers and gradients."""
 
 from __future__ import annotations
 
@@ -187,10 +184,7 @@ def trained_length(
 
 
 def length_of_start(settings: TrainSettings) -> int:
-    """The trained length of the model that a run starts from, by its settings.yaml.
-
-    A model of another tool has none, or a different one: then max_length.
-    """
+    """The trained length of the initial model by its settings.yaml; of a foreign one max_length."""
     try:
         stored = folder_of(settings.init_from, "model") / SETTINGS
         start = load_settings(TrainSettings, stored) if stored.is_file() else settings

@@ -1,10 +1,7 @@
 """Stopping on Ctrl-C, SIGTERM and SIGHUP, between two steps.
 
-    with StopSignal() as stop:
-        for step in steps:
-            stop.raise_if_requested()
-
-The run then saves a checkpoint and leaves with `stop.exit_code`.
+The loop calls `stop.raise_if_requested()` within `with StopSignal() as stop`; the run then saves a
+checkpoint and exits with `stop.exit_code`.
 """
 
 from __future__ import annotations

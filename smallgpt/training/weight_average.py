@@ -1,9 +1,5 @@
 """Exponential moving average (EMA) of the weights: generalizes better than the last weights.
 
-    update_average(optimizers, decay=0.998, updates=120)  # after each update
-    with averaged(optimizers):
-        ...                                               # the model has the mean for a while
-
 Averages of weights along a run lie in the middle of a flat minimum, while single steps climb its
 walls (Polyak and Juditsky, 1992; Izmailov et al., 2018, https://arxiv.org/abs/1803.05407). The mean
 is kept in the optimizer's state, so that checkpoints hold it; the model has it only while it is
