@@ -33,7 +33,7 @@ def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]
 
 
 def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """The label entries of predictions.jsonl for a prompt, and `tokens_left_out` that did not fit.
+    """Label entries of predictions.jsonl, probabilities descending; `tokens_left_out` did not fit.
 
     Raises:
         UserError: unknown tokens, or a model without labels.
