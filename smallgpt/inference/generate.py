@@ -1,7 +1,6 @@
 """Generation: continue a prompt, on request only with rows that the model reads as one label.
 
 rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
-draw_rows(trained, rows, Path("sevens.png"))
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ _LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a confi
 class Checkpoint:
     """A verified checkpoint, without its tensors.
 
-    `belongs_to` are fingerprints of the data, `computed_by` is `Run.way_of_computing`, `config` that
-    of the model with `TRAINED_LENGTH`, `passed_over` messages on newer, damaged checkpoints.
+    `belongs_to` are fingerprints of the data, `computed_by` is `Run.way_of_computing`, `config`
+    that of the model with `TRAINED_LENGTH`, `passed_over` messages on newer, damaged ones.
     """
 
     path: Path

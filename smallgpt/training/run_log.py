@@ -20,7 +20,7 @@ from smallgpt.training.run_folder import RunFolder
 
 
 class RunLog:
-    """Lines to the terminal and train.log, figures to metrics.jsonl and, by `events`, TensorBoard."""
+    """Lines to terminal and train.log, figures to metrics.jsonl and (`events`) TensorBoard."""
 
     def __init__(self, folder: RunFolder, later: bool = False):
         """`later`: write no file before `open`, which then writes the lines said until then."""
