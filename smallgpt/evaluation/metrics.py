@@ -71,7 +71,7 @@ def label_figures(
         of them with too few rows to show it. With more than MOST_LABELS_WHOLE labels
         `confusion_matrix` has its nonzero cells only, see `confusion_cells`.
     """
-    # Takes two seconds to load; answering a prompt does not need it.
+    # Here, since it takes two seconds to load, and answering a prompt does not need it.
     from sklearn.metrics import precision_recall_fscore_support
 
     predicted_N = probs.predicted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy  # loads scipy.stats, which takes half a second, at its first use
+import scipy  # loads scipy.stats (half a second) at its first use: answering a prompt has none
 
 # The highest p value at which an accuracy, and a label, count as better than guessing.
 ACCURACY_LEVEL, LABEL_LEVEL = 0.025, 0.05

@@ -66,7 +66,7 @@ class BestModel:
         return 0 < patience <= self._run.state.evaluations_without_progress
 
     def compare_with_folder(self, exact: bool) -> None:
-        """Compare best_model with what the checkpoint says of it: it may be damaged, or newer.
+        """Compare best_model with the checkpoint: it may be damaged, or saved later.
 
         `exact`: the run repeats all updates after the checkpoint, so it saves a newer one again.
         """

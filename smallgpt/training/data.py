@@ -79,7 +79,7 @@ def read_data(
     except UserError:
         if not rows.bad_rows:
             raise
-        return rows, rows.subset(slice(0, 0))  # the bad rows are to be told nonetheless
+        return rows, rows.subset(slice(0, 0))  # the bad rows are reported nonetheless
 
 
 def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:

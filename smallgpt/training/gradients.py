@@ -101,7 +101,7 @@ class HeadStep(_Step):
     """The model's head predicts the label of each row, read without its tail."""
 
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler, frozen: bool):
-        """Rows are without tails; a frozen backbone has no dropout (of tokens neither), as in use."""
+        """Rows without tails; `frozen`: the backbone, and tokens, without dropout, as in use."""
         super().__init__(objective, scaler)
         self._frozen = frozen
         self._inputs_NxE: Tensor | None = None
