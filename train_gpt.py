@@ -31,7 +31,7 @@ from smallgpt.training.run_folder import RunFolder, disk_error
 from smallgpt.training.run_log import RunLog
 from smallgpt.training.stopping import StopRequestedError, StopSignal
 
-if TYPE_CHECKING:  # these import torch, and --help and mistakes are to be answered at once
+if TYPE_CHECKING:  # they import torch; --help and wrong flags answer without
     from smallgpt.training.best_model import BestModel
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 
 
 def read_command_line(argv: list[str]) -> TrainSettings:
-    """Settings of config.yaml and flags; with --resume those stored in the run come first."""
+    """Settings of config.yaml and flags; with --resume of the run's settings.yaml and flags."""
     words = {
         "prog": "train_gpt.py",
         "description": "Train a small GPT on rows of tokens, from scratch or pretrained.",
@@ -82,8 +82,7 @@ def read_command_line(argv: list[str]) -> TrainSettings:
 def train(settings: TrainSettings) -> TrainResult:
     """Train as the settings say and write the run folder.
 
-    The process is left as it was found: torch's random generators (a GPU's where it was in use
-    before) and current GPU, signal handlers and all else of the caller's.
+    Afterwards torch's random generators, current GPU and signal handlers are as before.
 
     Raises:
         SettingsError: wrong or contradicting settings.
@@ -106,11 +105,11 @@ def train(settings: TrainSettings) -> TrainResult:
 
 
 def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainResult:
-    """`train` in a folder that is this process's alone."""
-    # Loads no torch, which takes seconds: a wrong path is told at once.
+    """`train`, once the run folder is locked."""
+    # These load no torch, so that a wrong path is reported within a second.
     from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
 
-    # Settings: those of a run that goes on, or of a new one with the shape of its pretrained model.
+    # Settings: the stored ones where a run resumes; with --init_from the pretrained model's shape.
     resumed, clearing = None, settings.overwrite and folder.holds_run()
     if clearing:
         folder.check_inputs(inputs_of(settings))
@@ -141,7 +140,7 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
     from smallgpt.training.schedule import say_plan
-    from smallgpt.training.setup import build_run, torch_left_alone
+    from smallgpt.training.setup import build_run, torch_state_restored
     from smallgpt.training.update import Updater
 
     if resumed:
@@ -154,7 +153,7 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
         say_report(report, log.say)
         baselines = report["baselines"]
 
-    with torch_left_alone():
+    with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
         run = build_run(settings, folder, log, train_rows, validation_rows, baselines, resumed)
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
@@ -163,7 +162,7 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
             if settings.resume:
                 log.say(f"nothing to go on with in {folder.root}: starting a new run")
             say_plan(run)
-        # From here on files are written. What cannot start has cost no older run.
+        # From here on files are written. Had anything above failed, an older run would be intact.
         try:
             for path in folder.clear() if clearing else ():
                 log.say(f"{path} is not the run's own and stays")
@@ -190,8 +189,8 @@ def train_epochs(
         run: its model is trained; its state says where the loop stands.
         updater: learning rate, gradients, optimizers.
         best: keeps the best weights.
-        journal: writes down how it goes.
-        checkpoints: saves what is needed to go on.
+        journal: writes metrics.jsonl, the table and the curves.
+        checkpoints: saves what is needed to resume.
     """
     settings, state, folder = run.settings, run.state, run.folder
     validation: dict[str, Any] = {}
@@ -200,7 +199,7 @@ def train_epochs(
     with StopSignal() as stop:
         try:
             if checkpoints.last_step is None:
-                checkpoints.save()  # from now on there is one to go on from
+                checkpoints.save()  # from now on there is one to resume from
             while state.epoch < settings.num_epochs:
                 updates = run.updates_of_epoch(state.epoch)
                 name = f"epoch {state.epoch + 1}/{settings.num_epochs}"
@@ -243,7 +242,7 @@ def train_epochs(
         with run.averaged_weights():
             run.save_model(folder.final_model, validation)
         journal.draw_curves()
-        # Last: whatever is missing after a crash, --resume makes.
+        # Saved last: after a crash before this, --resume makes what is missing.
         state.finished = finished
         checkpoints.save()
     journal.say_result()

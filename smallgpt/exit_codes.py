@@ -10,8 +10,8 @@
 | 130  | EXIT_INTERRUPTED | Ctrl-C. Training has saved a checkpoint, unless it came twice. |
 | 143  | EXIT_TERMINATED  | SIGTERM. Training has saved a checkpoint. |
 
-Errors carry their code (`smallgpt.errors`); `smallgpt.training.stopping.StopSignal` carries that of
-the signal that stopped training.
+Errors carry their code (`smallgpt.errors`), and so does the signal that stopped training
+(`smallgpt.training.stopping`); `smallgpt.command.run_command` ends the process with it.
 """
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2

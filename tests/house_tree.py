@@ -25,12 +25,12 @@ def house_tree(rooms: list[str]) -> str:
     for room in rooms:
         place = ROOT / "smallgpt" / room
         if place.is_dir():
-            lines.append(f"{room + '/':25}{first_sentence(place / '__init__.py')}")
+            lines.append(f"{room + '/':27}{first_sentence(place / '__init__.py')}")
             for path in sorted(place.glob("*.py")):
                 if path.stem != "__init__":
-                    lines.append(f"  {path.name:23}{first_sentence(path)}")
+                    lines.append(f"  {path.name:25}{first_sentence(path)}")
         else:
-            lines.append(f"{room + '.py':25}{first_sentence(place.with_suffix('.py'))}")
+            lines.append(f"{room + '.py':27}{first_sentence(place.with_suffix('.py'))}")
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ from smallgpt.training.data import read_data
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
-from smallgpt.training.setup import torch_left_alone
+from smallgpt.training.setup import torch_state_restored
 from smallgpt.training.update import Updater
 from train_gpt import main, train
 
@@ -417,7 +417,7 @@ def test_the_current_gpu_of_the_caller_is_put_back(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # whose generators are not here
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: current.__setitem__(0, number))
-    with pytest.raises(UserError), torch_left_alone():
+    with pytest.raises(UserError), torch_state_restored():
         torch.cuda.set_device(0)
         raise UserError
     assert current == [1]

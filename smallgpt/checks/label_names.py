@@ -8,7 +8,7 @@ from itertools import islice, product
 
 import numpy as np
 
-from smallgpt.checks.leak_search import Bodies
+from smallgpt.checks.leak_state import Bodies
 from smallgpt.checks.signs import SignsInRows
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary

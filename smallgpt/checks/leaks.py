@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from smallgpt.checks.leak_search import MOST_FINDINGS, LeakSearch
+from smallgpt.checks.leak_state import MOST_FINDINGS, LeakSearch
 from smallgpt.checks.leaks_across import duplicates_across, groups_across
 from smallgpt.checks.leaks_by_name import label_names_in_bodies, label_tokens_in_bodies
 from smallgpt.checks.leaks_by_place import places_that_give_labels

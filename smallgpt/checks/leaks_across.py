@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from smallgpt.checks.leak_search import EXAMPLES, MOST_FINDINGS, LeakSearch, short_name
+from smallgpt.checks.leak_state import EXAMPLES, MOST_FINDINGS, LeakSearch, short_name
 from smallgpt.checks.sides import Sides
 from smallgpt.console import plural
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from smallgpt.checks.label_names import find_label_names
-from smallgpt.checks.leak_search import EXAMPLES, LeakSearch
+from smallgpt.checks.leak_state import EXAMPLES, LeakSearch
 from smallgpt.checks.leaks_by_token import findings_of_tokens
 from smallgpt.checks.thresholds import MIN_COVERAGE_OF_LABEL_TEXT, MIN_GAIN_OF_LABEL_TEXT
 from smallgpt.console import plural

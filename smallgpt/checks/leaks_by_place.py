@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smallgpt.checks.leak_search import SEED, Bodies, LeakSearch, short_name
+from smallgpt.checks.leak_state import SEED, Bodies, LeakSearch, short_name
 from smallgpt.checks.rest_of_row import RestOfRow
 from smallgpt.checks.signs import JudgedSigns, SignsInRows
 from smallgpt.checks.thresholds import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smallgpt.checks.leak_search import MOST_FINDINGS, LeakSearch, short_name
+from smallgpt.checks.leak_state import MOST_FINDINGS, LeakSearch, short_name
 from smallgpt.checks.signs import JudgedSigns, SignsInRows
 from smallgpt.checks.thresholds import MIN_ROWS
 from smallgpt.console import plural

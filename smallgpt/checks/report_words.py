@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smallgpt.checks.leak_search import short_name
+from smallgpt.checks.leak_state import short_name
 from smallgpt.console import format_table, plural
 from smallgpt.rows.bad_rows import bad_rows_remedy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from smallgpt.checks.leak_search import Bodies
+from smallgpt.checks.leak_state import Bodies
 from smallgpt.checks.naive_bayes import NaiveBayes, class_counts
 from smallgpt.checks.sides import places_within
 

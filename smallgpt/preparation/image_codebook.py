@@ -1,4 +1,7 @@
-"""Codebook of prepared images: fitted on training images only, and drawn."""
+"""Codebook of prepared images, the digits among them: fitted on training images only, and drawn.
+
+The k-means behind it: `smallgpt/tokens/codebook.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects parsed rows into the arrays of a dataset."""
+"""Collects parsed rows, cut to max_length (`row.cut_row`), into the arrays of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Groups of rows that belong together, and variants of one source."""
+"""Groups of rows that belong together, and variants of one source: read from a row.
+
+`smallgpt/rows/splitting.py` keeps them, and rows with the same body, on one side of a split.
+"""
 
 from __future__ import annotations
 

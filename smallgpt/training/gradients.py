@@ -3,8 +3,10 @@
     step = make_step(model, rows, settings, precision, scaler, print)
     nll = step.add_gradients([row_numbers])        # nats, summed; parameters' .grad has grown
 
-No step waits for a GPU: the sum is a tensor, to be read when the number is needed. Sizes in names:
-B rows of a batch, M tokens read, N rows of the data set, E embedding width, L labels.
+Clipping follows in `smallgpt/training/update.py`. No step waits for a GPU: the sum is a tensor, to
+be read when the number is needed.
+
+Sizes in names: B rows of a batch, M tokens read, N rows of the data set, E width, L labels.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _DIGITS = 16  # of a digest that a person compares
 
 
 @contextmanager
-def torch_left_alone() -> Iterator[None]:
+def torch_state_restored() -> Iterator[None]:
     """Restore torch's random generators, which a run seeds, and its current GPU at the end."""
     in_use = torch.cuda.is_initialized()
     current = torch.cuda.current_device() if in_use else 0

@@ -1,7 +1,8 @@
 """Stopping on Ctrl-C, SIGTERM and SIGHUP, between two steps.
 
-The loop calls `stop.raise_if_requested()` within `with StopSignal() as stop`; the run then saves a
-checkpoint and exits with `stop.exit_code`.
+The first signal is only noted. Before the next step or batch `stop.raise_if_requested()` raises;
+`train_gpt.train_epochs` then saves a checkpoint and ends with `stop.exit_code` (143 for SIGTERM).
+A second Ctrl-C ends the process at once.
 """
 
 from __future__ import annotations

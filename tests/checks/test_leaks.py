@@ -8,7 +8,7 @@ from checked_rows import LABELS, VOCABULARY, WORDS, leaks_of, make_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smallgpt.checks.leak_search import MOST_FINDINGS
+from smallgpt.checks.leak_state import MOST_FINDINGS
 from smallgpt.checks.leaks import find_leaks
 from smallgpt.checks.sides import Sides
 from smallgpt.rows.reading import dataset_from_records
@@ -105,7 +105,7 @@ def test_random_rows_of_every_shape_are_clean(rows, labels, words, longest, rare
 
 
 def test_more_rows_than_can_be_looked_at_are_sampled(monkeypatch):
-    monkeypatch.setattr("smallgpt.checks.leak_search.MOST_TOKENS", 4000)
+    monkeypatch.setattr("smallgpt.checks.leak_state.MOST_TOKENS", 4000)
     rows = make_rows(lambda body, number, random: ["X", *body] if number == 1 else body, rows=1000)
     found, search = find_leaks(Sides(*split_dataset(rows, 0.2, 1), "a"))
     assert 200 < search["rows"] < 500 and search["of"] == 1000

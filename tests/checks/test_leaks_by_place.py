@@ -7,7 +7,7 @@ import pytest
 from checked_rows import LABELS, VOCABULARY, WORDS, at, leaks_of, make_rows, nothing
 
 from smallgpt.checks import leaks_by_place
-from smallgpt.checks.leak_search import Bodies
+from smallgpt.checks.leak_state import Bodies
 from smallgpt.checks.sides import Sides
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.tokens.vocabulary import Vocabulary

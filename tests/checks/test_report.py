@@ -206,7 +206,7 @@ def test_figures_are_the_same_in_whatever_order_the_rows_stand(monkeypatch, one_
         ("smallgpt.checks.baselines._MOST_ROWS", 150),
         ("smallgpt.checks.baselines._NEIGHBOUR_ROWS", 100),
         ("smallgpt.checks.baselines._ASKED_ROWS", 30),
-        ("smallgpt.checks.leak_search.MOST_ROWS", 380),
+        ("smallgpt.checks.leak_state.MOST_ROWS", 380),
     ):
         monkeypatch.setattr(module, most)
     vocabulary = Vocabulary(

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.naive_bayes import MultinomialNB
 
 from smallgpt.checks import naive_bayes, rest_of_row
-from smallgpt.checks.leak_search import Bodies
+from smallgpt.checks.leak_state import Bodies
 from smallgpt.checks.leaks import find_leaks
 from smallgpt.checks.sides import Sides
 from smallgpt.rows.reading import dataset_from_records
