@@ -1,4 +1,7 @@
-"""Sampling of the next token: greedy, temperature, top-k, top-p."""
+"""Sampling of the next token: greedy, temperature, top-k, top-p.
+
+The temperature of label probabilities is another one: `smallgpt/evaluation/calibration.py`.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ A name on the hub becomes a folder in the hub's cache, which is checked like any
 from __future__ import annotations
 
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager

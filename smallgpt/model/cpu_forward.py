@@ -1,5 +1,8 @@
 """Forward and backward pass of a GPT-2 on a CPU, without padding and with few passes over memory.
 
+Chosen by `smallgpt/model/forward.py` for a GPT-2 on a CPU; with adapters, for other architectures
+and on a GPU transformers' own modules compute.
+
     rows = PackedRows(lengths)
     hidden_NxE = packed_hidden_states(model, ids_N, rows, torch.bfloat16)
     hidden_NxE.sum().backward()                       # gradients reach the model's parameters

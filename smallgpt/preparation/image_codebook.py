@@ -1,6 +1,6 @@
 """Codebook of prepared images, the digits among them: fitted on training images only, and drawn.
 
-The k-means behind it: `smallgpt/tokens/codebook.py`.
+Called by `images.py`; the codebook itself is `smallgpt/tokens/codebook.py`, on `k_means.py`.
 """
 
 from __future__ import annotations
