@@ -1,7 +1,7 @@
 """Make rows of tokens and their vocabulary from raw data.
 
     python prepare_data.py digits
-    python prepare_data.py images --input train-images-idx3-ubyte.gz \
+    python prepare_data.py images --input train-images-idx3-ubyte.gz \\
         --labels train-labels-idx1-ubyte.gz --test_last 10000 --output_dir data/mnist
     python prepare_data.py images --input pictures/ --image_size 32 --output_dir data/pictures
     python prepare_data.py tokens --input rows.jsonl --min_count 2 --output_dir data/rows

@@ -64,3 +64,8 @@ def test_inputs_of_a_repeated_flag_add_up(tmp_path, write_rows):
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
     vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
     assert {"a", "b"} <= vocabulary.keys()
+
+
+def test_help_shows_a_command_of_two_lines_as_it_is_typed(capsys):
+    main(["--help"])
+    assert "train-images-idx3-ubyte.gz \\\n        --labels" in capsys.readouterr().out
