@@ -7,6 +7,7 @@ and inference never import one another; nothing imports a script (tests/test_arc
     files                          safe reading of untrusted files, atomic writing
     command, options               entry point of a script; its options, from config.yaml and flags
     charts, tokens, rows           charts; vocabularies and codebooks; rows read and batched
+    inputs                         raw inputs read: images, tables, records
     model, decoding, evaluation    the network; sampling; metrics and calibration
     checks                         data checks: leaks, baselines
     preparation                    raw data to rows

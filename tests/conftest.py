@@ -1,4 +1,4 @@
-"""What several test files share: a tiny vocabulary and a writer of JSONL files."""
+"""What several test files share: tiny vocabularies, writers of JSONL and .npz files."""
 
 import json
 import os
@@ -56,3 +56,17 @@ def text_vocabulary() -> Vocabulary:
     tokenizer = TextTokenizer.learn_characters(texts, special)
     tokenizer = tokenizer.with_special(["<CLS_bad>", "<CLS_good>"])
     return Vocabulary(tokenizer.tokens, tokenizer)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A function that writes images, by default 120 of the digits, into an .npz file."""
+    import numpy as np
+    from prepared_files import SMALL, SMALL_LABELS
+
+    def write(images=SMALL, labels=SMALL_LABELS, name: str = "images.npz") -> Path:
+        path = tmp_path / name
+        np.savez(path, images=images, **({} if labels is None else {"labels": labels}))
+        return path
+
+    return write

@@ -21,6 +21,7 @@ HOUSE = (
     ("charts",),
     ("tokens",),
     ("rows",),
+    ("inputs",),
     ("model",),
     ("decoding",),
     ("evaluation",),

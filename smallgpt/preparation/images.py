@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 from smallgpt.console import plural
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.writing import write_text
+from smallgpt.inputs.image_formats import read_images
+from smallgpt.inputs.labelled_images import LabelledImages
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.augmentation import vary_images
 from smallgpt.preparation.folder import (
@@ -33,8 +35,6 @@ from smallgpt.preparation.folder import (
     write_summary,
 )
 from smallgpt.preparation.image_codebook import draw_pictures, fit_codebook
-from smallgpt.preparation.image_formats import read_images
-from smallgpt.preparation.labelled_images import LabelledImages
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY

@@ -18,8 +18,8 @@ from typing import Any
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import json_line
+from smallgpt.inputs.records import is_table, read_records, read_utf8
 from smallgpt.preparation.examples import Instruction, Text
-from smallgpt.preparation.records import is_table, read_records, read_utf8
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.tokens.labels import label_text

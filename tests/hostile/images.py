@@ -14,7 +14,7 @@ import numpy as np
 from hostile.reader import Reader
 from PIL import Image
 
-from smallgpt.preparation.image_formats import read_images
+from smallgpt.inputs.image_formats import read_images
 from smallgpt.tokens.codebook import Codebook
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (6, 4, 4), dtype=np.uint8)

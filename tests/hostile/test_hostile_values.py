@@ -20,11 +20,11 @@ from smallgpt.files.reading import MOST_JSON_LEVELS, parse_json, shown
 from smallgpt.inference.classify import classify
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
+from smallgpt.inputs.image_formats import read_images
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
-from smallgpt.preparation.image_formats import read_images
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.codebook import Codebook

@@ -11,10 +11,10 @@ from hostile.options import VOCABULARY
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, read_bytes
+from smallgpt.inputs.image_formats import read_images
 from smallgpt.model.folder import load_trained_model
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
-from smallgpt.preparation.image_formats import read_images
 from smallgpt.rows.reading import read_dataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary

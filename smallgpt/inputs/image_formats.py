@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.preparation.idx_images import read_idx_images
-from smallgpt.preparation.labelled_images import ImageOptions, LabelledImages
-from smallgpt.preparation.npz_images import is_npz, read_npz_images
-from smallgpt.preparation.picture_folder import read_picture_folder
+from smallgpt.inputs.idx_images import read_idx_images
+from smallgpt.inputs.labelled_images import ImageOptions, LabelledImages
+from smallgpt.inputs.npz_images import is_npz, read_npz_images
+from smallgpt.inputs.picture_folder import read_picture_folder
 from smallgpt.tokens.labels import LabelNames
 
 

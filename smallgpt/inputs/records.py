@@ -11,7 +11,7 @@ from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_bytes, shown
-from smallgpt.preparation.library_data import is_library_data, open_records
+from smallgpt.inputs.library_data import is_library_data, open_records
 from smallgpt.rows.bad_rows import BadRows
 from smallgpt.rows.lines import read_json_lines
 

@@ -10,7 +10,7 @@ import numpy as np
 from smallgpt.errors import UserError
 from smallgpt.files.npz import read_npz
 from smallgpt.files.reading import open_input
-from smallgpt.preparation.labelled_images import (
+from smallgpt.inputs.labelled_images import (
     FEWER_IMAGES,
     MOST_IMAGE_BYTES,
     ImageOptions,

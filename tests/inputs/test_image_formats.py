@@ -12,8 +12,8 @@ from PIL import Image
 from prepared_files import idx
 
 from smallgpt.errors import UserError
-from smallgpt.preparation import idx_images, npz_images, picture_folder
-from smallgpt.preparation.image_formats import read_images
+from smallgpt.inputs import idx_images, npz_images, picture_folder
+from smallgpt.inputs.image_formats import read_images
 from smallgpt.tokens.labels import LabelNames
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 4), dtype=np.uint8)

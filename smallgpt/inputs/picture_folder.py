@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from smallgpt.console import plural, printable, progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, size_text
-from smallgpt.preparation.labelled_images import (
+from smallgpt.inputs.labelled_images import (
     FEWER_IMAGES,
     MOST_IMAGE_BYTES,
     ImageOptions,

@@ -1,0 +1,1 @@
+"""Raw inputs as people have them: images, tables, records; read as untrusted."""
