@@ -362,7 +362,7 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
     def read(rows: list[dict], for_label: bool):
         order = np.random.default_rng(len(rows)).permutation(len(rows))
         path.write_text("".join(json.dumps(rows[place]) + "\n" for place in order))
-        dataset = read_rows(trained, path, for_label)
+        dataset = read_rows(trained, path, for_label).dataset
         assert not dataset.bad_rows
         return dataset
 

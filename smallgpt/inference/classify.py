@@ -13,7 +13,7 @@ from smallgpt.evaluation.folder import PREDICTIONS, refuse_overwriting, remove_e
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of, write_predictions
 from smallgpt.evaluation.scoring import classify_rows
-from smallgpt.inference.files import read_rows, refuse_unusable
+from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments, not_finite, prompt_ids, say_unknown
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -69,11 +69,18 @@ def classify_file(
     """
     check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
     refuse_overwriting(path, output_dir)
-    dataset = read_rows(trained, path, for_label=True)
+    return classify_given(trained, read_rows(trained, path, True), output_dir, batch_size)
+
+
+def classify_given(
+    trained: TrainedModel, rows: GivenRows, output_dir: str | Path, batch_size: int
+) -> list[dict[str, Any]]:
+    """Label rows that were read with `for_label`, from wherever; otherwise as `classify_file`."""
+    dataset = rows.dataset
     if not len(dataset):
-        refuse_unusable(dataset, path, "classified")
+        refuse_unusable(dataset, rows.source, "classified")
     for line in dataset.counts.lines():
-        print(printable_lines(f"{path}: {line}"), file=sys.stderr)
+        print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
     probs = classify_dataset(trained, dataset, batch_size)
     predictions = predictions_of(dataset, probs, trained.temperature)
     remove_earlier(output_dir)

@@ -15,7 +15,7 @@ from smallgpt.evaluation.predictions import leave_out_failures, predictions_of, 
 from smallgpt.evaluation.scoring import Scores, score_rows
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.inference.files import read_rows, refuse_unusable
+from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -58,7 +58,19 @@ def evaluate(
         max_new_tokens=max_new_tokens,
     )
     refuse_overwriting(path, output_dir)
-    dataset = read_rows(trained, path)
+    rows = read_rows(trained, path)
+    return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens)
+
+
+def evaluate_given(
+    trained: TrainedModel,
+    rows: GivenRows,
+    output_dir: str | Path,
+    batch_size: int,
+    max_new_tokens: int | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Evaluate rows that were read already, from wherever; otherwise as `evaluate`."""
+    dataset = rows.dataset
     scores = score_rows(
         trained.model,
         dataset,
@@ -68,7 +80,7 @@ def evaluate(
     )
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
-        refuse_unusable(dataset, path, "scored")
+        refuse_unusable(dataset, rows.source, "scored")
     ask_unlabelled(trained, dataset, scores, batch_size)
     answers = []
     if scores.of_tokens:
@@ -77,7 +89,7 @@ def evaluate(
     expected = [dataset.records[index]["output"] for index in answered]
     figures = {
         "model": str(trained.folder),
-        "data": str(path),
+        "data": rows.source,
         "device": trained.device.type,
         "precision": trained.precision.name,
         "records": len(dataset) + len(dataset.bad_rows),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,15 +12,33 @@ from smallgpt.console import plural, printable
 from smallgpt.errors import UserError
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.reading import read_dataset
+from smallgpt.rows.lines import read_json_lines
+from smallgpt.rows.reading import Found, read_found
 
 
-def read_rows(
-    trained: TrainedModel, path: str | Path, for_label: bool = False
-) -> TokenLabelDataset:
-    """Read a JSONL file as in training; bad rows are kept with their reason."""
-    return read_dataset(
-        path,
+@dataclass(frozen=True)
+class GivenRows:
+    """Rows that a model is used on, checked, and where they came from.
+
+    Bad rows are kept in the dataset with their reason, and so are the records as they were found.
+    """
+
+    dataset: TokenLabelDataset
+    source: str  # names the rows in messages and in metrics.json
+
+
+def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False) -> GivenRows:
+    """Read a JSONL file as in training; `for_label`: the rows are only to be classified."""
+    return given_rows(trained, read_json_lines(Path(path)), str(path), for_label)
+
+
+def given_rows(
+    trained: TrainedModel, found: Iterable[Found], source: str, for_label: bool = False
+) -> GivenRows:
+    """The rows of what a reader found, checked as in training."""
+    dataset = read_found(
+        found,
+        source,
         trained.vocabulary,
         max_length=trained.max_length,
         on_bad_row="keep",
@@ -26,16 +46,17 @@ def read_rows(
         keep_records=True,
         for_label=for_label,
     )
+    return GivenRows(dataset, source)
 
 
-def refuse_unusable(dataset: TokenLabelDataset, path: str | Path, verb: str) -> NoReturn:
-    """Raise UserError, with the first reason, for a file without usable rows; `verb`: "scored"."""
+def refuse_unusable(dataset: TokenLabelDataset, source: str, verb: str) -> NoReturn:
+    """Raise UserError, with the first reason, where no row is usable; `verb`: "scored"."""
     bad = dataset.bad_rows[0]
     remedy = ""
     if all("not valid JSON" in each.reason for each in dataset.bad_rows):
         remedy = ": rows come as JSONL, `python prepare_data.py text` makes them of a table"
     raise UserError(
-        f"{path}:{bad.line}: {bad.reason}\n"
+        f"{source}:{bad.line}: {bad.reason}\n"
         f"not one of {plural(len(dataset.bad_rows), 'row')} can be {verb}{remedy}"
     )
 

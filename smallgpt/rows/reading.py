@@ -20,6 +20,9 @@ from smallgpt.rows.read_counts import ReadCounts
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
+# What a reader found: number of the line, parsed value, why it cannot be used (None: it can).
+Found = tuple[int, Any, str | None]
+
 
 def read_dataset(
     path: str | Path,
@@ -49,8 +52,6 @@ def read_dataset(
         UserError: no such file, bad rows (with file, line and reason), no rows at all.
     """
     path = Path(path)
-    if unknown_token == "unk" and vocabulary.unk_id is None:
-        raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
     how = {
         "max_length": max_length,
         "on_bad_row": on_bad_row,
@@ -61,13 +62,14 @@ def read_dataset(
     # Whole objects are not cached: parsing them takes most of the time of reading.
     whole_objects = keep_records or on_bad_row == "keep"
     if whole_objects or not os.path.isfile(path) or os.path.getsize(path) < SMALLEST_FILE:
-        return _parse_file(path, vocabulary, keep_records=keep_records, **how)
+        found = read_json_lines(path)
+        return read_found(found, path, vocabulary, keep_records=keep_records, **how)
     # The path stands in the reasons of skipped rows.
     cache = RowCache(path, {"path": str(path), "vocabulary": vocabulary.fingerprint(), **how})
     rows = _load(cache, vocabulary, max_length)
     if rows is None:
         content = new_digest()
-        rows = _parse_file(path, vocabulary, content=content, **how)
+        rows = read_found(read_json_lines(path, content), path, vocabulary, **how)
         arrays = {name: getattr(rows, name) for name in ("tokens", *COLUMNS)}
         facts = {"group_names": rows.group_names, "counts": asdict(rows.counts)}
         cache.store(content.hexdigest(), arrays, facts)
@@ -89,35 +91,37 @@ def _load(cache: RowCache, vocabulary: Vocabulary, max_length: int) -> TokenLabe
     return rows if are_texts and rows.is_sound() else None
 
 
-def _parse_file(
-    path: Path,
+def read_found(
+    found: Iterable[Found],
+    source: str | Path,
     vocabulary: Vocabulary,
     *,
     max_length: int,
-    on_bad_row: str,
-    unknown_token: str,
-    group_by: str | None,
-    for_label: bool,
+    on_bad_row: str = "error",
+    unknown_token: str = "error",
+    group_by: str | None = None,
     keep_records: bool = False,
-    content: Any = None,
+    for_label: bool = False,
 ) -> TokenLabelDataset:
-    """`read_dataset` without the cache; `content` is a digest, updated with the bytes read."""
+    """As `read_dataset`, of values that a reader has found; `source` names them in messages."""
+    if unknown_token == "unk" and vocabulary.unk_id is None:
+        raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
     builder = RowsBuilder(vocabulary, max_length, for_label)
     counts, bad = builder.counts, BadRows()
     kept_bad_rows: list[BadRow] = []
     spellings: dict[int, tuple[str, int]] = {}  # of each class the first, and its line
     records: list[dict[str, Any]] = []
-    for line, record, problem in read_json_lines(path, content):
+    for line, record, problem in found:
         try:
             if problem is not None:
                 raise RowError(problem)
             row = parse_row(record, vocabulary, unknown_token, for_label)
         except RowError as error:
-            bad.note(f"{path}:{line}", str(error))
+            bad.note(f"{source}:{line}", str(error))
             if on_bad_row == "keep":
                 if bad.count > MOST_BAD_ROWS:
                     raise UserError(
-                        f"{path}:{line}: {error}\n"
+                        f"{source}:{line}: {error}\n"
                         f"more than {MOST_BAD_ROWS:,} bad rows: is this a file of rows?"
                     ) from None
                 kept = record if keep_records and isinstance(record, dict) else {}
@@ -130,7 +134,7 @@ def _parse_file(
             if first != label and first.split() != label.split():
                 counts.other_labels += 1
                 counts.first_other_label = counts.first_other_label or (
-                    f"{path}:{line} has {shown(label)}, {path}:{first_line} {shown(first)}"
+                    f"{source}:{line} has {shown(label)}, {source}:{first_line} {shown(first)}"
                 )
         counts.plain_variants += has_plain_variant(record)
         if keep_records:
@@ -141,8 +145,8 @@ def _parse_file(
         counts.skip(bad)
     if not len(builder) and not kept_bad_rows:
         if bad.count:
-            raise UserError(f"{path}: every row is bad; the first: {bad.first[0]}")
-        raise UserError(f"{path}: no rows in this file")
+            raise UserError(f"{source}: every row is bad; the first: {bad.first[0]}")
+        raise UserError(f"{source}: no rows in this file")
     return replace(
         builder.finish(), records=records if keep_records else None, bad_rows=kept_bad_rows
     )

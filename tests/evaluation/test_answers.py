@@ -97,7 +97,7 @@ def test_every_instruction_has_an_answer_beside_its_own_keys(evaluation):
 
 
 def test_answers_are_those_of_transformers_greedy_generation(trained, tmp_path):
-    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS))
+    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS)).dataset
     found = generate_answers(trained, dataset, max_new_tokens=20)
     vocabulary, asked = trained.vocabulary, 0
     for index, prompt_length in enumerate(dataset.prompt_lengths_N.tolist()):
@@ -123,14 +123,14 @@ def test_answers_are_those_of_transformers_greedy_generation(trained, tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_an_answer_does_not_depend_on_the_rows_beside_it(trained, evaluation, tmp_path, batch_size):
     _, rows, _ = evaluation
-    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS))
+    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS)).dataset
     found = generate_answers(trained, dataset, batch_size)
     names = [record["id"] for record in dataset.records]
     assert [rows[name].get("answer") for name in names] == found
 
 
 def test_answers_stay_within_the_trained_length_and_the_bound(trained, tmp_path):
-    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS))
+    dataset = read_rows(trained, write_rows(tmp_path / "rows.jsonl", ROWS)).dataset
     for bound in (1, 5, None):
         for index, answer in enumerate(generate_answers(trained, dataset, 64, bound)):
             if answer is not None:
