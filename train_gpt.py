@@ -194,7 +194,7 @@ def train_epochs(
     """
     settings, state, folder = run.settings, run.state, run.folder
     validation: dict[str, Any] = {}
-    finished = f"{settings.num_epochs} epochs"
+    finished = plural(settings.num_epochs, "epoch")
     state.start_clock()
     with StopSignal() as stop:
         try:

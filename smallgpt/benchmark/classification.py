@@ -9,9 +9,10 @@ from typing import Any
 
 from smallgpt.benchmark.bench import PEAK, Bench, Measure
 from smallgpt.benchmark.comparison import Comparison, Findings
-from smallgpt.benchmark.workloads import counted_parameters, training_flops, write_rows
+from smallgpt.benchmark.workloads import write_rows
 from smallgpt.inference.classify import classify_file
 from smallgpt.inference.evaluate import evaluate_file
+from smallgpt.model.flops import counted_parameters, training_flops
 from smallgpt.model.folder import TrainedModel
 
 
@@ -40,7 +41,8 @@ def measure_classification(bench: Bench, findings: Findings) -> None:
     predicting, evaluating, peak = bench.take_turns("classification", contenders).values()
     # A row is read up to its <CLS>, and the head is needed for ten tokens only.
     parameters = counted_parameters(trained.model, head=False)
-    step = training_flops(parameters, sizes.shape, [sizes.row_length - 2])
+    shape = sizes.shape
+    (step,) = training_flops(parameters, shape.n_layer, shape.n_embd, [sizes.row_length - 2])
     gflops_a_row = 1e-9 * step / 3  # forward alone
     predicting = replace(predicting, share=predicting.median * gflops_a_row / peak.median)
     title = f"Classification of {len(lengths):,} rows of {sizes.row_length} tokens"

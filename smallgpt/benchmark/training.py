@@ -24,13 +24,12 @@ from smallgpt.benchmark.training_peers import (
 )
 from smallgpt.benchmark.workloads import (
     Job,
-    counted_parameters,
     settings_of,
-    training_flops,
     vocabulary_of,
     write_rows,
 )
 from smallgpt.files.writing import write_text
+from smallgpt.model.flops import counted_parameters, training_flops
 from smallgpt.training.data import read_data
 from smallgpt.training.journal import Journal
 from smallgpt.training.run import Run
@@ -75,7 +74,8 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
         contenders[PEAK] = bench.peak(bench.precision.dtype)
         peers = training_peers(bench, job, run, shipped)
         entries = bench.take_turns(f"training {job.name}", contenders, peers)
-        flops = training_flops(counted_parameters(run.model, head=True), job.shape, job.inputs)
+        parameters, shape = counted_parameters(run.model, head=True), job.shape
+        flops = training_flops(parameters, shape.n_layer, shape.n_embd, job.inputs).sum()
     peak = entries.pop(PEAK).median
     gflops_a_token = 1e-9 * flops / sum(job.inputs)
     for name, entry in entries.items():

@@ -1,4 +1,4 @@
-"""Benchmark workloads: models, rows, sizes; the FLOPs that a training step takes at least."""
+"""Benchmark workloads: models, rows, sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from smallgpt.console import progress_bar
 from smallgpt.files.writing import atomic_write, json_line
@@ -100,23 +99,6 @@ GPU_SIZES = replace(
     squares=(4096, 8192),
     copied=1 << 31,
 )
-
-
-def training_flops(parameters: int, shape: Shape, lengths: Sequence[int]) -> float:
-    """FLOPs of a training step that cannot be avoided; a third of them are the forward pass.
-
-    6 per parameter and token, and causal attention: 6 x layers x width x length per token.
-    `parameters` are those of `counted_parameters`, `lengths` the input tokens of each row.
-    """
-    attention = 6 * shape.n_layer * shape.n_embd * sum(length**2 for length in lengths)
-    return 6.0 * parameters * sum(lengths) + attention
-
-
-def counted_parameters(model: torch.nn.Module, head: bool) -> int:
-    """Parameters that multiply every token: no positions; the tied head once, if `head`."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    total -= model.transformer.wpe.weight.numel()
-    return total if head else total - model.transformer.wte.weight.numel()
 
 
 def write_rows(path: Path, vocabulary: Vocabulary, lengths: Sequence[int], seed: int) -> Path:

@@ -49,8 +49,9 @@ def duplicates_across(search: LeakSearch) -> list[dict[str, Any]]:
     return [
         {
             "kind": "duplicate_across",
-            "message": f"{len(shared):,} of {plural(count, 'validation row')} have the body of a "
-            f"training row: the validation figures flatter",
+            "message": f"{len(shared):,} of {plural(count, 'validation row')} "
+            f"{'has' if len(shared) == 1 else 'have'} the body of a training row: the validation "
+            f"figures flatter",
             "rows": len(shared),
             "share": len(shared) / count,
             "examples": examples,

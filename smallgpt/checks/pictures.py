@@ -66,16 +66,23 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
 def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
     lengths = report["lengths"]
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
-    width = edges[1] - edges[0]
-    axes.bar(edges[:-1], counts, width=width * 0.92, align="edge" if width > 1 else "center",
-             color=DARK)  # fmt: skip
+    widths = np.diff(edges)
+    align = "edge" if widths.max() > 1 else "center"
+    axes.bar(edges[:-1], counts, width=widths * 0.92, align=align, color=DARK)
     if len(counts) == 1:
         axes.set_xlim(edges[0] - 5, edges[0] + 5)
         axes.set_xticks([edges[0]])
         axes.set(title=f"Row lengths: all {edges[0]} tokens")
     else:
-        axes.axvline(lengths["median"], color="black", linewidth=0.9, linestyle="--")
-        axes.set(title=f"Row lengths (dashed: median {lengths['median']:g})")
+        if widths[0] != widths[-1]:  # a few rows are far longer
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.set_yscale("symlog", linthresh=1)  # one row among thousands is to be seen
+            axes.yaxis.set_major_formatter("{x:,.0f}")
+        for figure, style in (("median", "--"), ("p90", "-."), ("p99", ":")):
+            axes.axvline(lengths[figure], color="black", linewidth=0.9, linestyle=style)
+        names = f"median {lengths['median']:,g}, 90 % {lengths['p90']:,}, 99 % {lengths['p99']:,}"
+        axes.set(title=f"Row lengths ({names})")
     axes.set(xlabel="tokens in a row", ylabel="rows")
 
 

@@ -25,11 +25,13 @@ from smallgpt.files.reading import parse_json, read_text
 from smallgpt.files.writing import write_json
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.lengths import length_figures
 from smallgpt.rows.splitting import number_keys, split_rows
 
 _MOST_BYTES = 2**26  # of data_report.json, which grows with the vocabulary
 MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
 _LENGTH_BINS = 40
+_FAR = 5  # times the length of nine rows in ten: from here on the bins of lengths grow
 _EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
 _TOKENS_AT_ONCE = 4_000_000
 # Fields of ReadCounts that the report repeats.
@@ -147,21 +149,20 @@ def _side(rows: TokenLabelDataset) -> dict[str, Any]:
 
 
 def _lengths(lengths_N: np.ndarray) -> dict[str, Any]:
-    """Row lengths in tokens, tail included; bin i holds edges[i] <= length < edges[i + 1]."""
+    """Row lengths in tokens, tail included; bin i holds edges[i] <= length < edges[i + 1].
+
+    The bins grow where the longest row is far beyond the others, which would all be in one.
+    """
+    figures = length_figures(lengths_N)
     if not len(lengths_N):
-        figures = {"shortest": 0, "median": 0.0, "mean": 0.0, "longest": 0}
         return figures | {"histogram": {"edges": [], "counts": []}}
-    shortest, longest = int(lengths_N.min()), int(lengths_N.max())
-    step = -(-(longest - shortest + 1) // _LENGTH_BINS)
-    edges = np.arange(shortest, longest + step + 1, step)
+    shortest, end = figures["shortest"], figures["longest"] + 1
+    step = -(-(end - shortest) // _LENGTH_BINS)
+    edges = np.arange(shortest, end + step, step)
+    if end > _FAR * figures["p90"]:
+        edges = np.unique(np.geomspace(shortest, end, _LENGTH_BINS + 1).round().astype(int))
     counts, _ = np.histogram(lengths_N, edges - 0.5)
-    return {
-        "shortest": shortest,
-        "median": float(np.median(lengths_N)),
-        "mean": float(lengths_N.mean()),
-        "longest": longest,
-        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-    }
+    return figures | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
 
 
 def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:

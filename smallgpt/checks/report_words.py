@@ -9,6 +9,7 @@ from typing import Any
 from smallgpt.checks.leak_state import short_name
 from smallgpt.console import format_table, plural
 from smallgpt.rows.bad_rows import bad_rows_remedy
+from smallgpt.rows.lengths import describe_lengths
 
 
 def say_report(report: dict[str, Any], say: Callable[[str], object]) -> None:
@@ -27,6 +28,9 @@ def describe_report(report: dict[str, Any]) -> str:
         f"{words['size'] - words['never_used']:,} of {words['size']:,} vocabulary tokens used, "
         f"{words['used_once']:,} once"
     ]
+    lengths = describe_lengths(report["lengths"])
+    if lengths:
+        lines.append(lengths)
     if report["variants"]:
         lines.append(
             f"{plural(report['variants'], 'variant')} of the training rows beside them, not in "
@@ -108,4 +112,4 @@ def _has(report: dict[str, Any], kind: str) -> bool:
 
 def _span(lengths: dict[str, Any]) -> str:
     shortest, longest = lengths["shortest"], lengths["longest"]
-    return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    return f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"

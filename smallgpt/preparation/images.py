@@ -36,6 +36,7 @@ from smallgpt.preparation.folder import (
 )
 from smallgpt.preparation.image_codebook import draw_pictures, fit_codebook
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
+from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.splitting import number_keys, split_rows
@@ -160,6 +161,7 @@ def _prepare(
     if len(codebook) < settings.codebook_size:
         patches = plural(len(codebook), "distinct patch", "distinct patches")
         notes.append(f"the training images have {patches}: the codebook loses nothing of them")
+    length = codebook.patches_per_image + (3 if source.labels is None else 5)
     summary = {
         "command": command,
         "settings": dataclasses.asdict(settings),
@@ -171,7 +173,7 @@ def _prepare(
             "patch_size": codebook.patch_size,
             "codes_in_training_rows": len(np.unique(codes_NxP[train])),
         },
-        "longest_row": codebook.patches_per_image + (3 if source.labels is None else 5),
+        **summarize_lengths(np.array([length]), of_text=False, notes=notes),
         "train": _figures(images_NxHxWxC, codes_NxP, codebook, labels, train),
         "test": _figures(images_NxHxWxC, codes_NxP, codebook, labels, test),
         "notes": notes,

@@ -8,6 +8,7 @@ from typing import Any
 from smallgpt.console import command_hint, format_duration, format_table, plural
 from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.folder import SIDES, TRAIN, VALIDATION
+from smallgpt.rows.lengths import describe_lengths
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.tokens.vocabulary import UNK
 
@@ -41,11 +42,14 @@ def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
             f"{plural(summary['train']['variants'], 'variant')} of the training {kind}s beside "
             f"them in {TRAIN}; an epoch visits each {kind} once, in a variant drawn anew"
         )
-    facts.append(
+    fact = (
         f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "
-        f"{plural(len(summary['labels']), 'label')}; {'every' if of_images else 'longest'} row: "
-        f"{plural(summary['longest_row'], 'token')}"
+        f"{plural(len(summary['labels']), 'label')}"
     )
+    lengths = "" if of_images else describe_lengths(summary["row_lengths"])
+    if not lengths:
+        fact += f"; every row: {plural(summary['longest_row'], 'token')}"
+    facts += [fact, *([lengths] if lengths else [])]
     folder = Path(summary["settings"]["output_dir"])
     return [
         format_table(header, table),
@@ -70,11 +74,9 @@ def _next_command(summary: dict[str, Any], folder: Path) -> str:
         not Path(base).is_dir() or (Path(base) / "config.json").is_file()
     ):
         words += ["--init_from", base]
-    # Cutting a few long texts is better than a model with many positions.
-    of_text = "validation" in summary
-    if not of_text and summary["longest_row"] > min(
-        TrainSettings.max_length, TrainSettings.n_positions
-    ):
-        length = str(summary["longest_row"])
-        words += ["--max_length", length, "--n_positions", length]
+    length = summary["suggested_max_length"]
+    if length is not None:
+        words += ["--max_length", str(length)]
+        if length > TrainSettings.n_positions:
+            words += ["--n_positions", str(length)]
     return command_hint("train_gpt.py", *words)

@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from smallgpt.console import plural, progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.writing import write_text
@@ -14,6 +16,7 @@ from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.preparation.augmentation import vary_text
 from smallgpt.preparation.examples import Text
 from smallgpt.preparation.folder import SIDES, publishing, row_line, write_lines, write_summary
+from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
@@ -89,11 +92,11 @@ def write_rows(
     Raises:
         UserError: training could not read a row.
     """
-    figures, longest = {}, 0
+    figures, all_lengths = {}, []
     for name, side in SIDES.items():
         originals = [row for row in rows[name] if not row["meta"].get(VARIANT)]
         lengths, unknown = _lengths(originals, vocabulary)
-        longest = max([longest, *lengths])
+        all_lengths += lengths
         figures[side] = {
             "rows": len(lengths),
             "labelled": sum("label" in row for row in originals),
@@ -107,7 +110,7 @@ def write_rows(
         "settings": dataclasses.asdict(settings),
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.labels,
-        "longest_row": longest,
+        **summarize_lengths(np.array(all_lengths), of_text=True, notes=notes),
         **figures,
         "notes": notes,
     }

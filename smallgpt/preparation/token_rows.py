@@ -27,6 +27,7 @@ from smallgpt.preparation.folder import (
     write_summary,
 )
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
+from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -107,7 +108,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "settings": dataclasses.asdict(settings),
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.labels,
-        "longest_row": int(rows.lengths_N.max()),
+        **summarize_lengths(rows.lengths_N, of_text=False, notes=notes),
         "train": figures(~is_test_N),
         "test": figures(is_test_N),
         "notes": notes,

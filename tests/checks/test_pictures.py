@@ -2,9 +2,10 @@
 
 import pytest
 from checked_rows import report_of
+from matplotlib.figure import Figure
 from PIL import Image
 
-from smallgpt.checks.pictures import draw_data_report
+from smallgpt.checks.pictures import _draw_lengths, draw_data_report
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -31,3 +32,17 @@ def test_picture_of_many_long_and_odd_label_names_is_drawn(tmp_path, count):
     draw_data_report(tmp_path / "many.png", report_of(rows, rows.subset(slice(0, 1))))
     with Image.open(tmp_path / "many.png") as picture:
         assert picture.width < 2500 and picture.height < 2500
+
+
+def test_lengths_far_beyond_the_others_are_drawn_on_a_scale_that_shows_the_others(vocabulary):
+    lengths = [*[3, 4, 5, 6] * 50, 12_000]
+    rows = dataset_from_records(
+        [{"input_ids": [6] * length} for length in lengths], vocabulary, max_length=20_000
+    )
+    report = report_of(rows, rows.subset(slice(0, 1)))
+    axes = Figure().add_subplot()
+    _draw_lengths(axes, report)
+    assert axes.get_xscale() == "log"
+    drawn = [bar.get_height() for bar in axes.patches if bar.get_height()]
+    assert drawn == [51, 50, 50, 50, 1]
+    assert "99 % 6" in axes.get_title()

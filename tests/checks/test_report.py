@@ -48,10 +48,11 @@ def test_rows_tokens_labels_and_lengths_are_counted(make):
     assert (lengths["shortest"], lengths["median"], lengths["longest"]) == (2, 5.0, 6)
     assert lengths["mean"] == pytest.approx((5 + 6 + 5 + 2 + 5 + 4) / 6)
     assert lengths["histogram"] == {"edges": [2, 3, 4, 5, 6, 7], "counts": [1, 0, 1, 3, 1]}
+    assert (lengths["p90"], lengths["p99"]) == (6, 6)
 
 
 @hypothesis_settings(max_examples=40)
-@given(st.lists(st.integers(2, 300), min_size=1, max_size=40))
+@given(st.lists(st.integers(2, 30) | st.integers(2, 300), min_size=1, max_size=40))
 def test_histogram_holds_every_row_once(vocabulary, lengths):
     rows = dataset_from_records(
         [{"input_ids": [6] * length} for length in lengths], vocabulary, max_length=512

@@ -81,3 +81,12 @@ def test_data_of_a_clean_split_gives_no_warning(make):
     assert report["duplicates"] == {"within": 0, "across": 0}
     assert "warning" not in describe_report(report)
     assert "stood before" not in describe_report(report)
+
+
+def test_lengths_are_told_where_rows_differ(make):
+    rows = make(*["A B C:1", "A B D:0"] * 5, "A B " * 20 + ":1")
+    told = describe_report(report_of(rows, make("B C A:1"))).splitlines()
+    assert told[0].startswith("data: 11 training and 1 validation rows of 6 to 43 tokens")
+    assert told[1] == ("row lengths in tokens: median 6, 90 % up to 6, 99 % up to 43, longest 43")
+    same = describe_report(report_of(make("A B:1", "C D:0"), make("B B:1")))
+    assert "row lengths" not in same

@@ -274,3 +274,23 @@ def test_more_different_tokens_than_a_vocabulary_takes_are_told_in_one_line(
     with pytest.raises(UserError, match="127 tokens, at most 100; write rare tokens") as caught:
         prepare_tokens(TokensSettings(input=(str(rows),), output_dir=str(tmp_path / "out")))
     assert str(rows) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_endless_row_does_not_set_the_length_of_the_suggested_command(
+    tmp_path, write_rows, capsys
+):
+    rows = [{"tokens": " ".join(f"a{(n * k) % 7}" for k in range(9 + n % 7))} for n in range(150)]
+    path = write_rows(*rows, {"tokens": "a1 " * 12_003})
+    tokens(tmp_path / "out", "--input", path)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].endswith("--max_length 15")
+    assert "row lengths in tokens: median 12, 90 % up to 15, 99 % up to 15, longest 12,003" in said
+    assert (
+        "the longest row has 12,003 tokens; training with max_length 15 cuts 1 of 151 rows and "
+        "leaves out 11,988 tokens (86.9% of all)"
+    ) in said
+    rows += [{"tokens": f"a{n} " * 1500} for n in range(7)]  # long rows that are no exception
+    tokens(tmp_path / "out", "--input", write_rows(*rows))
+    said = capsys.readouterr().out
+    assert said.endswith("--max_length 1500 --n_positions 1500\n")
+    assert "cuts" not in said
