@@ -18,7 +18,8 @@ from typing import Any
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import json_line
-from smallgpt.inputs.records import is_table, read_records, read_utf8
+from smallgpt.inputs.encoding import read_text_file
+from smallgpt.inputs.records import is_table, read_records
 from smallgpt.preparation.examples import Instruction, Text
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
@@ -46,7 +47,7 @@ def read_texts(
             raise UserError(
                 f"{path}: plain text has no --label_column; give JSONL, JSON, CSV, TSV or Parquet"
             )
-        for number, document in enumerate(_documents(read_utf8(path)), 1):
+        for number, document in enumerate(_documents(read_text_file(path)), 1):
             yield Text(document, None, f"{path}#{number}", f"{name}#{number}")
         return
     columns = [text_column] if label_column is None else [text_column, label_column]

@@ -65,7 +65,7 @@ def _evaluate_rows(folder: Path) -> None:
     """As `inference.py --test_data` and `--mode classify`, without pictures."""
     trained = trained_model()
     for for_label in (True, False):
-        rows = read_rows(trained, folder / "rows.jsonl", for_label)
+        rows = read_rows(trained, folder / "rows.jsonl", for_label).dataset
         scores = None
         if for_label:
             shares = classify_dataset(trained, rows, 8)
