@@ -125,6 +125,8 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
             return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
         if resumed:
             check_places(settings)
+        else:
+            log.say(f"no run in {folder.root}: a new one begins")
     if settings.init_from is not None and not resumed:
         from smallgpt.training.setup import with_shape_of_start
 
@@ -159,8 +161,6 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
         if not resumed:
-            if settings.resume:
-                log.say(f"nothing to go on with in {folder.root}: starting a new run")
             say_plan(run)
         # From here on files are written. Had anything above failed, an older run would be intact.
         try:

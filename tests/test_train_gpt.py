@@ -247,7 +247,8 @@ def test_finished_run_goes_on_with_more_epochs(settings):
 
 def test_resume_without_a_run_starts_one(settings, capsys):
     assert train(change(settings, resume=True)).exit_code == 0
-    assert "starting a new run" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith(f"no run in {settings.output_dir}: a new one begins\n")
 
 
 def test_resume_uses_the_stored_settings(settings, tmp_path):

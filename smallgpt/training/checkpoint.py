@@ -165,7 +165,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint; None without any.
 
     Raises:
-        UserError: all are damaged.
+        UserError: all are damaged, or another version wrote the newest whole one.
     """
     reasons = []
     for path in _checkpoints(folder):
@@ -189,8 +189,16 @@ def _read(path: Path) -> Checkpoint:
     if (path / _STATE).stat().st_size > _LARGEST_STATE:
         raise ValueError(f"{_STATE} is too large")
     document = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    if document["format"] != _FORMAT:
-        raise ValueError("another version of this toolkit wrote it")
+    written_as = document["format"]
+    if type(written_as) is not int:
+        raise ValueError(f"{_STATE} has other things than expected")
+    if written_as != _FORMAT:
+        # Not passed over like a damaged one: going on from the one before would delete it.
+        which = "a newer" if written_as > _FORMAT else "an older"
+        raise UserError(
+            f"{path}: {which} version of this toolkit wrote this checkpoint, and only that version "
+            f"can go on from it; start again with --overwrite, or choose another --output_dir"
+        )
     expected = document.pop("sha256")
     if _sha256_of_json(document) != expected[_STATE]:
         raise ValueError(f"{_STATE} does not match its checksum")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.errors import UserError
+from smallgpt.training.run_folder import EVENT_SUFFIX
 
 
 def check_tensorboard() -> None:
@@ -27,7 +28,9 @@ class EventFiles:
         from torch.utils.tensorboard import SummaryWriter
 
         purge_step = None if resumed_at is None else resumed_at + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=purge_step, filename_suffix=EVENT_SUFFIX
+        )
 
     def record(self, row: dict[str, Any]) -> None:
         """Write the numbers of a row."""

@@ -2,7 +2,7 @@
 
     outputs/
       settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
-      events.out.tfevents.*  (--tensorboard)
+      events.out.tfevents.*.smallgpt  (--tensorboard)
       plots/  checkpoints/  best_model/  final_model/  evaluation/
 
 settings.yaml holds the resolved settings, and each model folder has a copy, so that whoever uses a
@@ -32,7 +32,8 @@ from smallgpt.files.reading import contents, first_bytes
 from smallgpt.files.writing import remove, remove_leftovers
 from smallgpt.training.metrics_file import read_metrics
 
-EVENT_FILES = "events.out.tfevents.*"
+EVENT_FILES = "events.out.tfevents.*"  # of any program
+EVENT_SUFFIX = ".smallgpt"  # of ours
 
 # Names of a run's own files, by folder; "" is its root, which is cleared last: the metrics and
 # models there show that a folder is a run's.
@@ -43,7 +44,7 @@ _OWN = {
     "evaluation": EVALUATION_FILES,
     "": re.compile(
         r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
-        r"|events\.out\.tfevents\..+|best_model|final_model"
+        r"|events\.out\.tfevents\..+\.smallgpt|best_model|final_model"
     ),
 }
 _WRITTEN_IN = ("", "plots", "checkpoints")  # the folders that training writes in
@@ -131,8 +132,8 @@ class RunFolder:
 
         Checkpoints go first, the oldest before the newest: a deletion that is stopped halfway
         leaves a run that can resume, or one without any checkpoint. Of the rest best_model goes
-        last: it shows that what is left is a run's. Returns the files of others that stay,
-        targets of links included.
+        last: it shows that what is left is a run's. Returns the files of others that stay
+        where a run has its own, targets of links included.
         """
         strangers = []
         for place in _OWN:
@@ -147,7 +148,8 @@ class RunFolder:
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
                 strangers += contents(folder)
-        return strangers
+        # TensorBoard will show them together with the new run.
+        return strangers + sorted(self.root.glob(EVENT_FILES))
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files and folders of a killed run."""

@@ -227,10 +227,21 @@ def test_other_kinds_of_values_are_damage(tmp_path, about):
         find_checkpoint(tmp_path)
 
 
-def test_checkpoint_of_another_version_is_named_as_such(tmp_path):
-    forge(Small(1, steps=1).save(tmp_path, 2), format=1)
-    with pytest.raises(UserError, match="another version of this toolkit"):
+@pytest.mark.parametrize(("number", "which"), [(1, "an older"), (99, "a newer")])
+def test_checkpoint_of_another_version_is_named_as_such_and_not_passed_over(
+    tmp_path, number, which
+):
+    Small(1, steps=1).save(tmp_path, 1)
+    forge(Small(1, steps=2).save(tmp_path, 2), format=number)
+    with pytest.raises(UserError, match=f"step_00000002: {which} version of this toolkit wrote"):
         find_checkpoint(tmp_path)
+
+
+def test_format_that_is_no_number_is_damage(tmp_path):
+    Small(1, steps=1).save(tmp_path, 1)
+    forge(Small(1, steps=2).save(tmp_path, 2), format="4")
+    found = find_checkpoint(tmp_path)
+    assert found.loop.step == 1 and "step_00000002 is damaged" in found.passed_over[0]
 
 
 def test_checkpoint_of_another_shape_is_refused(tmp_path):

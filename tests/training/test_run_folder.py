@@ -63,12 +63,13 @@ RUN = [
     "evaluation/metrics.json",
     "evaluation/predictions.jsonl",
     "evaluation/mistakes.png",
-    "events.out.tfevents.1.host.2.0",
+    "events.out.tfevents.1.host.2.0.smallgpt",
 ]
 
 
 MINE = [
     "notes.txt",
+    "events.out.tfevents.1.host.2.0",  # of another program
     ".gitkeep",
     ".notes.2024.tmp",
     "mine/x.bin",
@@ -107,7 +108,7 @@ def test_clearing_deletes_the_run_and_nothing_else(tmp_path):
     assert files_in(tmp_path) == sorted(MINE)
     assert {str(path.relative_to(tmp_path)) for path in told} == {
         "plots/mine.png", "plots/loss.png.old", "checkpoints/step_12", "checkpoints/best.ckpt",
-        "evaluation/old",
+        "evaluation/old", "events.out.tfevents.1.host.2.0",
     }  # fmt: skip
     assert not folder.holds_run() and not (tmp_path / "best_model").exists()
 
