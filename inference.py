@@ -26,6 +26,7 @@ from smallgpt.console import can_show_blocks, json_text, printable, printable_li
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
 from smallgpt.files.reading import same_file
+from smallgpt.model.place import check_model_folder
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> int:
         description="Use a trained model.",
         epilog="Without flags: an interactive next-token prompt for outputs/best_model.",
     )
+    check_model_folder(Path(settings.model_path))  # a wrong name need not wait for torch
     from smallgpt.model.folder import load_trained_model
 
     trained = load_trained_model(

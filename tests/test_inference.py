@@ -555,6 +555,21 @@ def test_run_folder_instead_of_its_model_is_told(world):
         main(["--model_path", str(world[1].parent)])
 
 
+def test_wrong_model_path_waits_for_no_library(tmp_path):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['inference.py', '--model_path', {str(tmp_path / 'absent')!r}]\n"
+        "try:\n"
+        "    runpy.run_path('inference.py', run_name='__main__')\n"
+        "except SystemExit as leaving:\n"
+        "    print(leaving.code, {'torch', 'numpy', 'transformers'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1 set()\n" and "absent: no model there" in done.stderr
+
+
 def test_label_token_in_a_prompt_is_refused(trained):
     with pytest.raises(UserError, match=r"^a label token stands before"):
         classify(trained, "<IMG> <CLS_1> <Z_000> </IMG>")

@@ -91,9 +91,12 @@ def _report(
             "labels": {x: sum(side["labels"][x] for side in splits.values()) for x in labels},
             "splits": splits,
             "lengths": _lengths(sides.joined("lengths_N")),
-            "vocabulary": _vocabulary(
-                train.vocabulary.tokens, _token_counts(train) + _token_counts(validation)
-            ),
+            "vocabulary": {
+                "file": settings.vocab_path,
+                **_vocabulary(
+                    train.vocabulary.tokens, _token_counts(train) + _token_counts(validation)
+                ),
+            },
             **{name: sum(getattr(x.counts, name) for _, x in sides.files()) for name in _COUNTS},
             "duplicates": {
                 "within": len(bodies_N) - int(bodies_N.max(initial=-1) + 1),

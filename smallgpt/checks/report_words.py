@@ -25,8 +25,8 @@ def describe_report(report: dict[str, Any]) -> str:
     lines = [
         f"data: {sides['train']['rows']:,} training and {sides['validation']['rows']:,} validation "
         f"rows of {_span(report['lengths'])} tokens; "
-        f"{words['size'] - words['never_used']:,} of {words['size']:,} vocabulary tokens used, "
-        f"{words['used_once']:,} once"
+        f"{words['size'] - words['never_used']:,} of {words['size']:,} tokens of {words['file']} "
+        f"used, {words['used_once']:,} once"
     ]
     lengths = describe_lengths(report["lengths"])
     if lengths:

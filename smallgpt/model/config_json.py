@@ -18,8 +18,6 @@ from smallgpt.model.head import classifier_class_of
 from smallgpt.options.training import MOST_LAYERS, MOST_POSITIONS, MOST_WIDTH, TrainSettings
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS
 
-PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
-CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 # 10,000 labels of 1,000 letters each, twice, a letter in up to six bytes.
 MOST_CONFIG_BYTES = 2**27
 # Keys that choose something else than the shape: code (the checkpoint's own, or a kernel of another
@@ -69,7 +67,6 @@ _CONFIG_KEYS: dict[str, tuple[type, float, float]] = {
 _TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _MAY_BE_NONE = ("n_inner", *_TOKEN_KEYS)
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_NEVER_LOADED = "weights as a pickle can run any code and are never loaded; convert them to"
 
 
 # ------------------------------------------------------------------------------- the shape
@@ -78,22 +75,6 @@ _NEVER_LOADED = "weights as a pickle can run any code and are never loaded; conv
 def positions_of(config: Any) -> int | None:
     """Most positions of a model, None where there is no limit."""
     return getattr(config, "max_position_embeddings", None)
-
-
-def refuse_pickles(path: Path) -> None:
-    """Refuse weights that could run code when they are loaded.
-
-    Raises:
-        UserError: `path` is such a file, or a folder with such weights and no others.
-    """
-    if path.is_file():
-        if any(path.match(pattern) for pattern in PICKLED_WEIGHTS):
-            raise UserError(f"{path}: {_NEVER_LOADED} model.safetensors in a folder")
-        raise UserError(f"{path} is a file: name the model's folder")
-    if path.is_dir() and not any(path.glob("*.safetensors")):
-        pickled = next((found for name in PICKLED_WEIGHTS for found in path.glob(name)), None)
-        if pickled is not None:
-            raise UserError(f"{pickled}: {_NEVER_LOADED} model.safetensors")
 
 
 @contextmanager
@@ -241,8 +222,3 @@ def read_own_config(path: Path) -> dict[str, Any]:
 
 def is_number(value: Any, low: float, high: float) -> bool:
     return type(value) in (int, float) and low <= value <= high
-
-
-def is_adapter_folder(folder: Path) -> bool:
-    """Whether a model folder holds an adapter instead of a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file()

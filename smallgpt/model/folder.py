@@ -9,7 +9,6 @@ It is written atomically and checked when read. Plain transformers reads it as w
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,15 @@ from smallgpt.files.tensors import write_tensors
 from smallgpt.files.writing import atomic_folder, folder_beside, replace_files
 from smallgpt.model.build import parameters_of
 from smallgpt.model.config_json import (
-    CONFIG,
     config_of,
-    is_adapter_folder,
     model_class_of,
     positions_of,
     read_own_config,
-    refuse_pickles,
 )
 from smallgpt.model.hardware import Precision, choose_device, choose_precision
 from smallgpt.model.head import add_hidden_layer, name_labels
 from smallgpt.model.lora import Adapter, load_adapter
+from smallgpt.model.place import CONFIG, check_model_folder, is_adapter_folder, refuse_pickles
 from smallgpt.model.weights_file import (
     ADAPTER_WEIGHTS,
     CODEBOOK,
@@ -178,16 +175,8 @@ def load_trained_model(
         UserError: the folder or a file of it is missing, damaged, or contradicts another.
     """
     folder = Path(model_path)
-    if os.path.isfile(folder):
-        refuse_pickles(folder)
-    if not os.path.isdir(folder):
-        raise UserError(
-            f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
-            f"folder with --model_path"
-        )
+    check_model_folder(folder)
     is_adapter = is_adapter_folder(folder)
-    if not is_adapter and not (folder / CONFIG).exists() and (folder / "best_model").is_dir():
-        raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
     vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
     try:
         settings = load_settings(TrainSettings, existing(folder / SETTINGS))

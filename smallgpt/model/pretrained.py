@@ -24,17 +24,15 @@ from smallgpt.files.hub import folder_of, hub_errors
 from smallgpt.files.reading import read_bytes, rust_errors
 from smallgpt.model.carried_embeddings import carry_over, tokens_of
 from smallgpt.model.config_json import (
-    ADAPTER_CONFIG,
-    CONFIG,
     MOST_CONFIG_BYTES,
     config_of,
     model_class_of,
     positions_of,
     quiet,
-    refuse_pickles,
     set_dropout,
 )
 from smallgpt.model.head import add_hidden_layer, check_padding, draw_head, name_labels
+from smallgpt.model.place import ADAPTER_CONFIG, CONFIG, refuse_pickles
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, parse_json, shown
-from smallgpt.model.config_json import is_adapter_folder, is_number
+from smallgpt.model.config_json import is_number
+from smallgpt.model.place import is_adapter_folder
 from smallgpt.options.training import MOST_LAYERS
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"

@@ -42,8 +42,9 @@ def read_settings(
 ) -> T:
     """Read settings from the config file and from flags; flags override the file.
 
-    `contradictions()` of the class names values that do not fit together, and
-    `flag_contradictions(flags, values)`, if it has one, flags that other options forbid. Without
+    `contradictions()` of the class names values that do not fit together. If it has them,
+    `flag_contradictions(flags, values)` names flags that other options forbid, and
+    `settle_file(values, flags)` drops values of the file that no longer count. Without
     `--config`, `default_config` is read; None = flags only. `--help` exits with 0.
 
     Raises:
@@ -58,6 +59,8 @@ def read_settings(
             values = read_config_file(settings_class, config, mistakes)
         elif given.get("config"):
             mistakes.append(("config", f"--config {config}: no such file"))
+        if hasattr(settings_class, "settle_file"):
+            settings_class.settle_file(values, given)
     if hasattr(settings_class, "flag_contradictions"):
         mistakes += settings_class.flag_contradictions(given.keys(), {**values, **given})
     return _build(settings_class, {**values, **given}, mistakes)

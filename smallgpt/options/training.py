@@ -25,6 +25,7 @@ from smallgpt.options.option import Mistakes, option, shared
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
 # Far above any small GPT: larger values in a config file are mistakes.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
+DIGITS_ROWS = "data/digits/train.jsonl"
 # The shape of a model, and the presets: OpenAI's GPT-2 in its four sizes (Radford et al., 2019),
 # the default, and one to try things with.
 SHAPE = ("n_layer", "n_head", "n_embd", "n_positions")
@@ -42,13 +43,15 @@ PRESETS = {
 class TrainSettings:
     """Settings of `train_gpt.py`."""
 
-    data_path: str = option(
-        "data/digits/train.jsonl", "Rows to learn from: JSONL, one row a line.", group="Data"
-    )
+    data_path: str = option(DIGITS_ROWS, "Rows to learn from: JSONL, one row a line.", group="Data")
     val_data_path: str | None = option(
         None, "Validation rows of your own (JSONL). Without it, a share of data_path is held out."
     )
-    vocab_path: str = option("data/digits/vocab.json", "Vocabulary: one JSON object, token -> id.")
+    vocab_path: str | None = option(
+        None,
+        "Vocabulary: one JSON object, token -> id. Without it vocab.json beside data_path, else "
+        "data/digits/vocab.json.",
+    )
     task: str = option(
         "auto",
         "lm: all tokens count alike. classify: rows have labels. instruct: rows are instructions, "
@@ -292,13 +295,30 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.vocab_path is None:
+            found = _vocabulary_of(self.data_path)
+            object.__setattr__(self, "vocab_path", found)  # frozen
         # A preset alone decides the shape; it is resolved here, and so stored.
         shape = PRESETS.get(self.preset, ()) if isinstance(self.preset, str) else ()
         for name, value in zip(SHAPE, shape, strict=False):
-            object.__setattr__(self, name, value)  # frozen
+            object.__setattr__(self, name, value)
         for name, value in vars(self).items():
             if isinstance(value, os.PathLike):  # from Python; files and flags have text
                 object.__setattr__(self, name, os.fspath(value))
+
+    @staticmethod
+    def settle_file(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+        """Drop the vocabulary of a config file where one lies beside the rows asked for.
+
+        Only one beside the digits or the file's own rows: any other was chosen. And what a run
+        that is resumed has stored stays, unless its rows have moved.
+        """
+        if flags.get("resume") and "data_path" not in flags:
+            return
+        usual = DIGITS_ROWS, values.get("data_path", DIGITS_ROWS)
+        rows = flags.get("data_path", usual[1])
+        if values.get("vocab_path") in map(_beside, usual) and os.path.exists(_beside(rows)):
+            del values["vocab_path"]
 
     @staticmethod
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
@@ -372,6 +392,17 @@ class TrainSettings:
             yield f"best_metric {self.best_metric} needs task classify"
         if self.device == "cpu" and self.precision == "fp16":
             yield FP16_NEEDS_GPU
+
+
+def _beside(data_path: Any) -> str:
+    """The place of a vocabulary beside rows."""
+    return os.path.join(os.path.dirname(str(data_path)), "vocab.json")
+
+
+def _vocabulary_of(data_path: Any) -> str:
+    """The vocabulary of rows for which none was named."""
+    beside, usual = _beside(data_path), _beside(DIGITS_ROWS)
+    return beside if os.path.exists(beside) or not os.path.exists(usual) else usual
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def read_data(
     if not Path(settings.data_path).exists():
         default = settings.data_path == TrainSettings.data_path
         remedy = (
-            "make it with `python prepare_data.py digits`, or name your own rows with "
-            "--data_path and --vocab_path"
+            "make it with `python prepare_data.py digits`, or name your own rows with --data_path"
             if default
             else "name your rows with --data_path (`python prepare_data.py --help` makes some)"
         )

@@ -407,6 +407,41 @@ def test_reference_model_and_default_paths_stay():
     assert InferenceSettings().model_path == "outputs/best_model"
 
 
+def test_vocabulary_is_that_beside_the_rows_unless_another_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/digits", "shop", "bare"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "train.jsonl").touch()
+    for folder in ("data/digits", "shop"):
+        Path(folder, "vocab.json").touch()
+    Path("all.yaml").write_text(to_yaml(TrainSettings()))  # as config.yaml
+    Path("edited.yaml").write_text(
+        "data_path: shop/train.jsonl\nvocab_path: data/digits/vocab.json"
+    )
+    Path("chosen.yaml").write_text("data_path: bare/train.jsonl\nvocab_path: bare/other.json")
+
+    def found(*argv, config=None):
+        return read(*argv, config=config, settings_class=TrainSettings).vocab_path
+
+    digits = "data/digits/vocab.json"
+    shop = "--data_path", "shop/train.jsonl"
+    for config in (None, Path("all.yaml")):
+        assert found(config=config) == digits
+        assert found(*shop, config=config) == "shop/vocab.json"
+        assert found("--data_path", "bare/train.jsonl", config=config) == digits
+        assert found(*shop, "--vocab_path", digits, config=config) == digits
+    edited, chosen = Path("edited.yaml"), Path("chosen.yaml")
+    assert found(config=edited) == "shop/vocab.json"
+    assert found("--resume", config=edited) == digits  # what the run has stored
+    assert found(config=chosen) == found(*shop, config=chosen) == "bare/other.json"
+    assert TrainSettings(data_path="shop/train.jsonl").vocab_path == "shop/vocab.json"
+    assert TrainSettings(data_path=Path("shop/train.jsonl")).vocab_path == "shop/vocab.json"
+    Path(digits).unlink()
+    assert TrainSettings(data_path="bare/train.jsonl").vocab_path == "bare/vocab.json"
+    monkeypatch.chdir("shop")
+    assert TrainSettings(data_path="train.jsonl").vocab_path == "vocab.json"
+
+
 def test_a_gpu_is_named_by_its_number():
     assert read("--device", "cuda:1", settings_class=TrainSettings).device == "cuda:1"
     for wrong in ("cuda:", "cuda:x", "cpu:1"):

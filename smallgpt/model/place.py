@@ -1,0 +1,51 @@
+"""The place of a model: checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smallgpt.errors import UserError
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
+_NEVER_LOADED = "weights as a pickle can run any code and are never loaded; convert them to"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse what is no model folder by its look, in milliseconds.
+
+    Raises:
+        UserError: nothing is there, a file, or a run, whose model is named.
+    """
+    if os.path.isfile(folder):
+        refuse_pickles(folder)
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
+            f"folder with --model_path"
+        )
+    whole = is_adapter_folder(folder) or (folder / CONFIG).exists()
+    if not whole and (folder / "best_model").is_dir():
+        raise UserError(f"{folder}: this is a run; name its model: {folder / 'best_model'}")
+
+
+def refuse_pickles(path: Path) -> None:
+    """Refuse weights that could run code when they are loaded.
+
+    Raises:
+        UserError: `path` is such a file, or a folder with such weights and no others.
+    """
+    if path.is_file():
+        if any(path.match(pattern) for pattern in PICKLED_WEIGHTS):
+            raise UserError(f"{path}: {_NEVER_LOADED} model.safetensors in a folder")
+        raise UserError(f"{path} is a file: name the model's folder")
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        pickled = next((found for name in PICKLED_WEIGHTS for found in path.glob(name)), None)
+        if pickled is not None:
+            raise UserError(f"{pickled}: {_NEVER_LOADED} model.safetensors")
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether a model folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
