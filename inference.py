@@ -103,6 +103,7 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
         top_p=settings.top_p,
         seed=seed,
         label=settings.label,
+        free=settings.free,
         batch_size=settings.batch_size,
     )
     if settings.prompt is not None:

@@ -9,6 +9,7 @@
         sampling=Sampling(temperature=0.8, top_k=50),
         generator=torch.Generator().manual_seed(0),
         forbidden_ids=[vocabulary.pad_id],
+        rules=token_rules(vocabulary, max_length, End.LABEL),
     )
 
 The computation is that of transformers' `GPT2LMHeadModel` (models/gpt2/modeling_gpt2.py); models of
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 
 from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.plain_decoder import PlainDecoder
+from smallgpt.decoding.row_rules import RowRules
 from smallgpt.decoding.sampling import Sampling, choose_tokens
 from smallgpt.model.cpu_forward import is_gpt2
 
@@ -51,6 +53,7 @@ def generate_tokens(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     forbidden_ids: Collection[int] = (),
+    rules: RowRules | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
@@ -67,6 +70,7 @@ def generate_tokens(
             together. A prompt and its new tokens may take n_positions together. (The last new
             token is never read, so one more would fit; the rule is kept simple.)
         forbidden_ids: ids that are never generated.
+        rules: which tokens may come next; their rows hold a prompt and its new tokens.
         on_progress: called with the number of prompts finished since the last call.
 
     Raises:
@@ -82,6 +86,11 @@ def generate_tokens(
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it does "
                 f"not fit the model's {decoder.n_positions} positions"
+            )
+        if rules is not None and len(prompt) + max_new_tokens > rules.max_length:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it is "
+                f"longer than a row of {rules.max_length}"
             )
     forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=decoder.device)
     if len(forbidden) >= decoder.vocab_size:
@@ -104,10 +113,15 @@ def generate_tokens(
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
         finite = logits_BxV.isfinite().all()
         uniform_BxM = uniform_NxM[live]
+        state = rules and rules.start([prompts[index] for index in live], decoder.device)
         unseen: list[Tensor] = []
         for m in range(max_new_tokens):
             logits_BxV.index_fill_(1, forbidden, -torch.inf)
+            if rules is not None:
+                logits_BxV = rules.mask(logits_BxV, state)
             ids_B = choose_tokens(logits_BxV, sampling, uniform_BxM[:, m])
+            if rules is not None:
+                state = rules.after(state, ids_B)
             unseen.append(ids_B)
             last = m == max_new_tokens - 1
             if last or len(unseen) == steps_per_look:
@@ -132,6 +146,7 @@ def generate_tokens(
                     decoder.keep(rows)
                     live = [live[row] for row in rows]
                     ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
+                    state = state and state.of(rows)
             logits_BxV = decoder.step(ids_B)
             finite &= logits_BxV.isfinite().all()
     return new_tokens

@@ -16,6 +16,7 @@ from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.prompts import check_arguments, prompt_ids, refuse_labels_only
+from smallgpt.inference.well_formed import rules_of
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.label_tail import TAIL_LENGTH
@@ -49,22 +50,28 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     label: str | None = None,
+    free: bool = False,
     batch_size: int = 64,
 ) -> Generated:
-    """Continue a prompt up to <EOS>; greedy, temperature, top_k and top_p: see `Sampling`.
+    """Continue a prompt to a whole row; greedy, temperature, top_k and top_p: see `Sampling`.
+
+    A row ends as those of training did: an image has all its codes and its label tail, other
+    rows their label tail, where the training rows had labels; <PAD> and <UNK> never come. A text
+    ends at <EOS>.
 
     Args:
         prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
             model of images.
-        max_new_tokens: None = up to the trained length.
+        max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
         label: keep only sequences that the model itself classifies as this label; each is then
             a whole row with its label tail, no longer than the trained length.
+        free: no rules for rows of tokens: any token but <PAD> may come next.
         batch_size: sequences sampled at once.
 
     Raises:
         SettingsError: a value that the command line would refuse, such as temperature 0.
-        UserError: unknown tokens or label, no room after the prompt, too few samples that the
-            model reads as `label`, or a model that only names labels.
+        UserError: unknown tokens or label, a prompt that no row begins with, no room after it,
+            too few samples that the model reads as `label`, or a model that only names labels.
     """
     check_arguments(
         "generate",
@@ -76,6 +83,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         label=label,
+        free=free,
         batch_size=batch_size,
     )
     refuse_labels_only(trained)
@@ -86,6 +94,8 @@ def generate(
         ids = [vocabulary.img_id]
     else:
         raise UserError("--mode generate needs --prompt: the first tokens of a row")
+    if label is not None:
+        wanted = _wanted_class(trained, label, ids)
     # With a label its tail stands at the end of the row.
     tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
     room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
@@ -94,16 +104,28 @@ def generate(
             f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
             f"{trained.max_length}{tail}: nothing can follow; shorten it"
         )
-    note = ""
+    rules, note = (None, "") if free else rules_of(trained, ids, label is not None)
+    fits = (rules.max_length if rules else trained.max_length) - len(ids)
+    room = min(room, fits)
     if max_new_tokens is not None and max_new_tokens > room:
-        note = (
+        cut = (
             f"max_new_tokens cut from {max_new_tokens} to {room}: the model was trained on rows "
             f"of at most {trained.max_length} tokens{tail}"
         )
+        note = f"{note}; {cut}" if note else cut
         max_new_tokens = room
+    if (
+        rules is not None
+        and rules.of_images
+        and label is not None
+        and (max_new_tokens or room) < room
+    ):
+        raise UserError(
+            f"--max_new_tokens {max_new_tokens}: the image takes {room} more before its label"
+        )
     # max_new_tokens cuts; without it a row must end within the room. With a label one more token
     # may be sampled: the one that ends the row is dropped again.
-    most = max_new_tokens or (room + 1 if tail else room)
+    most = max_new_tokens or min(room + 1, fits)
     stops = {vocabulary.eos_id} - {None}
     forbidden = {vocabulary.pad_id}
     if vocabulary.tokenizer is not None:
@@ -111,7 +133,6 @@ def generate(
         stops |= {vocabulary.cls_id} - {None}
         forbidden |= {vocabulary.unk_id} - {None}
     if label is not None:
-        wanted = _wanted_class(trained, label, ids)
         # The rest of the row would be the model's own label; it is computed separately.
         stops.add(vocabulary.cls_id)
         forbidden |= vocabulary.label_id_set
@@ -129,6 +150,7 @@ def generate(
                 sampling=sampling,
                 generator=generator,
                 forbidden_ids=forbidden,
+                rules=rules,
                 batch_size=batch_size,
             )
         except ValueError as error:  # what this call asks for fits: it is the model

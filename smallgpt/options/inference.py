@@ -77,6 +77,11 @@ class InferenceSettings:
     label: str | None = option(
         None, "Keep sampling until the model itself classifies the result as this label."
     )
+    free: bool = option(
+        False,
+        "Let any token follow. Without it rows of tokens are whole: an image has all its codes, a "
+        "labelled row its label tail.",
+    )
     image: str | None = option(None, "Draw the generated images into this PNG file.")
 
     def contradictions(self) -> Iterator[str]:
@@ -95,6 +100,8 @@ class InferenceSettings:
             yield "--label needs --mode generate"
         if mode == "generate" and self.label is not None and self.greedy:
             yield "--label samples until one fits, --greedy always gives the same: drop one"
+        if mode != "generate" and self.free:
+            yield "--free needs --mode generate"
         if self.greedy and self.num_return_sequences > 1:
             yield "--greedy always gives the same row: drop --num_return_sequences"
         if self.greedy and self.temperature != 1.0:

@@ -1,0 +1,77 @@
+"""Rules of well-formed rows for a model, and the prompts that they can complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smallgpt.decoding.row_rules import (
+    End,
+    RowRules,
+    check_image_prompt,
+    check_token_prompt,
+    image_plan,
+    image_rules,
+    token_rules,
+)
+from smallgpt.errors import UserError
+from smallgpt.model.folder import TrainedModel
+from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.vocabulary import END_IMG
+
+_REMEDY = "; --free generates without the rules of a row"
+
+
+def rules_of(
+    trained: TrainedModel, prompt: Sequence[int], label_given: bool
+) -> tuple[RowRules | None, str]:
+    """Rules that complete a prompt to a row like those of training; None for a model of texts.
+
+    Also a note for the user, "" mostly. `label_given`: a label tail is appended afterwards.
+
+    Raises:
+        UserError: the prompt is not the beginning of such a row, or nothing can follow it.
+    """
+    vocabulary, longest = trained.vocabulary, trained.max_length
+    if vocabulary.tokenizer is not None:
+        return None, ""
+    end = End.LABEL_GIVEN if label_given else end_of_rows(trained)
+    note = ""
+    try:
+        if is_of_images(trained):
+            codebook = Codebook.load(trained.codebook)
+            codes = codebook.patches_per_image
+            code_ids = {vocabulary.ids[token] for token in codebook.code_tokens}
+            plan = image_plan(codes, longest, end)
+            if max(len(plan), codes + 2) <= longest:
+                check_image_prompt(prompt, vocabulary, code_ids, codes, plan)
+                return image_rules(vocabulary, code_ids, plan), ""
+            note = (
+                f"the rows hold no whole images: the model was trained on rows of at most "
+                f"{longest} tokens, an image of {codes} codes takes {max(len(plan), codes + 2)}"
+            )
+        check_token_prompt(prompt, vocabulary, longest, end)
+        return token_rules(vocabulary, longest, end), note
+    except ValueError as error:
+        raise UserError(f"{error}{_REMEDY}") from None
+
+
+def is_of_images(trained: TrainedModel) -> bool:
+    """Whether the rows are images of the codebook in the model folder."""
+    if trained.codebook is None:
+        return False
+    ids = trained.vocabulary.ids
+    needed = {"<IMG>", END_IMG, *Codebook.load(trained.codebook).code_tokens}
+    return needed <= ids.keys()
+
+
+def end_of_rows(trained: TrainedModel) -> End:
+    """How the rows of training ended, by the figures of the validation rows."""
+    vocabulary, figures = trained.vocabulary, trained.validation
+    if not vocabulary.labels or None in (vocabulary.cls_id, vocabulary.eos_id):
+        return End.NO_LABEL
+    if not figures:  # saved by another tool
+        return End.LABEL
+    if "accuracy" not in figures:
+        return End.NO_LABEL
+    some = figures.get("labelled_records", figures["rows"]) < figures["rows"]
+    return End.EITHER if some else End.LABEL
