@@ -4,7 +4,9 @@
     python prepare_data.py images --input train-images-idx3-ubyte.gz \\
         --labels train-labels-idx1-ubyte.gz --test_last 10000 --output_dir data/mnist
     python prepare_data.py images --input pictures/ --image_size 32 --output_dir data/pictures
-    python prepare_data.py tokens --input rows.jsonl --min_count 2 --output_dir data/rows
+    python prepare_data.py tokens --input rows.jsonl --output_dir data/rows
+    python prepare_data.py tokens --input events.csv --group_column session \\
+        --event_column event --time_column at --output_dir data/events
     python prepare_data.py text --input book.txt --output_dir data/book
     python prepare_data.py text --input reviews.csv --text_column text --label_column label
     python prepare_data.py instructions --input alpaca.json
@@ -45,7 +47,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     ),
     "tokens": (
         TokensSettings,
-        "Make a vocabulary for rows of tokens (JSONL), complete their label tails, split.",
+        "Make a vocabulary for rows of tokens (JSONL, tables, logs of events) and split them.",
     ),
     "text": (
         TextSettings,

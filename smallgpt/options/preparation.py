@@ -122,11 +122,37 @@ class ImagesSettings:
 class TokensSettings:
     """Settings of `prepare_data.py tokens`."""
 
-    input: tuple[str, ...] = option((), "JSONL files with rows of tokens.", group="Files")
+    input: tuple[str, ...] = option(
+        (),
+        "JSONL files with rows of tokens; or tables (CSV, TSV, JSONL, JSON) with the columns named "
+        "below.",
+        group="Files",
+    )
     output_dir: str = option("data/tokens", "Folder for the prepared files.")
-    min_count: int = option(
-        1,
-        "Tokens seen less often than this in the training rows become <UNK>.",
+    tokens_column: str | None = option(
+        None,
+        "Of a table with one row of tokens a line: the column of the tokens, parted by spaces. A "
+        "number counts the columns of a CSV or TSV file that has no heading.",
+        group="Columns",
+    )
+    group_column: str | None = option(
+        None,
+        "Of a log with one event a line: the column whose equal values make one row, such as a "
+        "session or a user.",
+    )
+    event_column: str | None = option(None, "Of a log: the column of the events, one token each.")
+    time_column: str | None = option(
+        None,
+        "Of a log: the column of the times that order the events, numbers or ISO dates. none = "
+        "they stand in order.",
+    )
+    label_column: str | None = option(
+        None, "The column of the label, the same way. none = `label`, if there is such a column."
+    )
+    min_count: int | None = option(
+        None,
+        "Tokens seen less often than this in the training rows become <UNK>. none = 1, and 2 where "
+        "so many tokens were seen only once that new rows are bound to bring new ones.",
         group="Vocabulary",
         minimum=1,
     )
@@ -141,6 +167,15 @@ class TokensSettings:
     def contradictions(self) -> Iterator[str]:
         if not self.input:
             yield "--input FILE... is needed: the rows to prepare"
+        of_log = self.group_column is not None
+        if of_log != (self.event_column is not None):
+            yield "a log of events needs both --group_column and --event_column"
+        if of_log and self.tokens_column is not None:
+            yield "--tokens_column has a whole row in a line, --group_column one event: give one"
+        if self.time_column is not None and not of_log:
+            yield "--time_column needs --group_column and --event_column"
+        if self.label_column is not None and not of_log and self.tokens_column is None:
+            yield "--label_column needs --tokens_column or --group_column"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from array import array
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,12 @@ from smallgpt.preparation.folder import (
 )
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
+from smallgpt.preparation.token_sources import TokenSource, token_source
+from smallgpt.preparation.token_vocabulary import SPECIAL, final_vocabulary, least_count
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.groups import group_value
-from smallgpt.rows.lines import read_json_lines
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.row import parse_row, split_words
 from smallgpt.rows.splitting import number_keys, split_rows
@@ -43,12 +43,9 @@ from smallgpt.tokens.labels import (
     label_of_token,
     label_text,
     label_token,
-    sorted_labels,
     too_long,
 )
-from smallgpt.tokens.vocabulary import CLS, END_IMG, EOS, IMG, PAD, UNK, Vocabulary
-
-_SPECIAL = (PAD, UNK, IMG, END_IMG, CLS, EOS)
+from smallgpt.tokens.vocabulary import UNK, Vocabulary
 
 
 @holding_output
@@ -59,29 +56,33 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         UserError: bad rows (with file, line and reason), rows of ids, an empty side of the split,
             or foreign files in output_dir.
     """
-    paths = [Path(path) for path in settings.input]
     check_output(settings.output_dir, settings.input)
-    rows, bad_lines, label_lines = _read_token_rows(paths, settings)
+    notes: list[str] = []
+    source = token_source(settings, notes)
+    rows, bad_rows = _read_token_rows(source, settings, notes)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
         raise UserError(f"no row has the key --group_by {settings.group_by}")
-    seen = rows.vocabulary
-    train, test = split_rows(
+    split = split_rows(
         [number_keys(rows.body_keys()), rows.groups_N],
         rows.classes_N,
         settings.test_fraction,
         settings.seed,
     )
-    check_split(train, test)
+    check_split(*split)
+    notes += rows.counts.lines()
 
-    vocabulary = _final_vocabulary(rows, train, settings.min_count)
-    final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
-    recoded = np.array(final_ids, np.uint32)[rows.tokens]
-    coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
-    notes = label_lines + rows.counts.lines()
-    # Rows that differed only in rare tokens, now <UNK>, may have become equal.
-    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N], notes)
+    min_count, reason = settings.min_count, ""
+    if min_count is None:
+        min_count, reason = least_count(rows, split[0])
+    coded, train, test, moved = _with_final_tokens(rows, *split, min_count)
+    if settings.min_count is None and not len(test):
+        # Rows that only tokens of their own told apart: there would be nothing to test with.
+        min_count, reason = 1, ""
+        coded, train, test, moved = _with_final_tokens(rows, *split, min_count)
     check_split(train, test, "a lower --min_count tells more rows apart")
+    notes += moved
+    seen, vocabulary = rows.vocabulary, coded.vocabulary
 
     is_test_N = np.zeros(len(rows), bool)
     is_test_N[test] = True
@@ -89,8 +90,9 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     if replaced.any():
         kinds = plural(len(np.unique(rows.tokens[replaced])), "token")
         places = plural(int(replaced.sum()), "place")
-        least = plural(settings.min_count, "time")
-        notes.append(f"{kinds} seen less than {least} in training written as {UNK} in {places}")
+        least = plural(min_count, "time")
+        line = f"{kinds} seen less than {least} in training written as {UNK} in {places}"
+        notes.append(line + reason)
     labels = [seen.labels[number] if number >= 0 else None for number in rows.classes_N.tolist()]
     notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
 
@@ -114,75 +116,87 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "notes": notes,
     }
     with publishing(settings.output_dir) as folder:
-        _write_token_rows(folder, paths, bad_lines, coded, is_test_N)
+        _write_token_rows(folder, source, bad_rows, coded, is_test_N)
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_summary(folder, summary)
     return summary
 
 
+def _with_final_tokens(
+    rows: TokenLabelDataset, train: np.ndarray, test: np.ndarray, min_count: int
+) -> tuple[TokenLabelDataset, np.ndarray, np.ndarray, list[str]]:
+    """The rows over their final vocabulary, the split of them, and notes on what was moved."""
+    seen, vocabulary = rows.vocabulary, final_vocabulary(rows, train, min_count)
+    final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
+    recoded = np.array(final_ids, np.uint32)[rows.tokens]
+    coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
+    # Rows that differed only in rare tokens, now <UNK>, may have become equal.
+    notes: list[str] = []
+    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N], notes)
+    return coded, train, test, notes
+
+
 def _read_token_rows(
-    paths: Sequence[Path], settings: TokensSettings
-) -> tuple[TokenLabelDataset, list[array], list[str]]:
-    """All rows over a provisional vocabulary; the bad lines of each file, ascending; notes."""
-    builder = RowsBuilder(_everything_seen(paths), max_length=sys.maxsize)
+    source: TokenSource, settings: TokensSettings, notes: list[str]
+) -> tuple[TokenLabelDataset, array]:
+    """All rows over a provisional vocabulary, and the numbers of bad rows of the source, ascending.
+
+    `notes` gets lines on label names. The `lines_N` of the rows are their numbers in the source.
+    """
+    files = ", ".join(settings.input)
+    builder = RowsBuilder(_everything_seen(source, files), max_length=sys.maxsize)
     label_names = LabelNames()
-    bad_lines = [array("q") for _ in paths]
-    bad = BadRows()
-    for number, path in enumerate(paths):
-        for line, record, problem in read_json_lines(path):
-            try:
-                if problem is not None:
-                    raise RowError(problem)
-                if isinstance(record, dict) and record.get("input_ids") is not None:
-                    raise RowError(
-                        "a row of `input_ids`; only the vocab.json that made the ids knows their "
-                        "tokens: train with it directly (train_gpt.py --vocab_path)"
-                    )
-                _check_new_tokens(record)
-                row = parse_row(record, builder.vocabulary)
-                if record.get("label") is not None:
-                    label_names.add(record["label"], f"{path}:{line}")
-                builder.add(row, line, group_value(record, settings.group_by))
-            except RowError as error:
-                bad_lines[number].append(line)
-                bad.note(f"{path}:{line}", str(error))
+    bad, bad_rows = BadRows(), array("q")
+    for number, (place, record) in enumerate(source(bad), 1):
+        try:
+            if isinstance(record, dict) and record.get("input_ids") is not None:
+                raise RowError(
+                    "a row of `input_ids`; only the vocab.json that made the ids knows their "
+                    "tokens: train with it directly (train_gpt.py --vocab_path)"
+                )
+            _check_new_tokens(record)
+            row = parse_row(record, builder.vocabulary)
+            if record.get("label") is not None:
+                label_names.add(record["label"], place)
+            builder.add(row, number, group_value(record, settings.group_by))
+        except RowError as error:
+            bad_rows.append(number)
+            bad.note(place, str(error))
     if settings.on_bad_row == "error":
         bad.raise_if_any()
     if not builder.counts.rows:
         if bad.count:
             raise UserError(f"every row is bad; the first: {bad.first[0]}")
-        raise UserError(f"{', '.join(map(str, paths))}: no rows in it")
+        raise UserError(f"{files}: no rows in it")
     builder.counts.skip(bad)
-    return builder.finish(), bad_lines, label_names.notes()
+    notes += label_names.notes()
+    return builder.finish(), bad_rows
 
 
-def _everything_seen(paths: Sequence[Path]) -> Vocabulary:
-    """A provisional vocabulary of all tokens and labels in the files."""
+def _everything_seen(source: TokenSource, files: str) -> Vocabulary:
+    """A provisional vocabulary of all tokens and labels of the rows."""
     found: set[bytes] = set()
-    for path in paths:
-        for _, record, _ in read_json_lines(path):
-            if not isinstance(record, dict) or record.get("input_ids") is not None:
-                continue
-            try:
-                _check_new_tokens(record)
-                found.update(split_words(record.get("tokens")))
-                if record.get("label") is not None:
-                    found.add(label_token(label_text(record["label"])).encode())
-            except (RowError, ValueError):
-                continue  # reported when the row is read
+    for _, record in source(BadRows()):
+        if not isinstance(record, dict) or record.get("input_ids") is not None:
+            continue
+        try:
+            _check_new_tokens(record)
+            found.update(split_words(record.get("tokens")))
+            if record.get("label") is not None:
+                found.add(label_token(label_text(record["label"])).encode())
+        except (RowError, ValueError):
+            continue  # reported when the row is read
     tokens = {word.decode() for word in found if word.split() == [word]}
     labels = sum(label_of_token(token) is not None for token in tokens)
     if labels > MOST_LABELS:
         raise UserError(
-            f"{', '.join(map(str, paths))}: {labels:,} labels, and there may be {MOST_LABELS:,} of "
-            f"them: is `label` the class of each row?"
+            f"{files}: {labels:,} labels, and there may be {MOST_LABELS:,} of them: is `label` the "
+            f"class of each row?"
         )
     try:
-        return Vocabulary([*_SPECIAL, *sorted(tokens.difference(_SPECIAL))])
+        return Vocabulary([*SPECIAL, *sorted(tokens.difference(SPECIAL))])
     except ValueError as error:
-        raise UserError(
-            f"{', '.join(map(str, paths))}: {error}; write rare tokens as one of your own"
-        ) from None
+        raise UserError(f"{files}: {error}; write rare tokens as one of your own") from None
 
 
 def _check_new_tokens(record: Any) -> None:
@@ -201,49 +215,27 @@ def _check_new_tokens(record: Any) -> None:
                 raise RowError(too_long(token))
 
 
-def _final_vocabulary(rows: TokenLabelDataset, train: np.ndarray, min_count: int) -> Vocabulary:
-    """Special tokens, then tokens by falling frequency in training rows, then labels."""
-    seen = rows.vocabulary
-    is_train_N = np.zeros(len(rows), bool)
-    is_train_N[train] = True
-    in_training = rows.tokens[np.repeat(is_train_N, rows.lengths_N)]
-    counts = np.bincount(in_training, minlength=len(seen)).tolist()
-    anywhere = np.bincount(rows.tokens, minlength=len(seen)).tolist()
-    uses_images = anywhere[seen.img_id] or anywhere[seen.ids[END_IMG]]
-    special = [PAD, UNK, *([IMG, END_IMG] if uses_images else [])]
-    special += [CLS, EOS] if anywhere[seen.cls_id] else [EOS]
-    ordinary = [
-        token
-        for token, number in seen.ids.items()
-        if counts[number] >= min_count and number not in seen.label_id_set and token not in _SPECIAL
-    ]
-    ordinary.sort(key=lambda token: (-counts[seen.ids[token]], token))
-    # Labels of both splits: a model must be able to predict those of test rows alone.
-    labels = sorted_labels(seen.labels[seen.class_of_id[i]] for i in seen.label_ids if anywhere[i])
-    return Vocabulary([*special, *ordinary, *map(label_token, labels)])
-
-
 def _write_token_rows(
     folder: Path,
-    paths: Sequence[Path],
-    bad_lines: Sequence[array],
+    source: TokenSource,
+    bad_rows: array,
     rows: TokenLabelDataset,
     is_test_N: np.ndarray,
 ) -> None:
     """Write the rows with their final tokens; every other key is unchanged."""
-    index = 0
+    index, upcoming = 0, chain(bad_rows, [0])  # no row has the number 0
+    next_bad = next(upcoming)
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
-        for path, bad in zip(paths, bad_lines, strict=True):
-            upcoming = chain(bad, [0])  # no line has the number 0
-            next_bad = next(upcoming)
-            for line, record, _ in read_json_lines(path):
-                if line == next_bad:
-                    next_bad = next(upcoming)
-                    continue
-                has_tokens = isinstance(record, dict) and "tokens" in record
-                if index == len(rows) or rows.lines_N[index] != line or not has_tokens:
-                    raise UserError(f"{path}:{line}: the file changed while it was read; run again")
-                text = rows.vocabulary.decode(rows.row(index).tolist())
-                record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
-                (test_file if is_test_N[index] else train_file).write(row_line(record))
-                index += 1
+        for number, (place, record) in enumerate(source(BadRows()), 1):
+            if number == next_bad:
+                next_bad = next(upcoming)
+                continue
+            has_tokens = isinstance(record, dict) and "tokens" in record
+            if index == len(rows) or rows.lines_N[index] != number or not has_tokens:
+                raise UserError(f"{place}: the file changed while it was read; run again")
+            text = rows.vocabulary.decode(rows.row(index).tolist())
+            record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
+            (test_file if is_test_N[index] else train_file).write(row_line(record))
+            index += 1
+    if index < len(rows):
+        raise UserError("an input file became shorter while it was read; run again")

@@ -82,7 +82,7 @@ def test_tokens_tails_are_put_in_order_and_other_keys_stay(tmp_path, write_rows,
     ]
     rows += [{"tokens": ["d", "e"], "label": 3}, {"tokens": "\ta\u00a0b  d <PAD>"}]
     rows += [{"tokens": f"more {number}", "lone": "\ud800"} for number in range(10)]
-    train, test = tokens(tmp_path / "out", "--input", write_rows(*rows))
+    train, test = tokens(tmp_path / "out", "--input", write_rows(*rows), "--min_count", 1)
     written = {json.dumps(row.get("tokens")): row for row in train + test}
     for body in ("a b", "a c", "b c", "b"):
         row = written[json.dumps(f"{body} <CLS> <CLS_cat> <EOS>")]
