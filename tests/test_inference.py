@@ -35,7 +35,7 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.report import describe_figures
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.inference.evaluate import ask_unlabelled
+from smallgpt.inference.evaluate import ask_unlabelled, evaluate_given
 from smallgpt.inference.files import read_rows
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel, save_model_folder
@@ -63,7 +63,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     random = np.random.default_rng(0)
     codes = np.arange(4, dtype=np.float32)[:, None]
-    codebook = Codebook(codes, 1, SIDE, SIDE, 1, 0.0, 3.0)
+    codebook = Codebook(codes, 1, SIDE, SIDE, 1, 0.0, 3.0, 3.0)
     codebook.save(folder / "codebook.npz")
     tokens = ["<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"]
     tokens += [f"<Z_{code:03d}>" for code in range(4)] + ["<CLS_0>", "<CLS_1>"]
@@ -806,8 +806,9 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figures(trained, world, tmp_pat
     damaged = dataclasses.replace(trained, codebook=tmp_path / "codebook.npz")
     rows = [{"tokens": body_of(number % 2), "label": 1} for number in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = read_rows(trained, tmp_path / "rows.jsonl")
     with pytest.raises(UserError, match=r"codebook\.npz"):
-        evaluate_file(damaged, tmp_path / "rows.jsonl", tmp_path / "out")
+        evaluate_given(damaged, given, tmp_path / "out", 64, None)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["records"] == 4
 
 

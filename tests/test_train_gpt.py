@@ -150,7 +150,7 @@ def test_own_validation_file_is_used(settings, tmp_path):
 def write_codebook(settings: TrainSettings, levels: int) -> Codebook:
     """A codebook of grey levels, one pixel a patch, beside the vocabulary."""
     centers = np.linspace(0, 1, levels, dtype=np.float32)[:, None]
-    codebook = Codebook(centers, 1, 2, 2, 1, 0.0, 1.0)
+    codebook = Codebook(centers, 1, 2, 2, 1, 0.0, 1.0, 1.0)
     codebook.save(Path(settings.vocab_path).with_name("codebook.npz"))
     return codebook
 

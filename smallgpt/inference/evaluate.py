@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smallgpt.console import printable_lines
 from smallgpt.evaluation.answers import answer_figures, generate_answers
 from smallgpt.evaluation.folder import METRICS, PREDICTIONS, refuse_overwriting, remove_earlier
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
@@ -71,6 +73,8 @@ def evaluate_given(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Evaluate rows that were read already, from wherever; otherwise as `evaluate`."""
     dataset = rows.dataset
+    for line in dataset.counts.codebook_lines():
+        print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
     scores = score_rows(
         trained.model,
         dataset,

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from smallgpt.console import plural, printable
 from smallgpt.errors import UserError
 from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import read_json_lines
 from smallgpt.rows.reading import Found, read_found
@@ -45,6 +46,7 @@ def given_rows(
         unknown_token=trained.settings.unknown_token,
         keep_records=True,
         for_label=for_label,
+        codebook=KnownCodebook.at(trained.codebook),
     )
     return GivenRows(dataset, source)
 

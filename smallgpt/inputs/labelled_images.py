@@ -30,6 +30,7 @@ class LabelledImages:
 
     images_NxHxWxC: np.ndarray  # uint8, or float32 for other numbers; C is 1 or 3
     labels: list[str] | None  # of each image, as in its token; None if the source has none
+    white: float | None = None  # pixel value of white, where the format says so
     files: list[str] | None = None  # path of each image below its folder; None for other formats
     notes: list[str] = field(default_factory=list)  # about the reading, one line each
 

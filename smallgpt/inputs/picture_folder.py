@@ -42,7 +42,7 @@ def read_picture_folder(root: Path, options: ImageOptions) -> LabelledImages:
     relative = [path.relative_to(root).as_posix() for path in files]
     # File names may hold bytes that are not UTF-8, which JSON cannot.
     relative = [name.encode(errors="backslashreplace").decode() for name in relative]
-    return LabelledImages(images_NxHxWxC, labels, relative, notes)
+    return LabelledImages(images_NxHxWxC, labels, 255.0, relative, notes)
 
 
 @cache

@@ -37,6 +37,7 @@ from smallgpt.preparation.folder import (
 from smallgpt.preparation.image_codebook import draw_pictures, fit_codebook
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
+from smallgpt.rows.codebook_of_rows import CODES_OF
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.splitting import number_keys, split_rows
@@ -140,6 +141,8 @@ def _prepare(
 
     train, test = _split(settings, source, own_test, test_last)
     codebook = fit_codebook(images_NxHxWxC[train], settings, codebook_images)
+    if source.white is not None:
+        codebook = dataclasses.replace(codebook, white=source.white)
     codes_NxP = codebook.encode(images_NxHxWxC)
     bodies_N = number_keys(codes.tobytes() for codes in codes_NxP)
     if own_test is None and test_last is None:
@@ -178,6 +181,7 @@ def _prepare(
         "test": _figures(images_NxHxWxC, codes_NxP, codebook, labels, test),
         "notes": notes,
     }
+    codebook = dataclasses.replace(codebook, rmse=summary["train"]["rmse"])
     row = _row_writer(sources, codebook)
     train_lines = [row(number, codes_NxP[number]) for number in train.tolist()]
     if settings.augment:
@@ -240,7 +244,7 @@ def _row_writer(sources: Sequence[LabelledImages], codebook: Codebook) -> Callab
         part, index = sources[0], number
         if index >= len(part):
             part, index = sources[1], index - len(part)
-        meta: dict[str, Any] = {"index": index}
+        meta: dict[str, Any] = {"index": index, CODES_OF: codebook.digest}
         if part.files is not None:
             meta["file"] = part.files[index]
         meta |= more or {}

@@ -24,6 +24,7 @@ class ReadCounts:
     padding_dropped: int = 0  # rows that ended in <PAD>
     other_labels: int = 0  # rows whose `label` has another spelling than the first of that token
     first_other_label: str = ""
+    without_codebook: int = 0  # image rows that do not say which codebook made them
     plain_variants: int = 0  # rows with a `meta.variant` of the user's own
     skipped: int = 0
     first_skipped: list[str] = field(default_factory=list)
@@ -52,6 +53,7 @@ class ReadCounts:
                 f"{plural(self.other_labels, 'row')} whose label takes the token of another, the "
                 f"first: {self.first_other_label}"
             )
+        found += self.codebook_lines()
         if self.plain_variants:
             found.append(
                 f"{plural(self.plain_variants, 'row')} with a `meta.variant` of your own, which is "
@@ -61,3 +63,12 @@ class ReadCounts:
             found.append(f"{plural(self.skipped, 'bad row')} skipped, the first:")
             found += [f"  {line}" for line in self.first_skipped]
         return found
+
+    def codebook_lines(self) -> list[str]:
+        """The line about image rows that do not name their codebook, if there are any."""
+        if not self.without_codebook:
+            return []
+        return [
+            f"{plural(self.without_codebook, 'row')} without `meta.codebook_digest`, which tells "
+            f"rows of another codebook apart: read as rows of this one"
+        ]

@@ -13,6 +13,7 @@ from smallgpt.files.reading import shown
 from smallgpt.rows.bad_rows import MOST_BAD_ROWS, BadRow, BadRows, RowError, bad_rows_remedy
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.cache import SMALLEST_FILE, RowCache, new_digest
+from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import COLUMNS, TokenLabelDataset
 from smallgpt.rows.groups import group_value, has_plain_variant, variant_of
 from smallgpt.rows.lines import read_json_lines
@@ -34,6 +35,7 @@ def read_dataset(
     group_by: str | None = None,
     keep_records: bool = False,
     for_label: bool = False,
+    codebook: KnownCodebook | None = None,
 ) -> TokenLabelDataset:
     """Read a JSONL file of rows; a large one that was read before, from the cache beside it.
 
@@ -47,9 +49,11 @@ def read_dataset(
         keep_records: keep the parsed objects, also those of bad rows (evaluation returns the
             user's own keys).
         for_label: the rows are only to be classified, see `parse_row` and `RowsBuilder.add`.
+        codebook: of image rows; None takes rows of any codebook.
 
     Raises:
-        UserError: no such file, bad rows (with file, line and reason), no rows at all.
+        UserError: no such file, bad rows (with file, line and reason), no rows at all, or a row
+            of another codebook.
     """
     path = Path(path)
     how = {
@@ -58,6 +62,7 @@ def read_dataset(
         "unknown_token": unknown_token,
         "group_by": group_by,
         "for_label": for_label,
+        "codebook": codebook,
     }
     # Whole objects are not cached: parsing them takes most of the time of reading.
     whole_objects = keep_records or on_bad_row == "keep"
@@ -102,6 +107,7 @@ def read_found(
     group_by: str | None = None,
     keep_records: bool = False,
     for_label: bool = False,
+    codebook: KnownCodebook | None = None,
 ) -> TokenLabelDataset:
     """As `read_dataset`, of values that a reader has found; `source` names them in messages."""
     if unknown_token == "unk" and vocabulary.unk_id is None:
@@ -112,6 +118,7 @@ def read_found(
     spellings: dict[int, tuple[str, int]] = {}  # of each class the first, and its line
     records: list[dict[str, Any]] = []
     for line, record, problem in found:
+        names_codebook = codebook is None or codebook.made(record, source, line)
         try:
             if problem is not None:
                 raise RowError(problem)
@@ -136,6 +143,7 @@ def read_found(
                 counts.first_other_label = counts.first_other_label or (
                     f"{source}:{line} has {shown(label)}, {source}:{first_line} {shown(first)}"
                 )
+        counts.without_codebook += not names_codebook
         counts.plain_variants += has_plain_variant(record)
         if keep_records:
             records.append(record)

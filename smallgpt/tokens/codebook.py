@@ -11,6 +11,7 @@ nearest codebook entry, written `<Z_190>`. Entries are sorted by brightness: cod
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,7 @@ _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which sta
 _KERNEL_WIDTH, _KERNEL_NEIGHBOURS = 4, 8
 _NUMBERS = ("patch_size", "height", "width", "channels")
 _RANGE = ("low", "high")
+_ADDED = ("white", "rmse")  # later than the others: files of earlier versions lack them
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,9 @@ class Codebook:
     width: int
     channels: int
     low: float  # pixel value drawn as black
-    high: float  # as white
+    high: float  # as white: the brightest of the training images
+    white: float  # pixel value that was white where the images came from, see `usual_white`
+    rmse: float | None = None  # `error` on the training images; None if it was never measured
 
     def __len__(self) -> int:
         return len(self.centers_KxD)
@@ -65,6 +69,13 @@ class Codebook:
     def patches_per_image(self) -> int:
         """Codes of one image."""
         return -(-self.height // self.patch_size) * -(-self.width // self.patch_size)
+
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of all that decides the codes of an image, stored in prepared rows."""
+        digest = hashlib.sha256(repr([getattr(self, name) for name in _NUMBERS]).encode())
+        digest.update(np.ascontiguousarray(self.centers_KxD, "<f4"))
+        return digest.hexdigest()[:12]
 
     @cached_property
     def code_tokens(self) -> list[str]:
@@ -110,7 +121,8 @@ class Codebook:
         low = min(0.0, float(images_NxHxWxC.min()))
         high = float(images_NxHxWxC.max())
         high = high if high > low else low + 1
-        return cls(centers[order], patch_size, height, width, channels, low, high)
+        size = (patch_size, height, width, channels)
+        return cls(centers[order], *size, low, high, usual_white(high))
 
     # ---------------------------------------------------------------------------- coding
 
@@ -220,7 +232,11 @@ class Codebook:
                 handle,
                 centers=self.centers_KxD,
                 **{name: np.int64(getattr(self, name)) for name in _NUMBERS},
-                **{name: np.float64(getattr(self, name)) for name in _RANGE},
+                **{
+                    name: np.float64(getattr(self, name))
+                    for name in (*_RANGE, *_ADDED)
+                    if getattr(self, name) is not None
+                },
             )
 
     @classmethod
@@ -239,11 +255,13 @@ class Codebook:
             value = arrays[name]
             if value.shape != () or value.dtype.kind not in "iu" or not 1 <= value <= 2**16:
                 raise UserError(f"{path}: not a codebook: {name} is no whole number from 1")
-        for name in _RANGE:
+        for name in (*_RANGE, *(arrays.keys() & set(_ADDED))):
             if arrays[name].shape != () or arrays[name].dtype.kind != "f":
                 raise UserError(f"{path}: not a codebook: {name} is no number")
         numbers = {name: int(arrays[name]) for name in _NUMBERS}
         low, high = float(arrays["low"]), float(arrays["high"])
+        white = float(arrays.get("white", usual_white(high)))
+        rmse = float(arrays["rmse"]) if "rmse" in arrays else None
         if numbers["height"] * numbers["width"] * numbers["channels"] > MOST_IMAGE_VALUES:
             raise UserError(
                 f"{path}: not a codebook: images of {numbers['height']} x {numbers['width']} "
@@ -261,4 +279,18 @@ class Codebook:
         most = 2 * LARGEST_VALUE  # k-means keeps to the range of the pixels, but for rounding
         if not (np.abs(centers).max() <= most and -most <= low < high <= most):  # also NaN
             raise UserError(f"{path}: not a codebook: values that are not finite or no range")
-        return cls(centers, **numbers, low=low, high=high)
+        if not (low < white <= most and 0 <= (rmse or 0) <= most):
+            raise UserError(f"{path}: not a codebook: white or rmse is out of range")
+        return cls(centers, **numbers, low=low, high=high, white=white, rmse=rmse)
+
+
+def usual_white(brightest: float) -> float:
+    """The pixel value of white in images whose brightest pixel is `brightest`.
+
+    255 from 128 to 255, and 1 from 0.5 to 1, since few images reach the end of their range; any
+    other range ends with its brightest pixel.
+    """
+    for least, white in ((0.5, 1.0), (128, 255.0)):
+        if least <= brightest <= white:
+            return white
+    return brightest

@@ -8,6 +8,7 @@ from pathlib import Path
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.options.training import TrainSettings
+from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.prepared_summary import has_variants
 from smallgpt.rows.reading import read_dataset
@@ -46,6 +47,7 @@ def read_data(
         )
         raise UserError(f"{settings.data_path}: no such file; {remedy}")
     vocabulary = Vocabulary.load(settings.vocab_path)
+    codebook = _known_codebook(settings)
     skip = settings.on_bad_row == "skip"
 
     def read(path: str) -> TokenLabelDataset:
@@ -56,6 +58,7 @@ def read_data(
             on_bad_row="keep" if keep_bad_rows and not skip else settings.on_bad_row,
             unknown_token=settings.unknown_token,
             group_by=settings.group_by,
+            codebook=codebook,
         )
         if rows.counts.plain_variants and has_variants(Path(path)):
             raise UserError(
@@ -79,6 +82,25 @@ def read_data(
         if not rows.bad_rows:
             raise
         return rows, rows.subset(slice(0, 0))  # the bad rows are reported nonetheless
+
+
+def _known_codebook(settings: TrainSettings) -> KnownCodebook | None:
+    """The codebook of the rows: beside the vocabulary, else that of the model to start from.
+
+    Raises:
+        UserError: a broken codebook, or the two differ.
+    """
+    own = KnownCodebook.at(codebook_beside(settings.vocab_path))
+    start = None
+    if settings.init_from is not None:
+        start = KnownCodebook.at(codebook_beside(str(Path(settings.init_from) / "vocab.json")))
+    if own and start and own.digest != start.digest:
+        raise UserError(
+            f"{own.path} is codebook {own.digest}, and {start.path} of --init_from is "
+            f"{start.digest}: the same tokens stand for other patches\n"
+            f"prepare the pictures with `prepare_data.py images --codebook {settings.init_from}`"
+        )
+    return own or start
 
 
 def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:

@@ -257,7 +257,7 @@ def test_letters_that_are_no_unicode_are_refused(tmp_path):
 
 def test_codebook_of_equal_patches_has_finite_embeddings():
     for count in (1, 5):
-        codebook = Codebook(np.ones((count, 4), np.float32), 2, 4, 4, 1, 0.0, 1.0)
+        codebook = Codebook(np.ones((count, 4), np.float32), 2, 4, 4, 1, 0.0, 1.0, 1.0)
         assert np.isfinite(codebook.embeddings(6, seed=0)).all()
 
 

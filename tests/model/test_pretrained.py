@@ -305,7 +305,7 @@ def test_a_model_begun_from_one_of_ours_is_good_for_the_longest_row_of_both(
 
 def test_pretrained_embeddings_are_not_replaced_by_those_of_codes(tmp_path):
     codes = np.arange(4, dtype=np.float32)[:, None]
-    Codebook(codes, 1, 2, 2, 1, 0.0, 3.0).save(tmp_path / "codebook.npz")
+    Codebook(codes, 1, 2, 2, 1, 0.0, 3.0, 3.0).save(tmp_path / "codebook.npz")
     vocabulary = Vocabulary.for_images(4, ["0", "1"])
     (tmp_path / "vocab.json").write_text(vocabulary.to_json())
     with open(tmp_path / "rows.jsonl", "w") as handle:

@@ -88,6 +88,15 @@ def test_digits_tokens_decode_to_the_digits(digits):
         assert summary[name]["rows"] == summary[name]["labelled"] == len(rows)
 
 
+def test_digits_rows_name_the_codebook_beside_them(digits):
+    codebook = Codebook.load(digits / "codebook.npz")
+    train, test = both(digits)
+    assert {row["meta"]["codebook_digest"] for row in train + test} == {codebook.digest}
+    summary = json.loads((digits / "prepared.json").read_text())
+    assert codebook.rmse == summary["train"]["rmse"] > 0
+    assert (codebook.low, codebook.high, codebook.white) == (0, 16, 16)
+
+
 def test_digits_give_the_same_files_again(digits, capsys):
     before = contents(digits)
     assert main(["digits", "--output_dir", str(digits)]) == 0
@@ -269,6 +278,7 @@ def test_folder_of_rgb_pictures(tmp_path):
     assert {row["label"] for row in test} == {"red_ball", "blue"}
     codebook = Codebook.load(folder / "codebook.npz")
     assert (codebook.height, codebook.width, codebook.channels) == (5, 7, 3)
+    assert codebook.white == 255 > codebook.high  # no pixel of these pictures is white
     for row in train + test:
         name, _, number = row["meta"]["file"].partition("/")
         assert name.replace(" ", "_") == row["label"]

@@ -1,6 +1,7 @@
 """image_tokens: the codebook, coding, decoding, and rows of tokens that a model wrote."""
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_more_codes_lose_less():
 def test_k_means_beats_patches_drawn_at_random(codebook):
     patches = np.concatenate([patches_by_hand(image, 2) for image in DIGITS])
     drawn = np.random.default_rng(0).permutation(np.unique(patches, axis=0))[: len(codebook)]
-    random = Codebook(drawn.astype(np.float32), 2, 8, 8, 1, 0, 16)
+    random = Codebook(drawn.astype(np.float32), 2, 8, 8, 1, 0, 16, 16)
     error, random_error = (c.error(DIGITS, c.encode(DIGITS)) for c in (codebook, random))
     assert error < 0.8 * random_error
 
@@ -190,6 +191,37 @@ def test_a_saved_codebook_comes_back(codebook, tmp_path):
     assert (loaded.low, loaded.high) == (codebook.low, codebook.high)
 
 
+def test_the_file_tells_what_white_was_and_how_much_was_lost(codebook, tmp_path):
+    path = tmp_path / "codebook.npz"
+    measured = replace(codebook, white=20.0, rmse=0.25)
+    measured.save(path)
+    loaded = Codebook.load(path)
+    assert (loaded.white, loaded.rmse) == (20, 0.25)
+    codebook.save(path)
+    assert Codebook.load(path).rmse is None
+
+
+def test_a_file_of_an_earlier_version_has_the_usual_white(codebook, tmp_path):
+    path = tmp_path / "codebook.npz"
+    for high, white in ((16.0, 16), (200.0, 255), (255.0, 255), (0.98, 1), (100.0, 100)):
+        np.savez(path, **{**arrays_of(codebook), "high": high})
+        loaded = Codebook.load(path)
+        assert (loaded.high, loaded.white, loaded.rmse) == (high, white, None)
+        assert loaded.digest == codebook.digest
+
+
+def test_the_digest_follows_what_decides_the_codes(codebook):
+    other_patches = codebook.centers_KxD.copy()
+    other_patches[7, 2] += 1
+    assert replace(codebook, rmse=0.25, white=255.0).digest == codebook.digest
+    others = (
+        replace(codebook, centers_KxD=other_patches),
+        replace(codebook, height=7),
+        replace(codebook, width=7),
+    )
+    assert len({codebook.digest, *(other.digest for other in others)}) == 4
+
+
 def arrays_of(codebook) -> dict:
     return {
         "centers": codebook.centers_KxD,
@@ -220,6 +252,10 @@ def arrays_of(codebook) -> dict:
         {"low": 16.0},
         {"high": np.inf},
         {"high": "bright"},
+        {"white": 0.0},
+        {"white": [16.0, 16.0]},
+        {"rmse": np.nan},
+        {"rmse": "small"},
     ],
 )
 def test_what_is_no_codebook_is_told_with_its_name(codebook, tmp_path, change):
@@ -256,7 +292,7 @@ def test_codebook_files_hold_no_time(codebook, tmp_path):
 
 
 def test_embeddings_of_like_patches_are_alike():
-    codebook = Codebook(np.linspace(0, 1, 64, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0)
+    codebook = Codebook(np.linspace(0, 1, 64, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0, 1.0)
     vectors = codebook.embeddings(384, seed=0)
     assert vectors.shape == (64, 384) and vectors.dtype == np.float32
     assert vectors.std() == pytest.approx(1, abs=1e-3)
@@ -267,7 +303,7 @@ def test_embeddings_of_like_patches_are_alike():
 
 
 def test_embeddings_follow_from_the_seed():
-    codebook = Codebook(np.linspace(0, 1, 8, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0)
+    codebook = Codebook(np.linspace(0, 1, 8, dtype=np.float32)[:, None], 1, 2, 2, 1, 0.0, 1.0, 1.0)
     one, again, other = (codebook.embeddings(16, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
