@@ -41,8 +41,9 @@ class KnownCodebook(NamedTuple):
         digest = meta.get(CODES_OF) if isinstance(meta, dict) else None
         if digest is None or digest == self.digest:
             return digest is not None
+        other = shown(digest).strip("'")
         raise UserError(
-            f"{source}:{line}: a row of codebook {shown(digest)}, and {self.path} is {self.digest}: the "
+            f"{source}:{line}: a row of codebook {other}, and {self.path} is {self.digest}: the "
             f"same tokens stand for other patches\n"
             f"prepare its pictures with `prepare_data.py images --codebook {self.path}`, or use "
             f"the vocabulary or model that belongs to these rows"
