@@ -37,10 +37,12 @@ class KnownCodebook(NamedTuple):
         Raises:
             UserError: the row, a line of the file `source`, says that another codebook did.
         """
-        meta = record.get("meta") if isinstance(record, dict) else None
-        digest = meta.get(CODES_OF) if isinstance(meta, dict) else None
-        if digest is None or digest == self.digest:
-            return digest is not None
+        try:
+            digest = record["meta"][CODES_OF]
+        except (LookupError, TypeError):  # no digest; or no row at all, which is told elsewhere
+            return False
+        if digest == self.digest:
+            return True
         other = shown(digest).strip("'")
         raise UserError(
             f"{source}:{line}: a row of codebook {other}, and {self.path} is {self.digest}: the "
