@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from smallgpt.console import plural
+from smallgpt.console import plural, progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 from smallgpt.inputs.event_times import EventTimes
@@ -198,19 +198,22 @@ class EventLog:
         events_N = np.frombuffer(self._events, np.uint32)[order_N]
         ends_G = np.cumsum(np.bincount(groups_N, minlength=len(self._numbers)))
         tokens, start = list(self._tokens), 0
-        for (value, group), end in zip(self._numbers.items(), ends_G.tolist(), strict=True):
-            label = self._labels[group][0]
-            words = [tokens[event] for event in events_N[start:end].tolist()]
-            if label is None:
-                words.append(EOS)
-            row = {columns.group: value, "tokens": " ".join(words)}
-            if label is not None:
-                row["label"] = label
-            for column, found in self._others.items():
-                if found[group] is not _ABSENT:
-                    row[column] = found[group]
-            yield self._places[group], row
-            start = end
+        ends = zip(self._numbers.items(), ends_G.tolist(), strict=True)
+        with progress_bar("rows of events", len(self._numbers), "row") as bar:
+            for (value, group), end in ends:
+                label = self._labels[group][0]
+                words = [tokens[event] for event in events_N[start:end].tolist()]
+                if label is None:
+                    words.append(EOS)
+                row = {columns.group: value, "tokens": " ".join(words)}
+                if label is not None:
+                    row["label"] = label
+                for column, found in self._others.items():
+                    if found[group] is not _ABSENT:
+                        row[column] = found[group]
+                yield self._places[group], row
+                start = end
+                bar.update()
 
     def notes(self) -> list[str]:
         """What a person should know of the reading, one line each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from smallgpt.files.reading import shown
 from smallgpt.rows.bad_rows import RowError
 
 _NUMBER, _LOCAL, _WITH_ZONE = "a number", "a date without a time zone", "a date with a time zone"
+_MOST = sys.float_info.max
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCHS = {_LOCAL: datetime(1970, 1, 1), _WITH_ZONE: datetime(1970, 1, 1, tzinfo=UTC)}
 
@@ -32,7 +33,7 @@ class EventTimes:
         Raises:
             RowError: it is neither a number nor an ISO date, or not of the kind of the first time.
         """
-        kind, number = _kind_and_number(value)
+        kind, number = _kind_and_number(value, self._kind)
         if not self._kind:
             self._kind, self._first = kind, f"{shown(value)} of {place}"
         elif kind != self._kind:
@@ -52,33 +53,39 @@ class EventTimes:
         return np.frombuffer(self._values, self._values.typecode)
 
 
-def _kind_and_number(value: Any) -> tuple[str, float]:
+def _kind_and_number(value: Any, likely: str) -> tuple[str, float]:
+    """The kind of a time and the number that stands for it; the likely kind is tried first."""
+    found = None
     if isinstance(value, str):
         text = value.strip()
-        number = _number(text)
-        if number is None:
-            try:
-                date = datetime.fromisoformat(text)
-                kind = _LOCAL if date.tzinfo is None else _WITH_ZONE
-                return kind, (date - _EPOCHS[kind]) // _MICROSECOND
-            except (ValueError, OverflowError):
-                pass
-    else:
-        number = value if type(value) in (int, float) else None
-    if number is None or not math.isfinite(number):
+        readers = (_number, _date) if likely in ("", _NUMBER) else (_date, _number)
+        found = readers[0](text) or readers[1](text)
+    elif type(value) in (int, float) and abs(value) <= _MOST:
+        found = _NUMBER, value
+    if found is None:
         raise RowError(
             f"the time {shown(value)} is neither a number nor an ISO date, such as 2024-05-31 or "
             f"2024-05-31 14:05:00"
         )
-    return _NUMBER, number
+    return found
 
 
-def _number(text: str) -> float | None:
+def _date(text: str) -> tuple[str, float] | None:
+    try:
+        date = datetime.fromisoformat(text)
+        kind = _LOCAL if date.tzinfo is None else _WITH_ZONE
+        return kind, (date - _EPOCHS[kind]) // _MICROSECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(text: str) -> tuple[str, float] | None:
     if "_" in text:  # Python reads 1_000
         return None
     for read in (int, float):
         try:
-            return read(text)
+            number = read(text)
         except ValueError:
             continue
+        return (_NUMBER, number) if abs(number) <= _MOST else None
     return None

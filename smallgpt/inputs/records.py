@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from smallgpt.console import progress_bar
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_bytes, shown
 from smallgpt.inputs.encoding import MOST_BYTES, read_text_file, remedy
@@ -15,6 +16,8 @@ from smallgpt.inputs.library_data import is_library_data, open_records
 from smallgpt.inputs.tables import Table, check_columns
 from smallgpt.rows.bad_rows import BadRows
 from smallgpt.rows.lines import read_json_lines
+
+_LINES_A_STEP = 1000  # of the progress bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +114,10 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any, None]]:
 def _table_rows(path: Path, columns: list[str]) -> Found:
     """The rows of a CSV or TSV file."""
     table = Table.of(str(path), read_bytes(path, MOST_BYTES), columns)
-    for line, cells, problem in table.rows():
-        yield line, dict(zip(table.names, cells, strict=True)), problem
+    shown_line = 0
+    with progress_bar(f"reading {path.name}", table.text.count("\n"), "line") as bar:
+        for line, cells, problem in table.rows():
+            if line - shown_line >= _LINES_A_STEP:
+                bar.update(line - shown_line)
+                shown_line = line
+            yield line, dict(zip(table.names, cells, strict=True)), problem

@@ -169,7 +169,9 @@ def test_a_column_that_rows_need_for_themselves_is_refused(log_of):
         log_of(("a", "x", 1, "5"), heading=["s", "e", "at", "tokens"])
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "1_000", True, None, [1], "10:00:00", "1,5"])
+@pytest.mark.parametrize(
+    "value", ["nan", "-inf", "1_000", True, None, [1], "10:00:00", "1,5", "9" * 400, 10**400]
+)
 def test_what_is_no_time_is_refused(value):
     with pytest.raises(RowError, match="neither a number nor an ISO date"):
         EventTimes().check(value, "log:1")
