@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # they import torch; --help and wrong flags answer without
     from smallgpt.training.best_model import BestModel
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
-    from smallgpt.training.run import Run
+    from smallgpt.training.run import Evaluation, Run
     from smallgpt.training.update import Updater
 
 
@@ -193,7 +193,7 @@ def train_epochs(
         checkpoints: saves what is needed to resume.
     """
     settings, state, folder = run.settings, run.state, run.folder
-    validation: dict[str, Any] = {}
+    evaluation: Evaluation | None = None
     finished = plural(settings.num_epochs, "epoch")
     state.start_clock()
     with StopSignal() as stop:
@@ -214,10 +214,10 @@ def train_epochs(
                         bar.update()
                 updater.end_epoch()
                 with run.averaged_weights():
-                    validation = run.validate(stop)
+                    evaluation = run.validate(stop)
                     state.read_clock()
-                    is_best = best.consider(validation)
-                journal.record_evaluation(validation, is_best)
+                    is_best = best.consider(evaluation)
+                journal.record_evaluation(evaluation.figures, is_best)
                 state.begin_epoch()
                 if best.is_out_of_patience():
                     finished = "early stopping"
@@ -226,11 +226,11 @@ def train_epochs(
                         f"{plural(settings.early_stopping_patience, 'evaluation')}"
                     )
                     break
-            if not validation:  # resumed with nothing left to do
+            if evaluation is None:  # resumed with nothing left to do
                 with run.averaged_weights():
-                    validation = run.validate(stop)
+                    evaluation = run.validate(stop)
                     if state.best_value is None:
-                        best.consider(validation)
+                        best.consider(evaluation)
         except StopRequestedError:
             checkpoints.save()
             hint = command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
@@ -238,15 +238,18 @@ def train_epochs(
                 f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: "
                 f"{hint}"
             )
-            return TrainResult(stop.exit_code or EXIT_OK, folder, state.best_step, validation)
+            figures = evaluation.figures if evaluation else {}
+            return TrainResult(stop.exit_code or EXIT_OK, folder, state.best_step, figures)
         with run.averaged_weights():
-            run.save_model(folder.final_model, validation)
+            # The last weights are there whatever they are worth: nothing was chosen.
+            run.save_model(folder.final_model, {**evaluation.figures, "chosen_among": 1})
+        best.tell()
         journal.draw_curves()
         # Saved last: after a crash before this, --resume makes what is missing.
         state.finished = finished
         checkpoints.save()
     journal.say_result()
-    return TrainResult(EXIT_OK, folder, state.best_step, validation)
+    return TrainResult(EXIT_OK, folder, state.best_step, evaluation.figures)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:

@@ -1,7 +1,7 @@
 """Confidence calibration: temperature scaling, fitted on validation rows; calibration error.
 
-    calibration = fit_calibration(log_probs_NxL, true_N)
-    probs_NxL = apply_temperature(log_probs_NxL, calibration.temperature)
+    temperature = fit_temperature(log_probs_NxL, true_N)
+    probs_NxL = apply_temperature(log_probs_NxL, temperature)
 
 Networks are overconfident (Guo et al., On Calibration of Modern Neural Networks, 2017). Dividing
 the logits by one number, the temperature, corrects most of that. It changes no prediction:
@@ -21,9 +21,7 @@ from smallgpt.evaluation.statistics import wilson_interval
 
 LOWEST, HIGHEST = 0.05, 100.0
 BINS = 15
-_FOLDS = 5
-# Fewer rows are too few to fit on, and leave too few in a fold to measure the effect.
-_FEWEST_ROWS = 20
+FEWEST_TO_FIT = 20  # rows; fewer rather spoil the confidence (docs/measurements.md)
 # Prior of the temperature: standard deviation of its logarithm around 0. Without it a few rows that
 # all happen to be right would lead to full certainty. Measured: with 0.35 unseen rows gain on
 # average from 20 fitted rows on, with 1 they lose (docs/measurements.md).
@@ -61,35 +59,28 @@ def log_totals(log_probs_NxL: np.ndarray, temperature: float | np.ndarray) -> np
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A temperature (1: too few rows to fit one) and its effect on the rows it was fitted on.
+class Temperatures:
+    """Temperatures of N rows: fitted on all, and for each row on the rows of the other folds."""
 
-    ECE (expected calibration error) and NLL (mean negative log likelihood of the true label, nats):
-    raw ones before it; the others cross-validated, each row at the temperature of the other folds.
+    of_all: float
+    of_row_Nx1: np.ndarray
+
+
+def fit_temperatures(
+    log_probs_NxL: np.ndarray, true_N: np.ndarray, fold_N: np.ndarray
+) -> Temperatures:
+    """Fit a temperature, and one without each fold, by which that fold is calibrated unseen.
+
+    1 where there are too few rows to fit one, or no other folds. `true_N` are class indices.
     """
-
-    temperature: float
-    rows: int
-    raw_ece: float
-    ece: float
-    raw_nll: float
-    nll: float
-
-
-def fit_calibration(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> Calibration:
-    """Fit a temperature and cross-validate it, N >= 1; `true_N` are class indices."""
-    rows = len(true_N)
-    raw_nll, raw_ece = _errors(log_probs_NxL, true_N, 1.0)
-    if rows < _FEWEST_ROWS or not np.isfinite(log_probs_NxL).all():
-        return Calibration(1.0, rows, raw_ece, raw_ece, raw_nll, raw_nll)
-    fold_N = np.random.default_rng(0).permutation(rows) % _FOLDS
-    temperature_Nx1 = np.ones((rows, 1))
-    for fold in range(_FOLDS):
+    rows, folds = len(true_N), np.unique(fold_N)
+    of_row_Nx1 = np.ones((rows, 1))
+    if rows < FEWEST_TO_FIT or not np.isfinite(log_probs_NxL).all():
+        return Temperatures(1.0, of_row_Nx1)
+    for fold in folds if len(folds) > 1 else ():
         others = fold_N != fold
-        temperature_Nx1[~others] = fit_temperature(log_probs_NxL[others], true_N[others])
-    nll, ece = _errors(log_probs_NxL, true_N, temperature_Nx1)
-    temperature = fit_temperature(log_probs_NxL, true_N)
-    return Calibration(temperature, rows, raw_ece, ece, raw_nll, nll)
+        of_row_Nx1[~others] = fit_temperature(log_probs_NxL[others], true_N[others])
+    return Temperatures(fit_temperature(log_probs_NxL, true_N), of_row_Nx1)
 
 
 def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
@@ -116,18 +107,6 @@ def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
         options={"xatol": 1e-4},
     )
     return math.exp(float(found.x))
-
-
-def _errors(
-    log_probs_NxL: np.ndarray, true_N: np.ndarray, temperature: float | np.ndarray
-) -> tuple[float, float]:
-    """Mean negative log likelihood of the true label (nats), and calibration error."""
-    true_Nx1 = np.take_along_axis(log_probs_NxL, true_N[:, None], axis=1) / temperature
-    # From logarithms, so that it is never infinite.
-    nll_N = log_totals(log_probs_NxL, temperature) - true_Nx1[:, 0]
-    right_N = log_probs_NxL.argmax(axis=1) == true_N
-    confidence_N = apply_temperature(log_probs_NxL, temperature).max(axis=1)
-    return float(nll_N.mean()), expected_calibration_error(confidence_N, right_N)
 
 
 # ------------------------------------------------------------------------------- measuring

@@ -12,13 +12,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smallgpt.evaluation.calibration import apply_temperature, log_totals
+from smallgpt.evaluation.calibration import apply_temperature, fit_temperatures, log_totals
 
 # Up to so many labels all are kept and written: 160 MB of memory and 500 MB of predictions.jsonl
 # for 100,000 rows, which grow with labels x rows. Beyond, only the largest of a row, some KB of
 # predictions.jsonl, and confusions as triples: a table of 10,000 x 10,000 is 800 MB.
 MOST_LABELS_WHOLE = 200
 LARGEST_KEPT = 50
+
+
+@dataclass(frozen=True)
+class LabelAnswers:
+    """What label figures are computed from: the answers to N rows.
+
+    Attributes:
+        top_two_Nx2: class indices of the two likeliest labels (Nx1 of a single label).
+        raw_confidence_N, confidence_N: probability of the likeliest label before and after the
+            temperature; NaN for rows outside of a calibration sample.
+    """
+
+    top_two_Nx2: np.ndarray
+    raw_confidence_N: np.ndarray
+    confidence_N: np.ndarray
+
+    def subset(self, indices_M: np.ndarray) -> LabelAnswers:
+        """The rows `indices_M`."""
+        columns = self.top_two_Nx2, self.raw_confidence_N, self.confidence_N
+        return LabelAnswers(*(column[indices_M] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,28 @@ class LabelProbabilities:
             raise ValueError(f"these probabilities are known at 1 and {self.temperature}")
         totals_N = self.log_totals_N if temperature != 1.0 else np.zeros_like(self.log_totals_N)
         return apply_temperature(self.log_probs_NxK, temperature, totals_N)
+
+    def answers(self, temperature: float) -> LabelAnswers:
+        """The answers, with confidences at a temperature; see `at`."""
+        raw_N, calibrated_N = (self.at(each).max(axis=1) for each in (1.0, temperature))
+        return LabelAnswers(self.top_two, raw_N, calibrated_N)
+
+    def cross_fitted(
+        self, true_N: np.ndarray, fold_N: np.ndarray, order_M: np.ndarray
+    ) -> tuple[float, LabelAnswers]:
+        """The temperature fitted on labelled rows, and answers calibrated by the other folds.
+
+        `true_N`, `fold_N`: class and fold of each row; `order_M`: the labelled rows in the order
+        in which sums are taken. Where only a sample was kept in full, confidences of it alone.
+        """
+        rows_M, log_probs_MxL = self.sampled_S, self.sampled_log_probs_SxL
+        if self.are_whole:
+            rows_M, log_probs_MxL = order_M, self.log_probs_NxK[order_M]
+        fitted = fit_temperatures(log_probs_MxL, true_N[rows_M], fold_N[rows_M])
+        raw_N, confidence_N = np.full((2, len(self.log_probs_NxK)), np.nan)
+        raw_N[rows_M] = apply_temperature(log_probs_MxL, 1.0).max(axis=1)
+        confidence_N[rows_M] = apply_temperature(log_probs_MxL, fitted.of_row_Nx1).max(axis=1)
+        return fitted.of_all, LabelAnswers(self.top_two, raw_N, confidence_N)
 
     def put(self, indices_B: np.ndarray, log_probs_BxL: np.ndarray) -> None:
         """Store the log probabilities of the rows `indices_B`."""

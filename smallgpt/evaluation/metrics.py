@@ -1,7 +1,7 @@
 """Metrics: loss, perplexity, accuracy, F1, confusion matrix, chance level, calibration error.
 
 figures = language_figures(nll_sum_N, token_count_N, correct_N)
-figures |= label_figures(true_N, scores.label_probs, vocabulary.labels, temperature=1.7)
+figures |= label_figures(true_N, label_probs.answers(1.7), vocabulary.labels, temperature=1.7)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from smallgpt.evaluation.calibration import expected_calibration_error, reliability
-from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
+from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelAnswers
 from smallgpt.evaluation.statistics import (
     ACCURACY_LEVEL,
     LABEL_LEVEL,
@@ -56,14 +56,14 @@ def mean_perplexity(nll_sum_N: np.ndarray, token_count_N: np.ndarray) -> float |
 
 
 def label_figures(
-    true_N: np.ndarray, probs: LabelProbabilities, labels: list[str], temperature: float = 1.0
+    true_N: np.ndarray, answers: LabelAnswers, labels: list[str], temperature: float = 1.0
 ) -> dict[str, Any]:
     """Label metrics: accuracy, F1, confusion matrix, comparison with chance, calibration error.
 
     Args:
         true_N: indices into `labels`.
         labels: all names; metrics cover those that occur as label or prediction.
-        temperature: of the calibrated confidence; no prediction depends on it.
+        temperature: that of the calibrated confidence.
 
     Returns:
         The label metrics of metrics.json. `not_above_chance` names labels predicted no better than
@@ -74,7 +74,7 @@ def label_figures(
     # Here, since it takes two seconds to load, and answering a prompt does not need it.
     from sklearn.metrics import precision_recall_fscore_support
 
-    predicted_N = probs.predicted
+    predicted_N = answers.top_two_Nx2[:, 0].astype(np.int64)
     present = np.union1d(true_N, predicted_N).tolist()
     precision, recall, f1, support = precision_recall_fscore_support(
         true_N, predicted_N, labels=present, zero_division=0
@@ -83,8 +83,10 @@ def label_figures(
     confusion_LxL = coo_array((ones_N, (true_N, predicted_N)), shape=shape).tocsr()
     predicted_L = confusion_LxL.sum(axis=0)
     right_N = predicted_N == true_N
-    confidence_N = probs.at(temperature).max(axis=1)
-    raw_confidence_N = probs.at(1.0).max(axis=1)
+    # Of a calibration sample only these are known.
+    known_M = np.flatnonzero(np.isfinite(answers.confidence_N))
+    right_M, confidence_M = right_N[known_M], answers.confidence_N[known_M]
+    raw_confidence_M = answers.raw_confidence_N[known_M]
     p_values_L = label_p_values(confusion_LxL)
     support_of = dict(zip(present, support.tolist(), strict=True))
     not_told = [index for index in present if p_values_L[index] > LABEL_LEVEL]
@@ -94,7 +96,7 @@ def label_figures(
         "labelled_records": len(true_N),
         "accuracy": float(right_N.mean()),
         "accuracy_interval": [*map(float, wilson_interval(int(right_N.sum()), len(right_N)))],
-        "top2_accuracy": float((probs.top_two == true_N[:, None]).any(axis=1).mean()),
+        "top2_accuracy": float((answers.top_two_Nx2 == true_N[:, None]).any(axis=1).mean()),
         **chance_figures(confusion_LxL),
         "not_above_chance": [labels[index] for index in not_told],
         "too_few_rows": [
@@ -106,8 +108,8 @@ def label_figures(
         "macro_precision": float(precision.mean()),
         "macro_recall": float(recall.mean()),
         "temperature": temperature,
-        "ece": expected_calibration_error(confidence_N, right_N),
-        "raw_ece": expected_calibration_error(raw_confidence_N, right_N),
+        "ece": expected_calibration_error(confidence_M, right_M),
+        "raw_ece": expected_calibration_error(raw_confidence_M, right_M),
         "per_class": {
             labels[index]: {
                 "precision": float(precision[place]),
@@ -120,8 +122,8 @@ def label_figures(
             for place, index in enumerate(present)
         },
         "confusion_matrix": _confusion_figure(confusion_LxL, present),
-        "reliability": reliability(confidence_N, right_N),
-        "raw_reliability": reliability(raw_confidence_N, right_N),
+        "reliability": reliability(confidence_M, right_M),
+        "raw_reliability": reliability(raw_confidence_M, right_M),
     }
 
 

@@ -54,10 +54,20 @@ def describe_validation(validation: dict[str, Any]) -> str:
     if best:
         value = _percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
         told += f", best baseline {value} ({best[0]})"
-    lines += [f"best model on {rows}: {told}", *_not_better(validation)]
+    lines += [f"best model on {rows}: {told}", how_chosen(validation), *_not_better(validation)]
     if "accuracy" in validation:
         lines += [*_not_told(validation), describe_confidence(validation)]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
+
+
+def how_chosen(validation: dict[str, Any]) -> str:
+    """Whether the rows that these figures come from have chosen the model; "" without a choice."""
+    among = validation.get("chosen_among")
+    if among is None:
+        return "the same rows chose this model among its evaluations: expect less on new rows"
+    if among == 1:
+        return ""
+    return f"chosen among {among:,} evaluations; told from rows that did not choose"
 
 
 def describe_confidence(validation: dict[str, Any]) -> str:
@@ -248,10 +258,11 @@ def _validation_table(validation: dict[str, Any]) -> str:
     lines = [
         f"for comparison, measured in training on its {validation['rows']:,} validation rows, "
         f"not on this file",
+        how_chosen(validation),
         format_table(["", *columns], rows, left=(0, 1) if "label accuracy" in columns else (0,)),
         *_not_better(validation),
     ]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:

@@ -21,9 +21,12 @@ import torch
 from torch.nn import functional
 
 from smallgpt.console import progress_bar
-from smallgpt.evaluation.calibration import Calibration, fit_calibration
-from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelProbabilities
-from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
+from smallgpt.evaluation.label_probabilities import (
+    MOST_LABELS_WHOLE,
+    LabelAnswers,
+    LabelProbabilities,
+)
+from smallgpt.evaluation.row_results import RowResults
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
@@ -75,13 +78,12 @@ class Scores:
         )
         if not of_tokens:
             return cls(None, None, None, None, None, *of_labels)
-        first_scored_N = np.maximum(dataset.prompt_lengths_N, 1)
         return cls(
             np.zeros(rows),
             dataset.scored_counts,
             np.zeros(rows, np.int64),
             np.zeros(rows),
-            np.maximum(dataset.body_lengths_N - first_scored_N, 0),
+            dataset.scored_body_counts,
             *of_labels,
         )
 
@@ -98,40 +100,32 @@ class Scores:
         unlabelled_N = np.isnan(self.label_nll_N)
         return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
 
+    def results(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> RowResults:
+        """What figures are computed from, with the confidences at a known temperature."""
+        answers = self.label_probs.answers(temperature) if dataset.has_labels else None
+        return self._results(answers, temperature)
+
+    def cross_fitted_results(self, dataset: TokenLabelDataset, fold_N: np.ndarray) -> RowResults:
+        """The same with a temperature fitted here; each fold's confidences by the other folds."""
+        if not dataset.has_labels:
+            return self._results(None, 1.0)
+        order_M = labelled_in_drawn_order(dataset)
+        temperature, answers = self.label_probs.cross_fitted(dataset.classes_N, fold_N, order_M)
+        return self._results(answers, temperature)
+
+    def _results(self, answers: LabelAnswers | None, temperature: float) -> RowResults:
+        of_tokens = self.nll_sum_N, self.correct_N, self.body_nll_sum_N
+        return RowResults(*of_tokens, self.label_nll_N, answers, temperature)
+
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
-        figures: dict[str, Any] = {}
-        if self.of_tokens:
-            figures = language_figures(self.nll_sum_N, self.token_count_N, self.correct_N)
-            figures["body_perplexity"] = mean_perplexity(
-                self.body_nll_sum_N, self.body_token_count_N
-            )
-        labelled = np.flatnonzero(dataset.classes_N >= 0)
-        if len(labelled):
-            figures["label_loss"] = float(self.label_nll_N[labelled].mean())
-            if self.of_tokens:
-                figures["label_perplexity"] = perplexity(figures["label_loss"])
-            figures |= label_figures(
-                dataset.classes_N[labelled],
-                self.label_probs.subset(labelled),
-                dataset.vocabulary.labels,
-                temperature,
-            )
-        return figures
+        return self.results(dataset, temperature).figures(dataset)
 
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
         columns = [getattr(self, field.name) for field in fields(self)][:-1]
         chosen = [None if column is None else column[indices] for column in columns]
         return Scores(*chosen, self.label_probs.subset(indices))
-
-    def calibration(self, dataset: TokenLabelDataset) -> Calibration:
-        """The temperature fitted on labelled rows, at least one; of many labels, on a sample."""
-        probs = self.label_probs
-        if not probs.are_whole:
-            return fit_calibration(probs.sampled_log_probs_SxL, dataset.classes_N[probs.sampled_S])
-        order_M = labelled_in_drawn_order(dataset)
-        return fit_calibration(probs.log_probs_NxK[order_M], dataset.classes_N[order_M])
 
 
 # ------------------------------------------------------------------------------- scoring

@@ -97,6 +97,21 @@ def save_model_folder(
         replace_files(new, folder, (SETTINGS, weights))
 
 
+def replace_validation(folder: Path, validation: dict[str, Any]) -> None:
+    """Replace the validation figures of a model folder; its weights stay as they are."""
+    name = ADAPTER_WEIGHTS if is_adapter_folder(folder) else WEIGHTS
+    header, start, _ = read_header(folder / name)
+    header["__metadata__"][VALIDATION] = json.dumps(validation, ensure_ascii=False)
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # the format aligns what follows
+    with folder_beside(folder) as beside:
+        with open(folder / name, "rb") as old, open(beside / name, "wb") as new:
+            old.seek(start)
+            new.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(old, new)
+        replace_files(beside, folder, (name,))
+
+
 def _save_weights(
     model: torch.nn.Module,
     path: Path,

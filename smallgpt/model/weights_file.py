@@ -79,6 +79,8 @@ def _is_validation(value: Any) -> bool:
         whole &= _is_count(left_out["not_told"]) and _is_count(left_out["too_few_rows"])
     if "labelled_records" in value:
         whole &= _is_count(value["labelled_records"])
+    if "chosen_among" in value:
+        whole &= _is_count(value["chosen_among"])
     if "calibration" in value:
         found = value["calibration"]
         whole &= is_number(found["temperature"], *_TEMPERATURES) and _is_count(found["rows"])

@@ -137,6 +137,11 @@ class TokenLabelDataset:
         return self.lengths_N - np.maximum(self.prompt_lengths_N, 1)
 
     @property
+    def scored_body_counts(self) -> np.ndarray:
+        """How many of them stand before the label tail (or before a closing <CLS> or <EOS>)."""
+        return np.maximum(self.body_lengths_N - np.maximum(self.prompt_lengths_N, 1), 0)
+
+    @property
     def target_count(self) -> int:
         """Scored tokens of all rows: those that count for loss and perplexity."""
         return int(self.scored_counts.sum())

@@ -1,4 +1,4 @@
-"""Splits rows into training and held-out rows: stratified by label, linked rows on one side."""
+"""Splits rows into training and held-out rows, or into folds: stratified, linked rows together."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def split_dataset(
     Raises:
         UserError: all rows belong together, so nothing can be held out.
     """
-    bodies = number_keys(rows.body_keys())
-    keys = [bodies, rows.groups_N, rows.sources_N]
+    keys = [number_keys(rows.body_keys()), rows.groups_N, rows.sources_N]
     train, held_out = split_rows(keys, rows.classes_N, fraction, seed)
     held_out = held_out[~rows.augmented_N[held_out]]
     if not len(train) or not len(held_out):
@@ -34,6 +33,28 @@ def split_dataset(
             f"{_why_unsplit(rows, keys)}; give more rows or --val_data_path"
         )
     return rows.subset(train), rows.subset(held_out)
+
+
+def fold_rows(rows: TokenLabelDataset, counts_N: np.ndarray, most_folds: int) -> np.ndarray:
+    """fold_N: the fold of each row, from 0; rows with one body, group or source share a fold.
+
+    Each label is spread evenly. `counts_N` (booleans) are the rows that something is measured on:
+    of them each fold has some, so that there are fewer than `most_folds` folds, or a single one,
+    where few of them can be parted. Folds follow from the rows alone, not from their order.
+    """
+    keys = rows.body_keys()
+    key_N = np.frombuffer(b"".join(key[:8] for key in keys), np.uint64)
+    linked_N = _linked([number_keys(keys), rows.groups_N, rows.sources_N], len(rows))
+    # The first row of each component, by key, stands for it.
+    order = np.lexsort((rows.classes_N, key_N))
+    _, first_G = np.unique(linked_N[order], return_index=True)
+    key_G, class_G = key_N[order][first_G], rows.classes_N[order][first_G]
+    size_G = np.bincount(linked_N)
+    counts_G = np.bincount(linked_N, counts_N) > 0
+    folds = max(1, min(most_folds, int(counts_G.sum())))
+    fold_G = np.empty(len(size_G), np.int64)
+    fold_G[np.lexsort((key_G, -size_G, class_G, ~counts_G))] = np.arange(len(size_G)) % folds
+    return fold_G[linked_N]
 
 
 def _why_unsplit(rows: TokenLabelDataset, keys: list[np.ndarray]) -> str:

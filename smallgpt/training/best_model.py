@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from smallgpt.errors import UserError
+from smallgpt.model.folder import replace_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.training.run import Run
+from smallgpt.training.run import Evaluation, Run
+from smallgpt.training.stored_figures import with_figures
 
 
 def choose_metric(settings: TrainSettings, validation_rows: TokenLabelDataset) -> str:
@@ -36,16 +37,17 @@ class BestModel:
         # The name of the metric among the figures of an evaluation.
         self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
 
-    def consider(self, validation: dict[str, Any]) -> bool:
-        """Save the weights if these validation metrics are the best so far; returns whether.
+    def consider(self, evaluation: Evaluation) -> bool:
+        """Save the weights if this evaluation is the best so far; returns whether.
 
         Raises:
             UserError: the metric is not finite.
         """
         run, state = self._run, self._run.state
-        value = float(validation[self._figure])
+        value = float(evaluation.figures[self._figure])
         if not math.isfinite(value):
             raise UserError(f"the validation {run.best_metric} is no longer finite")
+        run.cross_fit.add(evaluation.results)
         if state.best_value is None:
             is_best = True
         elif self._figure == "accuracy":
@@ -55,10 +57,22 @@ class BestModel:
         if is_best:
             state.best_value, state.best_step = value, state.step
             state.evaluations_without_progress = 0
-            run.save_model(run.folder.best_model, validation)
+            told = run.cross_fit.figures(evaluation.results.temperature)
+            run.save_model(
+                run.folder.best_model, {**(told or evaluation.figures), "best_value": value}
+            )
         else:
             state.evaluations_without_progress += 1
         return is_best
+
+    def tell(self) -> None:
+        """Bring the figures stored with the best model to what all evaluations together tell."""
+        folder = self._run.folder.best_model
+        stored = read_validation(folder)
+        temperature = stored.get("calibration", {}).get("temperature", 1.0)
+        told = self._run.cross_fit.figures(temperature)
+        if told is not None and told["chosen_among"] != stored.get("chosen_among"):
+            replace_validation(folder, with_figures(stored, told))
 
     def is_out_of_patience(self) -> bool:
         """Whether --early_stopping_patience ends the run."""
@@ -78,10 +92,13 @@ class BestModel:
         except UserError as error:
             say(f"warning: {error}; the next evaluation counts as the best so far")
             state.best_value, state.best_step = None, 0
+            self._run.cross_fit.forget(unknown=False)
             return
-        step, value = stored.get("step"), stored.get(self._figure)
+        # Older versions chose by the figure that they told.
+        step, value = stored.get("step"), stored.get("best_value", stored.get(self._figure))
         if not exact and isinstance(step, int) and step > state.step and isinstance(value, float):
             state.best_value, state.best_step = value, step
+            self._run.cross_fit.forget(unknown=True)
             say(
                 f"{folder} was saved after the checkpoint, at step {step:,}; it stays until a "
                 f"better one comes"

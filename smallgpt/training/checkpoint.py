@@ -2,7 +2,7 @@
 
     checkpoints/step_00000720/
       model.safetensors      weights (fp32)
-      training.safetensors   optimizer state and random generators
+      training.safetensors   optimizer state, random generators, results of the validation rows
       state.json             position, settings, fingerprints of the data, checksums
 
 A checkpoint appears whole or not at all; the newest one with correct checksums is used. Its name is
@@ -46,6 +46,7 @@ from smallgpt.training.update import Updater
 TRAINED_LENGTH = "trained_length"  # of `Run`; in `config`, beside the model's own
 
 _MODEL, _TRAINING, _STATE = "model.safetensors", "training.safetensors", "state.json"
+_EVALUATED = "evaluated"  # where tensors in _TRAINING belong to
 _FORMAT = 4  # of state.json
 _LARGEST_STATE = 2**27  # bytes: the labels of a head stand in it, as in a config.json
 
@@ -116,6 +117,7 @@ class Checkpoints:
                 "config": config | {TRAINED_LENGTH: run.trained_length},
             },
             keep=run.settings.keep_checkpoints,
+            evaluated=run.cross_fit.state(),
         )
         self._saved = run.state.position
 
@@ -128,11 +130,12 @@ def save_checkpoint(
     loop: LoopState,
     about: Mapping[str, dict[str, Any]],
     keep: int,
+    evaluated: Mapping[str, torch.Tensor],
 ) -> Path:
     """Write a checkpoint and delete all but the newest `keep`, at least 1.
 
     Stores trained parameters only; each belongs to exactly one optimizer. `about`: `settings`,
-    `belongs_to`, `computed_by` and `config` of `Checkpoint`.
+    `belongs_to`, `computed_by` and `config` of `Checkpoint`. `evaluated`: `CrossFit.state`.
 
     Raises:
         OSError: the disk is full or failed; the checkpoints that were there still are.
@@ -144,7 +147,9 @@ def save_checkpoint(
     with atomic_folder(target) as new:
         weights = {n: p.detach().cpu().contiguous() for n, p in _stored(model).items()}
         write_tensors(new / _MODEL, weights)
-        write_tensors(new / _TRAINING, _training_tensors(model, optimizers))
+        training = _training_tensors(model, optimizers)
+        training |= {f"{_EVALUATED}/{name}": tensor for name, tensor in evaluated.items()}
+        write_tensors(new / _TRAINING, training)
         document = {"format": _FORMAT, "loop": asdict(loop), "scaler": scaler.state_dict(), **about}
         document["sha256"] = {
             _MODEL: sha256_of(new / _MODEL),
@@ -217,8 +222,11 @@ def load_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     belongs_to: dict[str, str],
-) -> None:
+) -> dict[str, torch.Tensor]:
     """Restore weights, optimizers, loss scaler and random generators.
+
+    Returns:
+        The stored `CrossFit.state`; checkpoints of older versions have none.
 
     Raises:
         UserError: it was made with other data, or its tensors do not fit this model.
@@ -241,7 +249,7 @@ def load_checkpoint(
         owner = {parameter: optimizer for optimizer, parameter in parameters_of(optimizers)}
         for place, tensor in training.items():
             name, key = place.rsplit("/", 1)
-            if name == "random":
+            if name in ("random", _EVALUATED):
                 continue
             parameter = parameters[name]
             if tensor.shape not in (parameter.shape, torch.Size()):
@@ -258,6 +266,11 @@ def load_checkpoint(
         scaler_state = json.loads((path / _STATE).read_text(encoding="utf-8"))["scaler"]
         if scaler_state:
             scaler.load_state_dict(scaler_state)
+        return {
+            place.split("/")[1]: tensor
+            for place, tensor in training.items()
+            if place.startswith(f"{_EVALUATED}/")
+        }
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: not a checkpoint of this run ({error}); delete it to go on from another"

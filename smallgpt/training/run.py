@@ -1,19 +1,20 @@
 """A training run: its parts, its batches, validation, saved models.
 
-Weights, optimizers and `state` change during training; nothing else does.
+Weights, optimizers, `state` and `cross_fit` change during training; nothing else does.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from smallgpt.errors import UserError
+from smallgpt.evaluation.row_results import RowResults
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import save_model_folder
 from smallgpt.model.hardware import Precision
@@ -21,6 +22,7 @@ from smallgpt.model.lora import Adapter, found_from_anywhere
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.training.cross_fitting import CrossFit
 from smallgpt.training.gradients import HeadStep, TokenStep
 from smallgpt.training.loop_state import LoopState
 from smallgpt.training.run_folder import RunFolder
@@ -28,6 +30,13 @@ from smallgpt.training.run_log import RunLog
 from smallgpt.training.stopping import StopSignal
 from smallgpt.training.stored_figures import stored_figures
 from smallgpt.training.weight_average import averaged
+
+
+class Evaluation(NamedTuple):
+    """An evaluation on the validation rows: its metrics, and the results of the rows."""
+
+    figures: dict[str, Any]
+    results: RowResults
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Run:
         trained_length: longest row its models are good for, in tokens.
         belongs_to: fingerprints that a checkpoint must share, by name.
         baselines: of the data report; stored with the models.
+        cross_fit: takes the results of each evaluation.
     """
 
     settings: TrainSettings
@@ -66,6 +76,7 @@ class Run:
     best_metric: str
     belongs_to: dict[str, str]
     baselines: dict[str, float]
+    cross_fit: CrossFit
     state: LoopState
 
     @property
@@ -89,8 +100,8 @@ class Run:
         """Context in which the model has its averaged weights, where --ema_decay asks for it."""
         return averaged(self.optimizers)
 
-    def validate(self, stop: StopSignal) -> dict[str, Any]:
-        """Metrics of the current weights on the validation rows.
+    def validate(self, stop: StopSignal) -> Evaluation:
+        """Evaluate the current weights on the validation rows.
 
         Raises:
             UserError: they are not finite.
@@ -107,10 +118,8 @@ class Run:
         )
         if not scores.is_finite.all():
             raise UserError(f"the validation {self.best_metric} is no longer finite")
-        figures = scores.figures(self.validation_rows)
-        if self.validation_rows.has_labels:
-            figures["calibration"] = asdict(scores.calibration(self.validation_rows))
-        return figures
+        results = scores.cross_fitted_results(self.validation_rows, self.cross_fit.fold_N)
+        return Evaluation(results.validation_figures(self.validation_rows), results)
 
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
         """Write the current weights as a model folder, with their validation metrics."""

@@ -27,6 +27,7 @@ from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.best_model import choose_metric
 from smallgpt.training.checkpoint import TRAINED_LENGTH, Checkpoint, sha256_of
+from smallgpt.training.cross_fitting import CrossFit
 from smallgpt.training.data import codebook_beside
 from smallgpt.training.gradients import make_step
 from smallgpt.training.loop_state import LoopState
@@ -114,6 +115,7 @@ def build_run(
         f"device: {device} ({torch.get_num_threads()} threads); "
         f"precision: {precision.name}: {precision.reason}"
     )
+    metric = choose_metric(settings, validation_rows)
     rows_an_update = settings.batch_size * settings.grad_accumulation_steps
     return Run(
         settings=settings,
@@ -133,7 +135,7 @@ def build_run(
         gradients=make_step(model, rows, settings, precision, scaler, log.say),
         steps_per_epoch=math.ceil(round(len(rows) * rows.epoch_share) / rows_an_update),
         trained_length=length,
-        best_metric=choose_metric(settings, validation_rows),
+        best_metric=metric,
         belongs_to={
             "the training data": _fingerprint(rows),
             "the validation data": _fingerprint(validation_rows),
@@ -144,6 +146,7 @@ def build_run(
             **start.belongs_to,
         },
         baselines=dict(baselines or {}),
+        cross_fit=CrossFit(validation_rows, metric),
         state=replace(resumed.loop, finished="") if resumed else LoopState(),
     )
 

@@ -21,6 +21,8 @@ _NAMES = (
     "not_above_chance",
     "too_few_rows",
     "calibration",
+    "chosen_among",
+    "best_value",
 )
 _MOST_LABELS = 200  # of a list of labels; beyond, their number
 
@@ -46,3 +48,11 @@ def stored_figures(validation: dict[str, Any]) -> dict[str, Any]:
             },
         }
     return stored
+
+
+def with_figures(stored: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
+    """What is stored with a model, its metrics replaced by others of the same model."""
+    replaced = {*_NAMES, "names_left_out"} - {"best_value"}
+    return {name: stored[name] for name in stored if name not in replaced} | (
+        stored_figures(validation)
+    )

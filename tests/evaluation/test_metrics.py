@@ -56,7 +56,8 @@ def test_perplexity_of_a_diverged_model_is_finite():
 
 def figures_from(true, log_probs, names, temperature=1.0):
     """`label_figures` of an array with a column for each label."""
-    return label_figures(true, LabelProbabilities.of(log_probs, temperature), names, temperature)
+    answers = LabelProbabilities.of(log_probs, temperature).answers(temperature)
+    return label_figures(true, answers, names, temperature)
 
 
 def shares_of(predicted, classes, confidence=0.6):
@@ -222,7 +223,7 @@ def test_figures_need_no_table_of_labels_by_labels():
     true, shares.classes_NxK[:] = random.integers(0, labels, rows), 0
     shares.classes_NxK[:, :2] = random.integers(0, labels, (rows, 2))
     tracemalloc.start()
-    figures = label_figures(true, shares, [str(number) for number in range(labels)])
+    figures = label_figures(true, shares.answers(1.0), [str(number) for number in range(labels)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < labels * labels  # a byte for each pair; 12.6 MB where this was written down

@@ -37,7 +37,7 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
     shares = np.full((len(told), len(names)), 0.2 / (len(names) - 1))
     shares[np.arange(len(told)), told] = 0.8
     count, temperature = len(true), 1.5 if validation else 1.0
-    probs = LabelProbabilities.of(np.log(shares), temperature)
+    answers = LabelProbabilities.of(np.log(shares), temperature).answers(temperature)
     return {
         "data": "rows.jsonl",
         "records": count,
@@ -50,7 +50,7 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
         **language_figures(np.full(count, 5.0), np.full(count, 10), np.full(count, 8)),
         "body_perplexity": 1.2,
         "label_perplexity": 2.5,
-        **label_figures(np.array(true), probs, names, temperature),
+        **label_figures(np.array(true), answers, names, temperature),
         "validation": validation,
         **more,
     }
@@ -184,7 +184,9 @@ def test_baseline_as_good_as_the_model_is_told():
 
 
 def test_run_without_labels_is_compared_by_perplexity():
-    validation = {"rows": 9, "perplexity": 2.0, "baselines": {"unigram_perplexity": 9.0}}
+    validation = {
+        "rows": 9, "perplexity": 2.0, "baselines": {"unigram_perplexity": 9.0}, "chosen_among": 1,
+    }  # fmt: skip
     assert describe_validation(validation) == (
         "best model on 9 validation rows: perplexity 2.00, best baseline 9.00 (unigram)"
     )
@@ -257,7 +259,7 @@ def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
     log_probs[np.arange(rows), told] = 0.0
     figures = {
         **figures_of([0], [0], ["a", "b"]),
-        **label_figures(true, LabelProbabilities.of(log_probs), names),
+        **label_figures(true, LabelProbabilities.of(log_probs).answers(1.0), names),
     }
     assert describe_figures(figures, blocks=False)
     draw_evaluation(tmp_path_factory.mktemp("odd"), figures, [], None, None)

@@ -29,6 +29,7 @@ from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
+from smallgpt.rows.splitting import fold_rows
 from smallgpt.tokens.vocabulary import Vocabulary
 from train_gpt import train
 
@@ -476,7 +477,9 @@ def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
     for rows, batch in ((labelled_rows, 64), (shuffled(labelled_rows, 1)[0], 7)):
         how = {"batch_size": batch, "to_calibrate": True}
         scores = score_rows(trained.model, rows, trained.precision, **how)
-        found.append(vars(scores.calibration(rows)))
+        fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
+        results = scores.cross_fitted_results(rows, fold_N)
+        found.append(results.validation_figures(rows)["calibration"])
     assert found[0]["rows"] == (81 if whole else 40)
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
@@ -588,16 +591,18 @@ def test_training_stores_what_it_measured_with_the_weights(random_labels):
     for folder, row in ((run.best_model, best), (run.final_model, measured[-1])):
         stored = read_validation(folder)
         assert stored["step"] == row["step"]
-        assert stored["accuracy"] == row["label_accuracy"]
-        assert stored["label_perplexity"] == row["label_perplexity"]
-        assert stored["calibration"]["raw_ece"] == row["raw_ece"]
-        assert stored["calibration"]["ece"] == row["ece"]
         assert stored["baselines"] == report["baselines"]
         assert (
             stored["rows"]
             == stored["calibration"]["rows"]
             == report["splits"]["validation"]["rows"]
         )
+    assert read_validation(run.best_model)["best_value"] == best["label_loss"]
+    # The last model was not chosen: its figures are those of its evaluation.
+    assert stored["accuracy"] == row["label_accuracy"]
+    assert stored["label_perplexity"] == row["label_perplexity"]
+    assert stored["calibration"]["raw_ece"] == row["raw_ece"]
+    assert stored["calibration"]["ece"] == row["ece"]
 
 
 # ------------------------------------------------------------------------------- rows of text

@@ -1,6 +1,7 @@
 """Rows split into two sides."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from small_rows import dataset_of, read, unique_rows
 
 from smallgpt.errors import UserError
-from smallgpt.rows.splitting import number_keys, split_dataset, split_rows
+from smallgpt.rows.splitting import fold_rows, number_keys, split_dataset, split_rows
 
 
 def test_each_class_is_held_out_in_the_asked_share(vocabulary):
@@ -156,3 +157,37 @@ def test_each_class_is_held_out_as_near_to_its_share_as_its_groups_allow(groups,
 
 def test_number_keys_counts_distinct_keys_in_order():
     assert number_keys(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
+
+
+# ---- folds -----------------------------------------------------------------------------
+
+
+def test_folds_have_each_label_alike(vocabulary):
+    rows = dataset_of(vocabulary, *unique_rows({0: 50, 1: 25, "cat": 10, None: 15}))
+    fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
+    for label, count in ((0, 10), (1, 5), (2, 2), (-1, 3)):
+        assert np.bincount(fold_N[rows.classes_N == label]).tolist() == [count] * 5
+
+
+def test_folds_keep_bodies_and_groups_together_in_any_order_of_the_rows(vocabulary):
+    records = unique_rows({0: 30})
+    records += [{"tokens": row["tokens"], "label": 1} for row in records[:10]]
+    rows = dataset_of(vocabulary, *records)
+    groups_N = np.where(np.arange(40) < 30, np.arange(40) % 9, -1)
+    rows = replace(rows, groups_N=groups_N)
+    fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
+    assert set(fold_N) == set(range(5))
+    assert (fold_N[30:] == fold_N[:10]).all()
+    assert all(len(set(fold_N[:30][number::9])) == 1 for number in range(9))
+    order = np.random.default_rng(0).permutation(40)
+    mixed = rows.subset(order)
+    assert (fold_rows(mixed, mixed.classes_N >= 0, 5) == fold_N[order]).all()
+
+
+@pytest.mark.parametrize(("labelled", "folds"), [(0, 1), (1, 1), (2, 2), (4, 4), (9, 5)])
+def test_every_fold_has_rows_that_count(vocabulary, labelled, folds):
+    rows = dataset_of(vocabulary, *unique_rows({None: 30, 0: labelled}))
+    fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
+    assert fold_N.max() + 1 == folds
+    if labelled:
+        assert set(fold_N[rows.classes_N >= 0]) == set(range(folds))

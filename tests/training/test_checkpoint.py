@@ -46,7 +46,7 @@ class Small:
     def save(self, folder: Path, step: int, keep: int = 2, **loop) -> Path:
         loop = {"step": step, "epoch_step": step, **loop}
         parts = (self.model, self.optimizers, self.scaler, LoopState(**loop), ABOUT)
-        return save_checkpoint(folder, *parts, keep=keep)
+        return save_checkpoint(folder, *parts, keep=keep, evaluated={})
 
     def load(self, folder: Path) -> LoopState:
         found = find_checkpoint(folder)
@@ -88,7 +88,7 @@ def test_configuration_with_many_labels_comes_back(tmp_path):
     labels = {str(number): "\u732b" * 900 + str(number) for number in range(800)}
     about = {**ABOUT, "config": {"model_type": "gpt2", "id2label": labels}}  # 2 MB
     parts = (run.model, run.optimizers, run.scaler, LoopState(), about)
-    save_checkpoint(tmp_path, *parts, keep=1)
+    save_checkpoint(tmp_path, *parts, keep=1, evaluated={})
     assert find_checkpoint(tmp_path).config["id2label"] == labels
 
 
@@ -310,7 +310,7 @@ def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by,
     run, settings = Small(1, steps=1), TrainSettings()
     about = {"settings": asdict(settings), "belongs_to": {}, "computed_by": computed, "config": {}}
     parts = (run.model, run.optimizers, run.scaler, LoopState(step=7, epoch_step=7), about)
-    save_checkpoint(tmp_path, *parts, keep=1)
+    save_checkpoint(tmp_path, *parts, keep=1, evaluated={})
     found = find_checkpoint(tmp_path)
     lines, promised = what_changed(
         found, replace(settings, **changes), computed | computed_by, total_steps=30
@@ -323,7 +323,9 @@ def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by,
 def test_no_bits_are_promised_on_a_gpu(tmp_path):
     run = Small(1, steps=1)
     about = {**ABOUT, "settings": vars(TrainSettings()), "computed_by": {"device": "cuda"}}
-    save_checkpoint(tmp_path, run.model, run.optimizers, run.scaler, LoopState(), about, keep=1)
+    save_checkpoint(
+        tmp_path, run.model, run.optimizers, run.scaler, LoopState(), about, keep=1, evaluated={}
+    )
     found = find_checkpoint(tmp_path)
     lines, exact = what_changed(found, TrainSettings(), {"device": "cuda"}, total_steps=30)
     assert not exact and len(lines) == 1 and "on a GPU" in lines[0]

@@ -125,8 +125,7 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                     rows = split_dataset(everything, settings.validation_fraction, settings.seed)[1]
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
                 figures = score_rows(again.model, rows, again.precision).figures(rows)
-                for name in ("loss", "label_loss", "accuracy"):
-                    assert figures[name] == again.validation[name], (name, folder)
+                assert figures["label_loss"] == again.validation["best_value"], folder
                 reads.value += 1
             time.sleep(0.005)
     except BaseException:
@@ -313,7 +312,7 @@ def save_step(folder: Path, step: int) -> None:
             parameter.fill_(step)
     about = {"settings": {}, "belongs_to": {}, "computed_by": {}, "config": {}}
     loop = LoopState(step=step, epoch_step=step)
-    save_checkpoint(folder, model, optimizers, scaler, loop, about, keep=1)
+    save_checkpoint(folder, model, optimizers, scaler, loop, about, keep=1, evaluated={})
 
 
 def save_step_and_die(folder: Path, number: int) -> None:

@@ -85,6 +85,7 @@ def ends_alike(tmp_path_factory):
             folders[key] = train(change(settings, output_dir=str(place))).folder
         whole = folders[key]
         assert rows_of(whole) == rows_of(folder)
+        assert read_validation(whole.best_model) == read_validation(folder.best_model)
         return same_weights(whole.final_model, folder.final_model) and same_weights(
             whole.best_model, folder.best_model
         )

@@ -1,0 +1,64 @@
+"""Results of scored rows: the few numbers of each row from which its figures are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smallgpt.evaluation.label_probabilities import LabelAnswers
+from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
+from smallgpt.rows.dataset import TokenLabelDataset
+
+
+@dataclass(frozen=True)
+class RowResults:
+    """Results of N rows, far smaller than the probabilities that they come from.
+
+    Attributes:
+        nll_sum_N, correct_N, body_nll_sum_N: of tokens, as in `Scores`; None for a label head.
+        label_nll_N: as in `Scores`.
+        answers: to labelled rows, meaningless for others; None where no row is labelled.
+        temperature: fitted on all of these rows, or known before; 1 for none.
+    """
+
+    nll_sum_N: np.ndarray | None
+    correct_N: np.ndarray | None
+    body_nll_sum_N: np.ndarray | None
+    label_nll_N: np.ndarray
+    answers: LabelAnswers | None
+    temperature: float
+
+    def figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
+        """All metrics: of tokens unless by a label head, of labels where any row has one."""
+        figures: dict[str, Any] = {}
+        if self.nll_sum_N is not None:
+            figures = language_figures(self.nll_sum_N, dataset.scored_counts, self.correct_N)
+            figures["body_perplexity"] = mean_perplexity(
+                self.body_nll_sum_N, dataset.scored_body_counts
+            )
+        if self.answers is not None:
+            labelled = np.flatnonzero(dataset.classes_N >= 0)
+            figures["label_loss"] = float(self.label_nll_N[labelled].mean())
+            if self.nll_sum_N is not None:
+                figures["label_perplexity"] = perplexity(figures["label_loss"])
+            figures |= label_figures(
+                dataset.classes_N[labelled],
+                self.answers.subset(labelled),
+                dataset.vocabulary.labels,
+                self.temperature,
+            )
+        return figures
+
+    def validation_figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
+        """All metrics of validation rows, with what calibration came to."""
+        figures = self.figures(dataset)
+        if self.answers is not None:
+            figures["calibration"] = {
+                "temperature": self.temperature,
+                "rows": sum(each["count"] for each in figures["reliability"]),
+                "raw_ece": figures["raw_ece"],
+                "ece": figures["ece"],
+            }
+        return figures
