@@ -95,7 +95,7 @@ def measure_baselines(
     if len(known) and len(asked):
         most = int(np.bincount(known.classes_N).argmax())
         share = float((asked.classes_N == most).mean())
-        always = f"always {train.vocabulary.labels[most]}"
+        always = f"always {train.vocabulary.label_names[most]}"
         found.add("majority_class_accuracy", share, always, (known, known), (asked, asked))
     done()
     if len(asked) and _has_several_classes(known):

@@ -152,7 +152,7 @@ def _places_of_single_labels(bodies: Bodies, places: Places) -> list[dict[str, A
             what = "in one range" if places.ranges else str(value)
             if place < 2 * places.longest:
                 what = bodies.vocabulary.tokens[value]
-            label = bodies.vocabulary.labels[of_class]
+            label = bodies.vocabulary.label_names[of_class]
             found.append(
                 {
                     "kind": _KIND,

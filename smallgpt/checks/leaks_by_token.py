@@ -49,7 +49,7 @@ def findings_of_tokens(
     `present` False lacking them is the sign.
     """
     bodies, found = search.bodies, []
-    tokens, labels = bodies.vocabulary.tokens, bodies.vocabulary.labels
+    tokens, labels = bodies.vocabulary.tokens, bodies.vocabulary.label_names
     rows_of = rows.rows_with(signs.sign_P[pairs])
     for of_class, mine in signs.by_class(pairs).items():
         mine = [pair for pair in mine if not search.named_V[tokens_of(signs.sign_P[pair])].all()]

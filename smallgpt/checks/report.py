@@ -73,7 +73,7 @@ def _report(
     # Baselines, duplicates and leaks are those of the original rows, not of variants.
     train = train.subset(np.flatnonzero(~train.augmented_N))
     sides = Sides(train, validation, settings.data_path, settings.val_data_path)
-    labels = train.vocabulary.labels
+    labels = train.vocabulary.label_names
     classes_N = sides.joined("classes_N").astype(np.int64)
     splits = {"train": _side(train), "validation": _side(validation)}
     # One thread: beside other programs several wait for one another, measured three times as slow.
@@ -141,7 +141,7 @@ def stored_baselines(path: Path) -> dict[str, float]:
 
 def _side(rows: TokenLabelDataset) -> dict[str, Any]:
     """Size and labels of one side of the split; `tokens` counts those that a model predicts."""
-    labels = rows.vocabulary.labels
+    labels = rows.vocabulary.label_names
     counts = np.bincount(rows.classes_N + 1, minlength=len(labels) + 1).tolist()
     return {
         "rows": len(rows),

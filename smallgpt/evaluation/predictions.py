@@ -51,12 +51,12 @@ def predictions_of(
     rows were only classified; `answers` has None for a row that is no instruction.
     """
     predictions = []
-    label_columns = _label_columns(dataset.vocabulary.labels, probs, temperature)
+    label_columns = _label_columns(dataset.vocabulary.label_names, probs, temperature)
     for index, label in enumerate(label_columns):
         known = int(dataset.classes_N[index])
         row: dict[str, Any] = {
             "line": int(dataset.lines_N[index]),
-            "label": dataset.vocabulary.labels[known] if known >= 0 else None,
+            "label": dataset.vocabulary.label_names[known] if known >= 0 else None,
             **label,
         }
         if scores is not None and scores.of_tokens:

@@ -46,7 +46,7 @@ class RowResults:
             figures |= label_figures(
                 dataset.classes_N[labelled],
                 self.answers.subset(labelled),
-                dataset.vocabulary.labels,
+                dataset.vocabulary.label_names,
                 self.temperature,
             )
         return figures

@@ -160,7 +160,7 @@ def generate(
     if label is None:
         return Generated(sample(count), count, note)
     kept, tried = _keep_labelled(trained, sample, wanted, len(ids) + room, count, batch_size)
-    name = vocabulary.labels[wanted]
+    name = vocabulary.label_names[wanted]
     if len(kept) < count:
         raise UserError(
             f"only {len(kept)} of {tried} samples were read as label {name}, {count} were "
@@ -178,7 +178,7 @@ def _wanted_class(trained: TrainedModel, label: str, ids: list[int]) -> int:
     if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
         label = "_".join(label.split())
     if label not in vocabulary.labels:
-        known = ", ".join(vocabulary.labels[:20]) or "none"
+        known = ", ".join(vocabulary.label_names[:20]) or "none"
         rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
         raise UserError(
             f"--label {shown(label)}: the model has no such label; it has {known}{rest}"

@@ -21,7 +21,7 @@ def draw_rows(trained: TrainedModel, sequences: Sequence[Sequence[int]], path: P
         malformed += count != codebook.patches_per_image
         images.append(image)
         named = (vocabulary.class_of_id[i] for i in ids if i in vocabulary.class_of_id)
-        captions.append(next((vocabulary.labels[k] for k in named), ""))
+        captions.append(next((vocabulary.label_names[k] for k in named), ""))
     title = f"{plural(len(sequences), 'image')} from {trained.folder}"
     if malformed:
         title += f", {malformed} without exactly {codebook.patches_per_image} codes"

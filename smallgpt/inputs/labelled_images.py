@@ -98,7 +98,7 @@ def checked_images(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def label_name(label: str | int, place: str, names: LabelNames) -> str:
-    """The text of a label as in its token.
+    """The text of a label as it was spelled first.
 
     Raises:
         UserError: no valid label, or its token is another label's.

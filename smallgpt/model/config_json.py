@@ -18,6 +18,7 @@ from smallgpt.model.head import classifier_class_of
 from smallgpt.options.training import MOST_LAYERS, MOST_POSITIONS, MOST_WIDTH, TrainSettings
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS
 
+ID2LABEL = "id2label"
 # 10,000 labels of 1,000 letters each, twice, a letter in up to six bytes.
 MOST_CONFIG_BYTES = 2**27
 # Keys that choose something else than the shape: code (the checkpoint's own, or a kernel of another
@@ -27,7 +28,7 @@ _NEVER_FOLLOWED = re.compile(
     r"_(?!remove_final_layer_norm$).*|.*implementation.*|auto_map|.*kernel_config.*|.*quantization.*|(torch_)?dtype|"
     r"name_or_path|trust_remote_code|transformers_version|architectures"
 )
-_OWN_KINDS_OF_KEYS = ("id2label", "label2id")  # the keys of these are labels
+_OWN_KINDS_OF_KEYS = (ID2LABEL, "label2id")  # the keys of these are labels
 # Attributes of transformers' base class that a configuration may set besides its own fields.
 _ALSO_TAKEN = ("num_labels", "rope_scaling", "rope_theta", "per_layer_config")
 # Names for dropout of embeddings and residuals, and for that of attention weights.
@@ -170,7 +171,7 @@ def set_dropout(config: Any, settings: TrainSettings) -> None:
 
 
 def read_own_config(path: Path) -> dict[str, Any]:
-    """The part of a config.json that shapes a GPT-2; of other architectures all of it.
+    """The part of a config.json that shapes a GPT-2, and its labels; of other architectures all.
 
     transformers would follow some other keys (`attn_implementation` can name code to download);
     for other architectures `config_of` leaves them out.
@@ -186,7 +187,7 @@ def read_own_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a GPT-2 configuration")
     if values.get("model_type", "gpt2") != "gpt2":
         return values
-    taken: dict[str, Any] = {"model_type": "gpt2"}
+    taken: dict[str, Any] = {"model_type": "gpt2", ID2LABEL: values.get(ID2LABEL)}
     for name, (kind, low, high) in _CONFIG_KEYS.items():
         if name not in values:
             continue

@@ -22,6 +22,7 @@ from smallgpt.files.tensors import write_tensors
 from smallgpt.files.writing import atomic_folder, folder_beside, replace_files
 from smallgpt.model.build import parameters_of
 from smallgpt.model.config_json import (
+    ID2LABEL,
     config_of,
     model_class_of,
     positions_of,
@@ -34,10 +35,12 @@ from smallgpt.model.place import CONFIG, check_model_folder, is_adapter_folder, 
 from smallgpt.model.weights_file import (
     ADAPTER_WEIGHTS,
     CODEBOOK,
+    LABEL_NAMES,
     SETTINGS,
     VALIDATION,
     WEIGHTS,
     existing,
+    parse_label_names,
     parse_validation,
     read_header,
     read_tensors,
@@ -78,6 +81,8 @@ def save_model_folder(
     if not folder.exists():
         with atomic_folder(folder) as new:
             if adapter is None:
+                if vocabulary.labels:
+                    name_labels(model.config, vocabulary)
                 model.config.architectures = [type(model).__name__]
                 model.config.dtype = torch.float32
                 model.config.save_pretrained(new)
@@ -85,7 +90,7 @@ def save_model_folder(
                     model.generation_config.save_pretrained(new)
             else:
                 adapter.save_config(new)
-            _save_weights(model, new / weights, validation, adapter)
+            _save_weights(model, new / weights, vocabulary, validation, adapter)
             vocabulary.save_tokenizer(new, settings.max_length)
             (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
             if codebook is not None:
@@ -93,7 +98,7 @@ def save_model_folder(
         return
     with folder_beside(folder) as new:
         (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
-        _save_weights(model, new / weights, validation, adapter)
+        _save_weights(model, new / weights, vocabulary, validation, adapter)
         replace_files(new, folder, (SETTINGS, weights))
 
 
@@ -115,12 +120,15 @@ def replace_validation(folder: Path, validation: dict[str, Any]) -> None:
 def _save_weights(
     model: torch.nn.Module,
     path: Path,
+    vocabulary: Vocabulary,
     validation: dict[str, Any] | None,
     adapter: Adapter | None,
 ) -> None:
     """Write the weights as save_pretrained would: fp32, a tied head left out."""
     if adapter is not None:
         state, metadata = adapter.state(), adapter.header()
+        # An adapter has no config.json, and peft wants no other keys in adapter_config.json.
+        metadata[LABEL_NAMES] = json.dumps(vocabulary.label_names, ensure_ascii=False)
     else:
         state, metadata = _state_of(model), {"format": "pt"}
     if validation is not None:
@@ -159,6 +167,11 @@ class TrainedModel:
     def temperature(self) -> float:
         """Temperature of the calibrated confidence; 1 (none) if it was never calibrated."""
         return self.validation.get("calibration", {}).get("temperature", 1.0)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels as the training rows spelled them, parallel to `vocabulary.labels`."""
+        return self.vocabulary.label_names
 
     @property
     def max_length(self) -> int:
@@ -202,6 +215,7 @@ def load_trained_model(
     if is_adapter:
         model, metadata = load_adapter(folder, settings, vocabulary)
         validation = parse_validation(folder / ADAPTER_WEIGHTS, metadata)
+        vocabulary.spell_labels(parse_label_names(folder / ADAPTER_WEIGHTS, metadata))
     else:
         model, validation = _load_model(folder, settings, vocabulary)
     if model.config.vocab_size != len(vocabulary):
@@ -245,6 +259,8 @@ def _load_model(
     """
     path, weights = existing(folder / CONFIG), folder / WEIGHTS
     values = read_own_config(path)
+    names = values.pop(ID2LABEL, None)
+    vocabulary.spell_labels(names.values() if isinstance(names, dict) else ())
     refuse_pickles(folder)
     header, start, size = read_header(existing(weights))
     # A weight takes at least a byte, so a small file cannot ask for all memory.

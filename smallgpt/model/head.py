@@ -19,6 +19,7 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from smallgpt.errors import UserError
+from smallgpt.tokens.labels import label_text
 from smallgpt.tokens.vocabulary import Vocabulary
 
 _HEAD_NAMES = ("score", "classifier")  # transformers' own, of causal models and of encoders
@@ -43,13 +44,22 @@ def classifier_class_of(config: Any) -> type[nn.Module]:
 
 def name_labels(config: Any, vocabulary: Vocabulary) -> bool:
     """Set the labels of `vocabulary` in a configuration; returns whether it had them already."""
-    names = dict(enumerate(vocabulary.labels))
-    had_them = config.id2label == names
+    names = dict(enumerate(vocabulary.label_names))
+    had = [config.id2label[index] for index in sorted(config.id2label)]
+    had_them = [_in_token(name) for name in had] == vocabulary.labels
     config.id2label = names  # sets num_labels
     config.label2id = {name: index for index, name in names.items()}
     if getattr(config, "problem_type", None) is not None:
         config.problem_type = "single_label_classification"
     return had_them
+
+
+def _in_token(name: Any) -> str | None:
+    """A label as in its token; None for what can be no label."""
+    try:
+        return label_text(name)
+    except ValueError:
+        return None
 
 
 def head_name(model: nn.Module) -> str:

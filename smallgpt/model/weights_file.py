@@ -16,11 +16,13 @@ from smallgpt.files.reading import open_input, parse_json, shown
 from smallgpt.model.config_json import is_number
 from smallgpt.model.place import is_adapter_folder
 from smallgpt.options.training import MOST_LAYERS
+from smallgpt.tokens.labels import MOST_LABELS
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
 # Key in the header of WEIGHTS. transformers ignores it when it loads and drops it when it saves, so
 # that figures never stay with weights that have changed.
 VALIDATION = "validation"
+LABEL_NAMES = "label_names"  # the same for an adapter: its labels as they are spelled
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TEMPERATURES = (0.01, 1000.0)  # the range of calibration
 # The library's own limit. A tensor takes some hundred bytes and nine values; there are 12 a block
@@ -49,6 +51,17 @@ def parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
     except (ValueError, TypeError, LookupError, AttributeError):  # other things than expected
         pass
     raise UserError(f"{path}: its stored validation figures are damaged; save the model again")
+
+
+def parse_label_names(path: Path, metadata: dict[str, str]) -> list[Any]:
+    """The spellings of labels stored with an adapter; none in one of an older version."""
+    try:
+        names = parse_json(metadata.get(LABEL_NAMES, "[]"), MOST_LABELS)
+    except ValueError:
+        names = None
+    if not isinstance(names, list):
+        raise UserError(f"{path}: its stored names of labels are damaged; save the model again")
+    return names
 
 
 def _is_validation(value: Any) -> bool:

@@ -170,7 +170,7 @@ def _prepare(
         "settings": dataclasses.asdict(settings),
         "images": {"height": height, "width": width, "channels": channels},
         "vocabulary_size": len(vocabulary),
-        "labels": vocabulary.labels,
+        "labels": vocabulary.label_names,
         "codebook": {
             "size": len(codebook),
             "patch_size": codebook.patch_size,
@@ -252,7 +252,7 @@ def _row_writer(sources: Sequence[LabelledImages], codebook: Codebook) -> Callab
         if part.labels is None:
             return row_line({"tokens": f"{tokens} {EOS}", "meta": meta})
         label = part.labels[index]
-        tokens = f"{tokens} {CLS} {label_token(label)} {EOS}"
+        tokens = f"{tokens} {CLS} {label_token(label_text(label))} {EOS}"
         return row_line({"tokens": tokens, "label": int(label) if whole else label, "meta": meta})
 
     return row

@@ -109,7 +109,7 @@ def write_rows(
         "command": command,
         "settings": dataclasses.asdict(settings),
         "vocabulary_size": len(vocabulary),
-        "labels": vocabulary.labels,
+        "labels": vocabulary.label_names,
         **summarize_lengths(np.array(all_lengths), of_text=True, notes=notes),
         **figures,
         "notes": notes,

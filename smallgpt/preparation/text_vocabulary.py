@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
-from smallgpt.tokens.labels import label_token
+from smallgpt.tokens.labels import label_text, label_token
 from smallgpt.tokens.text_tokenizer import SMALLEST_BPE, TextTokenizer
 from smallgpt.tokens.vocabulary import CLS, EOS, PAD, UNK, Vocabulary
 
@@ -55,11 +55,13 @@ def make_vocabulary(
         size = settings.vocab_size or _DEFAULT_BPE_SIZE
         _check_size(size, labels, SMALLEST_BPE, "byte")
         tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, size - len(labels))
-    tokenizer = tokenizer.with_special([label_token(label) for label in labels])
+    tokenizer = tokenizer.with_special([label_token(label_text(label)) for label in labels])
     try:
-        return Vocabulary(tokenizer.tokens, tokenizer)
+        vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
     except ValueError as error:
         raise UserError(f"the tokenizer {settings.tokenizer}: {error}") from None
+    vocabulary.spell_labels(labels)
+    return vocabulary
 
 
 def _check_size(size: int, labels: Sequence[str], least: int, unit: str) -> None:

@@ -87,7 +87,7 @@ def _cut(
 def _with_label_names(
     texts: Sequence[Text], own_test: Sequence[Text], column: str, notes: list[str]
 ) -> tuple[list[Text], list[Text]]:
-    """Both with their labels as in tokens; refuses invalid and ambiguous labels."""
+    """Both with one spelling of each label, the first; refuses invalid and ambiguous labels."""
     _check_label_column(texts, column)
     names = LabelNames()
     named = [

@@ -96,6 +96,8 @@ class TokenLabelDataset:
     )
     group_names: list[str]  # value of each group number, as JSON; numbers are those of one file
     counts: ReadCounts  # of the whole file, also in a subset
+    # The labels of the file that stand in `label` keys, each as it is spelled first.
+    label_spellings: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] | None = None  # the parsed JSON objects, where asked for
     bad_rows: list[BadRow] = field(default_factory=list)  # with on_bad_row="keep"
 

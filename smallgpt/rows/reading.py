@@ -76,7 +76,11 @@ def read_dataset(
         content = new_digest()
         rows = read_found(read_json_lines(path, content), path, vocabulary, **how)
         arrays = {name: getattr(rows, name) for name in ("tokens", *COLUMNS)}
-        facts = {"group_names": rows.group_names, "counts": asdict(rows.counts)}
+        facts = {
+            "group_names": rows.group_names,
+            "label_spellings": rows.label_spellings,
+            "counts": asdict(rows.counts),
+        }
         cache.store(content.hexdigest(), arrays, facts)
     return rows
 
@@ -88,11 +92,15 @@ def _load(cache: RowCache, vocabulary: Vocabulary, max_length: int) -> TokenLabe
         return None
     arrays, facts = kept
     try:
-        names, counts = facts["group_names"], ReadCounts(**facts["counts"])
-        rows = TokenLabelDataset(vocabulary, max_length, **arrays, group_names=names, counts=counts)
+        names = {name: facts[name] for name in ("group_names", "label_spellings")}
+        counts = ReadCounts(**facts["counts"])
+        rows = TokenLabelDataset(vocabulary, max_length, **arrays, **names, counts=counts)
     except (KeyError, TypeError):
         return None
-    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    are_texts = all(
+        isinstance(some, list) and all(isinstance(name, str) for name in some)
+        for some in names.values()
+    )
     return rows if are_texts and rows.is_sound() else None
 
 
@@ -156,7 +164,10 @@ def read_found(
             raise UserError(f"{source}: every row is bad; the first: {bad.first[0]}")
         raise UserError(f"{source}: no rows in this file")
     return replace(
-        builder.finish(), records=records if keep_records else None, bad_rows=kept_bad_rows
+        builder.finish(),
+        label_spellings=[spelling for spelling, _ in spellings.values()],
+        records=records if keep_records else None,
+        bad_rows=kept_bad_rows,
     )
 
 

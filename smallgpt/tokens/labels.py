@@ -57,7 +57,7 @@ class LabelNames:
         self._respelled: dict[str, tuple[str, str]] = {}
 
     def add(self, label: Any, place: str) -> str:
-        """`label_text` of a label; `place` is where it was found (a file and line, a folder).
+        """A label as it was spelled first; `place` is where it stands (a file and line, a folder).
 
         Raises:
             ValueError: see `label_text`.
@@ -77,7 +77,7 @@ class LabelNames:
                 f"{place}: {shown(spelling)} is label number {MOST_LABELS + 1:,}, and there may be "
                 f"{MOST_LABELS:,} of them: are these the labels?"
             )
-        return name
+        return first
 
     def notes(self) -> list[str]:
         """How labels were changed, one line each."""
@@ -86,8 +86,8 @@ class LabelNames:
         if changed:
             name, (spelling, place) = changed[0]
             notes.append(
-                f"whitespace in {plural(len(changed), 'label')} left out or written as _, the "
-                f"first: {shown(spelling)} of {place} is {shown(name)}"
+                f"{plural(len(changed), 'label')} with whitespace, which tokens leave out or write "
+                f"as _, the first: {shown(spelling)} of {place} is {shown(label_token(name))}"
             )
         if self._respelled:
             name, (spelling, place) = next(iter(self._respelled.items()))
@@ -113,9 +113,9 @@ def label_of_token(token: str) -> str | None:
 
 
 def sorted_labels(labels: Iterable[str]) -> list[str]:
-    """Distinct labels: by value where all are whole numbers, else by spelling."""
+    """Distinct labels: by value where all are whole numbers, else as in their tokens."""
     distinct = set(labels)
     try:
         return sorted(distinct, key=lambda label: (int(label), label))
     except ValueError:
-        return sorted(distinct)
+        return sorted(distinct, key=lambda label: "_".join(label.split()))

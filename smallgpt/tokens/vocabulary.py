@@ -16,14 +16,22 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text, shown, size_text
-from smallgpt.tokens.labels import MOST_LABELS, label_of_token, label_token, too_long
+from smallgpt.tokens.labels import (
+    MOST_LABELS,
+    label_of_token,
+    label_text,
+    label_token,
+    too_long,
+)
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
@@ -48,6 +56,7 @@ class Vocabulary:
             (never pad_id); special_ids lists those there are.
         labels, label_ids: label and token id of each class, in the order of the ids; class_of_id is
             the inverse of label_ids, label_id_set the same ids as a set.
+        label_names: the labels as people write them, `not good` for `not_good`; see `spell_labels`.
         first_ids: tokens that mark the start of a row: <IMG>, or what a pretrained tokenizer puts
             before each text.
         tokenizer: turns text into these ids; None where rows are tokens only.
@@ -107,6 +116,7 @@ class Vocabulary:
             raise ValueError(f"{len(self.labels):,} labels (<CLS_...>), at most {MOST_LABELS:,}")
         self.class_of_id = {token_id: number for number, token_id in enumerate(self.label_ids)}
         self.label_id_set = frozenset(self.label_ids)
+        self.label_names = list(self.labels)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -122,12 +132,14 @@ class Vocabulary:
 
         500 codes and the labels 0..9 give the reference vocabulary of 516 entries.
         """
-        width = max(3, len(str(codes - 1)))
-        return cls(
+        width, labels = max(3, len(str(codes - 1))), list(labels)
+        vocabulary = cls(
             [PAD, UNK, IMG, END_IMG, CLS, EOS]
             + [f"<Z_{code:0{width}d}>" for code in range(codes)]
-            + [label_token(label) for label in labels]
+            + [label_token(label_text(label)) for label in labels]
         )
+        vocabulary.spell_labels(labels)
+        return vocabulary
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
@@ -189,6 +201,17 @@ class Vocabulary:
         if unknown:
             raise KeyError(unknown)
         return [self.ids_by_bytes[word] for word in words]
+
+    def spell_labels(self, spellings: Iterable[Any]) -> None:
+        """Take over how people write labels; a later spelling of one label beats an earlier one.
+
+        What is no spelling of a label here is passed over.
+        """
+        for spelling in spellings:
+            with suppress(ValueError):
+                token_id = self.ids.get(label_token(label_text(spelling)))
+                if token_id in self.class_of_id:
+                    self.label_names[self.class_of_id[token_id]] = str(spelling)
 
     @cached_property
     def _in_order(self) -> tuple[list[str], list[str]]:

@@ -74,8 +74,12 @@ def read_data(
     default_key = settings.group_by == TrainSettings.group_by
     if settings.group_by and not default_key and len(rows) and not (rows.groups_N >= 0).any():
         raise UserError(f"{settings.data_path}: no row has the key --group_by {settings.group_by}")
-    if settings.val_data_path is not None:
-        return rows, read(settings.val_data_path)
+    validation = None if settings.val_data_path is None else read(settings.val_data_path)
+    # The training rows decide how a label is spelled.
+    for some in filter(None, (validation, rows)):
+        vocabulary.spell_labels(some.label_spellings)
+    if validation is not None:
+        return rows, validation
     try:
         return split_dataset(rows, settings.validation_fraction, settings.seed)
     except UserError:

@@ -153,11 +153,11 @@ def test_npz_keeps_the_values(tmp_path, images, dtype):
     assert read.labels == ["7", "0", "3", "3", "9"]
 
 
-def test_npz_labels_may_be_text_and_lose_their_spaces(tmp_path):
+def test_npz_labels_may_be_text_and_keep_their_spaces(tmp_path):
     path = tmp_path / "images.npz"
     np.savez(path, images=IMAGES[:2], labels=["big cat", "dog"])
     read = read_images(path)
-    assert read.labels == ["big_cat", "dog"]
+    assert read.labels == ["big cat", "dog"]
 
 
 def test_labels_of_training_and_test_images_are_told_apart(tmp_path):
@@ -269,8 +269,8 @@ def test_whitespace_in_a_class_name_becomes_an_underscore_and_is_told(folder):
     (folder / "a").rename(folder / "big cat")
     names = LabelNames()
     read = read_images(folder, names=names)
-    assert sorted(set(read.labels)) == ["b", "big_cat"]
-    assert f"'big cat' of {folder / 'big cat'} is 'big_cat'" in names.notes()[0]
+    assert sorted(set(read.labels)) == ["b", "big cat"]
+    assert f"'big cat' of {folder / 'big cat'} is '<CLS_big_cat>'" in names.notes()[0]
     write(folder / "big_cat" / "1.png", picture())
     text = mistake(folder)
     for name in ("big cat", "big_cat"):
@@ -283,7 +283,7 @@ def test_a_class_name_of_control_characters_is_told_in_one_line(folder):
     names = LabelNames()
     read_images(folder, names=names)
     (note,) = names.notes()
-    assert f"of {folder}/a\\x1b[31m\\nb is 'a\\x1b[31m_b'" in note
+    assert f"of {folder}/a\\x1b[31m\\nb is '<CLS_a\\x1b[31m_b>'" in note
     assert note.isprintable()
 
 

@@ -215,6 +215,8 @@ def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, kind):
     assert "lora" not in " ".join(trained.model.state_dict())
     written = evaluate_file(trained, settings.data_path, tmp_path / "evaluation")
     assert written["validation"]["loss"] == trained.validation["loss"]
+    with safe_open(best / "adapter_model.safetensors", framework="pt") as handle:
+        assert json.loads(handle.metadata()["label_names"]) == trained.label_names
 
 
 def test_peft_itself_reads_the_adapter(tmp_path, checkpoints):

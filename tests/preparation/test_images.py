@@ -275,18 +275,19 @@ def test_folder_of_rgb_pictures(tmp_path):
     folder = images(tmp_path / "out", "--input", tmp_path / "in")
     train, test = both(folder)
     assert len(train) == 16
-    assert {row["label"] for row in test} == {"red_ball", "blue"}
+    assert {row["label"] for row in test} == {"red ball", "blue"}
     codebook = Codebook.load(folder / "codebook.npz")
     assert (codebook.height, codebook.width, codebook.channels) == (5, 7, 3)
     assert codebook.white == 255 > codebook.high  # no pixel of these pictures is white
     for row in train + test:
         name, _, number = row["meta"]["file"].partition("/")
-        assert name.replace(" ", "_") == row["label"]
+        assert name == row["label"]
+        assert f"<CLS_{name.replace(' ', '_')}>" in row["tokens"]
         assert row["meta"]["index"] == int(number[0]) + (10 if name == "red ball" else 0)
         image, count = codebook.image_from_tokens(row["tokens"].split())
         assert count == 3 * 4
         brightest = image.reshape(-1, 3).mean(axis=0).argmax()
-        assert brightest == (0 if row["label"] == "red_ball" else 2)
+        assert brightest == (0 if row["label"] == "red ball" else 2)
 
 
 def test_pixels_as_tokens_lose_nothing(tmp_path, npz, capsys):

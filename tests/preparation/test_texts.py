@@ -271,8 +271,11 @@ def test_labels_of_several_words_become_tokens_and_are_told(reviews, tmp_path):
     ]
     settings = replace(reviews, input=(write_jsonl(tmp_path / "words.jsonl", records),))
     summary = prepare_text(settings)
-    assert summary["labels"] == ["bad", "very_good"]
-    assert any("'very good' of " in note and "is 'very_good'" in note for note in summary["notes"])
+    assert summary["labels"] == ["bad", "very good"]
+    told = "is '<CLS_very_good>'"
+    assert any("'very good' of " in note and told in note for note in summary["notes"])
+    written = lines_of(Path(reviews.output_dir) / "train.jsonl")
+    assert {row["label"] for row in written} == {"bad", "very good"}
 
 
 @pytest.mark.parametrize("labels", [("very good", "very_good"), ("a b_c", "a_b c")])
@@ -296,7 +299,7 @@ def test_spellings_that_differ_in_whitespace_alone_are_one_label_and_told(review
     records = [{"text": f"room {n}", "label": spellings[n % 3]} for n in range(40)]
     path = write_jsonl(tmp_path / "words.jsonl", records)
     summary = prepare_text(replace(reviews, input=(path,)))
-    assert summary["labels"] == ["new_york"]
+    assert summary["labels"] == ["new york"]
     told = f"first: 'new york' of {path}:1, ' new  york' of {path}:2"
     assert any("1 label spelled with" in note and told in note for note in summary["notes"])
 

@@ -37,7 +37,7 @@ def test_labels_have_one_token_only_where_they_differ_in_whitespace_alone(labels
     names, given_labels = LabelNames(), {}
     for place, label in enumerate(labels):
         try:
-            name = names.add(label, f"line {place}")
+            spelling = names.add(label, f"line {place}")
         except ValueError:
             assert not str(label).split()
             continue
@@ -47,8 +47,10 @@ def test_labels_have_one_token_only_where_they_differ_in_whitespace_alone(labels
             assert str(error).startswith(f"line {place}: the label ")
             assert f" of line {given_labels[other]}, " in str(error)
             continue
-        assert label_token(name).encode().split() == [label_token(name).encode()]
+        token = label_token(label_text(spelling))
+        assert token.encode().split() == [token.encode()]
         given_labels.setdefault(str(label), place)
+        assert spelling == next(o for o in given_labels if label_text(o) == label_text(label))
     by_name = {}
     for label in given_labels:
         by_name.setdefault(label_text(label), set()).add(tuple(label.split()))
