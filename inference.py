@@ -19,10 +19,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from smallgpt.command import run_command
-from smallgpt.console import can_show_blocks, json_text, printable, printable_lines
+from smallgpt.console import can_show_blocks, json_text, printable_lines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
 from smallgpt.files.reading import same_file
@@ -31,6 +31,7 @@ from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
+    from smallgpt.evaluation.folder import ResultFolder
     from smallgpt.model.folder import TrainedModel
 
 # Public functions and their modules, loaded on first use. Each mode too imports what it needs when
@@ -90,7 +91,7 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
     if settings.image is not None:
         from smallgpt.inference.pictures import draw_rows  # and with it matplotlib
 
-        check_image(trained, settings)
+        replaced = check_image(trained, settings)
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(
         trained,
@@ -125,14 +126,20 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
         print(printable_lines(row))
     notes = [result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
     if settings.image is not None:
-        notes.append(f"drawn: {settings.image}")
+        notes.append(f"drawn: {settings.image}{', in place of another' if replaced else ''}")
     for note in filter(None, notes):
         print(printable_lines(note), file=sys.stderr)
     return 0
 
 
-def check_image(trained: TrainedModel, settings: InferenceSettings) -> None:
-    """Refuse to draw rows that are no images, or to overwrite a file of the model."""
+def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
+    """Refuse to draw rows that are no images, or to overwrite a file that is no drawing of ours.
+
+    Returns:
+        whether there is an earlier drawing, which is replaced.
+    """
+    from smallgpt.charts import is_own_chart
+
     if trained.codebook is None:
         raise UserError(
             f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
@@ -141,29 +148,39 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> None:
     inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
     if any(same_file(path, settings.image) for path in inputs):
         raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
+    is_there = os.path.exists(settings.image)
+    if is_there and not settings.overwrite and not is_own_chart(settings.image):
+        raise UserError(
+            f"{settings.image} is there already and was not drawn by this command: give another "
+            f"--image, or replace it with --overwrite"
+        )
+    return is_there
 
 
 def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Print the label of a prompt; or label a file and print how many rows have each label."""
     from smallgpt.evaluation.report import describe_confidence
-    from smallgpt.inference.classify import classify_file, say_label, say_label_counts
-    from smallgpt.inference.files import beside, say_bad_rows
+    from smallgpt.inference.classify import classify_given, say_label, say_label_counts
+    from smallgpt.inference.files import read_rows, say_bad_rows
 
     if settings.prompt is not None:
         say_label(trained, settings.prompt, settings.json)
         if not settings.json:
             print(describe_confidence(trained.validation), file=sys.stderr)
         return 0
-    folder = settings.output_dir or beside(trained.folder, "classification")
-    predictions = classify_file(trained, settings.test_data, folder, settings.batch_size)
+    rows = read_rows(trained, settings.test_data, for_label=True)
+    predictions, results = classify_given(
+        trained, rows, settings.output_dir, settings.batch_size, settings.overwrite
+    )
     if settings.json:
         for row in predictions:
             print(json_text(row))
+        say_written(results, sys.stderr)
         return 0
     say_label_counts(predictions)
     say_bad_rows(predictions)
     print(describe_confidence(trained.validation))
-    print(f"written: {printable(str(Path(folder) / PREDICTIONS))}")
+    say_written(results, sys.stdout)
     return 0
 
 
@@ -171,24 +188,34 @@ def score_file(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Score a file, write the evaluation folder and print the report."""
     from smallgpt.evaluation.answers import describe_examples
     from smallgpt.evaluation.report import describe_figures
-    from smallgpt.inference.evaluate import evaluate
-    from smallgpt.inference.files import beside, say_bad_rows
+    from smallgpt.inference.evaluate import evaluate_given
+    from smallgpt.inference.files import read_rows, say_bad_rows
 
-    folder = Path(settings.output_dir or beside(trained.folder, "evaluation"))
-    figures, predictions = evaluate(
-        trained, settings.test_data, folder, settings.batch_size, settings.max_new_tokens
+    figures, predictions, results = evaluate_given(
+        trained,
+        read_rows(trained, settings.test_data),
+        settings.output_dir,
+        settings.batch_size,
+        settings.max_new_tokens,
+        settings.overwrite,
     )
     if settings.json:
         print(json_text(figures))
+        say_written(results, sys.stderr)
         return 0
     print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
     if "answers" in figures:
         print(describe_examples(predictions), end="\n\n")
     say_bad_rows(predictions)
-    drawn = [name for name in PICTURES if (folder / name).exists()]
-    files = ", ".join([METRICS, PREDICTIONS, *drawn])
-    print(f"written to {printable(str(folder))}: {files}")
+    say_written(results, sys.stdout)
     return 0
+
+
+def say_written(results: ResultFolder, stream: TextIO) -> None:
+    """Print where results are, and why they are not where they usually are."""
+    written = [name for name in (METRICS, PREDICTIONS, *PICTURES) if (results.path / name).exists()]
+    line = f"written to {results.path}: {', '.join(written)}"
+    print(printable_lines("\n".join(filter(None, [results.instead, line]))), file=stream)
 
 
 if __name__ == "__main__":

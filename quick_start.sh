@@ -78,20 +78,22 @@ quick_start() {
     # With variants of every image the model needs less dropout, and Muon learns most per minute.
     step "training" "$PY" train_gpt.py --resume --num_epochs 32 --validation_fraction 0.1 \
         --optimizer muon --learning_rate 2e-3 --batch_size 64 --dropout 0.1 --token_dropout 0
-    if [ ! outputs/evaluation/metrics.json -nt outputs/best_model/model.safetensors ]; then
+    if [ ! outputs/evaluation_test/metrics.json -nt outputs/best_model/model.safetensors ]; then
+        # That of the weights before, if it is there, has lost its model.
         step "evaluating on test rows the model has never seen" \
-            "$PY" inference.py --test_data data/digits/test.jsonl
+            "$PY" inference.py --test_data data/digits/test.jsonl \
+            --output_dir outputs/evaluation_test --overwrite
     fi
     if [ ! outputs/generated.png -nt outputs/best_model/model.safetensors ]; then
         step "drawing digits that the model makes up" \
             "$PY" inference.py --mode generate --num_return_sequences 40 --seed 1 \
-            --image outputs/generated.png --json >/dev/null
+            --image outputs/generated.png --overwrite --json >/dev/null
     fi
     cat <<'TEXT'
 
 == done
   outputs/best_model        the model, a standard Hugging Face checkpoint
-  outputs/evaluation        metrics.json, predictions.jsonl, confusion matrix
+  outputs/evaluation_test   metrics.json, predictions.jsonl, confusion matrix
   outputs/plots             training curves
   outputs/generated.png     digits that the model made up
 

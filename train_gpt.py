@@ -164,6 +164,8 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
             say_plan(run)
         # From here on files are written. Had anything above failed, an older run would be intact.
         try:
+            for path in folder.evaluations() if clearing else ():
+                log.say(f"{path} is of the run that --overwrite replaces, and deleted with it")
             for path in folder.clear() if clearing else ():
                 log.say(f"{path} is not the run's own and stays")
             folder.remove_leftovers()

@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
+from smallgpt.files.reading import first_bytes
 from smallgpt.files.writing import atomic_write
 
 DPI = 150
+_SOFTWARE = "smallgpt"  # names its maker in a PNG
 DARK, LIGHT = "#30638e", "#9cc3e0"
 # matplotlib's own font has no Chinese, Japanese or Korean; use one that is installed.
 _FURTHER_FONTS = (
@@ -63,4 +65,9 @@ def missing_glyphs_allowed() -> Iterator[None]:
 def save_chart(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, atomically."""
     with missing_glyphs_allowed(), atomic_write(path, "wb") as handle:
-        figure.savefig(handle, format="png", dpi=DPI)
+        figure.savefig(handle, format="png", dpi=DPI, metadata={"Software": _SOFTWARE})
+
+
+def is_own_chart(path: str | Path) -> bool:
+    """Whether a file is a PNG that `save_chart` wrote."""
+    return f"tEXtSoftware\0{_SOFTWARE}".encode() in first_bytes(Path(path))

@@ -32,8 +32,10 @@ from inference import (
 from smallgpt.command import run_command
 from smallgpt.console import printable_lines
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.folder import named_after
 from smallgpt.evaluation.report import describe_figures
 from smallgpt.evaluation.scoring import score_rows
+from smallgpt.files.locks import hold_folder
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.evaluate import ask_unlabelled, evaluate_given
 from smallgpt.inference.files import read_rows
@@ -467,7 +469,7 @@ def test_mistakes_are_drawn_from_their_tokens(trained, tmp_path):
     with Image.open(tmp_path / "out" / "mistakes.png") as image:
         assert image.format == "PNG" and image.width > 300
     data.write_text(json.dumps(rows[0]) + "\n")
-    evaluate_file(trained, data, tmp_path / "out")
+    evaluate_file(trained, data, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "mistakes.png").exists()
 
 
@@ -538,6 +540,7 @@ def test_trained_length_cuts_rows_again(trained, tmp_path):
         (["--mode", "generate", "--greedy", "--num_return_sequences", "3"], "the same row"),
         (["--mode", "generate", "--greedy", "--temperature", "2"], "does not sample"),
         (["--mode", "generate", "--image", "x.txt"], "must end in .png"),
+        (["--overwrite"], "--overwrite needs --test_data or --image"),
     ],
 )
 def test_contradicting_flags_are_refused(flags, words):
@@ -790,7 +793,7 @@ def test_no_picture_overwrites_a_file_of_the_model(world, tmp_path):
 def test_a_link_to_nothing_in_the_model_folder_keeps_no_picture_from_being_drawn(world, tmp_path):
     shutil.copytree(world[1], tmp_path / "model")
     (tmp_path / "model" / "gone").symlink_to("nowhere")
-    (tmp_path / "sheet.png").write_text("of an earlier call")
+    (tmp_path / "sheet.png").symlink_to("nowhere")
     argv = ["--model_path", str(tmp_path / "model"), "--device", "cpu", "--mode", "generate"]
     assert main([*argv, "--image", str(tmp_path / "sheet.png")]) == 0
 
@@ -824,8 +827,9 @@ def test_labels_told_into_the_folder_of_an_evaluation_stand_alone(trained, world
     evaluate_file(trained, world[0] / "test.jsonl", tmp_path)
     assert len(list(tmp_path.iterdir())) > 2
     (tmp_path / "mine.png").write_text("not an evaluation's")
-    classify_file(trained, world[0] / "test.jsonl", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl", "mine.png"}
+    classify_file(trained, world[0] / "test.jsonl", tmp_path, overwrite=True)
+    left = {"predictions.jsonl", "made_from.json", "mine.png"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 @pytest.mark.parametrize("name", ["best_model", "best_model/.", ".", "../best_model"])
@@ -837,8 +841,146 @@ def test_result_files_lie_beside_the_model_folder_however_it_is_named(
     before = set(os.listdir(tmp_path / "best_model"))
     flags = ["--model_path", name, "--test_data", str(world[0] / "test.jsonl"), "--device", "cpu"]
     assert main([*flags, "--mode", "classify"]) == 0
-    assert (tmp_path / "classification" / "predictions.jsonl").exists()
+    assert (tmp_path / "classification_test" / "predictions.jsonl").exists()
     assert set(os.listdir(tmp_path / "best_model")) == before
+
+
+# ------------------------------------------------------------------------------- nothing is lost
+
+
+@pytest.fixture
+def two_files(trained, tmp_path):
+    """A model folder of its own, and a file of rows beside another of the same name."""
+    shutil.copytree(trained.folder, tmp_path / "model")
+    for number, place in enumerate(("a", "b")):
+        (tmp_path / place).mkdir()
+        rows = [{"tokens": body_of(k) + " <EOS>", "k": number} for k in (0, 1)]  # no pictures
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / place / "test.jsonl").write_text(text)
+    return tmp_path
+
+
+def evaluate_in(folder, data, *flags):
+    argv = ["--model_path", str(folder / "model"), "--device", "cpu", "--precision", "fp32"]
+    return main([*argv, "--test_data", str(folder / data / "test.jsonl"), *flags])
+
+
+def test_evaluations_of_several_files_lie_side_by_side(two_files, capsys):
+    for data in ("a", "b", "a", "b"):
+        assert evaluate_in(two_files, data) == 0
+    assert evaluate_in(two_files, "a", "--mode", "classify") == 0
+    out = capsys.readouterr().out
+    folders = {"a": "evaluation_test", "b": "evaluation_test_2"}
+    for data, name in folders.items():
+        metrics = json.loads((two_files / name / "metrics.json").read_text())
+        assert metrics["data"] == str(two_files / data / "test.jsonl")
+        assert lines_of(two_files / name / "predictions.jsonl")[0]["row"] == {"k": "ab".index(data)}
+        assert out.count(f"written to {two_files / name}: ") == 2
+    first = f"{two_files / 'evaluation_test'} holds an evaluation of "
+    assert out.count(first) == 2
+    made = {path.name for path in two_files.iterdir()}
+    assert made == {"model", "a", "b", *folders.values(), "classification_test"}
+
+
+def test_figures_of_other_weights_or_contents_stay(two_files):
+    assert evaluate_in(two_files, "a") == 0
+    with open(two_files / "a" / "test.jsonl", "a") as handle:
+        handle.write(json.dumps({"tokens": body_of(0)}) + "\n")
+    assert evaluate_in(two_files, "a") == 0
+    settings = two_files / "model" / "settings.yaml"
+    settings.write_text(settings.read_text().replace("seed: ", "seed: 1"))  # another run
+    assert evaluate_in(two_files, "a") == 0
+    assert evaluate_in(two_files, "a") == 0
+    found = {
+        path.parent.name: json.loads(path.read_text())["records"]
+        for path in two_files.glob("*/metrics.json")
+    }
+    assert found == {"evaluation_test": 2, "evaluation_test_2": 3, "evaluation_test_3": 3}
+
+
+def test_named_folder_with_another_evaluation_needs_overwrite(two_files):
+    out = "--output_dir", str(two_files / "out")
+    assert evaluate_in(two_files, "a", *out) == 0
+    before = (two_files / "out" / "predictions.jsonl").read_bytes()
+    for changed in (["b"], ["a", "--mode", "classify"], ["a", "--max_new_tokens", "3"]):
+        with pytest.raises(UserError, match=r"out holds an evaluation of .*--overwrite$"):
+            evaluate_in(two_files, *changed, *out)
+    with pytest.raises(UserError, match=r"a/test.jsonl with other settings: give another"):
+        evaluate_in(two_files, "a", "--max_new_tokens", "3", *out)
+    assert evaluate_in(two_files, "a", *out) == 0
+    assert (two_files / "out" / "predictions.jsonl").read_bytes() == before
+    assert evaluate_in(two_files, "b", *out, "--overwrite") == 0
+    assert lines_of(two_files / "out" / "predictions.jsonl")[0]["row"] == {"k": 1}
+
+
+def test_evaluation_of_an_earlier_version_needs_overwrite(two_files):
+    assert evaluate_in(two_files, "a") == 0
+    (two_files / "evaluation_test" / "made_from.json").unlink()
+    assert evaluate_in(two_files, "a") == 0
+    assert (two_files / "evaluation_test_2" / "metrics.json").exists()
+    with pytest.raises(UserError, match="holds an evaluation: give another"):
+        evaluate_in(two_files, "a", "--output_dir", str(two_files / "evaluation_test"))
+
+
+def test_evaluation_that_was_killed_is_taken_up_again(two_files):
+    assert evaluate_in(two_files, "a") == 0
+    folder = two_files / "evaluation_test"
+    # Killed after the first file, in the middle of the second.
+    (folder / "metrics.json").unlink()
+    (folder / "predictions.jsonl").unlink()
+    (folder / ".predictions.jsonl.1.tmp").write_text("half")
+    assert evaluate_in(two_files, "b") == 0  # nothing is there that could be lost
+    assert json.loads((folder / "metrics.json").read_text())["records"] == 2
+    assert not list(folder.glob(".*"))
+
+
+def test_folder_in_use_is_left_alone(two_files, capsys):
+    with hold_folder(two_files / "evaluation_test", "evaluation"):
+        assert evaluate_in(two_files, "a") == 0
+        assert "evaluation_test is in use\nwritten to " in capsys.readouterr().out
+        with pytest.raises(UserError, match="another evaluation uses this folder"):
+            evaluate_in(two_files, "a", "--output_dir", str(two_files / "evaluation_test"))
+    assert (two_files / "evaluation_test_2" / "metrics.json").exists()
+
+
+def test_foreign_file_in_the_usual_folder_is_left_alone(two_files):
+    (two_files / "evaluation_test").mkdir()
+    (two_files / "evaluation_test" / "metrics.json").write_text("{}")
+    (two_files / "evaluation_test_2").write_text("a file")
+    assert evaluate_in(two_files, "a") == 0
+    assert (two_files / "evaluation_test" / "metrics.json").read_text() == "{}"
+    assert (two_files / "evaluation_test_3" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/new rows.csv", "x_new_rows"),
+        ("pictures/", "x_pictures"),
+        ("数据.jsonl", "x_数据"),
+        ("a\udcff\x1b[1m/b\udcff\n.jsonl", "x_b_"),
+        ("n" * 300, "x_" + "n" * 198),
+    ],
+)
+def test_results_are_named_after_their_rows(source, name):
+    assert named_after("x", source) == name
+
+
+def test_earlier_drawing_is_replaced_and_a_picture_of_others_is_not(trained, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    argv = ["--model_path", str(trained.folder), "--device", "cpu", "--mode", "generate"]
+    argv += ["--seed", "1", "--image", str(sheet)]
+    assert main(argv) == 0
+    assert capsys.readouterr().err.endswith(f"drawn: {sheet}\n")
+    assert main(argv) == 0
+    assert capsys.readouterr().err.endswith(f"drawn: {sheet}, in place of another\n")
+    Image.new("L", (4, 4)).save(sheet)
+    holiday = sheet.read_bytes()
+    with pytest.raises(UserError, match=r"sheet.png is there already .*--overwrite$"):
+        main(argv)
+    assert sheet.read_bytes() == holiday
+    assert main([*argv, "--overwrite"]) == 0
+    assert sheet.read_bytes() != holiday
 
 
 # ------------------------------------------------------------------------------- random words

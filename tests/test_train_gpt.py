@@ -296,7 +296,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_overwrite_deletes_all_of_a_run_and_leaves_foreign_files(settings):
     folder = train(settings).folder
     model = load_trained_model(folder.best_model, "cpu", "fp32")
-    evaluate_file(model, settings.data_path, folder.evaluation)
+    evaluate_file(model, settings.data_path, folder.root / "evaluation_rows")
     (folder.plots / "mine.png").write_text("mine")
     kept = folder.clear()
     assert kept == [folder.plots / "mine.png"]
@@ -307,11 +307,16 @@ def test_overwrite_tells_what_stays(settings, capsys):
     folder = train(settings).folder
     for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
         (folder.root / name).write_text("mine")
+    (folder.root / "evaluation_x").mkdir()
+    (folder.root / "evaluation_x" / "made_from.json").write_text('{\n  "mode": "evaluate"\n}')
     train(change(settings, overwrite=True))
+    out = capsys.readouterr().out
+    gone = folder.root / "evaluation_x"
+    assert f"{gone} is of the run that --overwrite replaces" in out and not gone.exists()
     for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
         assert (folder.root / name).read_text() == "mine"
     line = f"{folder.plots / 'mine.png'} is not the run's own and stays"
-    assert line in capsys.readouterr().out and line in folder.log.read_text()
+    assert line in out and line in folder.log.read_text()
 
 
 def test_run_and_its_repetition_leave_the_same_models_to_the_byte(settings):

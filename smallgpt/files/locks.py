@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,10 @@ from smallgpt.errors import UserError
 from smallgpt.files.writing import make_folder, open_to_append
 
 LOCK = ".lock"
+
+
+class FolderInUseError(UserError):
+    """Another process holds a folder."""
 
 
 def lock(handle: IO) -> bool:
@@ -32,14 +36,15 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
     waits for the deleted one notices and opens a new one.
 
     Raises:
-        UserError: another process holds it, or its file system has no locks.
+        FolderInUseError: another process holds it.
+        UserError: its file system has no locks.
     """
     make_folder(folder)
     while True:
         with open_to_append(folder / LOCK) as handle:
             try:
                 if not lock(handle):
-                    raise UserError(
+                    raise FolderInUseError(
                         f"{folder}: another {work} uses this folder; wait for it or give another "
                         f"--output_dir"
                     )
@@ -52,3 +57,25 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
             if os.path.exists(folder / LOCK) and os.path.samefile(handle.fileno(), folder / LOCK):
                 yield
                 return
+
+
+@contextmanager
+def hold_output(folder: Path, work: str) -> Iterator[None]:
+    """`hold_folder` for one command: the lock file goes in the end, and so do new empty folders.
+
+    Raises:
+        UserError: as `hold_folder`, or something else than a folder has its name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder as --output_dir")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    with hold_folder(folder, work):
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                if not (folder / LOCK).lstat().st_size:  # nothing is ever written to ours
+                    (folder / LOCK).unlink()
+            for path in new:
+                with suppress(OSError):  # not empty: the files are there
+                    path.rmdir()

@@ -9,12 +9,13 @@ from typing import Any
 
 from smallgpt.console import format_table, json_text, plural, printable_lines
 from smallgpt.errors import UserError
-from smallgpt.evaluation.folder import PREDICTIONS, refuse_overwriting, remove_earlier
+from smallgpt.evaluation.folder import PREDICTIONS, ResultFolder
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of, write_predictions
 from smallgpt.evaluation.scoring import classify_rows
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments, not_finite, prompt_ids, say_unknown
+from smallgpt.inference.results import hold_results
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
@@ -55,7 +56,11 @@ def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
 
 
 def classify_file(
-    trained: TrainedModel, path: str | Path, output_dir: str | Path, batch_size: int = 64
+    trained: TrainedModel,
+    path: str | Path,
+    output_dir: str | Path,
+    batch_size: int = 64,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file; write and return the objects of predictions.jsonl.
 
@@ -64,28 +69,37 @@ def classify_file(
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
             overwritten.
-        UserError: files of others in output_dir, no such file, not one row that can be classified,
-            or a model without labels.
+        UserError: files of others in output_dir or, without `overwrite`, results of another
+            classification, no such file, not one row that can be classified, or a model without
+            labels.
     """
     check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
-    refuse_overwriting(path, output_dir)
-    return classify_given(trained, read_rows(trained, path, True), output_dir, batch_size)
+    rows = read_rows(trained, path, for_label=True)
+    return classify_given(trained, rows, output_dir, batch_size, overwrite)[0]
 
 
 def classify_given(
-    trained: TrainedModel, rows: GivenRows, output_dir: str | Path, batch_size: int
-) -> list[dict[str, Any]]:
-    """Label rows that were read with `for_label`, from wherever; otherwise as `classify_file`."""
+    trained: TrainedModel,
+    rows: GivenRows,
+    output_dir: str | Path | None,
+    batch_size: int,
+    overwrite: bool,
+) -> tuple[list[dict[str, Any]], ResultFolder]:
+    """Label rows that were read with `for_label`, from wherever; otherwise as `classify_file`.
+
+    `output_dir` None: a folder named after the source of the rows, beside the model folder.
+    """
     dataset = rows.dataset
-    if not len(dataset):
-        refuse_unusable(dataset, rows.source, "classified")
-    for line in dataset.counts.lines():
-        print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
-    probs = classify_dataset(trained, dataset, batch_size)
-    predictions = predictions_of(dataset, probs, trained.temperature)
-    remove_earlier(output_dir)
-    write_predictions(Path(output_dir) / PREDICTIONS, predictions)
-    return predictions
+    with hold_results(trained, rows, "classify", output_dir, overwrite) as results:
+        if not len(dataset):
+            refuse_unusable(dataset, rows.source, "classified")
+        for line in dataset.counts.lines():
+            print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
+        probs = classify_dataset(trained, dataset, batch_size)
+        predictions = predictions_of(dataset, probs, trained.temperature)
+        results.begin()
+        write_predictions(results.path / PREDICTIONS, predictions)
+    return predictions, results
 
 
 def classify_dataset(

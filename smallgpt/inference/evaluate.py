@@ -10,7 +10,7 @@ import numpy as np
 
 from smallgpt.console import printable_lines
 from smallgpt.evaluation.answers import answer_figures, generate_answers
-from smallgpt.evaluation.folder import METRICS, PREDICTIONS, refuse_overwriting, remove_earlier
+from smallgpt.evaluation.folder import METRICS, PREDICTIONS, ResultFolder
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
 from smallgpt.evaluation.pictures import draw_evaluation
 from smallgpt.evaluation.predictions import leave_out_failures, predictions_of, write_predictions
@@ -19,6 +19,7 @@ from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments
+from smallgpt.inference.results import hold_results
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
@@ -30,6 +31,7 @@ def evaluate_file(
     output_dir: str | Path,
     batch_size: int = 64,
     max_new_tokens: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Score a JSONL file, answer its instructions, write its evaluation; returns the metrics.
 
@@ -39,19 +41,9 @@ def evaluate_file(
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
             overwritten.
-        UserError: files of others in output_dir, no such file, or not one row that can be scored.
+        UserError: files of others in output_dir or, without `overwrite`, another evaluation, no
+            such file, or not one row that can be scored.
     """
-    return evaluate(trained, path, output_dir, batch_size, max_new_tokens)[0]
-
-
-def evaluate(
-    trained: TrainedModel,
-    path: str | Path,
-    output_dir: str | Path,
-    batch_size: int,
-    max_new_tokens: int | None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """As `evaluate_file`; returns the metrics and the objects of predictions.jsonl."""
     check_arguments(
         "evaluate",
         test_data=path,
@@ -59,19 +51,45 @@ def evaluate(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
-    refuse_overwriting(path, output_dir)
     rows = read_rows(trained, path)
-    return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens)
+    return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens, overwrite)[0]
 
 
 def evaluate_given(
     trained: TrainedModel,
     rows: GivenRows,
-    output_dir: str | Path,
+    output_dir: str | Path | None,
     batch_size: int,
     max_new_tokens: int | None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Evaluate rows that were read already, from wherever; otherwise as `evaluate`."""
+    overwrite: bool,
+) -> tuple[dict[str, Any], list[dict[str, Any]], ResultFolder]:
+    """Evaluate rows that were read already, from wherever; otherwise as `evaluate_file`.
+
+    `output_dir` None: a folder named after the source of the rows, beside the model folder.
+    Returns the metrics, the objects of predictions.jsonl, and where both were written.
+    """
+    with hold_results(
+        trained, rows, "evaluate", output_dir, overwrite, max_new_tokens=max_new_tokens
+    ) as results:
+        figures, predictions, dataset = score_given(trained, rows, batch_size, max_new_tokens)
+        results.begin()
+        write_predictions(results.path / PREDICTIONS, predictions)
+        # With very many labels one line for each label, not for each of its metrics.
+        many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
+        write_json(results.path / METRICS, figures, most_levels=2 if many else None)
+        # Last, so that a failure to draw loses no metrics.
+        draw_evaluation(results.path, figures, predictions, dataset, trained.codebook)
+    return figures, predictions, results
+
+
+def score_given(
+    trained: TrainedModel, rows: GivenRows, batch_size: int, max_new_tokens: int | None
+) -> tuple[dict[str, Any], list[dict[str, Any]], TokenLabelDataset]:
+    """The metrics, the objects of predictions.jsonl, and the rows that could be scored.
+
+    Raises:
+        UserError: not one row could be scored.
+    """
     dataset = rows.dataset
     for line in dataset.counts.codebook_lines():
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
@@ -108,15 +126,7 @@ def evaluate_given(
         "validation": trained.validation or None,
     }
     predictions = predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers)
-    folder = Path(output_dir)
-    remove_earlier(folder)
-    write_predictions(folder / PREDICTIONS, predictions)
-    # With very many labels one line for each label, not for each of its metrics.
-    many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
-    write_json(folder / METRICS, figures, most_levels=2 if many else None)
-    # Last, so that a failure to draw loses no metrics.
-    draw_evaluation(folder, figures, predictions, dataset, trained.codebook)
-    return figures, predictions
+    return figures, predictions, dataset
 
 
 def ask_unlabelled(

@@ -41,8 +41,12 @@ class InferenceSettings:
     )
     output_dir: str | None = option(
         None,
-        "Folder for the result files of --test_data. Default: `evaluation` (`classification` "
-        "with --mode classify) beside the model folder.",
+        "Folder for the result files of --test_data. Default: beside the model folder one named "
+        "after the file: `evaluation_test` (`classification_test` with --mode classify) for "
+        "test.jsonl; where that holds other results, the next free of `evaluation_test_2` ...",
+    )
+    overwrite: bool = option(
+        False, "Replace results of another evaluation in the folder, or the file of --image."
     )
     batch_size: int = option(64, "Rows scored, or sequences sampled, at once.", minimum=1)
     json: bool = option(False, "Print the result as JSON for machines.")
@@ -94,6 +98,8 @@ class InferenceSettings:
             yield f"--test_data does not go with --mode {mode}"
         if mode == "evaluate" and self.prompt is not None:
             yield "--prompt does not go with an evaluation of --test_data"
+        if self.overwrite and self.test_data is None and self.image is None:
+            yield "--overwrite needs --test_data or --image: it is their files that it replaces"
         if mode != "generate" and self.image is not None:
             yield "--image needs --mode generate"
         if mode != "generate" and self.label is not None:

@@ -279,12 +279,12 @@ class TrainSettings:
     resume: bool = option(
         False,
         "Go on from the last checkpoint in output_dir with the settings stored there; flags "
-        "still count. Starts a run where there is none.",
+        "still count. Where there is no run, a new one begins, and a line says so.",
         flag_only=True,
     )
     overwrite: bool = option(
         False,
-        "Delete the run in output_dir, and nothing else there, and start again.",
+        "Delete the run in output_dir with its evaluations, nothing else there, and start again.",
         flag_only=True,
     )
     check_data: bool = option(

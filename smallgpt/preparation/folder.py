@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from smallgpt.console import progress_bar
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.files.locks import LOCK, hold_folder
+from smallgpt.files.locks import hold_output
 from smallgpt.files.reading import shown, size_text
 from smallgpt.files.writing import (
     atomic_write,
@@ -54,20 +54,8 @@ def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], 
 
     @wraps(prepare)
     def holding(settings: Any) -> dict[str, Any]:
-        folder = Path(settings.output_dir)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: give a folder as --output_dir")
-        new = [path for path in (folder, *folder.parents) if not path.exists()]
-        with hold_folder(folder, "command"):
-            try:
-                return prepare(settings)
-            finally:
-                with suppress(FileNotFoundError):
-                    if not (folder / LOCK).lstat().st_size:  # nothing is ever written to ours
-                        (folder / LOCK).unlink()
-                for path in new:
-                    with suppress(OSError):  # not empty: the files are there
-                        path.rmdir()
+        with hold_output(Path(settings.output_dir), "command"):
+            return prepare(settings)
 
     return holding
 

@@ -3,7 +3,7 @@
     outputs/
       settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
       events.out.tfevents.*.smallgpt  (--tensorboard)
-      plots/  checkpoints/  best_model/  final_model/  evaluation/
+      plots/  checkpoints/  best_model/  final_model/  evaluation_*/
 
 settings.yaml holds the resolved settings, and each model folder has a copy, so that whoever uses a
 model cuts rows exactly as training did. All other files in these folders belong to somebody else: a
@@ -23,6 +23,7 @@ from smallgpt.console import command_hint
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import (
     EVALUATION_FILES,
+    MADE_FROM,
     METRICS,
     PREDICTIONS,
     check_evaluation_folder,
@@ -35,13 +36,11 @@ from smallgpt.training.metrics_file import read_metrics
 EVENT_FILES = "events.out.tfevents.*"  # of any program
 EVENT_SUFFIX = ".smallgpt"  # of ours
 
-# Names of a run's own files, by folder; "" is its root, which is cleared last: the metrics and
-# models there show that a folder is a run's.
+# Names of a run's own files, by folder, but for evaluations; "" is its root.
 CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
     "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
-    "evaluation": EVALUATION_FILES,
     "": re.compile(
         r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
         r"|events\.out\.tfevents\..+\.smallgpt|best_model|final_model"
@@ -76,7 +75,6 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best_model = self.root / "best_model"
         self.final_model = self.root / "final_model"
-        self.evaluation = self.root / "evaluation"
 
     def holds_run(self) -> bool:
         """Whether a training run has left anything here that must not be lost."""
@@ -100,7 +98,8 @@ class RunFolder:
                         f"{_REMEDY}"
                     )
         elif clearing:
-            check_evaluation_folder(self.evaluation, "--overwrite would delete it")
+            for folder in self.evaluations():
+                check_evaluation_folder(folder, "--overwrite would delete it")
             wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
             for path in (path for whole in wholes for path in contents(whole)):
                 if path.name not in _PARTS:
@@ -111,7 +110,7 @@ class RunFolder:
 
     def check_inputs(self, inputs: Mapping[str, str | Path | None]) -> None:
         """Raise SettingsError for all `inputs`, by option, that `clear` would delete."""
-        cleared = [path for place in _OWN for path in self._own_in(place)]
+        cleared = [path for place in self._places() for path in self._own_in(place)]
         mistakes = []
         for name, given in inputs.items():
             if given is None or not os.path.exists(given):
@@ -136,15 +135,16 @@ class RunFolder:
         where a run has its own, targets of links included.
         """
         strangers = []
-        for place in _OWN:
+        for place, names in self._places().items():
             folder = self.root / place
             own = [folder] if place and folder.is_symlink() else self._own_in(place)
-            own.sort(key=lambda path: path.name in (PREDICTIONS, METRICS))  # known by these
+            # An evaluation is known by these.
+            own.sort(key=lambda path: (path.name in (PREDICTIONS, METRICS), path.name == MADE_FROM))
             strangers += [Path(os.path.realpath(path)) for path in own if path.is_symlink()]
             for path in own if place else reversed(own):
                 remove(path)
             if place and folder.is_dir():
-                remove_leftovers(folder, _OWN[place])
+                remove_leftovers(folder, names)
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
                 strangers += contents(folder)
@@ -153,12 +153,29 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files and folders of a killed run."""
-        for place in _OWN:
-            remove_leftovers(self.root / place, _OWN[place])
+        for place, names in self._places().items():
+            remove_leftovers(self.root / place, names)
+
+    def evaluations(self) -> list[Path]:
+        """The folders of evaluations that lie beside the models, as inference.py names them."""
+        return [
+            path
+            for path in contents(self.root)
+            if path.is_dir()
+            and path.name.startswith("evaluation")
+            and (path.name == "evaluation" or (path / MADE_FROM).is_file())  # of earlier versions
+        ]
+
+    def _places(self) -> dict[str, re.Pattern]:
+        """`_OWN` with evaluations; the root last, since metrics and models show a run is here."""
+        places = _OWN | {path.name: EVALUATION_FILES for path in self.evaluations()}
+        places[""] = places.pop("")
+        return places
 
     def _own_in(self, place: str) -> list[Path]:
-        """The paths in a folder of `_OWN` that have a name of the run's, sorted."""
-        return [p for p in contents(self.root / place) if _OWN[place].fullmatch(p.name)]
+        """The paths in a folder of `_places` that have a name of the run's, sorted."""
+        names = _OWN.get(place, EVALUATION_FILES)
+        return [p for p in contents(self.root / place) if names.fullmatch(p.name)]
 
     def _left_by_run(self) -> bool:
         """Whether metrics, a checkpoint or a model show that a run was here."""

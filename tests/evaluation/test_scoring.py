@@ -396,7 +396,7 @@ def test_model_without_validation_figures_says_that_it_is_not_calibrated(tmp_pat
     told = capsys.readouterr().out
     assert "not calibrated: the model folder holds no validation figures" in told
     assert "for comparison" not in told
-    figures = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    figures = json.loads((tmp_path / "evaluation_rows" / "metrics.json").read_text())
     assert figures["temperature"] == 1.0 and figures["validation"] is None
     main([*argv, "--mode", "classify", "--prompt", "A B"])
     assert "confidence is not calibrated" in capsys.readouterr().err
@@ -510,7 +510,8 @@ def test_pictures_of_an_earlier_evaluation_go_away(trained, tmp_path):
     assert (out / "reliability.png").exists()
     (out / "mistakes.png").write_bytes(b"old")
     (out / "mine.png").write_bytes(b"the user's own")
-    evaluate_file(trained, write_rows(tmp_path / "two.jsonl", [{"tokens": "A B"}]), out)
+    plain = write_rows(tmp_path / "two.jsonl", [{"tokens": "A B"}])
+    evaluate_file(trained, plain, out, overwrite=True)
     assert {path.name for path in out.glob("*.png")} == {"mine.png"}
 
 
@@ -528,7 +529,7 @@ def test_row_without_a_finite_number_is_kept_with_its_reason(tmp_path):
     bad = lines_of(tmp_path / "out" / "predictions.jsonl")[1]
     assert "no finite number" in bad["reason"] and bad["row"] == {"n": 2}
     with pytest.raises(UserError, match="not one of 1 row can be scored"):
-        evaluate_file(trained, write_rows(tmp_path / "bad.jsonl", rows[1:]), tmp_path / "out")
+        evaluate_file(trained, write_rows(tmp_path / "bad.jsonl", rows[1:]), tmp_path / "bad")
 
 
 # ------------------------------------------------------------------------------- chance

@@ -63,6 +63,9 @@ RUN = [
     "evaluation/metrics.json",
     "evaluation/predictions.jsonl",
     "evaluation/mistakes.png",
+    "evaluation_test_2/made_from.json",
+    "evaluation_test_2/metrics.json",
+    "evaluation_test_2/reliability.png",
     "events.out.tfevents.1.host.2.0.smallgpt",
 ]
 
@@ -78,6 +81,9 @@ MINE = [
     "checkpoints/step_12/model.bin",
     "checkpoints/best.ckpt",
     "evaluation/old/metrics.json",
+    "evaluation_of_mine/metrics.json",
+    "classification_new/made_from.json",
+    "classification_new/predictions.jsonl",
 ]
 
 
@@ -87,6 +93,7 @@ def write_files(root: Path, names: list[str]) -> None:
         "train.log": "2026-11-24 21:15:26  data: 3 rows\n",
         "metrics.jsonl": '{"kind": "train", "step": 1}\n',
         "data_report.json": '{\n  "rows": 3\n}\n',
+        "made_from.json": '{\n  "mode": "evaluate"\n}\n',
         "metrics.json": '{\n  "model": "best_model"\n}\n',
         "predictions.jsonl": '{"line": 1, "label": "7"}\n',
     }

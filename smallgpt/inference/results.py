@@ -1,0 +1,73 @@
+"""Results of a file of rows: where they are written, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from smallgpt.evaluation.folder import ResultFolder, holding_results, named_after
+from smallgpt.files.reading import contents
+from smallgpt.inference.files import GivenRows, beside
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+
+_KINDS = {"evaluate": "evaluation", "classify": "classification"}
+
+
+def hold_results(
+    trained: TrainedModel,
+    rows: GivenRows,
+    mode: str,
+    output_dir: str | Path | None,
+    overwrite: bool,
+    **settings: Any,
+) -> AbstractContextManager[ResultFolder]:
+    """Lock the folder for the results of rows: without `output_dir` one beside the model folder.
+
+    Args:
+        mode: "evaluate" or "classify".
+        settings: what figures depend on besides rows and model.
+
+    Raises:
+        UserError: as `holding_results`.
+    """
+    made_from = {
+        "mode": mode,
+        "model": str(trained.folder),
+        "data": rows.source,
+        "rows": _digest_of_rows(rows.dataset),
+        "weights": _digest_of_folder(trained.folder),
+        "settings": {
+            "device": trained.device.type,
+            "precision": trained.precision.name,
+            **settings,
+        },
+    }
+    if output_dir is None:
+        folder = beside(trained.folder, named_after(_KINDS[mode], rows.source))
+    else:
+        folder = Path(output_dir)
+    return holding_results(folder, made_from, may_move=output_dir is None, overwrite=overwrite)
+
+
+def _digest_of_rows(dataset: TokenLabelDataset) -> str:
+    """Digest of records that were kept, the user's own keys and bad rows included."""
+    digest = hashlib.blake2b(digest_size=16)
+    bad = [[row.line, row.reason, row.record] for row in dataset.bad_rows]
+    for number, value in zip([*dataset.lines_N.tolist(), -1], [*dataset.records, bad], strict=True):
+        digest.update(f"{number} {json.dumps(value)}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """Digest of the names and contents of the files of a model folder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in contents(folder):
+        if path.is_file():
+            with open(path, "rb") as handle:
+                content = hashlib.file_digest(handle, "blake2b").hexdigest()
+            digest.update(f"{path.name!a} {content}\n".encode())
+    return digest.hexdigest()
