@@ -16,8 +16,10 @@ from pathlib import Path
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.inputs.idx_images import read_idx_images
 from smallgpt.inputs.labelled_images import ImageOptions, LabelledImages
+from smallgpt.inputs.like_codebook import like_codebook
 from smallgpt.inputs.npz_images import is_npz, read_npz_images
-from smallgpt.inputs.picture_folder import read_picture_folder
+from smallgpt.inputs.picture_folder import is_picture, read_pictures
+from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.labels import LabelNames
 
 
@@ -35,10 +37,11 @@ class ImageFormat:
 FORMATS = (
     ImageFormat(
         Path.is_dir,
-        read_picture_folder,
+        read_pictures,
         own_labels="a folder, whose subfolders name the classes",
         of_pictures=True,
     ),
+    ImageFormat(is_picture, read_pictures, own_labels="a picture", of_pictures=True),
     ImageFormat(is_npz, read_npz_images, own_labels="an .npz, which holds its own labels"),
     ImageFormat(lambda path: True, read_idx_images),
 )
@@ -50,17 +53,23 @@ def read_images(
     image_size: int | None = None,
     color: str = "auto",
     names: LabelNames | None = None,
+    *,
+    codebook: Codebook | None = None,
+    keep_unreadable: bool = False,
 ) -> LabelledImages:
     """Read images and their labels; the format is recognised by the content.
 
     Args:
         path: an IDX file (plain or .gz), an .npz with `images` NxHxW or NxHxWxC and perhaps
-            `labels`, or a folder with one subfolder of pictures per class.
+            `labels`, a picture, a folder of pictures, or a folder with one subfolder of pictures
+            per class.
         labels_path: IDX file with the labels of an IDX file.
         image_size: pixels a side that pictures of a folder are resized to, regardless of their
             proportions: nothing is cut off and nothing is added.
         color: of a folder, "grey", "rgb", or "auto": rgb if any pixel has colour.
         names: give the same for training and test images, which share label tokens.
+        codebook: convert the images to its size, colour and pixel values (`like_codebook.py`).
+        keep_unreadable: collect unreadable pictures in `unreadable` as long as others can be read.
 
     Raises:
         UserError: missing, damaged, oversized or contradictory files.
@@ -68,7 +77,7 @@ def read_images(
     """
     path = Path(path)
     if not os.path.exists(path):
-        raise UserError(f"{path}: no such file or folder (the images, --input)")
+        raise UserError(f"{path}: no such file or folder (the images)")
     found = next(each for each in FORMATS if each.fits(path))
     if not found.of_pictures and (image_size is not None or color != "auto"):
         raise SettingsError(
@@ -77,4 +86,9 @@ def read_images(
     if found.own_labels is not None and labels_path is not None:
         raise SettingsError([f"{path} is {found.own_labels}: leave {labels_path} out"])
     labels = None if labels_path is None else Path(labels_path)
-    return found.read(path, ImageOptions(names or LabelNames(), labels, image_size, color))
+    size = None if image_size is None else (image_size, image_size)
+    if codebook is not None:
+        size, color = (codebook.width, codebook.height), codebook.color
+    options = ImageOptions(names or LabelNames(), labels, size, color, keep_unreadable)
+    source = found.read(path, options)
+    return source if codebook is None else like_codebook(codebook, source)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,14 @@ MOST_IMAGE_BYTES = 2**31
 FEWER_IMAGES = ": give fewer or smaller images"  # the remedy for more
 
 
+class Unreadable(NamedTuple):
+    """A picture that could not be read."""
+
+    file: str
+    label: str | None
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
     """Images as they were read."""
@@ -33,6 +42,8 @@ class LabelledImages:
     white: float | None = None  # pixel value of white, where the format says so
     files: list[str] | None = None  # path of each image below its folder; None for other formats
     notes: list[str] = field(default_factory=list)  # about the reading, one line each
+    # With `keep_unreadable`, by their place (from 0) among all pictures, the readable included.
+    unreadable: dict[int, Unreadable] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images_NxHxWxC)
@@ -44,8 +55,9 @@ class ImageOptions:
 
     names: LabelNames
     labels_path: Path | None = None
-    image_size: int | None = None
+    size: tuple[int, int] | None = None  # width and height that pictures are resized to
     color: str = "auto"
+    keep_unreadable: bool = False  # else an unreadable picture is an error
 
 
 def check_image_count(path: Path, count: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from smallgpt.options.common import LARGEST_SEED, LEAST_LENGTH, ON_BAD_ROW
-from smallgpt.options.option import Option, option, shared
+from smallgpt.options.option import Mistakes, Option, option, options_of, shared
 
 _CODEBOOK_SIZE = Option(
     500, "Codes in the codebook, one token each.", "Codebook", minimum=2, maximum=65_000
@@ -73,6 +73,10 @@ class DigitsSettings:
         return iter(())
 
 
+# What a codebook was made with: with --codebook there is nothing to choose.
+_OF_CODEBOOK = ("image_size", "color", "patch_size", "codebook_size", "codebook_images")
+
+
 @dataclass(frozen=True)
 class ImagesSettings:
     """Settings of `prepare_data.py images`."""
@@ -80,7 +84,7 @@ class ImagesSettings:
     input: str | None = option(
         None,
         "Images: an IDX file (plain or .gz), an .npz with `images` and `labels`, or a folder "
-        "with one subfolder of pictures per class.",
+        "with one subfolder of pictures per class (without subfolders: pictures without labels).",
         group="Files",
     )
     labels: str | None = option(None, "Labels of an IDX file (IDX, plain or .gz).")
@@ -95,9 +99,13 @@ class ImagesSettings:
         "Read pictures of a folder as grey or rgb. auto = rgb if any picture has colour.",
         choices=("auto", "grey", "rgb"),
     )
-    patch_size: int = option(
-        4, "Side of a patch in pixels; 1 = one token per pixel.", group="Codebook", minimum=1
+    codebook: str | None = option(
+        None,
+        "Make rows for an existing model: its folder, or a codebook.npz with the vocab.json beside "
+        "it. The images get its size, colour, range of pixel values and patches.",
+        group="Codebook",
     )
+    patch_size: int = option(4, "Side of a patch in pixels; 1 = one token per pixel.", minimum=1)
     codebook_size: int = shared(_CODEBOOK_SIZE)
     codebook_images: int = option(
         10_000, "Fit the codebook on at most this many training images, drawn at random.", minimum=1
@@ -109,7 +117,20 @@ class ImagesSettings:
     )
     seed: int = shared(_SEED)
 
+    @staticmethod
+    def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
+        """Flags of what an existing codebook decides."""
+        given = [name for name in _OF_CODEBOOK if name in flags]
+        if values.get("codebook") is None or not given:
+            return []
+        words = " ".join(f"--{name}" for name in given)
+        return [(given[0], f"{words}: --codebook {values['codebook']} decides that: drop it")]
+
     def contradictions(self) -> Iterator[str]:
+        if self.codebook is not None:
+            for name in _OF_CODEBOOK:
+                if getattr(self, name) != options_of(ImagesSettings)[name].default:
+                    yield f"--{name} does not go with --codebook, which decides it"
         if self.input is None:
             yield "--input PATH is needed: the images to prepare"
         if self.test_input is not None and self.test_last is not None:

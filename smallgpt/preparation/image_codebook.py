@@ -1,4 +1,4 @@
-"""Codebook of prepared images, the digits among them: fitted on training images only, and drawn.
+"""Codebook of prepared images: fitted on training images only, or that of a model; drawn.
 
 Called by `images.py`; the codebook itself is `smallgpt/tokens/codebook.py`, on `k_means.py`.
 """
@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from smallgpt.console import plural
+from smallgpt.errors import UserError
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.augmentation import vary_images
-from smallgpt.preparation.folder import CODEBOOK_PICTURE, RECONSTRUCTIONS
+from smallgpt.preparation.folder import CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS
+from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.labels import sorted_labels
+from smallgpt.tokens.labels import label_token, sorted_labels
 from smallgpt.tokens.pictures import draw_codebook, draw_reconstructions
+from smallgpt.tokens.vocabulary import CLS, END_IMG, EOS, IMG, Vocabulary
 
 _IMAGES_DRAWN, _DRAWN_IN_A_ROW = 20, 10
 # The codebook has to contain rotated strokes, for which some of the variants suffice.
@@ -39,6 +42,42 @@ def fit_codebook(
     return Codebook.fit(
         images_NxHxWxC, settings.patch_size, settings.codebook_size, settings.seed, most_images
     )
+
+
+def load_codebook(path: str) -> tuple[Codebook, Vocabulary | None]:
+    """The codebook of a folder or file and the vocabulary beside it, None without a vocab.json.
+
+    Raises:
+        UserError: no codebook there, or a vocabulary of other codes.
+    """
+    file = Path(path) / CODEBOOK if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        raise UserError(
+            f"{file}: no such file: --codebook takes the folder of a model of images, or a "
+            f"codebook.npz"
+        )
+    codebook, beside = Codebook.load(file), file.with_name(VOCABULARY)
+    if not beside.exists():
+        return codebook, None
+    vocabulary = Vocabulary.load(beside)
+    if not vocabulary.ids.keys() >= {IMG, END_IMG, CLS, EOS, *codebook.code_tokens}:
+        raise UserError(f"{beside}: lacks tokens of the rows of {file}: not its vocabulary")
+    return codebook, vocabulary
+
+
+def vocabulary_with(
+    vocabulary: Vocabulary, labels: Sequence[str], codebook: str, notes: list[str]
+) -> Vocabulary:
+    """The vocabulary of a model with the labels that it lacks added at its end, which is told."""
+    new = [label for label in labels if label not in vocabulary.labels]
+    if not new:
+        return vocabulary
+    named = ", ".join(new[:10]) + (" ..." if len(new) > 10 else "")
+    notes.append(
+        f"{plural(len(new), 'label')} that {codebook} does not know ({named}) added at the end of "
+        f"{VOCABULARY}: it learns them with --init_from, and cannot name them before"
+    )
+    return Vocabulary([*vocabulary.tokens, *map(label_token, new)])
 
 
 def draw_pictures(

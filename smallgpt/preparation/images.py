@@ -34,7 +34,12 @@ from smallgpt.preparation.folder import (
     write_lines,
     write_summary,
 )
-from smallgpt.preparation.image_codebook import draw_pictures, fit_codebook
+from smallgpt.preparation.image_codebook import (
+    draw_pictures,
+    fit_codebook,
+    load_codebook,
+    vocabulary_with,
+)
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.codebook_of_rows import CODES_OF
@@ -42,6 +47,7 @@ from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.splitting import number_keys, split_rows
 from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.familiarity import Familiarity, unlike_training
 from smallgpt.tokens.labels import LabelNames, label_text, label_token, sorted_labels
 from smallgpt.tokens.vocabulary import CLS, EOS, Vocabulary
 
@@ -78,8 +84,15 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             ]
         )
     names = LabelNames()
+    existing = None if settings.codebook is None else load_codebook(settings.codebook)
+    codebook = None if existing is None else existing[0]
     source = read_images(
-        settings.input, settings.labels, settings.image_size, settings.color, names
+        settings.input,
+        settings.labels,
+        settings.image_size,
+        settings.color,
+        names,
+        codebook=codebook,
     )
     own_test = None
     if settings.test_input is not None:
@@ -91,11 +104,12 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             # The training images decide about colour.
             ("grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb") if folder else "auto",
             names,
+            codebook=codebook,
         )
         _check_same_kind(settings, source, own_test)
     source = dataclasses.replace(source, notes=[*names.notes(), *source.notes])
     return _prepare(
-        "images", settings, source, own_test, settings.test_last, settings.codebook_images
+        "images", settings, source, own_test, settings.test_last, settings.codebook_images, existing
     )
 
 
@@ -107,7 +121,7 @@ def _check_same_kind(
     for images in (source.images_NxHxWxC, own_test.images_NxHxWxC):
         _, height, width, channels = images.shape
         kinds.append(f"{width}x{height} {'grey' if channels == 1 else 'rgb'} {images.dtype}")
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] and settings.codebook is None:
         raise UserError(
             f"the images of {settings.input} are {kinds[0]}, those of {settings.test_input} are "
             f"{kinds[1]}: both must be of one kind"
@@ -125,10 +139,11 @@ def _prepare(
     own_test: LabelledImages | None = None,
     test_last: int | None = None,
     codebook_images: int = ImagesSettings.codebook_images,
+    existing: tuple[Codebook, Vocabulary | None] | None = None,
 ) -> dict[str, Any]:
-    """Split, fit the codebook, encode, augment, and write all files."""
+    """Split, fit the codebook (or take the `existing` one), encode, augment, write all files."""
     _, height, width, channels = source.images_NxHxWxC.shape
-    if settings.patch_size > max(height, width):
+    if existing is None and settings.patch_size > max(height, width):
         raise SettingsError(
             [f"--patch_size {settings.patch_size} is larger than the images ({width}x{height})"]
         )
@@ -140,9 +155,12 @@ def _prepare(
         images_NxHxWxC = np.concatenate([images_NxHxWxC, own_test.images_NxHxWxC])
 
     train, test = _split(settings, source, own_test, test_last)
-    codebook = fit_codebook(images_NxHxWxC[train], settings, codebook_images)
-    if source.white is not None:
-        codebook = dataclasses.replace(codebook, white=source.white)
+    if existing is not None:
+        codebook, vocabulary = existing
+    else:
+        codebook = fit_codebook(images_NxHxWxC[train], settings, codebook_images)
+        codebook = dataclasses.replace(codebook, white=source.white or codebook.white)
+        vocabulary = None
     codes_NxP = codebook.encode(images_NxHxWxC)
     bodies_N = number_keys(codes.tobytes() for codes in codes_NxP)
     if own_test is None and test_last is None:
@@ -153,15 +171,20 @@ def _prepare(
         if shared.any():
             count = plural(int(shared.sum()), "training row")
             notes.append(f"{count} with the tokens of a test row left out")
-    check_split(train, test, "finer tokens tell images apart: --patch_size, --codebook_size")
+    finer = "finer tokens tell images apart: --patch_size, --codebook_size"
+    check_split(train, test, finer if existing is None else "give more images")
 
-    vocabulary = Vocabulary.for_images(
-        len(codebook), sorted_labels(label for label in labels if label is not None)
-    )
+    names = sorted_labels(label for label in labels if label is not None)
+    if vocabulary is None:
+        vocabulary = Vocabulary.for_images(len(codebook), names)
+    else:
+        vocabulary = vocabulary_with(vocabulary, names, settings.codebook, notes)
     if source.labels is None:
         notes.append("no labels: the rows end <EOS>, a model of them generates but cannot classify")
     notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
-    if len(codebook) < settings.codebook_size:
+    if existing is not None:
+        notes += filter(None, [unlike_training(codebook, images_NxHxWxC, codes_NxP)])
+    elif len(codebook) < settings.codebook_size:
         patches = plural(len(codebook), "distinct patch", "distinct patches")
         notes.append(f"the training images have {patches}: the codebook loses nothing of them")
     length = codebook.patches_per_image + (3 if source.labels is None else 5)
@@ -181,7 +204,9 @@ def _prepare(
         "test": _figures(images_NxHxWxC, codes_NxP, codebook, labels, test),
         "notes": notes,
     }
-    codebook = dataclasses.replace(codebook, rmse=summary["train"]["rmse"])
+    if existing is None:
+        seen = Familiarity.measured(codebook, images_NxHxWxC[train], codes_NxP[train])
+        codebook = dataclasses.replace(codebook, familiarity=seen)
     row = _row_writer(sources, codebook)
     train_lines = [row(number, codes_NxP[number]) for number in train.tolist()]
     if settings.augment:

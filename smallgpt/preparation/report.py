@@ -68,10 +68,10 @@ def _next_command(summary: dict[str, Any], folder: Path) -> str:
     if summary.get("validation", {}).get("rows"):
         words += ["--val_data_path", folder / VALIDATION]
     words += ["--vocab_path", folder / VOCABULARY, "--output_dir", run]
-    # With the tokenizer of a pretrained model, training starts from that model.
-    base = summary["settings"].get("tokenizer", "chars")
+    # With the tokenizer or codebook of a model, training starts from that model.
+    base = summary["settings"].get("codebook") or summary["settings"].get("tokenizer", "chars")
     if base not in ("chars", "bpe") and (
-        not Path(base).is_dir() or (Path(base) / "config.json").is_file()
+        not Path(base).exists() or (Path(base) / "config.json").is_file()
     ):
         words += ["--init_from", base]
     length = summary["suggested_max_length"]

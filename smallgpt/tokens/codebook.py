@@ -25,6 +25,7 @@ from smallgpt.errors import UserError
 from smallgpt.files.npz import read_npz
 from smallgpt.files.reading import size_text
 from smallgpt.files.writing import atomic_write
+from smallgpt.tokens.familiarity import Familiarity
 from smallgpt.tokens.k_means import (
     chunks,
     cut_patches,
@@ -45,7 +46,7 @@ _CHUNK_DISTANCES = 2**18  # float64 distances computed at once: 2 MiB, which sta
 _KERNEL_WIDTH, _KERNEL_NEIGHBOURS = 4, 8
 _NUMBERS = ("patch_size", "height", "width", "channels")
 _RANGE = ("low", "high")
-_ADDED = ("white", "rmse")  # later than the others: files of earlier versions lack them
+_FAMILIARITY = ("rmse", "surprise_K", "least", "most")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Codebook:
     low: float  # pixel value drawn as black
     high: float  # as white: the brightest of the training images
     white: float  # pixel value that was white where the images came from, see `usual_white`
-    rmse: float | None = None  # `error` on the training images; None if it was never measured
+    familiarity: Familiarity | None = None  # of the training images; None in earlier versions
 
     def __len__(self) -> int:
         return len(self.centers_KxD)
@@ -69,6 +70,11 @@ class Codebook:
     def patches_per_image(self) -> int:
         """Codes of one image."""
         return -(-self.height // self.patch_size) * -(-self.width // self.patch_size)
+
+    @property
+    def color(self) -> str:
+        """Colour of the images: "grey" or "rgb"."""
+        return "grey" if self.channels == 1 else "rgb"
 
     @cached_property
     def digest(self) -> str:
@@ -176,6 +182,14 @@ class Codebook:
             total += float((difference**2).sum())
         return (total / images_NxHxWxC.size) ** 0.5 / (self.high - self.low)
 
+    def errors(self, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> np.ndarray:
+        """`error` of each image by itself (N floats)."""
+        squares_N = np.empty(len(images_NxHxWxC))
+        for part in chunks(images_NxHxWxC):
+            difference = images_NxHxWxC[part] - self.decode(codes_NxP[part]).astype(np.float64)
+            squares_N[part] = (difference**2).mean(axis=(1, 2, 3))
+        return squares_N**0.5 / (self.high - self.low)
+
     def embeddings(self, width: int, seed: int) -> np.ndarray:
         """Initial embeddings of the codes (float32, E = width): similar patches lie close together.
 
@@ -232,11 +246,8 @@ class Codebook:
                 handle,
                 centers=self.centers_KxD,
                 **{name: np.int64(getattr(self, name)) for name in _NUMBERS},
-                **{
-                    name: np.float64(getattr(self, name))
-                    for name in (*_RANGE, *_ADDED)
-                    if getattr(self, name) is not None
-                },
+                **{name: np.float64(getattr(self, name)) for name in (*_RANGE, "white")},
+                **({} if self.familiarity is None else vars(self.familiarity)),
             )
 
     @classmethod
@@ -255,13 +266,21 @@ class Codebook:
             value = arrays[name]
             if value.shape != () or value.dtype.kind not in "iu" or not 1 <= value <= 2**16:
                 raise UserError(f"{path}: not a codebook: {name} is no whole number from 1")
-        for name in (*_RANGE, *(arrays.keys() & set(_ADDED))):
-            if arrays[name].shape != () or arrays[name].dtype.kind != "f":
+        # Files of earlier versions have neither white nor familiarity.
+        of_images = _FAMILIARITY if set(_FAMILIARITY) <= arrays.keys() else ()
+        for name in (*_RANGE, *(arrays.keys() & {"white"}), *of_images):
+            shape = (len(arrays["centers"]),) if name == "surprise_K" else ()
+            if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
                 raise UserError(f"{path}: not a codebook: {name} is no number")
         numbers = {name: int(arrays[name]) for name in _NUMBERS}
         low, high = float(arrays["low"]), float(arrays["high"])
         white = float(arrays.get("white", usual_white(high)))
-        rmse = float(arrays["rmse"]) if "rmse" in arrays else None
+        familiarity = None
+        if of_images:
+            rmse, surprise_K, least, most_surprise = (arrays[name] for name in of_images)
+            familiarity = Familiarity(
+                float(rmse), surprise_K.astype(float), float(least), float(most_surprise)
+            )
         if numbers["height"] * numbers["width"] * numbers["channels"] > MOST_IMAGE_VALUES:
             raise UserError(
                 f"{path}: not a codebook: images of {numbers['height']} x {numbers['width']} "
@@ -279,9 +298,13 @@ class Codebook:
         most = 2 * LARGEST_VALUE  # k-means keeps to the range of the pixels, but for rounding
         if not (np.abs(centers).max() <= most and -most <= low < high <= most):  # also NaN
             raise UserError(f"{path}: not a codebook: values that are not finite or no range")
-        if not (low < white <= most and 0 <= (rmse or 0) <= most):
-            raise UserError(f"{path}: not a codebook: white or rmse is out of range")
-        return cls(centers, **numbers, low=low, high=high, white=white, rmse=rmse)
+        if not low < white <= most or not all(
+            np.isfinite(arrays[name]).all() for name in of_images
+        ):
+            raise UserError(
+                f"{path}: not a codebook: {', '.join(('white', *of_images))} out of range"
+            )
+        return cls(centers, **numbers, low=low, high=high, white=white, familiarity=familiarity)
 
 
 def usual_white(brightest: float) -> float:

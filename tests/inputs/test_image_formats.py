@@ -328,7 +328,7 @@ def test_different_sizes_name_two_files_and_the_remedy(folder):
     assert "--image_size" in text
     read = read_images(folder, image_size=6)
     assert read.images_NxHxWxC.shape == (4, 6, 6, 1)
-    assert "1 picture not square" in read.notes[0]
+    assert read.notes[0] == "4 pictures resized to 6x6 (the first: 0.png, 4x4), 1 of them stretched"
 
 
 def test_unreadable_pictures_are_named(folder):
@@ -361,8 +361,49 @@ def test_more_pixels_than_the_bound_are_refused_before_decoding(folder, monkeypa
 
 def test_folder_without_classes_says_what_was_expected(tmp_path):
     assert "one subfolder per class" in mistake(tmp_path)
-    write(tmp_path / "1.png", picture())
+    write(tmp_path / "notes.txt", b"")
     assert "one subfolder per class" in mistake(tmp_path)
+
+
+def test_a_folder_without_classes_gives_pictures_without_labels(tmp_path):
+    write(tmp_path / "2.png", picture("L", 20))
+    write(tmp_path / "1.png", picture("L", 10))
+    write(tmp_path / "notes.txt", b"")
+    read = read_images(tmp_path)
+    assert (read.labels, read.files) == (None, ["1.png", "2.png"])
+    assert read.images_NxHxWxC[:, 0, 0, 0].tolist() == [10, 20]
+    assert "passed over 1 no picture" in read.notes[0]
+
+
+def test_one_picture_is_read_by_itself(tmp_path):
+    read = read_images(write(tmp_path / "1.PNG", picture("L", 10)), image_size=2)
+    assert (read.labels, read.files) == (None, ["1.PNG"])
+    assert (read.images_NxHxWxC == 10).all() and read.images_NxHxWxC.shape == (1, 2, 2, 1)
+    assert "a picture" in mistake(tmp_path / "1.PNG", tmp_path / "labels")
+
+
+def test_unreadable_pictures_are_kept_where_that_is_asked_for(folder):
+    write(folder / "a" / "1.png", b"no picture")
+    noise = np.random.default_rng(0).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "b" / "0.bmp")  # its header is whole
+    write(folder / "b" / "0.bmp", (folder / "b" / "0.bmp").read_bytes()[:-20])
+    read = read_images(folder, keep_unreadable=True, color="grey")
+    assert read.files == ["a/0.png", "b/1.jpg", "b/2.png"]
+    assert read.images_NxHxWxC[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert read.labels == ["a", "b", "b"]
+    kept = {place: (each.file, each.label) for place, each in read.unreadable.items()}
+    assert kept == {1: ("a/1.png", "a"), 2: ("b/0.bmp", "b")}
+    assert "not a picture" in read.unreadable[1].reason
+    for name in read.files:
+        write(folder / name, b"")
+    text = mistake(folder, keep_unreadable=True)
+    assert "not one of 5 pictures can be read" in text
+
+
+def test_pictures_that_are_recoloured_are_told(folder):
+    write(folder / "b" / "3.png", picture("RGB", (9, 9, 10)))
+    assert read_images(folder, color="grey").notes == ["1 coloured picture read as grey"]
+    assert read_images(folder, color="rgb").notes == ["3 grey pictures read as rgb"]
 
 
 def test_options_that_do_not_fit_the_source_are_usage_errors(folder):

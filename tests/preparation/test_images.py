@@ -93,7 +93,7 @@ def test_digits_rows_name_the_codebook_beside_them(digits):
     train, test = both(digits)
     assert {row["meta"]["codebook_digest"] for row in train + test} == {codebook.digest}
     summary = json.loads((digits / "prepared.json").read_text())
-    assert codebook.rmse == summary["train"]["rmse"] > 0
+    assert codebook.familiarity.rmse == summary["train"]["rmse"] > 0
     assert (codebook.low, codebook.high, codebook.white) == (0, 16, 16)
 
 

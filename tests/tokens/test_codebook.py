@@ -13,6 +13,7 @@ from smallgpt.errors import UserError
 from smallgpt.tokens import codebook as image_tokens
 from smallgpt.tokens import k_means
 from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.familiarity import Familiarity
 from smallgpt.tokens.vocabulary import Vocabulary
 
 DIGITS = load_digits().images.astype(np.uint8)[:600, :, :, None]
@@ -193,12 +194,14 @@ def test_a_saved_codebook_comes_back(codebook, tmp_path):
 
 def test_the_file_tells_what_white_was_and_how_much_was_lost(codebook, tmp_path):
     path = tmp_path / "codebook.npz"
-    measured = replace(codebook, white=20.0, rmse=0.25)
-    measured.save(path)
+    familiarity = Familiarity.measured(codebook, DIGITS, codebook.encode(DIGITS))
+    replace(codebook, white=20.0, familiarity=familiarity).save(path)
     loaded = Codebook.load(path)
-    assert (loaded.white, loaded.rmse) == (20, 0.25)
+    assert loaded.white == 20
+    for name, value in vars(familiarity).items():
+        assert np.array_equal(getattr(loaded.familiarity, name), value)
     codebook.save(path)
-    assert Codebook.load(path).rmse is None
+    assert Codebook.load(path).familiarity is None
 
 
 def test_a_file_of_an_earlier_version_has_the_usual_white(codebook, tmp_path):
@@ -206,14 +209,14 @@ def test_a_file_of_an_earlier_version_has_the_usual_white(codebook, tmp_path):
     for high, white in ((16.0, 16), (200.0, 255), (255.0, 255), (0.98, 1), (100.0, 100)):
         np.savez(path, **{**arrays_of(codebook), "high": high})
         loaded = Codebook.load(path)
-        assert (loaded.high, loaded.white, loaded.rmse) == (high, white, None)
+        assert (loaded.high, loaded.white, loaded.familiarity) == (high, white, None)
         assert loaded.digest == codebook.digest
 
 
 def test_the_digest_follows_what_decides_the_codes(codebook):
     other_patches = codebook.centers_KxD.copy()
     other_patches[7, 2] += 1
-    assert replace(codebook, rmse=0.25, white=255.0).digest == codebook.digest
+    assert replace(codebook, high=17.0, white=255.0).digest == codebook.digest
     others = (
         replace(codebook, centers_KxD=other_patches),
         replace(codebook, height=7),
@@ -254,8 +257,9 @@ def arrays_of(codebook) -> dict:
         {"high": "bright"},
         {"white": 0.0},
         {"white": [16.0, 16.0]},
-        {"rmse": np.nan},
-        {"rmse": "small"},
+        {"rmse": 0.1, "surprise_K": np.ones(50), "least": 0.0, "most": np.nan},
+        {"rmse": 0.1, "surprise_K": np.ones(49), "least": 0.0, "most": 9.0},
+        {"rmse": 0.1, "surprise_K": np.ones(50), "least": "low", "most": 9.0},
     ],
 )
 def test_what_is_no_codebook_is_told_with_its_name(codebook, tmp_path, change):
