@@ -20,6 +20,9 @@ from smallgpt.inputs.labelled_images import LabelledImages
 from smallgpt.inputs.picture_folder import is_grey_image
 from smallgpt.tokens.codebook import Codebook
 
+_TOLD = 0.1  # a line is due when more than this share of the images is unlike
+_MOST_INVERTED = 1000  # images tried inverted
+
 
 def like_codebook(codebook: Codebook, source: LabelledImages) -> LabelledImages:
     """The images as `codebook` encodes them, with notes on what was converted."""
@@ -107,3 +110,29 @@ def _scaled(
         # Its own images were whole numbers: 0..16 saved as a picture comes back exactly.
         return scaled.round().clip(0, 255).astype(np.uint8)
     return scaled
+
+
+def unlike_training(codebook: Codebook, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> str:
+    """A line if many images are unlike the training images of the codebook, and why; else "".
+
+    What a model says of such images means little.
+    """
+    familiar = codebook.familiarity
+    if familiar is None:
+        return ""
+    unlike_N = familiar.unlike(codebook.errors(images_NxHxWxC, codes_NxP), codes_NxP)
+    if unlike_N.sum() <= _TOLD * len(unlike_N):
+        return ""
+    some = np.flatnonzero(unlike_N)[:_MOST_INVERTED]
+    inverted = codebook.low + codebook.white - images_NxHxWxC[some].astype(np.float32)
+    codes = codebook.encode(inverted)
+    if familiar.unlike(codebook.errors(inverted, codes), codes).mean() < 0.5:
+        why = "inverted (white - pixel) they would"
+    elif (familiar.surprise(codes_NxP[some]) < familiar.least).mean() > 0.5:
+        why = "little but background: too small in the frame, or too dark?"
+    else:
+        why = "another size in the frame, another brightness, another subject?"
+    return (
+        f"{int(unlike_N.sum()):,} of {plural(len(unlike_N), 'image')} do not look like the "
+        f"training images: {why}"
+    )

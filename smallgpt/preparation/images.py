@@ -21,6 +21,7 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.writing import write_text
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.inputs.labelled_images import LabelledImages
+from smallgpt.inputs.like_codebook import unlike_training
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.augmentation import vary_images
 from smallgpt.preparation.folder import (
@@ -47,7 +48,7 @@ from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.splitting import number_keys, split_rows
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.familiarity import Familiarity, unlike_training
+from smallgpt.tokens.familiarity import Familiarity
 from smallgpt.tokens.labels import LabelNames, label_text, label_token, sorted_labels
 from smallgpt.tokens.vocabulary import CLS, EOS, Vocabulary
 
@@ -205,7 +206,8 @@ def _prepare(
         "notes": notes,
     }
     if existing is None:
-        seen = Familiarity.measured(codebook, images_NxHxWxC[train], codes_NxP[train])
+        rmse = summary["train"]["rmse"]
+        seen = Familiarity.measured(rmse, codes_NxP[train], len(codebook))
         codebook = dataclasses.replace(codebook, familiarity=seen)
     row = _row_writer(sources, codebook)
     train_lines = [row(number, codes_NxP[number]) for number in train.tolist()]

@@ -194,7 +194,7 @@ def test_a_saved_codebook_comes_back(codebook, tmp_path):
 
 def test_the_file_tells_what_white_was_and_how_much_was_lost(codebook, tmp_path):
     path = tmp_path / "codebook.npz"
-    familiarity = Familiarity.measured(codebook, DIGITS, codebook.encode(DIGITS))
+    familiarity = Familiarity.measured(0.25, codebook.encode(DIGITS), len(codebook))
     replace(codebook, white=20.0, familiarity=familiarity).save(path)
     loaded = Codebook.load(path)
     assert loaded.white == 20

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from smallgpt.inputs.like_codebook import unlike_training
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.familiarity import Familiarity, unlike_training
+from smallgpt.tokens.familiarity import Familiarity
 
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
 TRAIN, TEST = PIXELS[:900], PIXELS[900:1200]
@@ -17,7 +18,9 @@ TRAIN, TEST = PIXELS[:900], PIXELS[900:1200]
 def codebook(request):
     patch_size, size = request.param
     fitted = Codebook.fit(TRAIN, patch_size, size, seed=0, max_images=300)
-    return replace(fitted, familiarity=Familiarity.measured(fitted, TRAIN, fitted.encode(TRAIN)))
+    codes = fitted.encode(TRAIN)
+    figures = Familiarity.measured(fitted.error(TRAIN, codes), codes, len(fitted))
+    return replace(fitted, familiarity=figures)
 
 
 def told(codebook, images) -> str:
