@@ -159,7 +159,7 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
 
 def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Print the label of a prompt; or label a file and print how many rows have each label."""
-    from smallgpt.evaluation.report import describe_confidence
+    from smallgpt.evaluation.verdicts import describe_confidence
     from smallgpt.inference.classify import classify_given, say_label, say_label_counts
     from smallgpt.inference.files import read_rows, say_bad_rows
 

@@ -20,6 +20,7 @@ from smallgpt.evaluation.statistics import (
     best_p_value,
     chance_p_value,
     label_p_values,
+    ratio_interval,
     wilson_interval,
 )
 
@@ -34,17 +35,19 @@ def perplexity(mean_nll: float) -> float:
 
 def language_figures(
     nll_sum_N: np.ndarray, token_count_N: np.ndarray, correct_N: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Loss (nats), perplexity and next-token accuracy, each token counting once.
 
     Of each row: summed negative log likelihood (nats), number of predicted tokens, and how many of
-    them were the likeliest token.
+    them were the likeliest token. `perplexity_interval` (95 %) is None of a single row.
     """
     tokens = int(token_count_N.sum())
     loss = math.fsum(nll_sum_N.tolist()) / tokens
+    ends = ratio_interval(nll_sum_N, token_count_N)
     return {
         "loss": loss,
         "perplexity": perplexity(loss),
+        "perplexity_interval": ends and [perplexity(end) for end in ends],
         "next_token_accuracy": int(correct_N.sum()) / tokens,
     }
 
@@ -165,16 +168,18 @@ def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
     Returns:
         chance_accuracy: sum over k of true_k * predicted_k / N^2.
         chance_p_value: how often guesses at that rate get as many right (binomial, exact).
-        above_chance: whether that is at most 2.5 %: then the lower end of the exact 95 % interval
-            lies above chance. None where all rows have one label: nothing to distinguish.
+        chance_lowest_p_value: the same if all rows were right; 1 where all have one label.
+        above_chance: whether chance_p_value is at most 2.5 %: then the lower end of the exact 95 %
+            interval lies above chance. None where not even all rows right would show it.
     """
     true_L, predicted_L = confusion_LxL.sum(axis=1), confusion_LxL.sum(axis=0)
     rows, right = int(true_L.sum()), int(confusion_LxL.trace())
     chance = float(true_L / rows @ (predicted_L / rows))
     p_value = chance_p_value(right, rows, chance)
-    several = (true_L > 0).sum() > 1
+    lowest = chance_p_value(rows, rows, float((true_L / rows) @ (true_L / rows)))
     return {
         "chance_accuracy": chance,
         "chance_p_value": p_value,
-        "above_chance": bool(p_value <= ACCURACY_LEVEL) if several else None,
+        "chance_lowest_p_value": lowest,
+        "above_chance": p_value <= ACCURACY_LEVEL if lowest <= ACCURACY_LEVEL else None,
     }

@@ -12,7 +12,19 @@ from typing import Any
 from smallgpt.console import format_table, plural, printable, share_bar, shorten
 from smallgpt.evaluation.answers import describe_answers
 from smallgpt.evaluation.metrics import confusion_cells
-from smallgpt.evaluation.statistics import exact_interval
+from smallgpt.evaluation.verdicts import (
+    accuracy_interval,
+    baseline_lines,
+    best_baseline,
+    chance_lines,
+    describe_confidence,
+    how_chosen,
+    percent,
+    span,
+    too_few_to_tell_calibration,
+    why_not_calibrated,
+    with_interval,
+)
 
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS = 10, 5
@@ -25,7 +37,7 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
     rows = f"{printable(figures['data'])}: {_count_rows(figures)}"
     parts = ["\n".join([rows, *_reading_lines(figures)])]
     if "accuracy" in figures:
-        parts += [*_chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
+        parts += [*chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
     elif "answers" not in figures:
         parts.append("label figures need rows with labels; this file has none")
@@ -42,58 +54,22 @@ def describe_validation(validation: dict[str, Any]) -> str:
     """Summary of the validation metrics stored with a model, for the end of a run."""
     rows = plural(validation["rows"], "validation row")
     if "accuracy" in validation:
-        kind, lines = "accuracy", _chance_lines(validation)
+        kind, lines = "accuracy", chance_lines(validation)
         told = (
-            f"label accuracy {_with_interval(validation)}, chance "
-            f"{_percent(validation['chance_accuracy'])}"
+            f"label accuracy {with_interval(validation)}, chance "
+            f"{percent(validation['chance_accuracy'])}"
         )
     else:
         kind, lines = "perplexity", []
         told = f"perplexity {validation['perplexity']:.2f}"
-    best = _best_baseline(validation, kind)
+    best = best_baseline(validation, kind)
     if best:
-        value = _percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
+        value = percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
         told += f", best baseline {value} ({best[0]})"
-    lines += [f"best model on {rows}: {told}", how_chosen(validation), *_not_better(validation)]
+    lines += [f"best model on {rows}: {told}", how_chosen(validation), *baseline_lines(validation)]
     if "accuracy" in validation:
         lines += [*_not_told(validation), describe_confidence(validation)]
     return "\n".join(filter(None, lines))
-
-
-def how_chosen(validation: dict[str, Any]) -> str:
-    """Whether the rows that these figures come from have chosen the model; "" without a choice."""
-    among = validation.get("chosen_among")
-    if among is None:
-        return "the same rows chose this model among its evaluations: expect less on new rows"
-    if among == 1:
-        return ""
-    return f"chosen among {among:,} evaluations; told from rows that did not choose"
-
-
-def describe_confidence(validation: dict[str, Any]) -> str:
-    """How well the confidence of a model is calibrated, in one line."""
-    reason = _why_not_calibrated(validation)
-    if reason:
-        return f"confidence is not calibrated: {reason}"
-    found = validation["calibration"]
-    rows = plural(found["rows"], "validation row")
-    if found["rows"] < validation.get("labelled_records", 0):
-        rows = f"{found['rows']:,} of {plural(validation['labelled_records'], 'validation row')}"
-    return (
-        f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
-        f"temperature {found['temperature']:.2f}, measured on held-out parts of {rows}"
-    )
-
-
-def _why_not_calibrated(validation: dict[str, Any]) -> str:
-    """The reason, "" where the confidence is calibrated."""
-    if not validation:
-        return "the model folder holds no validation figures"
-    if "calibration" not in validation:
-        return "no validation row had a label"
-    if validation["calibration"]["temperature"] == 1:
-        return f"only {plural(validation['calibration']['rows'], 'labelled validation row')}"
-    return ""
 
 
 def _count_rows(figures: dict[str, Any]) -> str:
@@ -123,42 +99,25 @@ def _reading_lines(figures: dict[str, Any]) -> list[str]:
     return found
 
 
-def _chance_lines(figures: dict[str, Any]) -> list[str]:
-    """The warning that labels are not above chance, [] where they are."""
-    if figures["above_chance"]:
-        return []
-    if figures["above_chance"] is None:
-        return ["these rows have one label only: whether it is told from others cannot be seen"]
-    verdict = "NOT TOLD FROM CHANCE"
-    if _interval(figures)[1] < figures["chance_accuracy"]:
-        verdict = "TOLD WORSE THAN BY CHANCE"
-    warning = (
-        f"!!! THE LABELS ARE {verdict}: accuracy {_with_interval(figures)}, "
-        f"guessing gets {_percent(figures['chance_accuracy'])}"
-    )
-    if "perplexity" in figures:
-        warning += (
-            f"\n!!! perplexity {figures['perplexity']:.2f} says nothing of the labels, which are "
-            f"one token of each row"
-        )
-    return [warning]
-
-
 def _label_summary(figures: dict[str, Any]) -> str:
-    low, high = _interval(figures)
+    low, high = accuracy_interval(figures)
+    error = f"{figures['ece']:.3f}"
     raw = f"{figures['raw_ece']:.3f} before, temperature {figures['temperature']:.2f}"
-    reason = _why_not_calibrated(figures["validation"] or {})
+    reason = why_not_calibrated(figures["validation"] or {})
     if reason:
         raw = f"not calibrated: {reason}"
-    top_2 = [["among the top 2", _percent(figures["top2_accuracy"]), ""]]
+    too_few = too_few_to_tell_calibration(figures["labelled_records"])
+    if too_few:
+        error, raw = "", "; ".join(filter(None, [too_few, reason and raw]))
+    top_2 = [["among the top 2", percent(figures["top2_accuracy"]), ""]]
     if len(figures["labels"]) <= 2 and figures["top2_accuracy"] == 1:
         top_2 = []  # of a model of two labels it says nothing
     rows = [
-        ["accuracy", _percent(figures["accuracy"]), f"95 % interval {_span(low, high)}"],
-        ["chance", _percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
+        ["accuracy", percent(figures["accuracy"]), f"95 % interval {span(low, high)}"],
+        ["chance", percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
         *top_2,
         ["macro F1", f"{figures['macro_f1']:.3f}", ""],
-        ["calibration error", f"{figures['ece']:.3f}", raw],
+        ["calibration error", error, raw],
     ]
     return format_table(["labels", "", ""], rows, left=(0, 2))
 
@@ -221,10 +180,12 @@ def _not_told(figures: dict[str, Any], where: str = "") -> list[str]:
     more = figures.get("names_left_out", {"not_told": 0, "too_few_rows": 0})
     lines = []
     if bad:
-        lines.append(f"labels not told from chance: {_names(bad, more['not_told'], where)}")
+        lines.append(
+            f"labels not clearly better than guesses: {_names(bad, more['not_told'], where)}"
+        )
     if few:
         names = _names(few, more["too_few_rows"], where)
-        lines.append(f"labels with too few rows to see whether they are told: {names}")
+        lines.append(f"labels with too few rows to tell: {names}")
     return ["\n".join(lines)] if lines else []
 
 
@@ -234,7 +195,7 @@ def _token_table(figures: dict[str, Any]) -> str:
         if figures["body_perplexity"] is not None:
             rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
         rows.append(["  of the label", f"{figures['label_perplexity']:.3f}"])
-    rows.append(["next token right", _percent(figures["next_token_accuracy"])])
+    rows.append(["next token right", percent(figures["next_token_accuracy"])])
     return format_table(["tokens", ""], rows)
 
 
@@ -243,7 +204,7 @@ def _validation_table(validation: dict[str, Any]) -> str:
     columns: dict[str, Callable[[float], str]] = {}
     own = {}
     if "accuracy" in validation:
-        columns["label accuracy"], own["label accuracy"] = _percent, _with_interval(validation)
+        columns["label accuracy"], own["label accuracy"] = percent, with_interval(validation)
     if "perplexity" in validation:
         columns["perplexity"] = "{:.2f}".format
         own["perplexity"] = columns["perplexity"](validation["perplexity"])
@@ -260,56 +221,9 @@ def _validation_table(validation: dict[str, Any]) -> str:
         f"not on this file",
         how_chosen(validation),
         format_table(["", *columns], rows, left=(0, 1) if "label accuracy" in columns else (0,)),
-        *_not_better(validation),
+        *baseline_lines(validation),
     ]
     return "\n".join(filter(None, lines))
-
-
-def _best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | None:
-    """Name and value of the best baseline of a kind, accuracy or perplexity."""
-    known = {
-        name.removesuffix(f"_{kind}").replace("_", " "): value
-        for name, value in validation["baselines"].items()
-        if name.endswith(f"_{kind}")
-    }
-    if not known:
-        return None
-    name = max(known, key=known.__getitem__) if kind == "accuracy" else min(known, key=known.get)
-    return name, known[name]
-
-
-def _not_better(validation: dict[str, Any]) -> list[str]:
-    """A line for each kind of metric in which a baseline is as good as the model."""
-    lines = []
-    best = _best_baseline(validation, "accuracy")
-    if "accuracy" in validation and best and _interval(validation)[0] <= best[1]:
-        lines.append(
-            f"no clearly better labels than the baseline {best[0]}, which needs no training"
-        )
-    best = _best_baseline(validation, "perplexity")
-    if "perplexity" in validation and best and validation["perplexity"] >= best[1]:
-        lines.append(f"no better perplexity than the baseline {best[0]}")
-    return lines
-
-
-def _with_interval(figures: dict[str, Any]) -> str:
-    return f"{_percent(figures['accuracy'])} ({_span(*_interval(figures))})"
-
-
-def _interval(figures: dict[str, Any]) -> list[float]:
-    """Exact interval of the accuracy; the stored one for old models without `labelled_records`."""
-    rows = figures.get("labelled_records")
-    if not rows:
-        return figures["accuracy_interval"]
-    return exact_interval(round(figures["accuracy"] * rows), rows)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _span(low: float, high: float) -> str:
-    return f"{100 * low:.1f} .. {100 * high:.1f} %"
 
 
 def _short(name: str) -> str:

@@ -35,6 +35,37 @@ def exact_interval(successes: int, trials: int) -> list[float]:
     return [low, high]
 
 
+def difference_interval(
+    successes: int, trials: int, other_successes: int, other_trials: int
+) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares (Newcombe, 1998, method 10).
+
+    For shares of the same rows it is too wide rather than too narrow: rows that are hard for one
+    classifier are mostly hard for the other, and then the difference varies less.
+    """
+    share, other = successes / trials, other_successes / other_trials
+    low, high = wilson_interval(successes, trials)
+    other_low, other_high = wilson_interval(other_successes, other_trials)
+    return (
+        share - other - math.hypot(share - low, other_high - other),
+        share - other + math.hypot(high - share, other - other_low),
+    )
+
+
+def ratio_interval(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % interval of sum(sum_N) / sum(count_N) over other rows of the kind; None of one row.
+
+    Rows are drawn, not tokens: those of one row are alike. By linearization and Student's t.
+    """
+    rows = len(sum_N)
+    if rows < 2:
+        return None
+    ratio = sum_N.sum() / count_N.sum()
+    error = math.sqrt(rows / (rows - 1) * ((sum_N - ratio * count_N) ** 2).sum()) / count_N.sum()
+    margin = scipy.stats.t.ppf(1 - ACCURACY_LEVEL, rows - 1) * error
+    return float(ratio - margin), float(ratio + margin)
+
+
 def chance_p_value(right: int, rows: int, chance: float) -> float:
     """P value: at least `right` of `rows` guesses are right, each with probability `chance`."""
     return float(scipy.stats.binom.sf(right - 1, rows, min(chance, 1.0)))

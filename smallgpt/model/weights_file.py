@@ -87,6 +87,10 @@ def _is_validation(value: Any) -> bool:
         whole &= all(
             are_names(value.get(name, [])) for name in ("not_above_chance", "too_few_rows")
         )
+    if value.get("perplexity_interval") is not None:
+        low, high = value["perplexity_interval"]
+        whole &= all(is_number(end, 0, sys.float_info.max) for end in (low, high))
+    whole &= all_shares(value.get("chance_lowest_p_value", 1))
     if "names_left_out" in value:
         left_out = value["names_left_out"]
         whole &= _is_count(left_out["not_told"]) and _is_count(left_out["too_few_rows"])

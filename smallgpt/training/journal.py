@@ -9,6 +9,7 @@ from typing import Any
 from smallgpt.console import command_hint, format_duration
 from smallgpt.evaluation.report import describe_validation
 from smallgpt.model.weights_file import read_validation
+from smallgpt.training.advice import needs_advice, what_may_help
 from smallgpt.training.event_files import EventFiles
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.pictures import draw_training_curves
@@ -114,13 +115,18 @@ class Journal:
         """Print how the run ended, its best model's validation metrics, and the next command."""
         run, state, folder = self._run, self._run.state, self._run.folder
         run.log.say(
-            f"done in {format_duration(state.seconds)}: best {run.best_metric} "
+            f"done in {format_duration(state.seconds)}: best {run.best_metric.replace('_', ' ')} "
             f"{state.best_value:.4f} at step {state.best_step:,}; model in {folder.best_model}, "
             f"curves in {folder.plots}"
         )
         stored = read_validation(folder.best_model)
         if stored:  # a run of an older version may have nothing better since it goes on
             run.log.say(describe_validation(stored))
+            if needs_advice(stored):
+                rows = read_metrics(folder.metrics)
+                evaluations = [row for row in rows if row["kind"] == "validation"]
+                for number, line in enumerate(what_may_help(run, stored, evaluations)):
+                    run.log.say(f"{'what may help:' if not number else '':14} {line}")
         test_file = Path(run.settings.data_path).with_name("test.jsonl")
         use = ["--test_data", test_file] if test_file.exists() else ["--help"]
         hint = command_hint("inference.py", "--model_path", folder.best_model, *use)

@@ -7,6 +7,7 @@ from typing import Any
 _NAMES = (
     "loss",
     "perplexity",
+    "perplexity_interval",
     "body_perplexity",
     "next_token_accuracy",
     "label_loss",
@@ -17,6 +18,7 @@ _NAMES = (
     "top2_accuracy",
     "macro_f1",
     "chance_accuracy",
+    "chance_lowest_p_value",
     "above_chance",
     "not_above_chance",
     "too_few_rows",

@@ -26,7 +26,13 @@ from smallgpt.evaluation.metrics import (
     language_figures,
     perplexity,
 )
-from smallgpt.evaluation.statistics import exact_interval, label_p_values, wilson_interval
+from smallgpt.evaluation.statistics import (
+    difference_interval,
+    exact_interval,
+    label_p_values,
+    ratio_interval,
+    wilson_interval,
+)
 
 # ---- language ------------------------------------------------------------------------
 
@@ -247,9 +253,13 @@ def test_chance_by_hand():
     assert figures["above_chance"] is True
 
 
-def test_few_rows_all_right_are_not_above_chance():
-    assert chance_figures(np.array([[2, 0], [0, 2]]))["above_chance"] is False
-    assert chance_figures(np.array([[4, 0], [0, 4]]))["above_chance"] is True
+def test_rows_so_few_that_all_right_may_be_luck_have_no_verdict():
+    two, four = (chance_figures(np.diag([count, count])) for count in (1, 2))
+    assert two["chance_lowest_p_value"] == two["chance_p_value"] == pytest.approx(1 / 4)
+    assert four["chance_lowest_p_value"] == pytest.approx(1 / 16)
+    assert two["above_chance"] is four["above_chance"] is None
+    assert chance_figures(np.array([[2, 1], [2, 1]]))["above_chance"] is False
+    assert chance_figures(np.diag([4, 4]))["above_chance"] is True
 
 
 def test_rows_of_one_label_cannot_be_told_from_chance():
@@ -368,3 +378,25 @@ def test_bins_are_open_below_and_closed_above():
     ]
     assert rows[0]["accuracy"] == 1.0
     assert rows[1]["confidence"] == pytest.approx(0.2001)
+
+
+# ---- intervals -----------------------------------------------------------------------
+
+
+def test_interval_of_a_difference_is_that_of_the_paper():
+    # Newcombe (1998), table II: 56 of 70 against 48 of 80, method 10.
+    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    low, high = difference_interval(0, 9, 9, 9)
+    assert -1 <= low < high < -0.5
+
+
+def test_interval_of_a_loss_covers_the_true_one_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        counts = random.integers(1, 40, 25)
+        # Tokens of one row are alike: the mean of a row varies, around 2.
+        low, high = ratio_interval(counts * random.normal(2.0, 0.5, 25), counts)
+        covered += low <= 2 <= high
+    assert 920 <= covered <= 975
+    assert ratio_interval(np.array([3.0]), np.array([2])) is None

@@ -67,9 +67,8 @@ def test_report_names_what_a_person_asks_for():
     assert "cat    ███████████████░░░░░   0.750" in text
     assert "cat read as dog: 5 rows" in text
     assert "of the body              1.200" in text and "of the label             2.500" in text
-    assert "before, temperature 1.50" in text
     assert "not on this file" in text and "majority class  30.0 %" in text
-    assert "!!!" not in text and "not told from chance" not in text
+    assert "!!!" not in text and "guesses" not in text
 
 
 def test_report_can_do_without_block_characters():
@@ -80,8 +79,13 @@ def test_report_can_do_without_block_characters():
 def test_labels_at_chance_come_before_all_figures():
     figures = figures_of([0, 1] * 20, [0] * 20 + [1] * 20, ["cat", "dog"])
     text = describe_figures(figures, blocks=True)
-    assert text.index("!!! THE LABELS ARE NOT TOLD FROM CHANCE") < text.index("accuracy  ")
-    assert "guessing gets 50.0 %" in text and "labels not told from chance: cat, dog" in text
+    assert text.index("!!! THE LABELS ARE NOT CLEARLY BETTER THAN GUESSES") < text.index(
+        "accuracy  "
+    )
+    assert (
+        "guessing gets 50.0 %" in text
+        and "labels not clearly better than guesses: cat, dog" in text
+    )
 
 
 def test_interval_beside_the_verdict_is_the_one_that_decides():
@@ -95,7 +99,7 @@ def test_interval_beside_the_verdict_is_the_one_that_decides():
         "above_chance": False,
     }
     told = describe_validation(validation)
-    assert "CHANCE: accuracy 67.5 % (50.9 .. 81.4 %), guessing gets 51.0 %" in told
+    assert "GUESSES: accuracy 67.5 % (50.9 .. 81.4 %), guessing gets 51.0 %" in told
     assert "52.0" not in told
 
 
@@ -109,23 +113,27 @@ def test_verdict_and_shown_interval_never_contradict(counts, times):
     shown = re.search(r"\naccuracy +\S+ %  95 % interval (\S+) \.\. (\S+) %", text)
     low, high = map(float, shown.groups())
     chance = float(re.search(r"\nchance +(\S+) %", text)[1])
-    verdict = re.search(r"!!! THE LABELS ARE (.+) CHANCE: .+ \((\S+) \.\. (\S+) %\)", text)
+    verdict = re.search(r"!!! THE LABELS ARE (.+) GUESSES: .+ \((\S+) \.\. (\S+) %\)", text)
     if verdict is None:
         assert low >= chance
         return
     assert (float(verdict[2]), float(verdict[3])) == (low, high)
-    assert low <= chance <= high if verdict[1] == "NOT TOLD FROM" else high <= chance
+    assert low <= chance <= high if verdict[1] == "NOT CLEARLY BETTER THAN" else high <= chance
 
 
 def test_labels_told_worse_than_by_guessing_are_called_so():
     figures = figures_of([0] * 20 + [1] * 20, [1] * 19 + [0] * 20 + [1], ["cat", "dog"])
     text = describe_figures(figures, blocks=False)
-    assert "!!! THE LABELS ARE TOLD WORSE THAN BY CHANCE" in text
+    assert "!!! THE LABELS ARE WORSE THAN GUESSES" in text
 
 
 def test_rows_of_one_label_are_not_called_chance():
     text = describe_figures(figures_of([0] * 9, [0] * 9, ["cat", "dog"]), blocks=True)
-    assert "one label only" in text and "!!!" not in text and "not one mistake" in text
+    assert (
+        "all labelled rows have one label" in text
+        and "!!!" not in text
+        and "not one mistake" in text
+    )
 
 
 def test_label_without_rows_or_never_told_has_no_share():
@@ -149,7 +157,7 @@ def test_of_many_labels_the_worst_are_shown():
     table = text[text.index("label  ") : text.index("the 15 labels of lowest recall")]
     assert [line.split()[0] for line in table.splitlines()[1:4]] == names[:3]
     assert len(table.splitlines()) == 16 and "all 40 stand under per_class" in text
-    assert "labels not told from chance: label0, label1, label2" in text
+    assert "labels not clearly better than guesses: label0, label1, label2" in text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_of_many_labels_the_worst_are_shown():
         ({"rows": 9, "perplexity": 2.0, "baselines": {}}, "no validation row had a label"),
         (
             {**VALIDATION, "calibration": {"temperature": 1.0, "rows": 9}},
-            "not calibrated: only 9 labelled validation rows",
+            "not calibrated: only 9 labelled validation rows, fewer than 20",
         ),
     ],
 )
@@ -178,9 +186,71 @@ def test_baseline_as_good_as_the_model_is_told():
     low, high = exact_interval(48, 80)
     assert f"accuracy 60.0 % ({100 * low:.1f} .. {100 * high:.1f} %), chance 50.0 %" in text
     assert "best baseline 50.0 % (nearest row)" in text
-    assert "no clearly better labels than the baseline nearest row" in text
-    assert "no better perplexity than the baseline unigram" in text
-    assert "0.200 before and 0.100 after temperature 1.50" in text
+    assert "labels: not clearly better than the baseline nearest row" in text
+    assert "perplexity: WORSE than the baseline unigram" in text
+    enough = {**validation, "calibration": {**VALIDATION["calibration"], "rows": 100}}
+    assert "0.200 before and 0.100 after temperature 1.50" in describe_validation(enough)
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "baseline", "words"),
+    [
+        (60, 80, 0.4, "labels: clearly better than the best baseline, naive bayes"),
+        (60, 80, 0.7, "labels: not clearly better than the baseline naive bayes"),
+        (60, 80, 0.99, "labels: WORSE than the baseline naive bayes"),
+        (14, 27, 24 / 27, "labels: WORSE than the baseline naive bayes"),
+        (22, 27, 24 / 27, "labels: not clearly better than the baseline naive bayes"),
+        # Baselines are measured on a sample of many rows, and known less well for that.
+        (9_000, 10_000, 0.913, "labels: not clearly better than the baseline naive bayes"),
+    ],
+)
+def test_labels_are_better_worse_or_neither(right, rows, baseline, words):
+    validation = {
+        **VALIDATION, "rows": rows, "labelled_records": rows, "accuracy": right / rows,
+        "baselines": {"naive_bayes_accuracy": baseline, "majority_class_accuracy": 0.3},
+    }  # fmt: skip
+    assert words in describe_validation(validation)
+    assert words in _validation_table(validation)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ([3.6, 4.4], "perplexity: clearly better than the best baseline, bigram"),
+        ([3.2, 5.1], "perplexity: not clearly better than the baseline bigram"),
+        (None, "perplexity: clearly better"),
+    ],
+)
+def test_perplexity_is_compared_by_its_interval(interval, words):
+    validation = {
+        "rows": 9, "perplexity": 4.0, "perplexity_interval": interval,
+        "baselines": {"unigram_perplexity": 9.0, "bigram_perplexity": 5.0},
+    }  # fmt: skip
+    assert words in describe_validation(validation)
+
+
+def test_two_right_of_two_are_too_few_to_tell():
+    text = describe_figures(figures_of([0, 1], [0, 1], ["cat", "dog"]), blocks=False)
+    assert (
+        "too few labelled rows to tell the labels from guesses: 2 of 2 right, and even with all "
+        "right guessing would do as well 1 time in 4"
+    ) in text
+    assert "!!!" not in text and "not clearly" not in text
+
+
+def test_calibration_error_of_few_rows_is_not_told():
+    few = {
+        **VALIDATION,
+        "calibration": {"temperature": 0.9, "rows": 27, "raw_ece": 0, "ece": 0.002},
+    }
+    told = describe_validation(few)
+    assert "temperature 0.90, fitted on 27 validation rows; too few rows to tell its error" in told
+    assert "0.002" not in told
+    few_rows = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"]), blocks=False)
+    assert "calibration error          too few rows to tell its error (100 are needed)" in few_rows
+    true, answers = (column * 3 for column in HALF_RIGHT)
+    many = describe_figures(figures_of(true, answers, ["cat", "dog"]), blocks=False)
+    assert "before, temperature 1.50" in many
 
 
 def test_run_without_labels_is_compared_by_perplexity():
@@ -188,12 +258,14 @@ def test_run_without_labels_is_compared_by_perplexity():
         "rows": 9, "perplexity": 2.0, "baselines": {"unigram_perplexity": 9.0}, "chosen_among": 1,
     }  # fmt: skip
     assert describe_validation(validation) == (
-        "best model on 9 validation rows: perplexity 2.00, best baseline 9.00 (unigram)"
+        "best model on 9 validation rows: perplexity 2.00, best baseline 9.00 (unigram)\n"
+        "perplexity: clearly better than the best baseline, unigram"
     )
     assert _validation_table(validation).splitlines()[1:] == [
         "            perplexity",
         "this model        2.00",
         "unigram           9.00",
+        "perplexity: clearly better than the best baseline, unigram",
     ]
 
 

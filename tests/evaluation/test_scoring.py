@@ -145,6 +145,14 @@ def reliability_of(rows: list[dict], name: str) -> list[dict]:
     return bins
 
 
+def perplexity_ends(rows: list[dict]) -> list[float]:
+    """The interval of the perplexity, from the residuals of a mean weighted by tokens."""
+    nll, counts = (np.array([row[name] for row in rows]) for name in ("nll_sum", "token_count"))
+    loss = nll.sum() / counts.sum()
+    error = np.std(nll - loss * counts, ddof=1) * math.sqrt(len(rows)) / counts.sum()
+    return [math.exp(end) for end in stats.t.interval(0.95, len(rows) - 1, loss, error)]
+
+
 def figures_of(rows: list[dict], temperature: float) -> dict:
     """The figures of metrics.json from predictions.jsonl alone, by scikit-learn and SciPy."""
     scored = [row for row in rows if "reason" not in row]
@@ -163,6 +171,7 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
     interval = stats.binomtest(right, len(true)).proportion_ci(method="wilson")
     chance = sum(true.count(label) * told.count(label) for label in LABELS) / len(true) ** 2
     chance_p = stats.binomtest(right, len(true), chance, alternative="greater").pvalue
+    perfect_p = sum((true.count(label) / len(true)) ** 2 for label in LABELS) ** len(true)
 
     p_values = {}
     for label in dict.fromkeys(true):
@@ -194,6 +203,7 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
         "tokens": tokens,
         "loss": loss,
         "perplexity": math.exp(loss),
+        "perplexity_interval": perplexity_ends(scored),
         "body_perplexity": math.exp(body / sum(row["body_token_count"] for row in scored)),
         "label_loss": label_loss,
         "label_perplexity": math.exp(label_loss),
@@ -204,6 +214,7 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
         "top2_accuracy": sklearn_metrics.top_k_accuracy_score(true, shares, k=2, labels=LABELS),
         "chance_accuracy": chance,
         "chance_p_value": chance_p,
+        "chance_lowest_p_value": perfect_p,
         "above_chance": bool(chance_p <= 0.025),
         "not_above_chance": not_above,
         "too_few_rows": [
@@ -571,15 +582,15 @@ def test_random_labels_end_at_chance_with_an_interval_that_covers_it(random_labe
     assert figures["not_above_chance"] == figures["labels"]
     # The rule of the bodies is learned, so the perplexity looks splendid all the same.
     assert figures["body_perplexity"] < 1.2
-    assert "!!! THE LABELS ARE NOT TOLD FROM CHANCE" in told.split("labels\n")[0]
+    assert "!!! THE LABELS ARE NOT CLEARLY BETTER THAN GUESSES" in told.split("labels\n")[0]
     assert f"perplexity {figures['perplexity']:.2f} says nothing of the labels" in told
-    assert "labels not told from chance: a, b, c" in told
+    assert "labels not clearly better than guesses: a, b, c" in told
 
 
 def test_training_tells_chance_baselines_and_calibration(random_labels):
     log = random_labels[1].log.read_text()
-    assert "!!! THE LABELS ARE NOT TOLD FROM CHANCE" in log
-    assert "best baseline" in log and "no clearly better labels than the baseline" in log
+    assert "!!! THE LABELS ARE NOT CLEARLY BETTER THAN GUESSES" in log
+    assert "best baseline" in log and "labels: not clearly better than the baseline" in log
     assert "measured on held-out parts of" in log
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from hostile.options import CONFIG_WORDS, VOCABULARY, WORDS
 from hostile.reader import folder_reader
 
-from smallgpt.evaluation.report import _validation_table, describe_confidence
+from smallgpt.evaluation.report import _validation_table
+from smallgpt.evaluation.verdicts import describe_confidence
 from smallgpt.inference.classify import classify
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens

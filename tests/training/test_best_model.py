@@ -68,7 +68,7 @@ def test_of_very_many_labels_the_first_names_are_stored(tmp_path):
             "chance_accuracy": 0.1, "above_chance": True, "baselines": {},
         }
     )  # fmt: skip
-    assert "labels not told from chance: label 0, label 1" in told
+    assert "labels not clearly better than guesses: label 0, label 1" in told
     assert "label 9 and 990 more\n" in told and "label 1009 and 1,990 more\n" in told
     figures = {"accuracy": 0.5, "not_above_chance": names[:200], "too_few_rows": names[50:60]}
     assert stored_figures(figures) == figures

@@ -1,0 +1,121 @@
+"""Advice for a run that is behind: each remedy where its condition holds, and not elsewhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from prepared_files import SMALL, SMALL_LABELS
+from training_runs import change, small_settings, start_run
+
+from prepare_data import main
+from smallgpt.options.training import TrainSettings
+from smallgpt.training.advice import needs_advice, what_may_help
+from train_gpt import train
+
+BEHIND = {
+    "rows": 200,
+    "labelled_records": 200,
+    "accuracy": 0.5,
+    "above_chance": False,
+    "baselines": {"majority_class_accuracy": 0.5, "naive_bayes_accuracy": 0.9},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of 40 epochs of 6 updates, at its end."""
+    run = start_run(change(small_settings(tmp_path), num_epochs=80))
+    run.state.step = run.state.best_step = 480
+    return run
+
+
+def advice(run, losses=(3.0, 2.0, 2.0, 2.0) * 20, validation=BEHIND) -> str:
+    evaluations = [{"kind": "validation", "train_loss": loss} for loss in losses]
+    return "\n".join(what_may_help(run, validation, evaluations))
+
+
+@pytest.mark.parametrize(
+    ("figures", "needed"),
+    [
+        ({}, True),
+        ({"above_chance": True}, True),  # far behind naive Bayes
+        ({"above_chance": True, "accuracy": 0.89}, False),
+        ({"above_chance": None, "accuracy": 1.0, "labelled_records": 2, "rows": 2}, False),
+        ({"above_chance": True, "baselines": {}}, False),
+    ],
+)
+def test_only_a_run_that_is_behind_needs_advice(figures, needed):
+    assert needs_advice({**BEHIND, **figures}) is needed
+    language = {"rows": 9, "perplexity": 5.0, "baselines": {"bigram_perplexity": 4.0}}
+    assert needs_advice(language) and not needs_advice({**language, "perplexity": 3.0})
+
+
+def test_course_of_the_run_decides_about_epochs_and_learning_rate(run):
+    falling = list(np.linspace(3, 1, 80))
+    assert (
+        "more epochs: the training loss still fell at the end, from 1.506 to 1.000 "
+        "(--num_epochs 160)"
+    ) in advice(run, falling)
+    assert "more epochs" not in advice(run) and "learning rate" not in advice(run)
+    assert "more epochs" not in advice(run, falling[:40])  # early stopping ended it
+    assert "another learning rate: the training loss hardly fell" in advice(run, [2.0] * 80)
+    run.state.best_step = 60
+    assert "after epoch 10 of 80 the training loss fell" in advice(run, falling)
+    run.state.step = 12
+    run = replace(run, settings=change(run.settings, num_epochs=2))
+    told = advice(run, [3.0, 2.9])
+    assert "more epochs: the weights were updated 12 times only (--num_epochs 100)" in told
+    assert "by heart" not in told
+
+
+def test_labels_that_no_baseline_tells_may_not_be_there(run):
+    words = "no baseline tells the labels either"
+    assert words not in advice(run)
+    few = {"majority_class_accuracy": 0.5, "naive_bayes_accuracy": 0.53}
+    assert words in advice(run, validation={**BEHIND, "baselines": few})
+
+
+def test_rows_and_their_labels_decide(tmp_path, run):
+    told = advice(run)
+    assert "more rows: 2 labels with 24 training rows each (median)" in told
+    assert not any(word in told for word in ("longer rows", "weight", "vocabulary"))
+    settings = change(small_settings(tmp_path), max_length=8, label_loss_weight=0.5)
+    told = advice(start_run(settings))
+    assert "longer rows: " in told and "rows cut to 8 tokens lost" in told
+    assert "more weight for the label: it weighs 0.5 (--label_loss_weight 10)" in told
+    rows = replace(run.rows, lengths_N=run.rows.lengths_N * 40)
+    assert "other tokens of a row (--label_loss_weight " in advice(replace(run, rows=rows))
+    counts = replace(run.rows.counts, unknown_tokens=200)
+    told = advice(replace(run, rows=replace(run.rows, counts=counts)))
+    assert "a vocabulary that has the tokens: 200 of these rows are read as <UNK>" in told
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_decide_about_codes_and_variants(tmp_path, channels):
+    images = np.repeat(SMALL[..., None], channels, axis=3)
+    np.savez(tmp_path / "images.npz", images=images, labels=SMALL_LABELS)
+    data = tmp_path / "data"
+    flags = ("--output_dir", str(data), "--patch_size", "2", "--codebook_size", "400")
+    main(["images", "--input", str(tmp_path / "images.npz"), *flags])
+    settings = TrainSettings(
+        data_path=str(data / "train.jsonl"),
+        vocab_path=str(data / "vocab.json"),
+        output_dir=str(tmp_path / "run"),
+        n_layer=1, n_head=1, n_embd=8, device="cpu", precision="fp32",
+    )  # fmt: skip
+    run = start_run(settings)
+    told, count = advice(run), len(run.rows)
+    assert f"variants of the images: {count} are few (prepare_data.py ... --augment 16)" in told
+    assert ("fewer image codes or grey images (--color grey): " in told) == (channels == 3)
+    assert "fewer image codes" in told and "--codebook_size 16)" in told
+    assert "more rows: 10 labels with 8 training rows each" in told
+    # Every code often, and each row with a variant.
+    rows = run.rows.subset(np.tile(np.arange(count), 200))
+    rows = replace(rows, augmented_N=np.arange(count * 200) >= count)
+    told = advice(replace(run, rows=rows))
+    assert not any(words in told for words in ("image codes", "variants of", "more rows:"))
+
+
+def test_run_at_chance_ends_with_advice(tmp_path):
+    log = train(change(small_settings(tmp_path), learning_rate=1e-6)).folder.log.read_text()
+    assert "what may help: more epochs: the weights were updated 12 times only" in log
