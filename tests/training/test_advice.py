@@ -24,7 +24,7 @@ BEHIND = {
 @pytest.fixture
 def run(tmp_path):
     """A run of 40 epochs of 6 updates, at its end."""
-    run = start_run(change(small_settings(tmp_path), num_epochs=80))
+    run = start_run(change(small_settings(tmp_path), num_epochs=80, task="classify"))
     run.state.step = run.state.best_step = 480
     return run
 
@@ -79,7 +79,7 @@ def test_rows_and_their_labels_decide(tmp_path, run):
     told = advice(run)
     assert "more rows: 2 labels with 24 training rows each (median)" in told
     assert not any(word in told for word in ("longer rows", "weight", "vocabulary"))
-    settings = change(small_settings(tmp_path), max_length=8, label_loss_weight=0.5)
+    settings = change(run.settings, max_length=8, label_loss_weight=0.5)
     told = advice(start_run(settings))
     assert "longer rows: " in told and "rows cut to 8 tokens lost" in told
     assert "more weight for the label: it weighs 0.5 (--label_loss_weight 10)" in told
