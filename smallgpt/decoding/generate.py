@@ -54,6 +54,7 @@ def generate_tokens(
     generator: torch.Generator | None = None,
     forbidden_ids: Collection[int] = (),
     rules: RowRules | None = None,
+    lead: Sequence[int] = (),
     batch_size: int = 64,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
@@ -71,6 +72,7 @@ def generate_tokens(
             token is never read, so one more would fit; the rule is kept simple.)
         forbidden_ids: ids that are never generated.
         rules: which tokens may come next; their rows hold a prompt and its new tokens.
+        lead: ids that the model reads before each prompt, no part of a row.
         on_progress: called with the number of prompts finished since the last call.
 
     Raises:
@@ -82,7 +84,7 @@ def generate_tokens(
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {index} is empty: it needs one token at least")
-        if len(prompt) + max_new_tokens > decoder.n_positions:
+        if len(lead) + len(prompt) + max_new_tokens > decoder.n_positions:
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it does "
                 f"not fit the model's {decoder.n_positions} positions"
@@ -105,10 +107,9 @@ def generate_tokens(
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     for start in range(0, len(prompts), batch_size):
         live = order[start : start + batch_size]
-        lengths_B = torch.tensor([len(prompts[index]) for index in live])
-        ids_BxT = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(prompts[index]) for index in live], batch_first=True
-        )
+        read = [torch.tensor([*lead, *prompts[index]]) for index in live]
+        lengths_B = torch.tensor([len(ids) for ids in read])
+        ids_BxT = torch.nn.utils.rnn.pad_sequence(read, batch_first=True)
         capacity = ids_BxT.shape[1] + max_new_tokens
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
         finite = logits_BxV.isfinite().all()

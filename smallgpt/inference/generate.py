@@ -1,11 +1,10 @@
-"""Generation: continue a prompt, on request only with rows that the model reads as one label.
+"""Generation: continue a prompt to whole rows, on request to rows of one label.
 
 rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +12,11 @@ import torch
 from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
-from smallgpt.files.reading import shown
-from smallgpt.inference.classify import classify_dataset
+from smallgpt.inference.for_label import class_of, learned_label_first, sample_for_label
 from smallgpt.inference.prompts import check_arguments, prompt_ids, refuse_labels_only
 from smallgpt.inference.well_formed import rules_of
 from smallgpt.model.folder import TrainedModel
-from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.label_tail import TAIL_LENGTH
-from smallgpt.rows.row import Row
-
-# Generation with a label gives up after this many samples per wanted sequence.
-TRIES_PER_SEQUENCE = 200
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,9 @@ def generate(
         prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
             model of images.
         max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
-        label: keep only sequences that the model itself classifies as this label; each is then
-            a whole row with its label tail, no longer than the trained length.
+        label: rows of this label, with their label tail. Where the model was trained with
+            label_first_share they are generated from the label, else from the prompt alone; those
+            that the model itself reads as another label are left out and others generated.
         free: no rules for rows of tokens: any token but <PAD> may come next.
         batch_size: sequences sampled at once.
 
@@ -95,7 +89,7 @@ def generate(
     else:
         raise UserError("--mode generate needs --prompt: the first tokens of a row")
     if label is not None:
-        wanted = _wanted_class(trained, label, ids)
+        wanted = class_of(trained, label, ids)
     # With a label its tail stands at the end of the row.
     tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
     room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
@@ -136,6 +130,9 @@ def generate(
         # The rest of the row would be the model's own label; it is computed separately.
         stops.add(vocabulary.cls_id)
         forbidden |= vocabulary.label_id_set
+    lead = []
+    if label is not None and learned_label_first(trained):
+        lead = [vocabulary.label_ids[wanted]]
     sampling = Sampling(greedy, temperature, top_k, top_p)
     decoder = make_decoder(trained.model, trained.precision.dtype)
     generator = torch.Generator().manual_seed(seed)
@@ -151,6 +148,7 @@ def generate(
                 generator=generator,
                 forbidden_ids=forbidden,
                 rules=rules,
+                lead=lead,
                 batch_size=batch_size,
             )
         except ValueError as error:  # what this call asks for fits: it is the model
@@ -159,64 +157,5 @@ def generate(
 
     if label is None:
         return Generated(sample(count), count, note)
-    kept, tried = _keep_labelled(trained, sample, wanted, len(ids) + room, count, batch_size)
-    name = vocabulary.label_names[wanted]
-    if len(kept) < count:
-        raise UserError(
-            f"only {len(kept)} of {tried} samples were read as label {name}, {count} were "
-            f"asked for: raise --temperature, or the model does not know this label"
-        )
-    label_tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
-    found = f"{len(kept)} of {tried} samples ({len(kept) / tried:.1%}) were read as {name}"
-    note = f"{note}; {found}" if note else found
-    return Generated([row + label_tail for row in kept[:count]], tried, note)
-
-
-def _wanted_class(trained: TrainedModel, label: str, ids: list[int]) -> int:
-    """Index of the label for rows beginning with `ids`; UserError where no such row can have it."""
-    vocabulary = trained.vocabulary
-    if label not in vocabulary.labels:  # `new york` of the user's rows is `new_york` in its token
-        label = "_".join(label.split())
-    if label not in vocabulary.labels:
-        known = ", ".join(vocabulary.label_names[:20]) or "none"
-        rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
-        raise UserError(
-            f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
-        )
-    if vocabulary.cls_id is None or vocabulary.eos_id is None:
-        raise UserError("--label: a labelled row needs <CLS> and <EOS> in the vocabulary")
-    if not vocabulary.label_id_set.isdisjoint(ids):
-        raise UserError("--label: the prompt holds a label token already; leave it out")
-    if vocabulary.pad_id in ids:
-        raise UserError("<PAD> stands inside the row; it may only fill up its end")
-    return vocabulary.labels.index(label)
-
-
-def _keep_labelled(
-    trained: TrainedModel,
-    sample: Callable[[int], list[list[int]]],
-    wanted: int,
-    longest: int,
-    count: int,
-    batch_size: int,
-) -> tuple[list[list[int]], int]:
-    """Sample until `count` rows of at most `longest` tokens are classified as `wanted`.
-
-    Returns the rows without tails, fewer than `count` after too many tries, and the number sampled.
-    """
-    vocabulary = trained.vocabulary
-    ends = (vocabulary.cls_id, vocabulary.eos_id)
-    kept: list[list[int]] = []
-    tried = 0
-    while len(kept) < count and tried < TRIES_PER_SEQUENCE * count:
-        rows = [row[:-1] if row[-1] in ends else row for row in sample(batch_size)]
-        # Drop rows that found no end, and those that are nothing but a prompt with a tail.
-        rows = [row for row in rows if len(row) <= longest and row[-1] not in ends]
-        tried += batch_size
-        if rows:
-            builder = RowsBuilder(vocabulary, trained.max_length, for_label=True)
-            for number, row in enumerate(rows, 1):
-                builder.add(Row(row, -1, len(row)), number, None)
-            read_as = classify_dataset(trained, builder.finish(), batch_size).predicted
-            kept += [row for row, found in zip(rows, read_as, strict=True) if found == wanted]
-    return kept, tried
+    made = sample_for_label(trained, sample, wanted, len(ids) + room, count, batch_size)
+    return Generated(made.rows, made.tried, "; ".join(filter(None, [note, made.note])))

@@ -79,7 +79,9 @@ class InferenceSettings:
         maximum=LARGEST_SEED,
     )
     label: str | None = option(
-        None, "Keep sampling until the model itself classifies the result as this label."
+        None,
+        "Rows that the model reads as this label: generated from the label by a model trained with "
+        "--label_first_share, picked from its samples by any other.",
     )
     free: bool = option(
         False,

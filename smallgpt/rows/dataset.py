@@ -236,25 +236,39 @@ class TokenLabelDataset:
 
     # ---------------------------------------------------------------------------- batches
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows concatenated without padding: ids_N and the lengths_B of the rows, both int64."""
+    def gather(
+        self, indices: np.ndarray, label_first_B: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows concatenated without padding: ids_N and the lengths_B of the rows, both int64.
+
+        Where `label_first_B` (bool, of labelled rows only) says so, a row is `<CLS_k>`, its body
+        and `<CLS>`.
+        """
         lengths_B = self.lengths_N[indices].astype(np.int64)
-        shift_B = self.starts_N[indices] - (np.cumsum(lengths_B) - lengths_B)
-        places_N = np.arange(lengths_B.sum()) + np.repeat(shift_B, lengths_B)
+        if label_first_B is not None:
+            lengths_B -= label_first_B
+        starts_B = np.cumsum(lengths_B) - lengths_B
+        places_N = np.arange(lengths_B.sum()) - np.repeat(starts_B, lengths_B)  # within the row
+        if label_first_B is not None:
+            places_N -= np.repeat(label_first_B, lengths_B)
+            places_N[starts_B[label_first_B]] = self.body_lengths_N[indices][label_first_B] + 1
+        places_N += np.repeat(self.starts_N[indices], lengths_B)
         return self.tokens[places_N].astype(np.int64), lengths_B
 
-    def shifted(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def shifted(
+        self, indices: np.ndarray, label_first_B: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs and targets of a model: the one place where targets are shifted.
 
         transformers' `labels=` is never used: it shifts by itself, and targets would be shifted
-        twice.
+        twice. `label_first_B`: see `gather`.
 
         Returns:
             inputs_M: int64, the rows concatenated, each without its last token.
             targets_M: int64, the token that follows each input.
             counts_B: int64, inputs of each row.
         """
-        ids_N, lengths_B = self.gather(indices)
+        ids_N, lengths_B = self.gather(indices, label_first_B)
         ends_B = np.cumsum(lengths_B)
         return np.delete(ids_N, ends_B - 1), np.delete(ids_N, ends_B - lengths_B), lengths_B - 1
 

@@ -40,7 +40,7 @@ class PredictingBatch(Batch):
 
     targets_M: Tensor  # int64, the token that follows each of `ids_M`
     scored_M: np.ndarray | None  # whether a target counts (not in a prompt); None where all do
-    labelled_B: np.ndarray  # bool
+    labelled_B: np.ndarray  # bool, whether a row predicts its label
     label_places_R: np.ndarray  # which of the M tokens predict labels
 
 
@@ -55,11 +55,19 @@ def rows_as_batch(
 
 
 def rows_to_predict(
-    dataset: TokenLabelDataset, indices: np.ndarray, device: torch.device
+    dataset: TokenLabelDataset,
+    indices: np.ndarray,
+    device: torch.device,
+    label_first_B: np.ndarray | None = None,
 ) -> PredictingBatch:
-    """The rows `indices` without their last token, and the targets of each token."""
-    ids_M, targets_M, lengths_B = dataset.shifted(indices)
+    """The rows `indices` without their last token, and the targets of each token.
+
+    Rows that have their label first (`TokenLabelDataset.gather`) predict none.
+    """
+    ids_M, targets_M, lengths_B = dataset.shifted(indices, label_first_B)
     labelled_B = dataset.classes_N[indices] >= 0
+    if label_first_B is not None:
+        labelled_B &= ~label_first_B
     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
     label_places_B = np.cumsum(lengths_B) + 1 - TAIL_LENGTH
     return PredictingBatch(

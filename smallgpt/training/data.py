@@ -121,6 +121,9 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
         )
     if settings.class_weights != "none" and not rows.has_labels:
         raise UserError(f"{settings.data_path}: --class_weights needs labels, and no row has one")
+    if settings.label_first_share and (rows.has_prompts or not rows.has_labels):
+        found = "no row has one" if not rows.has_labels else "some rows are instructions"
+        raise UserError(f"{settings.data_path}: --label_first_share needs labels, and {found}")
     if settings.task == "classify" and not rows.has_labels:
         raise UserError(f"{settings.data_path}: --task classify needs labels, and no row has one")
     if settings.task == "instruct" and not rows.has_prompts:

@@ -52,10 +52,12 @@ def make_step(
         return step
     if settings.compile == "on":
         objective.forward.compile_backbone(say)
-    return TokenStep(objective, scaler)
+    return TokenStep(objective, scaler, settings.label_first_share)
 
 
 class _Step:
+    label_first_count = 0  # rows of the last call that had their label first
+
     def __init__(self, objective: Objective, scaler: torch.amp.GradScaler):
         self.objective, self.scaler = objective, scaler
 
@@ -72,6 +74,23 @@ class _Step:
 class TokenStep(_Step):
     """Each token of a row predicts the next."""
 
+    def __init__(
+        self, objective: Objective, scaler: torch.amp.GradScaler, label_first_share: float = 0.0
+    ):
+        """`label_first_share`: of the labelled rows of an update, drawn anew in each."""
+        super().__init__(objective, scaler)
+        self._label_first_share = label_first_share
+
+    def _draw_label_first(self, batches: list[np.ndarray]) -> list[np.ndarray | None]:
+        """Which rows of each batch have their label first (bool); None: no row of any."""
+        if not self._label_first_share:
+            return [None] * len(batches)
+        # Together, so that other batches of the same rows draw the same.
+        classes = self.objective.rows.classes_N[np.concatenate(batches)]
+        first = (torch.rand(len(classes)) < self._label_first_share).numpy() & (classes >= 0)
+        self.label_first_count = int(first.sum())
+        return np.split(first, np.cumsum([len(rows) for rows in batches])[:-1])
+
     def add_gradients(self, batches: list[np.ndarray]) -> Tensor:
         """Add the gradients of the weighted mean loss over all rows of `batches` (row numbers).
 
@@ -79,10 +98,11 @@ class TokenStep(_Step):
         not matter. Returns the summed unweighted negative log likelihood (nats), on the device.
         """
         objective, device = self.objective, self.objective.device
-        total_weight = objective.total_weight(batches)
+        label_first = self._draw_label_first(batches)
+        total_weight = objective.total_weight(batches, label_first)
         nll = torch.zeros((), device=device)
-        for indices in batches:
-            batch = rows_to_predict(objective.rows, indices, device)
+        for indices, first_B in zip(batches, label_first, strict=True):
+            batch = rows_to_predict(objective.rows, indices, device, first_B)
             weights_M = np.ones(len(batch.ids_M), np.float32)
             weights_M[batch.label_places_R] = objective.label_weights_N[indices][batch.labelled_B]
             hidden_MxE = objective.forward(objective.drop_tokens(batch.ids_M), batch.lengths_B)

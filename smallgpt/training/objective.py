@@ -51,18 +51,21 @@ class Objective:
         unknown = vocabulary.unk_id
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
 
-    def total_weight(self, batches: list[np.ndarray]) -> float:
+    def total_weight(
+        self, batches: list[np.ndarray], label_first: list[np.ndarray | None]
+    ) -> float:
         """The divisor of the weighted loss sum over all predicted tokens of `batches`.
 
         The sum of their weights without class weights: these are 1 on average, and divided by their
-        own sum they would cancel in an update whose rows are of one class.
+        own sum they would cancel in an update whose rows are of one class. `label_first`: of each
+        batch its rows that have their label first, and so neither a label to predict nor an <EOS>.
         """
-        return float(
-            sum(
-                self._scored_counts[rows].sum() + (self._plain_weights_N[rows] - 1).sum()
-                for rows in batches
-            )
-        )
+        total = 0.0
+        for rows, first_B in zip(batches, label_first, strict=True):
+            total += self._scored_counts[rows].sum() + (self._plain_weights_N[rows] - 1).sum()
+            if first_B is not None:
+                total -= self._plain_weights_N[rows][first_B].sum()
+        return float(total)
 
     def drop_tokens(self, ids: Tensor) -> Tensor:
         """Replace a random share of the input tokens by <UNK>; targets are unchanged.

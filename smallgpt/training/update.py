@@ -34,12 +34,14 @@ class UpdateFigures(NamedTuple):
         batches: its rows.
         nll: summed negative log likelihood of their tokens, nats.
         norm: of the gradient before it was scaled down.
+        label_first_count: rows that had their label first, each with one token less to predict.
     """
 
     step: int
     batches: list[np.ndarray]
     nll: torch.Tensor
     norm: torch.Tensor
+    label_first_count: int
 
 
 class Updater:
@@ -72,7 +74,8 @@ class Updater:
             run.scaler.unscale_(optimizer)
         limit = run.settings.max_grad_norm
         self.norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
-        self.waiting.append(UpdateFigures(run.state.step + 1, batches, nll, self.norm))
+        first = run.gradients.label_first_count
+        self.waiting.append(UpdateFigures(run.state.step + 1, batches, nll, self.norm, first))
 
     def step_optimizers(self) -> None:
         """Move the weights, and count the step.
@@ -120,7 +123,8 @@ class Updater:
             if math.isfinite(nll) and (math.isfinite(norm) or run.scaler.is_enabled()):
                 rows = np.concatenate(each.batches)
                 terms, tokens = run.loss_terms_N[rows].sum(), run.tokens_N[rows].sum()
-                state.add_losses(nll, int(terms), int(tokens))
+                fewer = each.label_first_count
+                state.add_losses(nll, int(terms) - fewer, int(tokens) - fewer)
             else:
                 self._note_nonfinite(each, nll)
 

@@ -37,6 +37,24 @@ def test_every_token_is_to_predict_the_next_of_its_row(rows, numbers):
     assert batch.scored_M is None
 
 
+@given(some_rows, st.sets(st.integers(0, 23)))
+def test_a_row_with_its_label_first_goes_on_with_its_body_up_to_cls(rows, numbers, first):
+    first = {number for number in first if rows.classes_N[number] >= 0}
+    chosen = np.array([number in first for number in numbers])
+    batch = rows_to_predict(rows, np.array(numbers), CPU, chosen)
+    ids, targets = (part.split(batch.lengths_B.tolist()) for part in (batch.ids_M, batch.targets_M))
+    for number, inputs, following in zip(numbers, ids, targets, strict=True):
+        row = rows.row(number).tolist()
+        if number in first:
+            *body, cls, label, _ = row
+            row = [label, *body, cls]
+        assert (inputs.tolist(), following.tolist()) == (row[:-1], row[1:])
+    predicted = batch.targets_M[torch.from_numpy(batch.label_places_R)].tolist()
+    asked = [n for n in numbers if rows.classes_N[n] >= 0 and n not in first]
+    assert predicted == [rows.vocabulary.label_ids[rows.classes_N[number]] for number in asked]
+    assert batch.labelled_B.tolist() == [number in asked for number in numbers]
+
+
 @given(some_rows)
 def test_label_places_are_those_that_predict_the_label_token(rows, numbers):
     batch = rows_to_predict(rows, np.array(numbers), CPU)

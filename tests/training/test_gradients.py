@@ -95,6 +95,36 @@ def test_loss_and_gradients_are_those_of_transformers(kind, rows, weight):
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("weight", [1.0, 7.0])
+def test_rows_with_their_label_first_count_by_their_own_tokens(rows, weight):
+    settings = replace(SETTINGS, label_loss_weight=weight, label_first_share=0.5)
+    indices = np.arange(20)
+    torch.manual_seed(0)
+    first = (torch.rand(20) < 0.5).numpy() & (rows.classes_N[:20] >= 0)
+    assert 0 < first.sum() < (rows.classes_N[:20] >= 0).sum()
+    model = build_model(settings, rows.vocabulary).train()
+    step = make_step(model, rows, settings, FP32, NO_SCALER, print)
+    total = divisor = 0.0
+    for number in indices:
+        ids = rows.row(number).tolist()
+        weights = [1.0] * (len(ids) - 1)
+        if first[number]:
+            *body, cls, label, _ = ids
+            ids, weights = [label, *body, cls], weights[:-1]
+        elif rows.classes_N[number] >= 0:
+            weights[-2] = weight
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+        nll = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+        total, divisor = total + (nll * torch.tensor(weights)).sum(), divisor + sum(weights)
+    (total / divisor).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    step.clear_gradients()
+    for batches in ([indices], [indices[:7], indices[7:]]):
+        torch.manual_seed(0)
+        assert_close(gradients(step, batches)[1], expected)
+        assert step.label_first_count == first.sum()
+
+
 @pytest.mark.parametrize("kind", WAYS)
 def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, rows):
     step = make(kind, rows, SETTINGS)

@@ -166,8 +166,11 @@ def test_run_stopped_twice_by_early_stopping_and_muon(settings, monkeypatch, end
 
 
 @pytest.mark.parametrize("place", ["step", "validation", "best model"])
-def test_the_mean_of_the_weights_goes_on_as_well(settings, monkeypatch, place, ends_alike):
-    settings = change(settings, ema_decay=0.9, optimizer="muon", batch_size=8)
+def test_the_mean_of_the_weights_and_the_draw_of_rows_go_on_as_well(
+    settings, monkeypatch, place, ends_alike
+):
+    settings = change(settings, ema_decay=0.9, optimizer="muon", batch_size=8,
+                      label_first_share=0.5)  # fmt: skip
     with monkeypatch.context() as patch:
         call_before(patch, *PLACES[place], interrupt)
         assert train(settings).exit_code == 130
