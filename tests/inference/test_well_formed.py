@@ -40,7 +40,9 @@ def model_of(vocabulary: Vocabulary, max_length: int, codebook: Path | None) -> 
 @pytest.fixture(scope="module")
 def of_images(tmp_path_factory):
     path = tmp_path_factory.mktemp("codes") / "codebook.npz"
-    Codebook(np.arange(CODES, dtype=np.float32)[:, None], 1, SIDE, SIDE, 1, 0.0, 4.0).save(path)
+    Codebook(np.arange(CODES, dtype=np.float32)[:, None], 1, SIDE, SIDE, 1, 0.0, 4.0, 4.0).save(
+        path
+    )
     return model_of(Vocabulary.for_images(CODES, "ab"), SIDE**2 + 5, path)
 
 
