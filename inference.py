@@ -5,6 +5,7 @@
     python inference.py --mode generate --num_return_sequences 9 --image digits.png
     python inference.py --mode classify --prompt "<IMG> ... </IMG>"
     python inference.py --test_data data/digits/test.jsonl         # evaluation folder
+    python inference.py --images pictures/                         # labels of your own pictures
 
 From Python:
 
@@ -32,6 +33,7 @@ from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
     from smallgpt.evaluation.folder import ResultFolder
+    from smallgpt.inference.files import GivenRows
     from smallgpt.model.folder import TrainedModel
 
 # Public functions and their modules, loaded on first use. Each mode too imports what it needs when
@@ -67,13 +69,15 @@ def main(argv: list[str]) -> int:
     trained = load_trained_model(
         settings.model_path, settings.device, settings.precision, settings.vocab_path
     )
-    modes = {
-        "interactive": answer_prompts,
-        "generate": generate_rows,
-        "classify": name_labels,
-        "evaluate": score_file,
-    }
-    return modes[settings.resolved_mode()](trained, settings)
+    mode = settings.resolved_mode()
+    if mode == "interactive":
+        return answer_prompts(trained, settings)
+    if mode == "generate":
+        return generate_rows(trained, settings)
+    if settings.prompt is not None:
+        return name_label(trained, settings)
+    mode, rows = read_input(trained, settings)
+    return (name_labels if mode == "classify" else score_rows)(trained, settings, rows)
 
 
 def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
@@ -92,10 +96,15 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
         from smallgpt.inference.pictures import draw_rows  # and with it matplotlib
 
         replaced = check_image(trained, settings)
+    prompt, kept = settings.prompt, ""
+    if settings.images is not None:
+        from smallgpt.inference.images import beginning_of
+
+        prompt, kept = beginning_of(trained, settings.images, settings.keep)
     seed = settings.seed if settings.seed is not None else int.from_bytes(os.urandom(4), "big")
     result = generate(
         trained,
-        settings.prompt,
+        prompt,
         count=settings.num_return_sequences,
         max_new_tokens=settings.max_new_tokens,
         greedy=settings.greedy,
@@ -118,13 +127,13 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
             "seed": None if settings.greedy else seed,
             "tried": result.tried,
             "image": settings.image,
-            "note": result.note or None,
+            "note": "; ".join(filter(None, [kept, result.note])) or None,
         }
         print(json_text(answer))
         return 0
     for row in rows:
         print(printable_lines(row))
-    notes = [result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
+    notes = [kept, result.note, "" if settings.greedy else f"--seed {seed} gives the same again"]
     if settings.image is not None:
         notes.append(f"drawn: {settings.image}{', in place of another' if replaced else ''}")
     for note in filter(None, notes):
@@ -148,6 +157,8 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
     inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
     if any(same_file(path, settings.image) for path in inputs):
         raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
+    if settings.images is not None and same_file(settings.images, settings.image):
+        raise SettingsError([f"--image {settings.image} would overwrite the picture of --images"])
     is_there = os.path.exists(settings.image)
     if is_there and not settings.overwrite and not is_own_chart(settings.image):
         raise UserError(
@@ -157,18 +168,41 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
     return is_there
 
 
-def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Print the label of a prompt; or label a file and print how many rows have each label."""
+def name_label(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Print the label of a prompt."""
     from smallgpt.evaluation.verdicts import describe_confidence
-    from smallgpt.inference.classify import classify_given, say_label, say_label_counts
-    from smallgpt.inference.files import read_rows, say_bad_rows
+    from smallgpt.inference.classify import say_label
 
-    if settings.prompt is not None:
-        say_label(trained, settings.prompt, settings.json)
-        if not settings.json:
-            print(describe_confidence(trained.validation), file=sys.stderr)
-        return 0
-    rows = read_rows(trained, settings.test_data, for_label=True)
+    say_label(trained, settings.prompt, settings.json)
+    if not settings.json:
+        print(describe_confidence(trained.validation), file=sys.stderr)
+    return 0
+
+
+def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str, GivenRows]:
+    """The rows of --test_data or --images, and whether to classify or to evaluate them."""
+    from smallgpt.inference.files import given_rows, read_rows
+
+    mode = settings.resolved_mode()
+    if settings.images is None:
+        return mode, read_rows(trained, settings.test_data, for_label=mode == "classify")
+    from smallgpt.inference.images import read_pictures, without_unknown_labels
+
+    pictures = read_pictures(trained, settings.images, settings.labels)
+    if settings.mode is None and not pictures.labelled and trained.vocabulary.labels:
+        mode = "classify"
+    found = pictures.found
+    if mode == "classify":
+        found = without_unknown_labels(trained, found)
+    return mode, given_rows(trained, found, pictures.source, mode == "classify", made_here=True)
+
+
+def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
+    """Label rows; print how many have each label, of a few pictures the label of each."""
+    from smallgpt.evaluation.verdicts import describe_confidence
+    from smallgpt.inference.classify import classify_given, say_label_counts
+    from smallgpt.inference.files import say_bad_rows
+
     predictions, results = classify_given(
         trained, rows, settings.output_dir, settings.batch_size, settings.overwrite
     )
@@ -177,6 +211,12 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
             print(json_text(row))
         say_written(results, sys.stderr)
         return 0
+    if settings.images is not None:
+        from smallgpt.inference.images import MOST_SHOWN, say_each_picture
+
+        if len(predictions) <= MOST_SHOWN:
+            say_each_picture(predictions)
+            print()
     say_label_counts(predictions)
     say_bad_rows(predictions)
     print(describe_confidence(trained.validation))
@@ -184,16 +224,16 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings) -> int:
     return 0
 
 
-def score_file(trained: TrainedModel, settings: InferenceSettings) -> int:
-    """Score a file, write the evaluation folder and print the report."""
+def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
+    """Score rows, write the evaluation folder and print the report."""
     from smallgpt.evaluation.answers import describe_examples
     from smallgpt.evaluation.report import describe_figures
     from smallgpt.inference.evaluate import evaluate_given
-    from smallgpt.inference.files import read_rows, say_bad_rows
+    from smallgpt.inference.files import say_bad_rows
 
     figures, predictions, results = evaluate_given(
         trained,
-        read_rows(trained, settings.test_data),
+        rows,
         settings.output_dir,
         settings.batch_size,
         settings.max_new_tokens,

@@ -34,9 +34,16 @@ def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False) 
 
 
 def given_rows(
-    trained: TrainedModel, found: Iterable[Found], source: str, for_label: bool = False
+    trained: TrainedModel,
+    found: Iterable[Found],
+    source: str,
+    for_label: bool = False,
+    made_here: bool = False,
 ) -> GivenRows:
-    """The rows of what a reader found, checked as in training."""
+    """The rows of what a reader found, checked as in training.
+
+    `made_here`: rows of images, made with the model's own codebook.
+    """
     dataset = read_found(
         found,
         source,
@@ -46,7 +53,7 @@ def given_rows(
         unknown_token=trained.settings.unknown_token,
         keep_records=True,
         for_label=for_label,
-        codebook=KnownCodebook.at(trained.codebook),
+        codebook=None if made_here else KnownCodebook.at(trained.codebook),
     )
     return GivenRows(dataset, source)
 

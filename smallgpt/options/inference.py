@@ -27,7 +27,8 @@ class InferenceSettings:
     mode: str | None = option(
         None,
         "interactive: next-token prompt. generate: continue a row. classify: name the label. "
-        "evaluate: score a file. Without it: evaluate with --test_data, else interactive.",
+        "evaluate: score a file. Without it: evaluate with --test_data or labelled --images, "
+        "classify with other --images, else interactive.",
         group="Task",
         choices=("interactive", "generate", "classify", "evaluate"),
     )
@@ -39,10 +40,16 @@ class InferenceSettings:
     test_data: str | None = option(
         None, "Rows to evaluate, or with --mode classify to label (JSONL)."
     )
+    images: str | None = option(
+        None,
+        "Pictures for a model of images: a picture file, a folder of them (with a subfolder per "
+        "class to evaluate), an .npz or an IDX file. With --mode generate one picture to complete.",
+    )
+    labels: str | None = option(None, "Labels of an IDX file of --images (IDX, plain or .gz).")
     output_dir: str | None = option(
         None,
-        "Folder for the result files of --test_data. Default: beside the model folder one named "
-        "after the file: `evaluation_test` (`classification_test` with --mode classify) for "
+        "Folder for the result files of --test_data or --images. Default: beside the model folder "
+        "one named after the file: `evaluation_test` (`classification_test` to classify) for "
         "test.jsonl; where that holds other results, the next free of `evaluation_test_2` ...",
     )
     overwrite: bool = option(
@@ -88,20 +95,34 @@ class InferenceSettings:
         "Let any token follow. Without it rows of tokens are whole: an image has all its codes, a "
         "labelled row its label tail.",
     )
+    keep: float | None = option(
+        None,
+        "Share of the picture of --images that is kept, from its top; the model makes the rest.",
+        above=0,
+        below=1,
+    )
     image: str | None = option(None, "Draw the generated images into this PNG file.")
 
     def contradictions(self) -> Iterator[str]:
         mode = self.resolved_mode()
-        if mode == "evaluate" and self.test_data is None:
-            yield "--mode evaluate needs --test_data FILE"
-        if mode == "classify" and (self.test_data is None) == (self.prompt is None):
-            yield "--mode classify needs either --prompt TOKENS or --test_data FILE"
-        if mode in ("interactive", "generate") and self.test_data is not None:
+        of_files = [name for name in ("test_data", "images") if getattr(self, name) is not None]
+        given = [f"--{name}" for name in of_files] + ["--prompt"] * (self.prompt is not None)
+        if len(given) > 1:
+            yield f"{' and '.join(given)} name different inputs: give one of them"
+        elif mode == "evaluate" and not of_files:
+            yield "--mode evaluate needs --test_data FILE or --images PATH"
+        elif mode == "classify" and not given:
+            yield "--mode classify needs --prompt TOKENS, --test_data FILE or --images PATH"
+        elif mode in ("interactive", "generate") and self.test_data is not None:
             yield f"--test_data does not go with --mode {mode}"
-        if mode == "evaluate" and self.prompt is not None:
-            yield "--prompt does not go with an evaluation of --test_data"
-        if self.overwrite and self.test_data is None and self.image is None:
-            yield "--overwrite needs --test_data or --image: it is their files that it replaces"
+        elif mode == "interactive" and self.images is not None:
+            yield "--images does not go with --mode interactive"
+        if self.labels is not None and (self.images is None or mode == "generate"):
+            yield "--labels needs --images to evaluate or to classify"
+        if (self.keep is None) != (mode != "generate" or self.images is None):
+            yield "--keep SHARE goes with --mode generate --images PICTURE, and they with it"
+        if self.overwrite and not of_files and self.image is None:
+            yield "--overwrite needs --test_data, --images or --image: it replaces their files"
         if mode != "generate" and self.image is not None:
             yield "--image needs --mode generate"
         if mode != "generate" and self.label is not None:
@@ -120,5 +141,9 @@ class InferenceSettings:
             yield FP16_NEEDS_GPU
 
     def resolved_mode(self) -> str:
-        """The mode asked for; without one `evaluate` with --test_data, else `interactive`."""
-        return self.mode or ("evaluate" if self.test_data is not None else "interactive")
+        """The mode asked for; without one `evaluate` with a file or images, else `interactive`.
+
+        (Images without labels are then classified, which only reading them shows.)
+        """
+        has_rows = self.test_data is not None or self.images is not None
+        return self.mode or ("evaluate" if has_rows else "interactive")

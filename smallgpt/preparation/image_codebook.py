@@ -69,7 +69,7 @@ def vocabulary_with(
     vocabulary: Vocabulary, labels: Sequence[str], codebook: str, notes: list[str]
 ) -> Vocabulary:
     """The vocabulary of a model with the labels that it lacks added at its end, which is told."""
-    new = [label for label in labels if label not in vocabulary.labels]
+    new = [label for label in labels if label_token(label) not in vocabulary.ids]
     if not new:
         return vocabulary
     named = ", ".join(new[:10]) + (" ..." if len(new) > 10 else "")

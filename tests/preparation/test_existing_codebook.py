@@ -67,6 +67,13 @@ def test_labels_that_the_model_lacks_are_added_at_the_end_and_told(first, tmp_pa
     assert f"1 label that {first} does not know (cat) added at the end" in capsys.readouterr().out
 
 
+def test_a_label_of_two_words_is_no_new_one_the_second_time(first, tmp_path):
+    np.savez(tmp_path / "in.npz", images=SMALL[:20], labels=["7", "big cat"] * 10)
+    folder = prepare(tmp_path / "out", tmp_path / "in.npz", first)
+    again = prepare(tmp_path / "again", tmp_path / "in.npz", folder)
+    assert (again / "vocab.json").read_bytes() == (folder / "vocab.json").read_bytes()
+
+
 def test_other_size_and_a_test_set_of_one_s_own_are_converted(first, tmp_path, capsys):
     large = SMALL.repeat(2, axis=1).repeat(2, axis=2)
     np.savez(tmp_path / "test.npz", images=large[:10], labels=SMALL_LABELS[:10])
