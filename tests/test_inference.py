@@ -540,7 +540,7 @@ def test_trained_length_cuts_rows_again(trained, tmp_path):
         (["--mode", "generate", "--greedy", "--num_return_sequences", "3"], "the same row"),
         (["--mode", "generate", "--greedy", "--temperature", "2"], "does not sample"),
         (["--mode", "generate", "--image", "x.txt"], "must end in .png"),
-        (["--overwrite"], "--overwrite needs --test_data or --image"),
+        (["--overwrite"], "--overwrite needs --test_data, --images or --image"),
     ],
 )
 def test_contradicting_flags_are_refused(flags, words):
@@ -811,7 +811,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_figures(trained, world, tmp_pat
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = read_rows(trained, tmp_path / "rows.jsonl")
     with pytest.raises(UserError, match=r"codebook\.npz"):
-        evaluate_given(damaged, given, tmp_path / "out", 64, None)
+        evaluate_given(damaged, given, tmp_path / "out", 64, None, False)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["records"] == 4
 
 
