@@ -57,7 +57,8 @@ def find_run_to_resume(
                 f"--overwrite, which deletes it, or choose another --output_dir"
             )
         return settings, None
-    stored = found.settings
+    # An option that the version of the run did not have is at its default: no run differs by it.
+    stored = asdict(TrainSettings()) | found.settings
     if settings.init_from is not None and stored.get("init_from") is not None:
         shape = {name: found.settings[name] for name in SHAPE}
         settings = replace(settings, preset="none", **shape)  # as the pretrained model had it
