@@ -331,7 +331,7 @@ def test_classifying_keeps_the_largest_probabilities_as_well(
     assert (len(answer["probabilities"]), rest["labels"]) == (2, 3)
     assert sum(answer["probabilities"].values()) + rest["share"] == pytest.approx(1)
     data = str(largest_only[2].parent / "rows.jsonl")
-    main([*argv, "--test_data", data, "--output_dir", str(tmp_path)])
+    main([*argv, "--test_data", data, "--output_dir", str(tmp_path / "told")])
     told = capsys.readouterr().out.splitlines()
     counts = [row["prediction"] for row in rows]
     most = max(set(counts), key=counts.count)
