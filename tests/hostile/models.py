@@ -64,7 +64,7 @@ def _read_model(folder: Path) -> None:
     describe_confidence(trained.validation)
     next_tokens(trained, token)
     if trained.max_length > 1:
-        generate(trained, token, max_new_tokens=3, batch_size=2)
+        generate(trained, token, max_new_tokens=3, batch_size=2, free=True)
     if trained.vocabulary.labels and trained.vocabulary.cls_id is not None:
         classify(trained, "<CLS> <CLS> <CLS>")  # a body of one token, whatever the others are
 
