@@ -29,7 +29,8 @@ def measure_classification(bench: Bench, findings: Findings) -> None:
             seed = next(seeds)
             path = folder / f"{work.__name__}_{seed}.jsonl"
             write_rows(path, trained.vocabulary, lengths, seed)
-            return bench.rate(lambda: work(trained, path, folder / "out"), len(lengths))()
+            results = folder / path.stem  # a folder of results is not used for other rows
+            return bench.rate(lambda: work(trained, path, results), len(lengths))()
 
         return measure
 

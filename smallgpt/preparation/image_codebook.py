@@ -18,7 +18,7 @@ from smallgpt.preparation.augmentation import vary_images
 from smallgpt.preparation.folder import CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.labels import label_token, sorted_labels
+from smallgpt.tokens.labels import label_text, label_token, sorted_labels
 from smallgpt.tokens.pictures import draw_codebook, draw_reconstructions
 from smallgpt.tokens.vocabulary import CLS, END_IMG, EOS, IMG, Vocabulary
 
@@ -69,7 +69,8 @@ def vocabulary_with(
     vocabulary: Vocabulary, labels: Sequence[str], codebook: str, notes: list[str]
 ) -> Vocabulary:
     """The vocabulary of a model with the labels that it lacks added at its end, which is told."""
-    new = [label for label in labels if label_token(label) not in vocabulary.ids]
+    token_of = {label: label_token(label_text(label)) for label in labels}
+    new = [label for label, token in token_of.items() if token not in vocabulary.ids]
     if not new:
         return vocabulary
     named = ", ".join(new[:10]) + (" ..." if len(new) > 10 else "")
@@ -77,7 +78,7 @@ def vocabulary_with(
         f"{plural(len(new), 'label')} that {codebook} does not know ({named}) added at the end of "
         f"{VOCABULARY}: it learns them with --init_from, and cannot name them before"
     )
-    return Vocabulary([*vocabulary.tokens, *map(label_token, new)])
+    return Vocabulary([*vocabulary.tokens, *(token_of[label] for label in new)])
 
 
 def draw_pictures(

@@ -96,7 +96,7 @@ def test_classification_section(bench):
     (key,) = [target.key for target in TARGETS if target.section == "classification"]
     assert found.reached.keys() == {key}
     assert found.reached[key] == found.comparisons[0].entries[0].share
-    lines = (bench.folder / "classification" / "out" / "predictions.jsonl").read_text()
+    lines = (bench.folder / "classification" / "classify_file_0" / "predictions.jsonl").read_text()
     assert len(lines.splitlines()) == TOY.rows_classified
 
 
