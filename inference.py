@@ -9,9 +9,10 @@
 
 From Python:
 
-    from inference import classify, evaluate_file, generate, load_trained_model, next_tokens
+    from inference import classify, embeddings, generate, load_trained_model, next_tokens
     trained = load_trained_model("outputs/best_model")
     next_tokens(trained, "<IMG> <Z_190>")                          # [(token, probability), ...]
+    classify(trained, [{"tokens": "<IMG> ... </IMG>"}, ...])       # of many rows a list
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _PUBLIC = {
     "next_tokens": "smallgpt.inference.next_tokens",
     "generate": "smallgpt.inference.generate",
     "classify": "smallgpt.inference.classify",
+    "embeddings": "smallgpt.inference.embeddings",
     "classify_file": "smallgpt.inference.classify",
     "evaluate_file": "smallgpt.inference.evaluate",
 }
@@ -90,7 +92,7 @@ def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
 def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Print generated rows; draw them with --image."""
     from smallgpt.inference.generate import generate
-    from smallgpt.inference.prompts import row_text, say_unknown
+    from smallgpt.inference.prompts import row_text
 
     if settings.image is not None:
         from smallgpt.inference.pictures import draw_rows  # and with it matplotlib
@@ -116,8 +118,6 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
         free=settings.free,
         batch_size=settings.batch_size,
     )
-    if settings.prompt is not None:
-        say_unknown(trained, settings.prompt)
     if settings.image is not None:
         draw_rows(trained, result.sequences, Path(settings.image))
     rows = [row_text(trained, ids) for ids in result.sequences]

@@ -51,7 +51,7 @@ def generate_tokens(
     max_new_tokens: int,
     stop_ids: Collection[int],
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     forbidden_ids: Collection[int] = (),
     rules: RowRules | None = None,
     lead: Sequence[int] = (),
@@ -70,6 +70,8 @@ def generate_tokens(
         prompts: token ids, at least one each, of any lengths; those of similar length are decoded
             together. A prompt and its new tokens may take n_positions together. (The last new
             token is never read, so one more would fit; the rule is kept simple.)
+        generator: one for all prompts; or for each prompt its own, prompts that are given the
+            same one drawing from it in turn.
         forbidden_ids: ids that are never generated.
         rules: which tokens may come next; their rows hold a prompt and its new tokens.
         lead: ids that the model reads before each prompt, no part of a row.
@@ -99,9 +101,11 @@ def generate_tokens(
         raise ValueError("all tokens are forbidden")
     stops = frozenset(stop_ids)
     steps_per_look = _STEPS_PER_LOOK.get(decoder.device.type, 16)
-    uniform_NxM = torch.rand(
-        len(prompts), max_new_tokens, generator=generator, device=generator and generator.device
-    ).to(decoder.device)
+    generators = generator if isinstance(generator, Sequence) else [generator] * len(prompts)
+    uniform_NxM = torch.empty(len(prompts), max_new_tokens)
+    for uniform_M, each in zip(uniform_NxM, generators, strict=True):
+        uniform_M.copy_(torch.rand(max_new_tokens, generator=each, device=each and each.device))
+    uniform_NxM = uniform_NxM.to(decoder.device)
     new_tokens: list[list[int]] = [[] for _ in prompts]
     # Longest first, so that too little memory shows at once.
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))

@@ -1,4 +1,4 @@
-"""Classification of a prompt, or of every row of a file."""
+"""Classification of rows given from Python, of a prompt, or of every row of a file."""
 
 from __future__ import annotations
 
@@ -14,45 +14,61 @@ from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of, write_predictions
 from smallgpt.evaluation.scoring import classify_rows
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
-from smallgpt.inference.prompts import check_arguments, not_finite, prompt_ids, say_unknown
+from smallgpt.inference.prompts import check_arguments, not_finite, say_unknown
+from smallgpt.inference.python_rows import python_rows, rows_to_classify
 from smallgpt.inference.results import hold_results
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.reading import dataset_from_records
 
 MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
 
 
-def classify(trained: TrainedModel, prompt: str) -> tuple[str, dict[str, float]]:
+Labels = tuple[str, dict[str, float]]
+
+
+def classify(
+    trained: TrainedModel,
+    rows: Any,
+    *,
+    batch_size: int = 64,
+    unknown_token: str | None = None,
+) -> Labels | list[Labels]:
     """The predicted label and calibrated probabilities, descending; above 200 labels the top 50.
 
-    Raises:
-        UserError: unknown tokens, or a model without labels.
-    """
-    answer = classify_prompt(trained, prompt)
-    return answer["prediction"], answer["probabilities"]
-
-
-def classify_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
-    """Label entries of predictions.jsonl, probabilities descending; `tokens_left_out` did not fit.
+    `rows`: one row or many, see `python_rows`; many give a list in their order. `unknown_token`
+    "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in training. What reading
+    changed, such as rows that were cut, is printed on standard error.
 
     Raises:
-        UserError: unknown tokens, or a model without labels.
+        SettingsError: a value that the command line would refuse.
+        UserError: no rows, a row that breaks the format, or a model without labels.
     """
-    if trained.vocabulary.tokenizer is not None:
-        record: dict[str, Any] = {"text": prompt}
-    else:
-        record = {"input_ids": prompt_ids(trained, prompt)}
-    dataset = dataset_from_records(
-        [record], trained.vocabulary, max_length=trained.max_length, for_label=True
-    )
-    probs = classify_dataset(trained, dataset, 1)
-    answer = predictions_of(dataset, probs, trained.temperature)[0]
-    if answer["prediction"] is None:
-        raise not_finite(trained)
-    falling = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-    left_out = dataset.counts.cut_tokens
-    return {**answer, "probabilities": dict(falling), "tokens_left_out": left_out}
+    check_arguments("interactive", batch_size=batch_size)
+    refuse_without_labels(trained)
+    given = python_rows(trained, rows)
+    dataset = rows_to_classify(trained, given, unknown_token)
+    for line in dataset.counts.lines():
+        print(printable_lines(line), file=sys.stderr)
+    told = label_answers(trained, dataset, batch_size)
+    return given.answer([(each["prediction"], each["probabilities"]) for each in told])
+
+
+def label_answers(
+    trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
+) -> list[dict[str, Any]]:
+    """Label entries of predictions.jsonl of each row, probabilities descending.
+
+    Raises:
+        UserError: the model gives a row no finite number.
+    """
+    probs = classify_dataset(trained, dataset, batch_size)
+    answers = predictions_of(dataset, probs, trained.temperature)
+    for answer in answers:
+        if answer["prediction"] is None:
+            raise not_finite(trained)
+        falling = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+        answer["probabilities"] = dict(falling)
+    return answers
 
 
 def classify_file(
@@ -110,9 +126,7 @@ def classify_dataset(
     Raises:
         UserError: the vocabulary has no labels.
     """
-    vocabulary = trained.vocabulary
-    if not vocabulary.labels or (vocabulary.cls_id is None and not trained.is_classifier):
-        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
+    refuse_without_labels(trained)
     return classify_rows(
         trained.model,
         dataset,
@@ -122,17 +136,28 @@ def classify_dataset(
     )
 
 
+def refuse_without_labels(trained: TrainedModel) -> None:
+    """Refuse a model that has no labels, by a UserError."""
+    vocabulary = trained.vocabulary
+    if not vocabulary.labels or (vocabulary.cls_id is None and not trained.is_classifier):
+        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
+
+
 # ------------------------------------------------------------------------------- printing
 
 
 def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the label probabilities of a prompt."""
-    answer = classify_prompt(trained, prompt)
-    say_unknown(trained, prompt)
-    if answer["tokens_left_out"]:
+    refuse_without_labels(trained)
+    given = python_rows(trained, prompt)
+    dataset = rows_to_classify(trained, given)
+    (answer,) = label_answers(trained, dataset, 1)
+    say_unknown(trained, given.records)
+    left_out = dataset.counts.cut_tokens
+    if left_out:
         print(
-            f"{plural(answer['tokens_left_out'], 'token')} left out of the body: the model reads "
-            f"rows of at most {trained.max_length}",
+            f"{plural(left_out, 'token')} left out of the body: the model reads rows of at most "
+            f"{trained.max_length}",
             file=sys.stderr,
         )
     if as_json:

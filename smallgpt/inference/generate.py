@@ -1,4 +1,4 @@
-"""Generation: continue a prompt to whole rows, on request to rows of one label.
+"""Generation: continue prompts to whole rows, on request to rows of one label.
 
 rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
 """
@@ -6,6 +6,7 @@ rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,8 +14,9 @@ from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
 from smallgpt.inference.for_label import class_of, learned_label_first, sample_for_label
-from smallgpt.inference.prompts import check_arguments, prompt_ids, refuse_labels_only
-from smallgpt.inference.well_formed import rules_of
+from smallgpt.inference.prompts import check_arguments, refuse_labels_only
+from smallgpt.inference.python_rows import PythonRows, python_rows, rows_to_continue
+from smallgpt.inference.well_formed import WellFormed, any_token, well_formed
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.label_tail import TAIL_LENGTH
 
@@ -33,7 +35,7 @@ class Generated:
 
 def generate(
     trained: TrainedModel,
-    prompt: str | None = None,
+    rows: Any = None,
     *,
     count: int = 1,
     max_new_tokens: int | None = None,
@@ -45,22 +47,27 @@ def generate(
     label: str | None = None,
     free: bool = False,
     batch_size: int = 64,
-) -> Generated:
-    """Continue a prompt to a whole row; greedy, temperature, top_k and top_p: see `Sampling`.
+    unknown_token: str | None = None,
+) -> Generated | list[Generated]:
+    """Continue one row or many to whole rows; greedy, temperature, top_k and top_p: see `Sampling`.
 
     A row ends as those of training did: an image has all its codes and its label tail, other
     rows their label tail, where the training rows had labels; <PAD> and <UNK> never come. A text
     ends at <EOS>.
 
     Args:
-        prompt: tokens, a text or an instruction, as the model was trained; None = <IMG> for a
-            model of images.
+        rows: what comes first, one row or many, see `python_rows`; many give a list in their
+            order. None = <IMG> for a model of images.
+        count: rows generated from each.
         max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
+        seed: of many rows the i-th, from 0, is continued as it is alone with seed + i.
         label: rows of this label, with their label tail. Where the model was trained with
             label_first_share they are generated from the label, else from the prompt alone; those
             that the model itself reads as another label are left out and others generated.
         free: no rules for rows of tokens: any token but <PAD> may come next.
         batch_size: sequences sampled at once.
+        unknown_token: "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in
+            training.
 
     Raises:
         SettingsError: a value that the command line would refuse, such as temperature 0.
@@ -82,23 +89,116 @@ def generate(
     )
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
-    if prompt is not None:
-        ids = prompt_ids(trained, prompt)
+    if rows is not None:
+        given = python_rows(trained, rows)
+        prompts = rows_to_continue(trained, given, unknown_token)
     elif vocabulary.img_id is not None:
-        ids = [vocabulary.img_id]
+        prompts = [[vocabulary.img_id]]
+        given = PythonRows([{"input_ids": prompts[0]}], True)
     else:
         raise UserError("--mode generate needs --prompt: the first tokens of a row")
+    plan = any_token() if free else well_formed(trained, label is not None)
+    rooms = []
+    for index, ids in enumerate(prompts):
+        with given.row(index):
+            if label is not None:
+                wanted = class_of(trained, label, ids)
+            rooms.append(_room_after(trained, ids, plan, label is not None, max_new_tokens))
+    stops = {vocabulary.eos_id} - {None}
+    forbidden = {vocabulary.pad_id}
+    if vocabulary.tokenizer is not None:
+        # A label tail is not text, and an unknown character is none.
+        stops |= {vocabulary.cls_id} - {None}
+        forbidden |= {vocabulary.unk_id} - {None}
+    lead = []
     if label is not None:
-        wanted = class_of(trained, label, ids)
+        # The rest of the row would be the model's own label; it is computed separately.
+        stops.add(vocabulary.cls_id)
+        forbidden |= vocabulary.label_id_set
+        if learned_label_first(trained):
+            lead = [vocabulary.label_ids[wanted]]
+    sampling = Sampling(greedy, temperature, top_k, top_p)
+    decoder = make_decoder(trained.model, trained.precision.dtype)
+    generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
+
+    def sample(which: list[int]) -> list[list[int]]:
+        """Rows that begin with some prompts, each repeated; they have the same room."""
+        try:
+            new = generate_tokens(
+                decoder,
+                [prompts[index] for index in which],
+                max_new_tokens=rooms[which[0]].most,
+                stop_ids=stops,
+                sampling=sampling,
+                generator=[generators[index] for index in which],
+                forbidden_ids=forbidden,
+                rules=plan.rules,
+                lead=lead,
+                batch_size=batch_size,
+            )
+        except ValueError as error:  # what this call asks for fits: it is the model
+            raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
+        if trained.is_instructed:
+            return new
+        return [prompts[index] + tokens for index, tokens in zip(which, new, strict=True)]
+
+    made: list[Generated] = []
+    if label is None:
+        # Rows with the same room together, so that what is made of one does not depend on others.
+        together: dict[int, list[int]] = {}
+        for index, room in enumerate(rooms):
+            together.setdefault(room.most, []).extend([index] * count)
+        of_row: list[list[list[int]]] = [[] for _ in prompts]
+        for which in together.values():
+            for index, ids in zip(which, sample(which), strict=True):
+                of_row[index].append(ids)
+        made = [Generated(each, count, room.note) for each, room in zip(of_row, rooms, strict=True)]
+    else:
+        for index, room in enumerate(rooms):
+            with given.row(index):
+                found = sample_for_label(
+                    trained,
+                    lambda how_many, index=index: sample([index] * how_many),
+                    wanted,
+                    room.longest,
+                    count,
+                    batch_size,
+                )
+            note = "; ".join(filter(None, [room.note, found.note]))
+            made.append(Generated(found.rows, found.tried, note))
+    return given.answer(made)
+
+
+class _Room(NamedTuple):
+    """What fits after a prompt."""
+
+    longest: int  # tokens of the row, before the tail of a label that is given
+    most: int  # tokens to sample
+    note: str  # for the user, "" mostly
+
+
+def _room_after(
+    trained: TrainedModel,
+    ids: list[int],
+    plan: WellFormed,
+    label_given: bool,
+    max_new_tokens: int | None,
+) -> _Room:
+    """How much can follow a prompt.
+
+    Raises:
+        UserError: nothing, or a prompt that no row begins with.
+    """
     # With a label its tail stands at the end of the row.
-    tail = f", {TAIL_LENGTH} of them for the label" if label is not None else ""
-    room = trained.max_length - len(ids) - (TAIL_LENGTH if tail else 0)
+    tail = f", {TAIL_LENGTH} of them for the label" if label_given else ""
+    room = trained.max_length - len(ids) - (TAIL_LENGTH if label_given else 0)
     if room < 1:
         raise UserError(
             f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
             f"{trained.max_length}{tail}: nothing can follow; shorten it"
         )
-    rules, note = (None, "") if free else rules_of(trained, ids, label is not None)
+    plan.check(ids)
+    rules, note = plan.rules, plan.note
     fits = (rules.max_length if rules else trained.max_length) - len(ids)
     room = min(room, fits)
     if max_new_tokens is not None and max_new_tokens > room:
@@ -108,54 +208,10 @@ def generate(
         )
         note = f"{note}; {cut}" if note else cut
         max_new_tokens = room
-    if (
-        rules is not None
-        and rules.of_images
-        and label is not None
-        and (max_new_tokens or room) < room
-    ):
+    if rules is not None and rules.of_images and label_given and (max_new_tokens or room) < room:
         raise UserError(
             f"--max_new_tokens {max_new_tokens}: the image takes {room} more before its label"
         )
     # max_new_tokens cuts; without it a row must end within the room. With a label one more token
     # may be sampled: the one that ends the row is dropped again.
-    most = max_new_tokens or min(room + 1, fits)
-    stops = {vocabulary.eos_id} - {None}
-    forbidden = {vocabulary.pad_id}
-    if vocabulary.tokenizer is not None:
-        # A label tail is not text, and an unknown character is none.
-        stops |= {vocabulary.cls_id} - {None}
-        forbidden |= {vocabulary.unk_id} - {None}
-    if label is not None:
-        # The rest of the row would be the model's own label; it is computed separately.
-        stops.add(vocabulary.cls_id)
-        forbidden |= vocabulary.label_id_set
-    lead = []
-    if label is not None and learned_label_first(trained):
-        lead = [vocabulary.label_ids[wanted]]
-    sampling = Sampling(greedy, temperature, top_k, top_p)
-    decoder = make_decoder(trained.model, trained.precision.dtype)
-    generator = torch.Generator().manual_seed(seed)
-
-    def sample(how_many: int) -> list[list[int]]:
-        try:
-            new = generate_tokens(
-                decoder,
-                [ids] * how_many,
-                max_new_tokens=most,
-                stop_ids=stops,
-                sampling=sampling,
-                generator=generator,
-                forbidden_ids=forbidden,
-                rules=rules,
-                lead=lead,
-                batch_size=batch_size,
-            )
-        except ValueError as error:  # what this call asks for fits: it is the model
-            raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
-        return [tokens if trained.is_instructed else ids + tokens for tokens in new]
-
-    if label is None:
-        return Generated(sample(count), count, note)
-    made = sample_for_label(trained, sample, wanted, len(ids) + room, count, batch_size)
-    return Generated(made.rows, made.tried, "; ".join(filter(None, [note, made.note])))
+    return _Room(len(ids) + room, max_new_tokens or min(room + 1, fits), note)

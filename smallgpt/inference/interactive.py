@@ -11,7 +11,7 @@ from smallgpt.files.reading import size_text
 from smallgpt.inference.classify import say_label
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
-from smallgpt.inference.prompts import row_text, say_unknown
+from smallgpt.inference.prompts import row_text
 from smallgpt.model.folder import TrainedModel
 
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
@@ -91,7 +91,6 @@ def _next_line(prompt_sign: str | None) -> str | None:
 def say_next_tokens(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest next tokens of a prompt."""
     found = next_tokens(trained, prompt)
-    say_unknown(trained, prompt)
     if as_json:
         answer = [{"token": token, "probability": probability} for token, probability in found]
         print(json_text({"prompt": prompt, "next_tokens": answer}))
@@ -105,7 +104,6 @@ def say_next_tokens(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 def say_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest answer to an instruction."""
     result = generate(trained, prompt, greedy=True)
-    say_unknown(trained, prompt)
     answer = row_text(trained, result.sequences[0])
     if as_json:
         print(json_text({"prompt": prompt, "answer": answer}))

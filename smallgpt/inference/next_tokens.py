@@ -1,44 +1,68 @@
-"""The likeliest next tokens of a prompt."""
+"""The likeliest next tokens of rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from smallgpt.errors import UserError
-from smallgpt.inference.prompts import not_finite, prompt_ids, refuse_labels_only, token_text
+from smallgpt.inference.prompts import check_arguments, not_finite, refuse_labels_only, token_text
+from smallgpt.inference.python_rows import python_rows, rows_to_continue
 from smallgpt.model.folder import TrainedModel
 from smallgpt.model.forward import Forward, TokenHead
 
 NEXT_TOKENS_SHOWN = 5
 
+NextTokens = list[tuple[str, float]]
+
 
 def next_tokens(
-    trained: TrainedModel, prompt: str, count: int = NEXT_TOKENS_SHOWN
-) -> list[tuple[str, float]]:
-    """The likeliest next tokens of a prompt and their probabilities, descending.
+    trained: TrainedModel,
+    rows: Any,
+    count: int = NEXT_TOKENS_SHOWN,
+    *,
+    batch_size: int = 64,
+    unknown_token: str | None = None,
+) -> NextTokens | list[NextTokens]:
+    """The likeliest next tokens of each row and their probabilities, descending.
+
+    `rows`: one row or many, see `python_rows`; many give a list in their order. `unknown_token`
+    "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in training.
 
     Raises:
-        UserError: unknown tokens, a prompt beyond the trained length, a count below 1, or a model
-            that only names labels.
+        SettingsError: a value that the command line would refuse.
+        UserError: no rows, a row that breaks the format or is longer than the trained length, a
+            count below 1, or a model that only names labels.
     """
     if count < 1:
         raise UserError(f"count: {count} is out of range (1 or above)")
+    check_arguments("interactive", batch_size=batch_size)
     refuse_labels_only(trained)
-    ids = prompt_ids(trained, prompt)
-    if len(ids) > trained.max_length:
-        raise UserError(
-            f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
-            f"{trained.max_length}: shorten it"
-        )
-    forward = Forward(trained.model, trained.precision)
-    with torch.inference_mode():
-        # Not the model's own forward pass, which computes the logits of every place.
-        last_1xE = forward(torch.tensor(ids, device=trained.device), [len(ids)], "last")
-        (logits_V,) = TokenHead.of(trained.model)(last_1xE)
-    if not logits_V.isfinite().all():
-        raise not_finite(trained)
-    top = logits_V.softmax(-1).topk(min(count, len(logits_V)))
-    return [
-        (token_text(trained, index), probability)
-        for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    ]
+    given = python_rows(trained, rows)
+    prompts = rows_to_continue(trained, given, unknown_token)
+    for index, ids in enumerate(prompts):
+        with given.row(index):
+            if len(ids) > trained.max_length:
+                raise UserError(
+                    f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
+                    f"{trained.max_length}: shorten it"
+                )
+    forward, head = Forward(trained.model, trained.precision), TokenHead.of(trained.model)
+    found: list[NextTokens] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids_N = torch.tensor([token for index in batch for token in prompts[index]])
+        lengths_B = [len(prompts[index]) for index in batch]
+        with torch.inference_mode():
+            # Not the model's own forward pass, which computes the logits of every place.
+            logits_BxV = head(forward(ids_N.to(trained.device), lengths_B, "last"))
+        if not logits_BxV.isfinite().all():
+            raise not_finite(trained)
+        top = logits_BxV.softmax(-1).topk(min(count, logits_BxV.shape[1]))
+        likeliest = zip(batch, top.values.tolist(), top.indices.tolist(), strict=True)
+        for index, probabilities, ids in likeliest:
+            tokens = [token_text(trained, token) for token in ids]
+            found[index] = list(zip(tokens, probabilities, strict=True))
+    return given.answer(found)

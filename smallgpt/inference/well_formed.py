@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from smallgpt.decoding.row_rules import (
     End,
@@ -21,38 +23,57 @@ from smallgpt.tokens.vocabulary import END_IMG
 _REMEDY = "; --free generates without the rules of a row"
 
 
-def rules_of(
-    trained: TrainedModel, prompt: Sequence[int], label_given: bool
-) -> tuple[RowRules | None, str]:
-    """Rules that complete a prompt to a row like those of training; None for a model of texts.
+@dataclass(frozen=True)
+class WellFormed:
+    """How rows are completed to rows like those of training."""
 
-    Also a note for the user, "" mostly. `label_given`: a label tail is appended afterwards.
+    rules: RowRules | None  # None where any token may follow
+    note: str  # for the user, "" mostly
+    _check: Callable[[Sequence[int]], None]
 
-    Raises:
-        UserError: the prompt is not the beginning of such a row, or nothing can follow it.
+    def check(self, prompt: Sequence[int]) -> None:
+        """Check that a prompt is the beginning of such a row.
+
+        Raises:
+            UserError: it is not, or nothing can follow it.
+        """
+        try:
+            self._check(prompt)
+        except ValueError as error:
+            raise UserError(f"{error}{_REMEDY}") from None
+
+
+def any_token() -> WellFormed:
+    """No rules."""
+    return WellFormed(None, "", lambda prompt: None)
+
+
+def well_formed(trained: TrainedModel, label_given: bool) -> WellFormed:
+    """The rules of rows like those of training, none for a model of texts.
+
+    `label_given`: a label tail is appended afterwards.
     """
     vocabulary, longest = trained.vocabulary, trained.max_length
     if vocabulary.tokenizer is not None:
-        return None, ""
+        return any_token()
     end = End.LABEL_GIVEN if label_given else end_of_rows(trained)
     note = ""
-    try:
-        if is_of_images(trained):
-            codebook = Codebook.load(trained.codebook)
-            codes = codebook.patches_per_image
-            code_ids = {vocabulary.ids[token] for token in codebook.code_tokens}
-            plan = image_plan(codes, longest, end)
-            if max(len(plan), codes + 2) <= longest:
-                check_image_prompt(prompt, vocabulary, code_ids, codes, plan)
-                return image_rules(vocabulary, code_ids, plan), ""
-            note = (
-                f"the rows hold no whole images: the model was trained on rows of at most "
-                f"{longest} tokens, an image of {codes} codes takes {max(len(plan), codes + 2)}"
+    if is_of_images(trained):
+        codebook = Codebook.load(trained.codebook)
+        codes = codebook.patches_per_image
+        code_ids = {vocabulary.ids[token] for token in codebook.code_tokens}
+        plan = image_plan(codes, longest, end)
+        if max(len(plan), codes + 2) <= longest:
+            check = partial(
+                check_image_prompt, vocabulary=vocabulary, code_ids=code_ids, codes=codes, plan=plan
             )
-        check_token_prompt(prompt, vocabulary, longest, end)
-        return token_rules(vocabulary, longest, end), note
-    except ValueError as error:
-        raise UserError(f"{error}{_REMEDY}") from None
+            return WellFormed(image_rules(vocabulary, code_ids, plan), "", check)
+        note = (
+            f"the rows hold no whole images: the model was trained on rows of at most "
+            f"{longest} tokens, an image of {codes} codes takes {max(len(plan), codes + 2)}"
+        )
+    check = partial(check_token_prompt, vocabulary=vocabulary, max_length=longest, end=end)
+    return WellFormed(token_rules(vocabulary, longest, end), note, check)
 
 
 def is_of_images(trained: TrainedModel) -> bool:

@@ -52,7 +52,7 @@ def parse_row(
     """
     if not isinstance(record, dict):
         raise RowError(f"expected an object with `tokens`, got {shown(record)}")
-    ids, unknown, prompt_length = _ids_of(record, vocabulary, unknown_token)
+    ids, unknown, prompt_length = ids_of(record, vocabulary, unknown_token)
     of_text = record.get("tokens") is None and record.get("input_ids") is None
     length = len(ids)
     while ids and ids[-1] == vocabulary.pad_id:
@@ -76,10 +76,14 @@ def parse_row(
     return Row(ids, label_class, body_length, change, unknown, padding_dropped, prompt_length)
 
 
-def _ids_of(
+def ids_of(
     record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
 ) -> tuple[list[int], int, int]:
-    """Ids of a record, how many of its tokens were unknown, and the length of its prompt."""
+    """Ids of a record, how many of its tokens were unknown, and the length of its prompt.
+
+    Raises:
+        RowError: the record has none, or not as it should.
+    """
     tokens, given_ids = record.get("tokens"), record.get("input_ids")
     if tokens is not None and given_ids is not None:
         raise RowError("both `tokens` and `input_ids`: give one of them")
@@ -117,7 +121,7 @@ def _ids_of(
 
 
 def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int], int, int]:
-    """`_ids_of` for a record of text, or of an instruction and its answer."""
+    """`ids_of` for a record of text, or of an instruction and its answer."""
     name = "text" if "instruction" not in record else "output"
     if vocabulary.tokenizer is None:
         remedy = ""

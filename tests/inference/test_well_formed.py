@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inference import generate
 from smallgpt.errors import UserError
-from smallgpt.inference.well_formed import end_of_rows, rules_of
+from smallgpt.inference.well_formed import end_of_rows, well_formed
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
@@ -191,4 +191,4 @@ def test_how_rows_end_is_read_from_the_validation_rows(of_events):
     ends = {name: end_of_rows(with_labels(of_events, name)).name for name in FIGURES}
     assert ends == {"all": "LABEL", "some": "EITHER", "none": "NO_LABEL"}
     assert end_of_rows(of_events).name == "LABEL"  # saved by another tool, without figures
-    assert rules_of(with_labels(of_events, "none"), [5], False)[0] is not None
+    assert well_formed(with_labels(of_events, "none"), False).rules is not None

@@ -1,0 +1,187 @@
+"""Rows given from Python: one or many, as text, tokens, ids, records or pictures.
+
+given = python_rows(trained, rows)
+dataset = rows_to_classify(trained, given)
+return given.answer([... for each row])        # the first alone where one row was given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+
+from smallgpt.console import printable, shorten
+from smallgpt.errors import UserError
+from smallgpt.files.reading import shown
+from smallgpt.inference.prompts import (
+    ids_to_continue,
+    record_of_prompt,
+    refuse_unknown_tokens,
+    say_unknown,
+)
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.builder import RowsBuilder
+from smallgpt.rows.codebook_of_rows import KnownCodebook
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.row import parse_row
+
+_EXPECTED = (
+    "one row is a string, a list of ids or a dict such as {'tokens': ...}; many rows are a list of "
+    "such rows"
+)
+
+
+@dataclass(frozen=True)
+class PythonRows:
+    """Rows as objects of a JSONL file, and whether it was one row and no list of rows."""
+
+    records: list[dict[str, Any]]
+    is_one: bool
+
+    def answer(self, answers: Sequence[Any]) -> Any:
+        """The answers to all rows, or the one answer to the one row."""
+        return answers[0] if self.is_one else answers
+
+    @contextmanager
+    def row(self, index: int) -> Iterator[None]:
+        """Name the row of many that an error within is about."""
+        try:
+            yield
+        except (RowError, UserError) as error:
+            raise UserError(f"{error}" if self.is_one else f"rows[{index}]: {error}") from None
+
+
+def python_rows(trained: TrainedModel, rows: Any) -> PythonRows:
+    """One row or many, told apart by what is given.
+
+    One row is a string (tokens separated by spaces; for a model of texts a text, for one of
+    instructions an instruction), a list, tuple or 1-D array of ids, or a dict like a line of a
+    JSONL file. Many rows are an iterable of these, so that a list of strings is many rows; within
+    it a list of strings is one row of tokens.
+
+    Raises:
+        UserError: neither, or no rows at all.
+    """
+    rows = _plain(rows)
+    record = _record_of(trained, rows)
+    if record is not None:
+        return PythonRows([record], True)
+    if hasattr(rows, "columns"):  # a table iterates over the names of its columns
+        raise UserError(
+            "a table is no list of rows: give one of its columns, or to_dict('records') of it"
+        )
+    if isinstance(rows, (bytes, np.generic)) or not isinstance(rows, Iterable):
+        raise UserError(f"not rows: {_described(rows)}; {_EXPECTED}")
+    records = []
+    for index, row in enumerate(rows):
+        row = _plain(row)
+        record = _record_of(trained, row, within=True)
+        if record is None:
+            raise UserError(f"rows[{index}] is no row: {_described(row)}; {_EXPECTED}")
+        records.append(record)
+    if not records:
+        raise UserError(f"no rows: {_EXPECTED}")
+    return PythonRows(records, False)
+
+
+def _plain(value: Any) -> Any:
+    """A tensor as an array, an array of one axis as a list."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+
+
+def _record_of(trained: TrainedModel, row: Any, within: bool = False) -> dict[str, Any] | None:
+    """A row as an object of a JSONL file; None for what is no row. `within` a list of rows."""
+    if isinstance(row, str):
+        return record_of_prompt(trained, row)
+    if isinstance(row, Mapping):
+        record = dict(row)
+        if record.get("input_ids") is not None:
+            record["input_ids"] = _plain(record["input_ids"])
+        return record
+    if isinstance(row, (list, tuple)) and row:
+        if all(isinstance(index, Integral) and not isinstance(index, bool) for index in row):
+            return {"input_ids": [int(index) for index in row]}
+        if within and all(isinstance(token, str) for token in row):
+            return {"tokens": list(row)}
+    return None
+
+
+def _described(value: Any) -> str:
+    """A value in a message."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return shorten(printable(repr(value)), 60)
+
+
+# ------------------------------------------------------------------------------- to ids
+
+
+def rows_to_classify(
+    trained: TrainedModel, given: PythonRows, unknown_token: str | None = None
+) -> TokenLabelDataset:
+    """The rows read as those of a file that is only to be classified, with room for a label.
+
+    Raises:
+        UserError: a row breaks the format, or is an image of another codebook.
+    """
+    unknown_token = unknown_token_of(trained, unknown_token)
+    _refuse_other_codebook(trained, given)
+    vocabulary = trained.vocabulary
+    builder = RowsBuilder(vocabulary, trained.max_length, for_label=bool(vocabulary.labels))
+    for index, record in enumerate(given.records):
+        with given.row(index):
+            refuse_unknown_tokens(trained, record, unknown_token)
+            row = parse_row(record, vocabulary, unknown_token, for_label=True)
+        builder.add(row, index + 1, None)
+    return builder.finish()
+
+
+def rows_to_continue(
+    trained: TrainedModel, given: PythonRows, unknown_token: str | None = None
+) -> list[list[int]]:
+    """The ids that the model goes on from, see `ids_to_continue`; tells unknown tokens.
+
+    Raises:
+        UserError: as `rows_to_classify`.
+    """
+    unknown_token = unknown_token_of(trained, unknown_token)
+    _refuse_other_codebook(trained, given)
+    prompts = []
+    for index, record in enumerate(given.records):
+        with given.row(index):
+            prompts.append(ids_to_continue(trained, record, unknown_token))
+    say_unknown(trained, given.records)
+    return prompts
+
+
+def unknown_token_of(trained: TrainedModel, unknown_token: str | None) -> str:
+    """What to do about unknown tokens, None: as in training.
+
+    Raises:
+        UserError: neither "error" nor "unk", or no <UNK> to read them as.
+    """
+    if unknown_token is None:
+        unknown_token = trained.settings.unknown_token
+    if unknown_token not in ("error", "unk"):
+        raise UserError(f"unknown_token: {shown(unknown_token)} is neither 'error' nor 'unk'")
+    if unknown_token == "unk" and trained.vocabulary.unk_id is None:
+        raise UserError("unknown_token='unk' needs <UNK> in the vocabulary")
+    return unknown_token
+
+
+def _refuse_other_codebook(trained: TrainedModel, given: PythonRows) -> None:
+    """Refuse rows of images that another codebook made."""
+    named = [(i, record) for i, record in enumerate(given.records, 1) if "meta" in record]
+    codebook = KnownCodebook.at(trained.codebook) if named else None
+    for number, record in named:
+        if codebook is not None:
+            codebook.made(record, "rows", number)
