@@ -15,7 +15,7 @@ from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
 from smallgpt.inference.for_label import class_of, learned_label_first, sample_for_label
 from smallgpt.inference.prompts import check_arguments, refuse_labels_only
-from smallgpt.inference.python_rows import PythonRows, python_rows, rows_to_continue
+from smallgpt.inference.python_rows import PythonRows, python_rows, rows_to_continue, upper_parts
 from smallgpt.inference.well_formed import WellFormed, any_token, well_formed
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.label_tail import TAIL_LENGTH
@@ -48,6 +48,7 @@ def generate(
     free: bool = False,
     batch_size: int = 64,
     unknown_token: str | None = None,
+    keep: float | None = None,
 ) -> Generated | list[Generated]:
     """Continue one row or many to whole rows; greedy, temperature, top_k and top_p: see `Sampling`.
 
@@ -68,6 +69,7 @@ def generate(
         batch_size: sequences sampled at once.
         unknown_token: "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in
             training.
+        keep: of pictures, the share that stays, from the top; the model makes the rest.
 
     Raises:
         SettingsError: a value that the command line would refuse, such as temperature 0.
@@ -86,12 +88,16 @@ def generate(
         label=label,
         free=free,
         batch_size=batch_size,
+        keep=keep,
+        images="pictures" if keep is not None else None,  # what keep goes with
     )
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
     if rows is not None:
-        given = python_rows(trained, rows)
+        given = upper_parts(trained, python_rows(trained, rows), keep)
         prompts = rows_to_continue(trained, given, unknown_token)
+    elif keep is not None:
+        raise UserError("keep is the share of a picture that stays: give the picture as rows")
     elif vocabulary.img_id is not None:
         prompts = [[vocabulary.img_id]]
         given = PythonRows([{"input_ids": prompts[0]}], True)

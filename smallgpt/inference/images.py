@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -167,10 +167,31 @@ def say_each_picture(predictions: Sequence[dict[str, Any]]) -> None:
 # ------------------------------------------------------------------------------- completing
 
 
-def beginning_of(trained: TrainedModel, path: str | Path, keep: float) -> tuple[str, str]:
-    """A prompt of the upper part of one picture, and a line that says what was kept.
+class Beginning(NamedTuple):
+    """The upper part of a picture."""
+
+    ids: list[int]  # <IMG> and its codes
+    kept: int  # rows of patches
+    of: int
+
+
+def beginning(codebook: Codebook, ids: list[int], keep: float) -> Beginning:
+    """The upper part of a picture, from the ids of its row.
 
     `keep`: share of its rows of patches, rounded, at least one and not all.
+
+    Raises:
+        UserError: the pictures of this model are a single row of patches.
+    """
+    rows, columns = (-(-side // codebook.patch_size) for side in (codebook.height, codebook.width))
+    if rows < 2:
+        raise UserError("a picture of this model is one row of patches: none can be kept")
+    kept = min(max(1, round(keep * rows)), rows - 1)
+    return Beginning(ids[: 1 + kept * columns], kept, rows)
+
+
+def beginning_of(trained: TrainedModel, path: str | Path, keep: float) -> tuple[str, str]:
+    """A prompt of the upper part of one picture, and a line that says what was kept.
 
     Raises:
         UserError: not exactly one picture, or one of a single row of patches.
@@ -181,14 +202,9 @@ def beginning_of(trained: TrainedModel, path: str | Path, keep: float) -> tuple[
             f"{path}: {plural(len(pictures.found), 'picture')}; --keep completes one picture"
         )
     codebook = codebook_of(trained)
-    size = codebook.patch_size
-    rows, columns = -(-codebook.height // size), -(-codebook.width // size)
-    if rows < 2:
-        raise UserError(f"{path}: a picture of this model is one row of patches: none can be kept")
-    kept = min(max(1, round(keep * rows)), rows - 1)
-    ids = pictures.found[0][1]["input_ids"][: 1 + kept * columns]
+    ids, kept, rows = beginning(codebook, pictures.found[0][1]["input_ids"], keep)
     note = (
-        f"kept the upper {kept} of {rows} rows of patches ({kept * size} of {codebook.height} "
-        f"rows of pixels, {plural(kept * columns, 'code')}) of {path}"
+        f"kept the upper {kept} of {rows} rows of patches ({kept * codebook.patch_size} of "
+        f"{codebook.height} rows of pixels, {plural(len(ids) - 1, 'code')}) of {path}"
     )
     return trained.vocabulary.decode(ids), note

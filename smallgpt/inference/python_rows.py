@@ -7,6 +7,7 @@ return given.answer([... for each row])        # the first alone where one row w
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from smallgpt.console import printable, shorten
+from smallgpt.console import printable, printable_lines, shorten
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
+from smallgpt.inference.images import beginning, codebook_of, image_rows
 from smallgpt.inference.prompts import (
     ids_to_continue,
     record_of_prompt,
@@ -33,17 +35,18 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.row import parse_row
 
 _EXPECTED = (
-    "one row is a string, a list of ids or a dict such as {'tokens': ...}; many rows are a list of "
-    "such rows"
+    "one row is a string, a list of ids, a dict such as {'tokens': ...} or an array of pixels; "
+    "many rows are a list of such rows"
 )
 
 
 @dataclass(frozen=True)
 class PythonRows:
-    """Rows as objects of a JSONL file, and whether it was one row and no list of rows."""
+    """Rows as objects of a JSONL file."""
 
     records: list[dict[str, Any]]
-    is_one: bool
+    is_one: bool  # whether it was one row and no list of rows
+    pictures: frozenset[int] = frozenset()  # indices of the rows that were pictures
 
     def answer(self, answers: Sequence[Any]) -> Any:
         """The answers to all rows, or the one answer to the one row."""
@@ -62,33 +65,40 @@ def python_rows(trained: TrainedModel, rows: Any) -> PythonRows:
     """One row or many, told apart by what is given.
 
     One row is a string (tokens separated by spaces; for a model of texts a text, for one of
-    instructions an instruction), a list, tuple or 1-D array of ids, or a dict like a line of a
-    JSONL file. Many rows are an iterable of these, so that a list of strings is many rows; within
-    it a list of strings is one row of tokens.
+    instructions an instruction), a list, tuple or 1-D array of ids, a dict like a line of a JSONL
+    file, or a picture: an array HxW, or HxWxC with C = 1 (grey) or 3 (rgb). Many rows are an
+    iterable of these, so that a list of strings is many rows; within it a list of strings is one
+    row of tokens. An array NxHxW or NxHxWxC is many pictures.
+
+    Pictures become what the model was trained on (`inputs/like_codebook.py` has the rules), which
+    is told on standard error; those of one shape count as one source, whose values decide together
+    what is white.
 
     Raises:
-        UserError: neither, or no rows at all.
+        UserError: neither, no rows at all, or pictures for a model of something else.
     """
     rows = _plain(rows)
-    record = _record_of(trained, rows)
-    if record is not None:
-        return PythonRows([record], True)
+    one = _one_row(trained, rows)
+    if one is not None:
+        return _encoded(trained, [one], True)
     if hasattr(rows, "columns"):  # a table iterates over the names of its columns
         raise UserError(
             "a table is no list of rows: give one of its columns, or to_dict('records') of it"
         )
     if isinstance(rows, (bytes, np.generic)) or not isinstance(rows, Iterable):
         raise UserError(f"not rows: {_described(rows)}; {_EXPECTED}")
-    records = []
+    if isinstance(rows, np.ndarray):
+        _refuse_channels_first(trained, rows)
+    many = []
     for index, row in enumerate(rows):
         row = _plain(row)
-        record = _record_of(trained, row, within=True)
-        if record is None:
+        one = _one_row(trained, row, within=True)
+        if one is None:
             raise UserError(f"rows[{index}] is no row: {_described(row)}; {_EXPECTED}")
-        records.append(record)
-    if not records:
+        many.append(one)
+    if not many:
         raise UserError(f"no rows: {_EXPECTED}")
-    return PythonRows(records, False)
+    return _encoded(trained, many, False)
 
 
 def _plain(value: Any) -> Any:
@@ -98,8 +108,15 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
 
 
-def _record_of(trained: TrainedModel, row: Any, within: bool = False) -> dict[str, Any] | None:
-    """A row as an object of a JSONL file; None for what is no row. `within` a list of rows."""
+def _one_row(
+    trained: TrainedModel, row: Any, within: bool = False
+) -> dict[str, Any] | np.ndarray | None:
+    """A row as an object of a JSONL file, or the array of a picture; None for what is no row.
+
+    `within` a list of rows.
+    """
+    if isinstance(row, np.ndarray):
+        return row if row.ndim == 2 or (row.ndim == 3 and row.shape[2] in (1, 3)) else None
     if isinstance(row, str):
         return record_of_prompt(trained, row)
     if isinstance(row, Mapping):
@@ -120,6 +137,63 @@ def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     return shorten(printable(repr(value)), 60)
+
+
+# ------------------------------------------------------------------------------- pictures
+
+
+def _encoded(
+    trained: TrainedModel, rows: list[dict[str, Any] | np.ndarray], is_one: bool
+) -> PythonRows:
+    """The rows with pictures as their ids; tells what was converted."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        if isinstance(row, np.ndarray):
+            by_shape.setdefault(row.shape, []).append(index)
+    records: list[Any] = list(rows)
+    for shape, indices in by_shape.items():
+        if trained.codebook is None:
+            raise UserError(
+                f"an array of shape {shape} is a picture, and {trained.folder} holds no "
+                f"codebook.npz to read one; rows of ids are a list: rows.tolist()"
+            )
+        ids, notes = image_rows(trained, np.stack([rows[index] for index in indices]))
+        for note in notes:
+            print(printable_lines(note), file=sys.stderr)
+        for index, ids_of_picture in zip(indices, ids, strict=True):
+            records[index] = {"input_ids": ids_of_picture}
+    return PythonRows(records, is_one, frozenset(i for part in by_shape.values() for i in part))
+
+
+def _refuse_channels_first(trained: TrainedModel, rows: np.ndarray) -> None:
+    """Refuse an array 3xHxW for a model of rgb images: one picture, or three grey ones?"""
+    looks_so = rows.ndim == 3 and rows.shape[0] == 3 and trained.codebook is not None
+    if looks_so and codebook_of(trained).channels == 3:
+        raise UserError(
+            f"an array of shape {rows.shape}: the channels of a picture stand last, HxWx3; three "
+            f"grey pictures are a list of arrays"
+        )
+
+
+def upper_parts(trained: TrainedModel, given: PythonRows, keep: float | None) -> PythonRows:
+    """The pictures without what a model is to complete; other rows as they are.
+
+    `keep`: share of a picture that stays, from its top (`beginning`).
+
+    Raises:
+        UserError: pictures and no `keep`, or `keep` and rows that are no pictures.
+    """
+    if keep is None:
+        if given.pictures:
+            raise UserError("pictures are whole: keep=0.5, for example, says what share stays")
+        return given
+    codebook, records = codebook_of(trained), []
+    for index, record in enumerate(given.records):
+        with given.row(index):
+            if index not in given.pictures:
+                raise UserError("keep is the share of a picture that stays, and this row is none")
+            records.append({"input_ids": beginning(codebook, record["input_ids"], keep).ids})
+    return PythonRows(records, given.is_one)
 
 
 # ------------------------------------------------------------------------------- to ids
