@@ -5,11 +5,13 @@ rows = generate(trained, "<IMG>", count=9, temperature=0.8, label="7").sequences
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
+from smallgpt.console import progress_bar
 from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.errors import UserError
@@ -127,7 +129,9 @@ def generate(
     decoder = make_decoder(trained.model, trained.precision.dtype)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
 
-    def sample(which: list[int]) -> list[list[int]]:
+    def sample(
+        which: list[int], on_progress: Callable[[int], None] | None = None
+    ) -> list[list[int]]:
         """Rows that begin with some prompts, each repeated; they have the same room."""
         try:
             new = generate_tokens(
@@ -141,6 +145,7 @@ def generate(
                 rules=plan.rules,
                 lead=lead,
                 batch_size=batch_size,
+                on_progress=on_progress,
             )
         except ValueError as error:  # what this call asks for fits: it is the model
             raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
@@ -155,9 +160,10 @@ def generate(
         for index, room in enumerate(rooms):
             together.setdefault(room.most, []).extend([index] * count)
         of_row: list[list[list[int]]] = [[] for _ in prompts]
-        for which in together.values():
-            for index, ids in zip(which, sample(which), strict=True):
-                of_row[index].append(ids)
+        with progress_bar("generating", len(prompts) * count, "row") as bar:
+            for which in together.values():
+                for index, ids in zip(which, sample(which, bar.update), strict=True):
+                    of_row[index].append(ids)
         made = [Generated(each, count, room.note) for each, room in zip(of_row, rooms, strict=True)]
     else:
         for index, room in enumerate(rooms):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from smallgpt.console import progress_bar
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import check_arguments, not_finite, refuse_labels_only, token_text
 from smallgpt.inference.python_rows import python_rows, rows_to_continue
@@ -51,18 +52,19 @@ def next_tokens(
     forward, head = Forward(trained.model, trained.precision), TokenHead.of(trained.model)
     found: list[NextTokens] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        ids_N = torch.tensor([token for index in batch for token in prompts[index]])
-        lengths_B = [len(prompts[index]) for index in batch]
-        with torch.inference_mode():
+    with torch.inference_mode(), progress_bar("next tokens", len(order), "row") as bar:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            ids_N = torch.tensor([token for index in batch for token in prompts[index]])
+            lengths_B = [len(prompts[index]) for index in batch]
             # Not the model's own forward pass, which computes the logits of every place.
             logits_BxV = head(forward(ids_N.to(trained.device), lengths_B, "last"))
-        if not logits_BxV.isfinite().all():
-            raise not_finite(trained)
-        top = logits_BxV.softmax(-1).topk(min(count, logits_BxV.shape[1]))
-        likeliest = zip(batch, top.values.tolist(), top.indices.tolist(), strict=True)
-        for index, probabilities, ids in likeliest:
-            tokens = [token_text(trained, token) for token in ids]
-            found[index] = list(zip(tokens, probabilities, strict=True))
+            if not logits_BxV.isfinite().all():
+                raise not_finite(trained)
+            top = logits_BxV.softmax(-1).topk(min(count, logits_BxV.shape[1]))
+            likeliest = zip(batch, top.values.tolist(), top.indices.tolist(), strict=True)
+            for index, probabilities, ids in likeliest:
+                tokens = [token_text(trained, token) for token in ids]
+                found[index] = list(zip(tokens, probabilities, strict=True))
+            bar.update(len(batch))
     return given.answer(found)
