@@ -34,7 +34,9 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training.best_model import choose_metric
 from smallgpt.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from smallgpt.training.cross_fitting import CrossFit
 from smallgpt.training.loop_state import LoopState
 from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
@@ -109,7 +111,7 @@ def start(flags: list[str], folder: Path) -> multiprocessing.Process:
 def read_for_ever(root: Path, problems: Path, reads) -> None:
     """Load every best_model below `root` again and again; a failure is written to `problems`.
 
-    The loss stored with the weights must be theirs, to the last bit: it is computed again.
+    What is stored with the weights must be theirs, to the last bit: it is computed again.
     """
     torch.set_num_threads(1)
     rows = {}
@@ -124,8 +126,13 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                     )
                     rows = split_dataset(everything, settings.validation_fraction, settings.seed)[1]
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
-                figures = score_rows(again.model, rows, again.precision).figures(rows)
-                assert figures["label_loss"] == again.validation["best_value"], folder
+                scores = score_rows(again.model, rows, again.precision, to_calibrate=True)
+                metric = choose_metric(again.settings, rows)
+                name = "accuracy" if metric == "label_accuracy" else metric
+                assert scores.figures(rows)[name] == again.validation["best_value"], folder
+                folds = CrossFit(rows, metric).fold_N
+                fitted = scores.cross_fitted_results(rows, folds).temperature
+                assert fitted == again.temperature, folder
                 reads.value += 1
             time.sleep(0.005)
     except BaseException:
