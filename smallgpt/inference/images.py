@@ -23,7 +23,7 @@ from smallgpt.inputs.like_codebook import converted, unlike_training
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.reading import Found
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.labels import label_token
+from smallgpt.tokens.labels import label_text, label_token
 from smallgpt.tokens.vocabulary import END_IMG, IMG
 
 MOST_SHOWN = 20  # pictures whose labels are printed one by one
@@ -138,7 +138,7 @@ def without_unknown_labels(trained: TrainedModel, found: list[Found]) -> list[Fo
     unknown = {}
     for _, record, _ in found:
         label = record.get("label")
-        if label is not None and label_token(label) not in known:
+        if label is not None and label_token(label_text(label)) not in known:
             unknown[label] = unknown.get(label, 0) + 1
     if not unknown:
         return found

@@ -11,7 +11,7 @@ from prepared_files import DIGITS, idx, images
 
 from inference import load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.inference.images import image_rows
+from smallgpt.inference.images import image_rows, without_unknown_labels
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
 from smallgpt.options.inference import InferenceSettings
@@ -173,6 +173,15 @@ def test_inverted_pictures_are_told(world, tmp_path, capsys):
         as_png(16 - PIXELS[number]).save(tmp_path / f"{number}.png")
     assert run(world, "--images", tmp_path, "--output_dir", tmp_path / "out") == 0
     assert "do not look like the training images: inverted" in capsys.readouterr().err
+
+
+def test_a_class_of_two_words_is_known(world, tmp_path, capsys):
+    vocabulary = Vocabulary(["<PAD>", "<CLS_big_cat>"])
+    trained = load_trained_model(world / "model", "cpu", "fp32")
+    known = dataclasses.replace(trained, vocabulary=vocabulary)
+    found = [(1, {"input_ids": [], "label": "big cat"}, None)]
+    assert without_unknown_labels(known, found) == found
+    assert capsys.readouterr().err == ""
 
 
 def test_labels_that_the_model_lacks(world, tmp_path, capsys):
