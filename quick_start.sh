@@ -116,7 +116,8 @@ case "${1:-}" in
     test)
         shift
         setup requirements-dev.txt
-        step "testing" "$PY" -m pytest "$@"
+        # A worker per core, of one thread each; -n 0 runs all in one process.
+        step "testing" "$PY" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
         ;;
     -h | --help | help)
         sed -n '2,8s/^# \{0,1\}//p' "$0"

@@ -173,6 +173,7 @@ def test_both_ways_agree_in_bf16(rows):
         assert (one - other).norm() <= 0.05 * other.norm() + 1e-6
 
 
+@pytest.mark.long  # compiling takes half a minute
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler: no g++")
 def test_compiled_step_computes_the_same(rows):
     settings = replace(SETTINGS, n_layer=1)
