@@ -3,7 +3,7 @@
     python benchmark.py                          # some minutes on 2 cores
     python benchmark.py --full                   # more rounds, all sizes, all peers
     python benchmark.py --only training reading
-    pip install -r requirements-benchmark.txt    # peers that the toolkit itself does not need
+    pip install -e '.[benchmark]' -c constraints.txt    # peers that the toolkit does not need
 
 Prints tables and writes them to outputs/benchmark: benchmark.json (every round) and benchmark.md.
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from smallgpt.command import run_command
 from smallgpt.console import format_duration, say
+from smallgpt.distribution import install_extra
 from smallgpt.exit_codes import EXIT_TERMINATED
 from smallgpt.options.benchmark import BENCHMARK_SECTIONS, BenchmarkSettings
 from smallgpt.options.reader import read_settings
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         argv,
         prog="benchmark.py",
         description="Measure the speed of the toolkit against its peers and the machine's limit.",
-        epilog="Peers that the toolkit does not need: pip install -r requirements-benchmark.txt",
+        epilog=f"Peers that the toolkit does not need: {install_extra('benchmark')}",
     )
     # Unwinding deletes the temporary folder, half a GB of it with --full.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))

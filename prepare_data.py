@@ -25,6 +25,7 @@ from typing import Any
 
 from smallgpt.command import run_command
 from smallgpt.console import printable_lines
+from smallgpt.distribution import VERSION
 from smallgpt.errors import SettingsError
 from smallgpt.options.preparation import (
     DigitsSettings,
@@ -64,6 +65,9 @@ def main(argv: list[str]) -> int:
     """Run one command; see `python prepare_data.py --help`."""
     if argv and argv[0] in ("-h", "--help"):
         print("\n".join(_help_lines()))
+        return 0
+    if argv and argv[0] == "--version":
+        print(f"smallgpt {VERSION}")
         return 0
     if not argv or argv[0] not in COMMANDS:
         raise SettingsError([_command_mistake(argv)])

@@ -46,15 +46,16 @@ make_venv() {
     "$python" -m venv --clear .venv
 }
 
-# install FILE: pip install -r FILE into .venv, unless exactly this was installed before.
+# install WHAT ARGUMENTS...: pip install them into .venv, unless exactly this was installed before.
 install() {
-    local stamp=".venv/.installed-$1" state
-    state=$(cat requirements*.txt) # the files name one another
+    local what=$1 stamp=".venv/.installed-$1" state
+    shift
+    state=$(echo "$@"; cat requirements.txt constraints.txt pyproject.toml)
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then
-        echo "$1: already installed"
+        echo "$what: already installed"
         return 0
     fi
-    "$PY" -m pip install --disable-pip-version-check -r "$1" || return 1
+    "$PY" -m pip install --disable-pip-version-check "$@" || return 1
     printf '%s\n' "$state" >"$stamp"
 }
 
@@ -66,11 +67,12 @@ setup() {
     if ! "$PY" -m pip --version >/dev/null 2>&1; then
         step "completing the environment in .venv" "$PY" -m ensurepip
     fi
-    step "installing $1 (the first time this downloads torch)" install "$1"
+    step "installing requirements.txt (the first time this downloads torch)" \
+        install requirements -r requirements.txt
 }
 
 quick_start() {
-    setup requirements.txt
+    setup
     # An older version listed no files there, and marked variants in another way.
     if [ ! -f data/digits/train.jsonl ] || ! grep -qs '"files"' data/digits/prepared.json; then
         step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
@@ -111,11 +113,13 @@ case "${1:-}" in
         quick_start
         ;;
     setup)
-        setup requirements.txt
+        setup
         ;;
     test)
         shift
-        setup requirements-dev.txt
+        setup
+        step "installing what the tests need" \
+            install dev -r requirements.txt -e '.[dev]' -c constraints.txt
         # A worker per core, of one thread each; -n 0 runs all in one process.
         step "testing" "$PY" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
         ;;

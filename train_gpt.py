@@ -15,6 +15,7 @@ From Python:
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class TrainResult:
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     settings = read_command_line(argv)
-    return train(settings).exit_code
+    return train(settings, shlex.join(["train_gpt.py", *argv])).exit_code
 
 
 def read_command_line(argv: list[str]) -> TrainSettings:
@@ -79,10 +80,13 @@ def read_command_line(argv: list[str]) -> TrainSettings:
     return settings
 
 
-def train(settings: TrainSettings) -> TrainResult:
+def train(settings: TrainSettings, command: str | None = None) -> TrainResult:
     """Train as the settings say and write the run folder.
 
     Afterwards torch's random generators, current GPU and signal handlers are as before.
+
+    Args:
+        command: the command line, where there is one; it is noted in the model folders.
 
     Raises:
         SettingsError: wrong or contradicting settings.
@@ -101,10 +105,12 @@ def train(settings: TrainSettings) -> TrainResult:
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
-        return train_in(folder, settings, log)
+        return train_in(folder, settings, log, command)
 
 
-def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainResult:
+def train_in(
+    folder: RunFolder, settings: TrainSettings, log: RunLog, command: str | None
+) -> TrainResult:
     """`train`, once the run folder is locked."""
     # These load no torch, so that a wrong path is reported within a second.
     from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
@@ -157,7 +163,9 @@ def train_in(folder: RunFolder, settings: TrainSettings, log: RunLog) -> TrainRe
 
     with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
-        run = build_run(settings, folder, log, train_rows, validation_rows, baselines, resumed)
+        run = build_run(
+            settings, folder, log, train_rows, validation_rows, baselines, resumed, command
+        )
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
         if not resumed:

@@ -3,7 +3,8 @@
 Its rooms. Each imports only itself and rooms before it in this list; checks, preparation, training
 and inference never import one another; nothing imports a script (tests/test_architecture.py).
 
-    exit_codes, errors, console    exit codes, errors for the user, terminal output
+    exit_codes, distribution       exit codes of the commands; version and extras
+    errors, console                errors for the user, terminal output
     files                          safe reading of untrusted files, atomic writing
     command, options               entry point of a script; its options, from config.yaml and flags
     charts, tokens, rows           charts; vocabularies and codebooks; rows read and batched

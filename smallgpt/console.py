@@ -23,6 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from smallgpt.distribution import script_call
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -78,7 +80,7 @@ def print_error(text: str) -> None:
 
 def command_hint(script: str, *words: str | Path) -> str:
     """A command for the user to type, quoted for the shell."""
-    return shlex.join(["python", script, *map(str, words)])
+    return shlex.join([*script_call(script), *map(str, words)])
 
 
 # ---- text ----------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_run_folder_holds_what_is_promised(settings):
     assert {path.suffix for path in (folder / "plots").iterdir()} == {".png"}
     model_files = {
         "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.json", "settings.yaml",
+        "tokenizer_config.json", "vocab.json", "settings.yaml", "made_by.json",
     }  # fmt: skip
     for model in ("best_model", "final_model"):
         assert {path.name for path in (folder / model).iterdir()} == model_files

@@ -118,7 +118,7 @@ def synchronize(device: torch.device) -> None:
 def reason_of(error: Exception) -> str:
     """Why a peer has no figures."""
     if isinstance(error, ImportError):
-        return "not installed (requirements-benchmark.txt)"
+        return "not installed (the extra `benchmark`)"
     reason = (str(error).splitlines() or [""])[0][:120]
     return f"failed: {type(error).__name__}: {reason}"
 

@@ -5,7 +5,7 @@
 
 BLEU (Papineni et al., 2002) is sacrebleu's over the whole file, 0 to 100; ROUGE-L (Lin, 2004) is
 rouge-score's F1, its mean over the rows, 0 to 1. Both libraries are optional
-(requirements-text.txt): without one its figure is None, and the evaluation goes on.
+(the extra `text`): without one its figure is None, and the evaluation goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from smallgpt.console import format_table, plural, printable, progress_bar
 from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.sampling import Sampling
+from smallgpt.distribution import install_extra
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -160,7 +161,7 @@ def describe_answers(figures: dict[str, Any]) -> str:
     def shown(name: str, form: str, library: str) -> str:
         if figures[name] is not None:
             return form.format(figures[name])
-        return f"needs {library}: pip install -r requirements-text.txt"
+        return f"needs {library}: {install_extra('text')}"
 
     rows = [
         ["equal to the expected one", f"{100 * figures['exact_match']:.1f} %"],

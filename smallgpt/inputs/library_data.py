@@ -5,7 +5,7 @@
         for record in records(["text", "label"]): ...    # dicts of these columns alone
 
 On the hub `path` is `hub:OWNER/NAME` or `hub:OWNER/NAME/SPLIT`. The library is optional
-(requirements-datasets.txt). Class labels, stored as numbers, are returned as names.
+(the extra `datasets`). Class labels, stored as numbers, are returned as names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import progress_bar
+from smallgpt.distribution import install_extra
 from smallgpt.errors import UserError
 from smallgpt.files.hub import hub_errors
 
@@ -84,9 +85,7 @@ def _library(path: Path) -> Any:
     try:
         import datasets
     except ImportError:
-        raise UserError(
-            f"{path}: reading it needs: pip install -r requirements-datasets.txt"
-        ) from None
+        raise UserError(f"{path}: reading it needs: {install_extra('datasets')}") from None
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets

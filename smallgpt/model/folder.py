@@ -19,7 +19,7 @@ import torch
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
 from smallgpt.files.tensors import write_tensors
-from smallgpt.files.writing import atomic_folder, folder_beside, replace_files
+from smallgpt.files.writing import atomic_folder, folder_beside, replace_files, write_json
 from smallgpt.model.build import parameters_of
 from smallgpt.model.config_json import (
     ID2LABEL,
@@ -36,6 +36,7 @@ from smallgpt.model.weights_file import (
     ADAPTER_WEIGHTS,
     CODEBOOK,
     LABEL_NAMES,
+    MADE_BY,
     SETTINGS,
     VALIDATION,
     WEIGHTS,
@@ -64,6 +65,7 @@ def save_model_folder(
     codebook: Path | None,
     validation: dict[str, Any] | None = None,
     adapter: Adapter | None = None,
+    made_by: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder that transformers loads, or update an existing one of the same run.
 
@@ -76,6 +78,7 @@ def save_model_folder(
         validation: measured with these weights on the validation rows, calibration included;
             written into the header of the weights' file, so that it belongs to no other weights.
         adapter: written in place of the model, whose base stays where it is.
+        made_by: version, command and data, noted in a new folder for whoever finds it.
     """
     weights = WEIGHTS if adapter is None else ADAPTER_WEIGHTS
     if not folder.exists():
@@ -95,6 +98,8 @@ def save_model_folder(
             (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
             if codebook is not None:
                 shutil.copyfile(codebook, new / CODEBOOK)
+            if made_by is not None:
+                write_json(new / MADE_BY, made_by)
         return
     with folder_beside(folder) as new:
         (new / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")

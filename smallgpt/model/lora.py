@@ -4,7 +4,7 @@
     plain = adapter.merged()                          # a model without adapters, same logits
     model, header = load_adapter(folder, settings, vocabulary)
 
-Needs `pip install -r requirements-lora.txt` (the peft library).
+Needs the extra `lora` (the peft library).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from smallgpt.distribution import install_extra
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input
 from smallgpt.model.pretrained import Pretrained, load_pretrained
@@ -37,7 +38,7 @@ def require_peft() -> None:
         UserError: it is not.
     """
     if importlib.util.find_spec("peft") is None:
-        raise UserError("LoRA needs the peft library: pip install -r requirements-lora.txt")
+        raise UserError(f"LoRA needs the peft library: {install_extra('lora')}")
 
 
 @dataclass(frozen=True)

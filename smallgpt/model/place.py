@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from smallgpt.console import command_hint
 from smallgpt.errors import UserError
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -22,8 +23,8 @@ def check_model_folder(folder: Path) -> None:
         refuse_pickles(folder)
     if not os.path.isdir(folder):
         raise UserError(
-            f"{folder}: no model there; train one with `python train_gpt.py`, or name another "
-            f"folder with --model_path"
+            f"{folder}: no model there; train one with `{command_hint('train_gpt.py')}`, or name "
+            f"another folder with --model_path"
         )
     whole = is_adapter_folder(folder) or (folder / CONFIG).exists()
     if not whole and (folder / "best_model").is_dir():

@@ -19,6 +19,7 @@ from smallgpt.options.training import MOST_LAYERS
 from smallgpt.tokens.labels import MOST_LABELS
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
+MADE_BY = "made_by.json"  # for people: the version, command and data that made a model
 # Key in the header of WEIGHTS. transformers ignores it when it loads and drops it when it saves, so
 # that figures never stay with weights that have changed.
 VALIDATION = "validation"

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smallgpt.distribution import VERSION
 from smallgpt.options.option import Mistakes, Option, did_you_mean, options_of
 
 _NO_VALUE = object()  # a flag given without a value
@@ -68,6 +69,7 @@ def _parser(
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"smallgpt {VERSION}")
     groups: dict[str, Any] = {}
     for name, option in options.items():
         if option.group not in groups:

@@ -265,7 +265,7 @@ class TrainSettings:
     tensorboard: bool = option(
         False,
         "Write the figures of metrics.jsonl as TensorBoard event files beside it as well; needs "
-        "requirements-tensorboard.txt.",
+        "the extra `tensorboard`.",
     )
     checkpoint_steps: int = option(
         0, "Save a checkpoint every so many steps; 0 = by the clock only.", minimum=0

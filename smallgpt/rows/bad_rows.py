@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from smallgpt.console import plural
+from smallgpt.console import command_hint, plural
 from smallgpt.errors import UserError
 
 MOST_ERRORS_SHOWN = 20
@@ -63,8 +63,8 @@ def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
     if not good_rows:
         if all("not valid JSON" in reason for reason in reasons):
             return (
-                "not one line is JSON: rows come as JSONL; `python prepare_data.py text` makes "
-                "them of texts and tables"
+                "not one line is JSON: rows come as JSONL; "
+                f"`{command_hint('prepare_data.py', 'text')}` makes them of texts and tables"
             )
         return "not one row can be read: is this the vocabulary of these rows?"
     if any("not in the vocabulary" in reason for reason in reasons):

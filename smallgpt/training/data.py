@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from smallgpt.console import plural
+from smallgpt.console import command_hint, plural
 from smallgpt.errors import UserError
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.codebook_of_rows import KnownCodebook
@@ -40,10 +40,11 @@ def read_data(
     """
     if not Path(settings.data_path).exists():
         default = settings.data_path == TrainSettings.data_path
+        make = command_hint("prepare_data.py", "digits" if default else "--help")
         remedy = (
-            "make it with `python prepare_data.py digits`, or name your own rows with --data_path"
+            f"make it with `{make}`, or name your own rows with --data_path"
             if default
-            else "name your rows with --data_path (`python prepare_data.py --help` makes some)"
+            else f"name your rows with --data_path (`{make}` makes some)"
         )
         raise UserError(f"{settings.data_path}: no such file; {remedy}")
     vocabulary = Vocabulary.load(settings.vocab_path)
@@ -129,7 +130,7 @@ def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:
     if settings.task == "instruct" and not rows.has_prompts:
         raise UserError(
             f"{settings.data_path}: --task instruct needs rows of `instruction` and `output`: "
-            f"`python prepare_data.py instructions`"
+            f"`{command_hint('prepare_data.py', 'instructions')}`"
         )
     if settings.task != "auto":
         return settings.task

@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from smallgpt.distribution import install_extra
 from smallgpt.errors import UserError
 from smallgpt.training.run_folder import EVENT_SUFFIX
 
@@ -17,7 +18,7 @@ from smallgpt.training.run_folder import EVENT_SUFFIX
 def check_tensorboard() -> None:
     """Raise UserError if the package is missing, before a run begins."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs: pip install -r requirements-tensorboard.txt")
+        raise UserError(f"--tensorboard needs: {install_extra('tensorboard')}")
 
 
 class EventFiles:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from smallgpt.distribution import VERSION
 from smallgpt.errors import UserError
 from smallgpt.evaluation.row_results import RowResults
 from smallgpt.evaluation.scoring import score_rows
@@ -54,6 +55,7 @@ class Run:
         belongs_to: fingerprints that a checkpoint must share, by name.
         baselines: of the data report; stored with the models.
         cross_fit: takes the results of each evaluation.
+        command: the command line, None for a run from Python.
     """
 
     settings: TrainSettings
@@ -77,6 +79,7 @@ class Run:
     belongs_to: dict[str, str]
     baselines: dict[str, float]
     cross_fit: CrossFit
+    command: str | None
     state: LoopState
 
     @property
@@ -136,8 +139,22 @@ class Run:
             **stored_figures(validation),
             "baselines": self.baselines,
         }
-        vocabulary = self.rows.vocabulary
-        save_model_folder(model, folder, vocabulary, settings, self.codebook, about, adapter)
+        made_by = {
+            "smallgpt": VERSION,
+            "command": self.command,
+            "data": self.belongs_to,
+            "computed_by": self.way_of_computing(),
+        }
+        save_model_folder(
+            model,
+            folder,
+            self.rows.vocabulary,
+            settings,
+            self.codebook,
+            about,
+            adapter,
+            made_by,
+        )
 
     def way_of_computing(self) -> dict[str, Any]:
         """What the last bits of the result depend on besides data and settings, by name."""

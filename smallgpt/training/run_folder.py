@@ -49,7 +49,7 @@ _OWN = {
 _WRITTEN_IN = ("", "plots", "checkpoints")  # the folders that training writes in
 # What checkpoints and model folders consist of.
 _PARTS = {
-    *("state.json", "training.safetensors", "model.safetensors", "config.json"),
+    *("state.json", "made_by.json", "training.safetensors", "model.safetensors", "config.json"),
     *("generation_config.json", "adapter_config.json", "adapter_model.safetensors"),
     *("vocab.json", "tokenizer.json", "tokenizer_config.json", "settings.yaml", "codebook.npz"),
 }

@@ -71,11 +71,12 @@ def build_run(
     validation_rows: TokenLabelDataset,
     baselines: Mapping[str, float] | None = None,
     resumed: Checkpoint | None = None,
+    command: str | None = None,
 ) -> Run:
     """All parts of a run, ready for its first update.
 
-    `baselines`: of the data report. Weights of a `resumed` checkpoint are not restored here, but by
-    `resume.go_on`.
+    `baselines`: of the data report. `command`: the command line, if any. Weights of a `resumed`
+    checkpoint are not restored here, but by `resume.go_on`.
 
     Raises:
         UserError: the device, the model or the rows do not fit the settings.
@@ -147,6 +148,7 @@ def build_run(
         },
         baselines=dict(baselines or {}),
         cross_fit=CrossFit(validation_rows, metric),
+        command=command,
         state=replace(resumed.loop, finished="") if resumed else LoopState(),
     )
 

@@ -38,7 +38,7 @@ def test_a_peer_that_is_missing_or_fails_is_a_row(bench):
     assert list(entries) == [OURS, *peers]
     notes = {name: entry.note for name, entry in entries.items() if not entry.values}
     assert notes == {
-        "absent": "not installed (requirements-benchmark.txt)",
+        "absent": "not installed (the extra `benchmark`)",
         "broken": "failed: RuntimeError: first line",
         "fails at work": "failed: RuntimeError: first line",
     }

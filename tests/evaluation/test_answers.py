@@ -273,8 +273,8 @@ def test_a_missing_library_costs_its_figure_and_one_line(trained, tmp_path, monk
     assert (figures["bleu"], figures["rouge_l"]) == (None, None)
     assert figures["exact_match"] == 0.0
     told = capsys.readouterr().out
-    assert "needs sacrebleu: pip install -r requirements-text.txt" in told
-    assert "needs rouge-score: pip install -r requirements-text.txt" in told
+    assert "needs sacrebleu: pip install -e '.[text]'" in told
+    assert "needs rouge-score: pip install -e '.[text]'" in told
 
 
 # ---- telling -------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from smallgpt.training.objective import Objective
 from smallgpt.training.update import Updater
 from train_gpt import train
 
-pytest.importorskip("peft", reason="peft is not installed: pip install -r requirements-lora.txt")
+pytest.importorskip("peft", reason="peft is not installed: the extra `lora`")
 
 FP32 = Precision("fp32", "tests")
 
@@ -366,6 +366,6 @@ def test_adapter_is_no_start(tmp_path, checkpoints):
 def test_missing_peft_is_told_before_any_work(tmp_path, checkpoints, monkeypatch):
     monkeypatch.setattr("smallgpt.model.lora.importlib.util.find_spec", lambda name: None)
     settings = lora_settings(tmp_path, checkpoints / "gpt2")
-    with pytest.raises(UserError, match=r"requirements-lora\.txt"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[lora\]'"):
         train(settings)
     assert not (tmp_path / "run" / "data_report.json").exists()

@@ -253,7 +253,7 @@ def test_without_the_library_its_requirements_are_named(tmp_path, monkeypatch, n
     Path("a.parquet").write_bytes(b"")
     Path("saved").mkdir()
     (Path("saved") / "state.json").write_text("{}")
-    with pytest.raises(UserError, match=r"pip install -r requirements-datasets.txt$"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[datasets\]' -c constraints.txt$"):
         texts_of(Path(name))
 
 

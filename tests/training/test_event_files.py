@@ -96,7 +96,7 @@ def test_missing_tensorboard_is_told_before_anything_is_touched(settings, monkey
     train(settings)
     before = sorted(Path(settings.output_dir).rglob("*"))
     monkeypatch.setattr("smallgpt.training.event_files.importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install -r requirements-tensorboard.txt$"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tensorboard\]' -c constraints.txt$"):
         train(change(settings, tensorboard=True, overwrite=True))
     assert sorted(Path(settings.output_dir).rglob("*")) == before
 
