@@ -2,6 +2,7 @@
 # ./quick_start.sh          environment, digits, training, evaluation, pictures
 # ./quick_start.sh setup    the environment in .venv only
 # ./quick_start.sh test     the tests (further words go to pytest)
+# ./quick_start.sh check    lint and form of the code
 #
 # Run again, it skips what is done and goes on with what was interrupted.
 # PYTHON=/path/to/python3.12 chooses the interpreter for a new .venv.
@@ -71,6 +72,12 @@ setup() {
         install requirements -r requirements.txt
 }
 
+setup_for_development() {
+    setup
+    step "installing what the tests need" \
+        install dev -r requirements.txt -e '.[dev]' -c constraints.txt
+}
+
 quick_start() {
     setup
     # An older version listed no files there, and marked variants in another way.
@@ -117,17 +124,20 @@ case "${1:-}" in
         ;;
     test)
         shift
-        setup
-        step "installing what the tests need" \
-            install dev -r requirements.txt -e '.[dev]' -c constraints.txt
+        setup_for_development
         # A worker per core, of one thread each; -n 0 runs all in one process.
         step "testing" "$PY" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
         ;;
+    check)
+        setup_for_development
+        step "lint" "$PY" -m ruff check .
+        step "form (ruff format . mends it)" "$PY" -m ruff format --check .
+        ;;
     -h | --help | help)
-        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
         ;;
     *)
-        echo "usage: ./quick_start.sh [setup | test]" >&2
+        echo "usage: ./quick_start.sh [setup | test | check]" >&2
         exit 2
         ;;
 esac
