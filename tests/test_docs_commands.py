@@ -21,8 +21,8 @@ SCRIPTS = {
     "benchmark.py": BenchmarkSettings,
 }
 OF_ALL = {"--help", "--version"}
-# Flags of other programs: tensorboard, python -m venv, pytest-xdist, tests/fuzz.py.
-FOREIGN = {"--logdir", "--clear", "--maxprocesses", "--dist", "--minutes"}
+# Flags of other programs: tensorboard, python -m venv, pytest-xdist, ruff, tests/fuzz.py.
+FOREIGN = {"--logdir", "--clear", "--check", "--maxprocesses", "--dist", "--minutes"}
 
 
 def settings_of(words: list[str]) -> tuple[type, list[str]]:
