@@ -80,9 +80,10 @@ setup_for_development() {
 
 quick_start() {
     setup
-    # An older version listed no files there, and marked variants in another way.
+    # An older version listed no files there, and marked variants in another way: its are replaced.
     if [ ! -f data/digits/train.jsonl ] || ! grep -qs '"files"' data/digits/prepared.json; then
-        step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16
+        step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16 \
+            --overwrite
     fi
     # With variants of every image the model needs less dropout, and Muon learns most per minute.
     step "training" "$PY" train_gpt.py --resume --num_epochs 32 --validation_fraction 0.1 \

@@ -37,6 +37,12 @@ _VOCAB_SIZE = Option(
     minimum=8,
     maximum=1_000_000,
 )
+_OVERWRITE = Option(
+    False,
+    "Replace the preparation in output_dir, nothing else there. Without it, only the same "
+    "preparation may go there again.",
+    flag_only=True,
+)
 _IN_ORDER = Option(
     False, "Hold out the last records instead of random ones: first validation, then test."
 )
@@ -61,6 +67,7 @@ class DigitsSettings:
     """Settings of `prepare_data.py digits`."""
 
     output_dir: str = option("data/digits", "Folder for the prepared files.", group="Files")
+    overwrite: bool = shared(_OVERWRITE)
     patch_size: int = option(
         2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
     )
@@ -91,6 +98,7 @@ class ImagesSettings:
     test_input: str | None = option(None, "Test images of your own, in any of the same forms.")
     test_labels: str | None = option(None, "Labels of an IDX test file.")
     output_dir: str = option("data/images", "Folder for the prepared files.")
+    overwrite: bool = shared(_OVERWRITE)
     image_size: int | None = option(
         None, "Resize pictures of a folder to this many pixels a side.", minimum=1
     )
@@ -150,6 +158,7 @@ class TokensSettings:
         group="Files",
     )
     output_dir: str = option("data/tokens", "Folder for the prepared files.")
+    overwrite: bool = shared(_OVERWRITE)
     tokens_column: str | None = option(
         None,
         "Of a table with one row of tokens a line: the column of the tokens, parted by spaces. A "
@@ -220,6 +229,7 @@ class TextSettings:
     )
     on_bad_row: str = shared(_ON_BAD_RECORD)
     output_dir: str = option("data/text", "Folder for the prepared files.")
+    overwrite: bool = shared(_OVERWRITE)
     tokenizer: str = shared(_TOKENIZER)
     vocab_size: int | None = shared(_VOCAB_SIZE)
     max_length: int = option(
@@ -263,6 +273,7 @@ class InstructionsSettings:
     test_input: tuple[str, ...] = shared(_TEST_INPUT)
     on_bad_row: str = shared(_ON_BAD_RECORD)
     output_dir: str = option("data/instructions", "Folder for the prepared files.")
+    overwrite: bool = shared(_OVERWRITE)
     tokenizer: str = shared(_TOKENIZER)
     vocab_size: int | None = shared(_VOCAB_SIZE)
     validation_fraction: float = _held_out("validation", 0.05)

@@ -32,6 +32,7 @@ from smallgpt.preparation.folder import (
     holding_output,
     publishing,
     row_line,
+    stored_settings,
     write_lines,
     write_summary,
 )
@@ -60,7 +61,7 @@ def prepare_digits(settings: DigitsSettings) -> dict[str, Any]:
     Raises:
         UserError: output_dir holds foreign files, or no test images are left.
     """
-    check_output(settings.output_dir, ())
+    check_output("digits", settings, ())
     digits = load_digits()
     images_NxHxWxC = digits.images.astype(np.uint8)[..., None]
     labels = [label_text(label) for label in digits.target.tolist()]
@@ -76,7 +77,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             of the split.
         SettingsError: options that the input does not take.
     """
-    check_output(settings.output_dir, ())
+    check_output("images", settings, ())
     if settings.test_last is not None and Path(settings.input).is_dir():
         raise SettingsError(
             [
@@ -191,7 +192,7 @@ def _prepare(
     length = codebook.patches_per_image + (3 if source.labels is None else 5)
     summary = {
         "command": command,
-        "settings": dataclasses.asdict(settings),
+        "settings": stored_settings(settings),
         "images": {"height": height, "width": width, "channels": channels},
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.label_names,
@@ -227,7 +228,7 @@ def _prepare(
         left_out = len(train) * settings.augment - summary["train"]["variants"]
         if left_out:
             notes.append(f"{plural(left_out, 'variant')} with the tokens of a test row left out")
-    with publishing(settings.output_dir) as folder:
+    with publishing(settings) as folder:
         write_lines(folder / TRAIN, train_lines, len(train_lines))
         test_lines = (row(number, codes_NxP[number]) for number in test.tolist())
         write_lines(folder / TEST, test_lines, len(test))

@@ -22,7 +22,7 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     Raises:
         UserError: as `prepare_text`.
     """
-    check_output(settings.output_dir, [*settings.input, *settings.test_input])
+    check_output("instructions", settings, [*settings.input, *settings.test_input])
     pretrained = pretrained_tokenizer(settings.tokenizer)
     notes: list[str] = []
     examples, own_test = read_examples(settings, read_instructions, notes)

@@ -55,7 +55,7 @@ def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
         format_table(header, table),
         *facts,
         *summary["notes"],
-        f"written to {folder} in {format_duration(seconds)}; next:",
+        f"ready in {folder} after {format_duration(seconds)}; next:",
         f"  {_next_command(summary, folder)}",
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +14,14 @@ from smallgpt.files.writing import write_text
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.preparation.augmentation import vary_text
 from smallgpt.preparation.examples import Text
-from smallgpt.preparation.folder import SIDES, publishing, row_line, write_lines, write_summary
+from smallgpt.preparation.folder import (
+    SIDES,
+    publishing,
+    row_line,
+    stored_settings,
+    write_lines,
+    write_summary,
+)
 from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.groups import VARIANT
@@ -107,14 +113,14 @@ def write_rows(
             figures[side]["variants"] = len(rows[name]) - len(originals)
     summary = {
         "command": command,
-        "settings": dataclasses.asdict(settings),
+        "settings": stored_settings(settings),
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.label_names,
         **summarize_lengths(np.array(all_lengths), of_text=True, notes=notes),
         **figures,
         "notes": notes,
     }
-    with publishing(settings.output_dir) as folder:
+    with publishing(settings) as folder:
         for name in SIDES:
             if rows[name]:
                 write_lines(folder / name, map(row_line, rows[name]), len(rows[name]))

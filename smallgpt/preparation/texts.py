@@ -39,7 +39,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         UserError: unreadable files, bad records (with file, line and reason), too few texts,
             foreign files in output_dir, or no such tokenizer.
     """
-    check_output(settings.output_dir, [*settings.input, *settings.test_input])
+    check_output("text", settings, [*settings.input, *settings.test_input])
     pretrained = pretrained_tokenizer(settings.tokenizer)
     notes: list[str] = []
     read = partial(read_texts, text_column=settings.text_column, label_column=settings.label_column)

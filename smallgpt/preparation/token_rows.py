@@ -23,6 +23,7 @@ from smallgpt.preparation.folder import (
     holding_output,
     publishing,
     row_line,
+    stored_settings,
     write_summary,
 )
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
@@ -56,7 +57,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         UserError: bad rows (with file, line and reason), rows of ids, an empty side of the split,
             or foreign files in output_dir.
     """
-    check_output(settings.output_dir, settings.input)
+    check_output("tokens", settings, settings.input)
     notes: list[str] = []
     source = token_source(settings, notes)
     rows, bad_rows = _read_token_rows(source, settings, notes)
@@ -107,7 +108,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
 
     summary = {
         "command": "tokens",
-        "settings": dataclasses.asdict(settings),
+        "settings": stored_settings(settings),
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.labels,
         **summarize_lengths(rows.lengths_N, of_text=False, notes=notes),
@@ -115,7 +116,7 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "test": figures(is_test_N),
         "notes": notes,
     }
-    with publishing(settings.output_dir) as folder:
+    with publishing(settings) as folder:
         _write_token_rows(folder, source, bad_rows, coded, is_test_N)
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_summary(folder, summary)

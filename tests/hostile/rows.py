@@ -101,7 +101,10 @@ def _report_rows(folder: Path) -> None:
 def _prepare_rows(folder: Path) -> None:
     """As `prepare_data.py tokens`."""
     settings = TokensSettings(
-        input=(str(folder / "rows.jsonl"),), output_dir=str(folder / "out"), on_bad_row="skip"
+        input=(str(folder / "rows.jsonl"),),
+        output_dir=str(folder / "out"),
+        on_bad_row="skip",
+        overwrite=True,  # of a try before
     )
     try:
         report_lines(prepare_tokens(settings), 1.0)

@@ -76,6 +76,7 @@ def _prepare_texts(folder: Path, name: str) -> None:
         on_bad_row="skip",
         tokenizer="chars",
         validation_fraction=0.0,
+        overwrite=True,  # of a try before
     )
     try:
         summary = prepare(settings)
@@ -107,7 +108,7 @@ def _prepare_documents(folder: Path) -> None:
     prepare_text(
         TextSettings(
             input=(str(folder / "texts.txt"),), output_dir=str(folder / "out"), max_length=16,
-            tokenizer="chars",
+            tokenizer="chars", overwrite=True,
         )
     )  # fmt: skip
 

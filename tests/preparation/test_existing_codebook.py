@@ -95,7 +95,7 @@ def test_the_next_command_starts_from_the_model(first, tmp_path, capsys):
     source = pictures(tmp_path / "in")
     prepare(tmp_path / "out", source, model)
     assert capsys.readouterr().out.rstrip().endswith(f"--init_from {model}")
-    prepare(tmp_path / "out", source, first)
+    prepare(tmp_path / "other", source, first)
     assert "--init_from" not in capsys.readouterr().out
 
 

@@ -116,7 +116,7 @@ def test_a_stride_shows_more_of_the_training_text_alone(tmp_path):
         input=(str(path),), tokenizer="chars", max_length=33, output_dir=str(tmp_path / "out")
     )
     plain = prepare_text(settings)
-    dense = prepare_text(replace(settings, stride=8))
+    dense = prepare_text(replace(settings, stride=8, overwrite=True))
     assert dense["train"]["rows"] > 3 * plain["train"]["rows"]
     for side in ("validation", "test"):
         assert dense[side] == plain[side]
@@ -231,7 +231,7 @@ def test_files_of_one_name_have_sources_of_their_own(long_reviews, tmp_path):
         for name in ("train.jsonl", "test.jsonl")
     )
     assert (of_training, of_test) == ({"fa/"}, {"fb/"})
-    summary = prepare_text(replace(long_reviews, input=paths))
+    summary = prepare_text(replace(long_reviews, input=paths, overwrite=True))
     rows = rows_of(folder, "train.jsonl")
     visited = np.concatenate(epoch_batches(rows, 8, seed=0, epoch=0))
     assert len(visited) == summary["train"]["rows"]
@@ -320,7 +320,7 @@ def test_characters_that_will_be_read_as_whitespace_are_told(reviews, tmp_path):
     assert any("read as whitespace" in note for note in prepare_text(settings)["notes"])
     assert not any(
         "read as whitespace" in note
-        for note in prepare_text(replace(settings, tokenizer="bpe"))["notes"]
+        for note in prepare_text(replace(settings, tokenizer="bpe", overwrite=True))["notes"]
     )
 
 
@@ -332,7 +332,7 @@ def test_same_seed_same_files_another_seed_another_split(reviews):
     first = texts()
     prepare_text(reviews)
     assert texts() == first
-    prepare_text(replace(reviews, seed=7))
+    prepare_text(replace(reviews, seed=7, overwrite=True))
     assert texts() != first
 
 
@@ -664,7 +664,7 @@ def test_an_error_leaves_an_earlier_preparation_as_it_was(reviews, tmp_path):
 
 def test_files_of_another_kind_of_preparation_leave(reviews, orders):
     prepare_text(reviews)
-    prepare_instructions(replace(orders, validation_fraction=0.0))
+    prepare_instructions(replace(orders, validation_fraction=0.0, overwrite=True))
     folder = Path(orders.output_dir)
     assert not (folder / "val.jsonl").exists()
     assert "instruction" in lines_of(folder / "train.jsonl")[0]

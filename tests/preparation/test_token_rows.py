@@ -108,7 +108,7 @@ def test_tokens_groups_stay_on_one_side_across_files(tmp_path, write_rows):
     sources = [{row["meta"]["source"] for row in rows} for rows in (train, test)]
     assert not sources[0] & sources[1]
     assert len(train) == 32
-    train, test = tokens(tmp_path / "out", "--input", *paths, "--group_by", "none")
+    train, test = tokens(tmp_path / "out", "--input", *paths, "--group_by", "none", "--overwrite")
     sources = [{row["meta"]["source"] for row in rows} for rows in (train, test)]
     assert sources[0] & sources[1]
 
@@ -290,7 +290,7 @@ def test_one_endless_row_does_not_set_the_length_of_the_suggested_command(
         "leaves out 11,988 tokens (86.9% of all)"
     ) in said
     rows += [{"tokens": f"a{n} " * 1500} for n in range(7)]  # long rows that are no exception
-    tokens(tmp_path / "out", "--input", write_rows(*rows))
+    tokens(tmp_path / "out", "--input", write_rows(*rows), "--overwrite")
     said = capsys.readouterr().out
     assert said.endswith("--max_length 1500 --n_positions 1500\n")
     assert "cuts" not in said
