@@ -181,11 +181,13 @@ def name_label(trained: TrainedModel, settings: InferenceSettings) -> int:
 
 def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str, GivenRows]:
     """The rows of --test_data or --images, and whether to classify or to evaluate them."""
+    from smallgpt.inference.columns import Columns
     from smallgpt.inference.files import given_rows, read_rows
 
     mode = settings.resolved_mode()
     if settings.images is None:
-        return mode, read_rows(trained, settings.test_data, for_label=mode == "classify")
+        columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
+        return mode, read_rows(trained, settings.test_data, mode == "classify", columns)
     from smallgpt.inference.images import read_pictures, without_unknown_labels
 
     pictures = read_pictures(trained, settings.images, settings.labels)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from smallgpt.console import plural, printable
 from smallgpt.errors import UserError
+from smallgpt.files.reading import open_input, read_bytes, size_text
+from smallgpt.inference.columns import USUAL_COLUMNS, Columns, open_table, renamed, table_records
+from smallgpt.inputs.encoding import MOST_BYTES
+from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.lines import read_json_lines
+from smallgpt.rows.lines import json_lines_of, read_json_lines
 from smallgpt.rows.reading import Found, read_found
+
+STANDARD_INPUT, STDIN = "-", "stdin"  # as it is given, and as it is named
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,65 @@ class GivenRows:
 
     dataset: TokenLabelDataset
     source: str  # names the rows in messages and in metrics.json
+    table: Table | None = None  # whose rows they are
 
 
-def read_rows(trained: TrainedModel, path: str | Path, for_label: bool = False) -> GivenRows:
-    """Read a JSONL file as in training; `for_label`: the rows are only to be classified."""
-    return given_rows(trained, read_json_lines(Path(path)), str(path), for_label)
+def read_rows(
+    trained: TrainedModel,
+    path: str | Path,
+    for_label: bool = False,
+    columns: Columns = USUAL_COLUMNS,
+) -> GivenRows:
+    """Read JSONL or a table, of a file or, as `-`, of standard input, checked as in training.
+
+    A file named .csv or .tsv is a table; so is any other content, unless it is named .jsonl, that
+    begins with neither `{` nor `[`.
+
+    Args:
+        for_label: the rows are only to be classified.
+        columns: which columns or keys hold the rows.
+
+    Raises:
+        UserError: it cannot be read, has no row at all, or lacks a column.
+    """
+    source, path = str(path), Path(path)
+    content = None
+    if source == STANDARD_INPUT:
+        source, content = STDIN, _standard_input()
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv") or (suffix != ".jsonl" and not _is_json(path, content)):
+        if content is None:
+            content = read_bytes(path, MOST_BYTES)
+        table = open_table(trained, source, content, columns)
+        found = table_records(trained, table, columns)
+        return replace(given_rows(trained, found, source, for_label), table=table)
+    if content is None:
+        lines = read_json_lines(path)
+    else:
+        lines = json_lines_of(io.BytesIO(content), source, len(content))
+    return given_rows(trained, renamed(lines, columns), source, for_label)
+
+
+def _standard_input() -> bytes:
+    """All of standard input; a person at the keyboard is told how to end it."""
+    if sys.stdin.isatty():
+        print("reading rows from the keyboard until Ctrl-D", file=sys.stderr)
+    parts, size = [], 0
+    while size <= MOST_BYTES and (part := sys.stdin.buffer.read(_CHUNK)):
+        parts.append(part)
+        size += len(part)
+    if size > MOST_BYTES:
+        raise UserError(f"{STDIN}: larger than {size_text(MOST_BYTES)}, which is the most read")
+    return b"".join(parts)
+
+
+def _is_json(path: Path, content: bytes | None) -> bool:
+    """Whether a file, or the content that was read already, begins as JSON or has nothing."""
+    if content is None:
+        with open_input(path) as handle:
+            content = handle.read(1000)
+    start = content[:1000].removeprefix(BOM_UTF8).lstrip()
+    return not start or start[:1] in b"{["
 
 
 def given_rows(
@@ -63,7 +127,7 @@ def refuse_unusable(dataset: TokenLabelDataset, source: str, verb: str) -> NoRet
     bad = dataset.bad_rows[0]
     remedy = ""
     if all("not valid JSON" in each.reason for each in dataset.bad_rows):
-        remedy = ": rows come as JSONL, `python prepare_data.py text` makes them of a table"
+        remedy = ": rows come as JSONL, one object a line, or as a table (.csv, .tsv)"
     raise UserError(
         f"{source}:{bad.line}: {bad.reason}\n"
         f"not one of {plural(len(dataset.bad_rows), 'row')} can be {verb}{remedy}"

@@ -51,10 +51,11 @@ class Table:
     line_end: str
 
     @classmethod
-    def of(cls, source: str, content: bytes, columns: Sequence[str]) -> Table:
+    def of(cls, source: str, content: bytes, columns: Sequence[str], remedy: str = "") -> Table:
         """Find the form of a table, in which `columns` are to be read.
 
         If all of these are numbers, columns are counted from 1 and the first line is a row.
+        `remedy` is what the message says of a column that is not there.
 
         Raises:
             UserError: not UTF-8, no line at all, a column that is not there, or two of one name.
@@ -71,7 +72,7 @@ class Table:
             names, headings = _numbers(headings), []
         else:
             names = _distinct(f"{source}:{line}", headings)
-        check_columns(source, columns, names, counted)
+        check_columns(source, columns, names, counted, remedy)
         first_line = text[: text.find("\n") + 1]
         line_end = "\r\n" if first_line.endswith("\r\n") else "\n"
         marked = has_mark(content)
@@ -101,14 +102,19 @@ class Table:
 
 
 def check_columns(
-    source: str, columns: Sequence[str], names: Sequence[str], counted: bool = True
+    source: str,
+    columns: Sequence[str],
+    names: Sequence[str],
+    counted: bool = True,
+    remedy: str = "",
 ) -> None:
     """Refuse a column that is not among the names, which the message lists."""
     missing = [column for column in columns if column not in names]
     if missing:
         there = ", ".join(shown(name)[1:-1] for name in names[:10]) or "none"
         there += f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-        remedy = "" if counted else "; where the first line is no heading, count columns: 1, 2, ..."
+        if not counted:
+            remedy += "; where the first line is no heading, count columns: 1, 2, ..."
         raise UserError(f"{source}: no column {shown(missing[0])}; there is {there}{remedy}")
 
 

@@ -38,7 +38,21 @@ class InferenceSettings:
         "instructions an instruction. Answers once and exits.",
     )
     test_data: str | None = option(
-        None, "Rows to evaluate, or with --mode classify to label (JSONL)."
+        None,
+        "Rows to evaluate, or with --mode classify to label: JSONL, or a table (CSV, TSV); - reads "
+        "either from standard input.",
+    )
+    text_column: str | None = option(
+        None,
+        "Column of the texts of --test_data, or their key in JSONL. A number counts the columns of "
+        "a table without a heading. Default: text, or of instructions `instruction`, `input` and "
+        "`output`.",
+    )
+    tokens_column: str | None = option(
+        None, "Column of rows of tokens, parted by spaces, the same way. Default: tokens."
+    )
+    label_column: str | None = option(
+        None, "Column of the labels, the same way. Default: label, where there is one."
     )
     images: str | None = option(
         None,
@@ -117,6 +131,14 @@ class InferenceSettings:
             yield f"--test_data does not go with --mode {mode}"
         elif mode == "interactive" and self.images is not None:
             yield "--images does not go with --mode interactive"
+        columns = ("text_column", "tokens_column", "label_column")
+        named = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        if named and self.test_data is None:
+            yield f"--{next(iter(named))} needs --test_data"
+        if len(set(named.values())) < len(named):
+            yield f"{' and '.join(f'--{name}' for name in named)} name the same column"
+        elif "text_column" in named and "tokens_column" in named:
+            yield "--text_column and --tokens_column name different rows: give one of them"
         if self.labels is not None and (self.images is None or mode == "generate"):
             yield "--labels needs --images to evaluate or to classify"
         if (self.keep is None) != (mode != "generate" or self.images is None):

@@ -24,10 +24,15 @@ def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any,
     Raises:
         UserError: no such file, or not a plain file that can be read.
     """
-    with (
-        open_input(path) as handle,
-        progress_bar(f"reading {path.name}", os.fstat(handle.fileno()).st_size, "B") as bar,
-    ):
+    with open_input(path) as handle:
+        yield from json_lines_of(handle, path.name, os.fstat(handle.fileno()).st_size, content)
+
+
+def json_lines_of(
+    handle: IO[bytes], name: str, size: int, content: Any = None
+) -> Iterator[tuple[int, Any, str | None]]:
+    """`read_json_lines` of a file that is open; `name` and `size` in bytes are for its progress."""
+    with progress_bar(f"reading {name}", size, "B") as bar:
         waiting = 0
         for line, (raw, length) in enumerate(_bounded_lines(handle, content), 1):
             waiting += length

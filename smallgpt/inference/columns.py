@@ -1,0 +1,118 @@
+"""Columns that hold rows: a table, or JSONL with other keys, as records of the row format.
+
+columns = Columns(text="review", label="rating")
+table = open_table(trained, "new.csv", content, columns)
+for line, record, problem in table_records(trained, table, columns): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from smallgpt.errors import UserError
+from smallgpt.files.reading import shown
+from smallgpt.inputs.tables import Table
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.reading import Found
+from smallgpt.rows.row import ROW_KEYS
+
+_LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table, or the keys of JSON objects, that hold rows; None: the usual ones.
+
+    These are `text`, `tokens`, or `instruction`, `input` and `output`, whatever the model reads,
+    and `label`, which may be missing. A number counts the columns of a table without a heading.
+    """
+
+    text: str | None = None
+    tokens: str | None = None
+    label: str | None = None
+
+    def key_of(self) -> dict[str, str]:
+        """The key of a row that each column named here becomes."""
+        named = {self.text: "text", self.tokens: "tokens", self.label: _LABEL}
+        return {column: key for column, key in named.items() if column is not None}
+
+
+USUAL_COLUMNS = Columns()
+
+
+def open_table(trained: TrainedModel, source: str, content: bytes, columns: Columns) -> Table:
+    """The table that a content is, checked to have the columns that hold rows.
+
+    Raises:
+        UserError: no such column, texts for a model that reads none, or no table.
+    """
+    if columns.text is not None and trained.vocabulary.tokenizer is None:
+        raise UserError(
+            f"--text_column {columns.text}: {trained.folder} is no model of texts; --tokens_column "
+            f"names a column of tokens"
+        )
+    usual = "text" if trained.vocabulary.tokenizer is not None else "tokens"
+    needed = _key_of(trained, columns)
+    remedy = "" if columns.text or columns.tokens else f": --{usual}_column names the one to read"
+    return Table.of(source, content, list(needed), remedy)
+
+
+def table_records(trained: TrainedModel, table: Table, columns: Columns) -> Iterator[Found]:
+    """A record of each row of a table, in which other columns keep their names.
+
+    An empty label is none.
+
+    Raises:
+        UserError: another column has a name that rows need; or as `Table.rows`.
+    """
+    key_of = _key_of(trained, columns)
+    if columns.label is None and _LABEL in table.names:
+        key_of[_LABEL] = _LABEL
+    taken = {*ROW_KEYS, *key_of.values()}
+    if "text" in taken:
+        taken.add("instruction")
+    for name in table.names:
+        if name in taken and name not in key_of:
+            raise UserError(
+                f"{table.source}: the column {shown(name)} has a name that rows need: rename it"
+            )
+    keys = [key_of.get(name, name) for name in table.names]
+    for line, cells, problem in table.rows():
+        record = dict(zip(keys, cells, strict=True))
+        if not record.get(_LABEL, "").strip():
+            record.pop(_LABEL, None)
+        yield line, record, problem
+
+
+def _key_of(trained: TrainedModel, columns: Columns) -> dict[str, str]:
+    """The key of a row that each column becomes which a table must have."""
+    key_of = columns.key_of()
+    if columns.text is None and columns.tokens is None:
+        if trained.is_instructed:
+            usual = ["instruction", "output"]
+        else:
+            usual = ["tokens" if trained.vocabulary.tokenizer is None else "text"]
+        key_of |= {name: name for name in usual}
+    return key_of
+
+
+def renamed(found: Iterable[Found], columns: Columns) -> Iterator[Found]:
+    """Objects whose keys are those of the row format, in place of the ones that a user named."""
+    key_of = columns.key_of()
+    for line, record, problem in found:
+        if problem is None and isinstance(record, dict):
+            record, problem = _renamed(record, key_of)
+        yield line, record, problem
+
+
+def _renamed(record: dict[str, Any], key_of: dict[str, str]) -> tuple[dict[str, Any], str | None]:
+    """A record with its keys renamed, and why it cannot be used."""
+    for key, to in key_of.items():
+        if key not in record and to != _LABEL:
+            there = ", ".join(shown(name)[1:-1] for name in list(record)[:10]) or "none"
+            return record, f"no `{key}`; there is {there}"
+        if key != to and to in record:
+            return record, f"`{to}` stands beside `{key}`, which is to be read as it: rename one"
+    return {key_of.get(key, key): value for key, value in record.items()}, None
