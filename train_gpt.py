@@ -2,7 +2,7 @@
 
     python prepare_data.py digits                 # once: data/digits
     python train_gpt.py                           # options from config.yaml
-    python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/my
+    python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/runs/my
     python train_gpt.py --resume                  # go on after Ctrl-C or a crash
     python train_gpt.py --check_data              # look at the data only
     python train_gpt.py --init_from DIR_OR_NAME --lora_rank 8 ...

@@ -62,8 +62,10 @@ def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
 
 def _next_command(summary: dict[str, Any], folder: Path) -> str:
     """The training command for the prepared rows."""
-    # Digits are the first example: inference.py looks for their model in outputs by default.
-    run = "outputs" if summary["command"] == "digits" else f"outputs/{folder.resolve().name}"
+    # Digits are the first example: inference.py looks for their model in outputs by default. Other
+    # runs have a place of their own, where no names are those of that run's files.
+    of_digits = summary["command"] == "digits"
+    run = "outputs" if of_digits else f"outputs/runs/{folder.resolve().name}"
     words: list[str | Path] = ["--data_path", folder / TRAIN]
     if summary.get("validation", {}).get("rows"):
         words += ["--val_data_path", folder / VALIDATION]

@@ -283,7 +283,7 @@ def test_one_endless_row_does_not_set_the_length_of_the_suggested_command(
     path = write_rows(*rows, {"tokens": "a1 " * 12_003})
     tokens(tmp_path / "out", "--input", path)
     said = capsys.readouterr().out.splitlines()
-    assert said[-1].endswith("--max_length 15")
+    assert said[-1].endswith("--output_dir outputs/runs/out --max_length 15")
     assert "row lengths in tokens: median 12, 90 % up to 15, 99 % up to 15, longest 12,003" in said
     assert (
         "the longest row has 12,003 tokens; training with max_length 15 cuts 1 of 151 rows and "

@@ -72,6 +72,9 @@ RUN = [
 
 MINE = [
     "notes.txt",
+    "runs/shop/metrics.jsonl",  # other runs, where prepare_data.py suggests them
+    "runs/shop/best_model/model.safetensors",
+    "runs/evaluation_test/metrics.json",
     "events.out.tfevents.1.host.2.0",  # of another program
     ".gitkeep",
     ".notes.2024.tmp",
@@ -263,6 +266,7 @@ def test_what_the_new_run_reads_is_not_cleared(tmp_path, monkeypatch):
                              "--vocab_path": root / "best_model/settings.yaml"})  # fmt: skip
     folder.check_inputs({"--data_path": root / "mine/x.bin", "--val_data_path": None,
                          "--vocab_path": root / "notes.txt", "--init_from": "gpt2"})  # fmt: skip
+    folder.check_inputs({"--init_from": root / "runs/shop/best_model"})
 
 
 def test_clearing_follows_no_link_out_of_the_folder(tmp_path):
