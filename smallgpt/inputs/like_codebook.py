@@ -96,7 +96,7 @@ def _range_of(
         return 0.0, 1.0
     if brightest <= codebook.white:
         return codebook.low, codebook.white
-    return codebook.low, next((most for most in (255.0, 65_535.0) if brightest <= most), brightest)
+    return 0.0, next((most for most in (255.0, 65_535.0) if brightest <= most), brightest)
 
 
 def _scaled(

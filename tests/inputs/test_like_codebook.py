@@ -55,6 +55,14 @@ def test_a_codebook_of_standardised_values_keeps_fractions(codebook):
     assert same is fractions and notes == []
 
 
+def test_black_is_0_in_arrays_without_values_below_it(codebook):
+    fractions = PIXELS / np.float32(8) - 1
+    signed = Codebook.fit(fractions[:300], patch_size=2, size=100, seed=0, max_images=300)
+    scaled, (note,) = converted(signed, PIXELS * np.float32(255 / 16))
+    assert "from 0, black, to 255, white, scaled to -1 to 1" in note
+    assert np.abs(scaled - fractions).max() < 1e-5
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_another_size_is_resized_as_pictures_are(codebook, dtype):
     large = PIXELS[:3].repeat(3, axis=1).repeat(2, axis=2).astype(dtype)
