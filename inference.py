@@ -27,6 +27,7 @@ from smallgpt.command import run_command
 from smallgpt.console import can_show_blocks, json_text, printable_lines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
+from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.reading import same_file
 from smallgpt.model.place import check_model_folder
 from smallgpt.options.inference import InferenceSettings
@@ -71,6 +72,9 @@ def main(argv: list[str]) -> int:
     trained = load_trained_model(
         settings.model_path, settings.device, settings.precision, settings.vocab_path
     )
+    from smallgpt.inference.unknown_tokens import with_unknown_token
+
+    trained = with_unknown_token(trained, settings.unknown_token)
     mode = settings.resolved_mode()
     if mode == "interactive":
         return answer_prompts(trained, settings)
@@ -208,22 +212,22 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
     predictions, results = classify_given(
         trained, rows, settings.output_dir, settings.batch_size, settings.overwrite
     )
+    stream = sys.stderr if settings.json else sys.stdout
+    failed = say_bad_rows(trained, predictions, "classified", stream) and settings.strict
     if settings.json:
         for row in predictions:
             print(json_text(row))
-        say_written(results, sys.stderr)
-        return 0
-    if settings.images is not None:
-        from smallgpt.inference.images import MOST_SHOWN, say_each_picture
+    else:
+        if settings.images is not None:
+            from smallgpt.inference.images import MOST_SHOWN, say_each_picture
 
-        if len(predictions) <= MOST_SHOWN:
-            say_each_picture(predictions)
-            print()
-    say_label_counts(predictions)
-    say_bad_rows(predictions)
-    print(describe_confidence(trained.validation))
-    say_written(results, sys.stdout)
-    return 0
+            if len(predictions) <= MOST_SHOWN:
+                say_each_picture(predictions)
+                print()
+        say_label_counts(predictions)
+        print(describe_confidence(trained.validation))
+    say_written(results, stream)
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
@@ -241,16 +245,16 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
         settings.max_new_tokens,
         settings.overwrite,
     )
+    stream = sys.stderr if settings.json else sys.stdout
+    failed = say_bad_rows(trained, predictions, "scored", stream) and settings.strict
     if settings.json:
         print(json_text(figures))
-        say_written(results, sys.stderr)
-        return 0
-    print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
-    if "answers" in figures:
-        print(describe_examples(predictions), end="\n\n")
-    say_bad_rows(predictions)
-    say_written(results, sys.stdout)
-    return 0
+    else:
+        print(describe_figures(figures, can_show_blocks(sys.stdout)), end="\n\n")
+        if "answers" in figures:
+            print(describe_examples(predictions), end="\n\n")
+    say_written(results, stream)
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def say_written(results: ResultFolder, stream: TextIO) -> None:

@@ -16,7 +16,7 @@ from smallgpt.evaluation.scoring import Scores
 from smallgpt.files.writing import atomic_write, json_line
 from smallgpt.rows.bad_rows import BadRow
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.row import ROW_KEYS
+from smallgpt.rows.row import ROW_KEYS, unknown_names
 
 
 def leave_out_failures(
@@ -69,6 +69,10 @@ def predictions_of(
             row["label_nll"] = float(scores.label_nll_N[index])
         if answers and answers[index] is not None:
             row["answer"] = answers[index]
+        if dataset.counts.unknown_tokens and dataset.records:
+            names = unknown_names(dataset.records[index], dataset.vocabulary)
+            if names:
+                row["unknown_tokens"] = names
         row["row"] = _user_keys(dataset.records[index] if dataset.records else {})
         predictions.append(row)
     for bad in dataset.bad_rows:

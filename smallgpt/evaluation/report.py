@@ -25,6 +25,7 @@ from smallgpt.evaluation.verdicts import (
     why_not_calibrated,
     with_interval,
 )
+from smallgpt.rows.read_counts import unknown_line
 
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS = 10, 5
@@ -95,7 +96,8 @@ def _reading_lines(figures: dict[str, Any]) -> list[str]:
             f"{plural(figures['tokens_left_out'], 'token')} left out"
         )
     if figures["unknown_tokens"]:
-        found.append(f"{plural(figures['unknown_tokens'], 'unknown token')} read as <UNK>")
+        names = figures["unknown_names"]
+        found.append(unknown_line(figures["unknown_tokens"], names, figures["learned_unknown"]))
     return found
 
 

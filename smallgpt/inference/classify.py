@@ -14,9 +14,10 @@ from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of, write_predictions
 from smallgpt.evaluation.scoring import classify_rows
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
-from smallgpt.inference.prompts import check_arguments, not_finite, say_unknown
+from smallgpt.inference.prompts import check_arguments, not_finite
 from smallgpt.inference.python_rows import python_rows, rows_to_classify
 from smallgpt.inference.results import hold_results
+from smallgpt.inference.unknown_tokens import say_unknown, with_unknown_token
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -47,7 +48,7 @@ def classify(
     refuse_without_labels(trained)
     given = python_rows(trained, rows)
     dataset = rows_to_classify(trained, given, unknown_token)
-    for line in dataset.counts.lines():
+    for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(line), file=sys.stderr)
     told = label_answers(trained, dataset, batch_size)
     return given.answer([(each["prediction"], each["probabilities"]) for each in told])
@@ -77,10 +78,12 @@ def classify_file(
     output_dir: str | Path,
     batch_size: int = 64,
     overwrite: bool = False,
+    unknown_token: str | None = None,
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file; write and return the objects of predictions.jsonl.
 
-    What reading changed, such as rows that were cut, is printed on standard error.
+    What reading changed, such as rows that were cut, is printed on standard error. `unknown_token`:
+    see `unknown_token_of`.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -90,6 +93,7 @@ def classify_file(
             labels.
     """
     check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
+    trained = with_unknown_token(trained, unknown_token)
     rows = read_rows(trained, path, for_label=True)
     return classify_given(trained, rows, output_dir, batch_size, overwrite)[0]
 
@@ -108,8 +112,8 @@ def classify_given(
     dataset = rows.dataset
     with hold_results(trained, rows, "classify", output_dir, overwrite) as results:
         if not len(dataset):
-            refuse_unusable(dataset, rows.source, "classified")
-        for line in dataset.counts.lines():
+            refuse_unusable(trained, rows, "classified")
+        for line in dataset.counts.lines(trained.learned_unknown):
             print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
         probs = classify_dataset(trained, dataset, batch_size)
         predictions = predictions_of(dataset, probs, trained.temperature)
@@ -152,7 +156,7 @@ def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     given = python_rows(trained, prompt)
     dataset = rows_to_classify(trained, given)
     (answer,) = label_answers(trained, dataset, 1)
-    say_unknown(trained, given.records)
+    say_unknown(trained, dataset.counts.unknown_names)
     left_out = dataset.counts.cut_tokens
     if left_out:
         print(

@@ -52,7 +52,7 @@ def embeddings(
         prompts = rows_to_continue(trained, given, unknown_token)
         given = PythonRows([{"input_ids": ids} for ids in prompts], given.is_one)
     dataset = rows_to_classify(trained, given, unknown_token)
-    for line in dataset.counts.lines():
+    for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(line), file=sys.stderr)
     forward = Forward(trained.model, trained.precision)
     bodies = dataset.without_tails()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments
 from smallgpt.inference.results import hold_results
+from smallgpt.inference.unknown_tokens import with_unknown_token
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
+
+_MOST_UNKNOWN = 20  # names in metrics.json, the most frequent
 
 
 def evaluate_file(
@@ -32,11 +37,12 @@ def evaluate_file(
     batch_size: int = 64,
     max_new_tokens: int | None = None,
     overwrite: bool = False,
+    unknown_token: str | None = None,
 ) -> dict[str, Any]:
     """Score a JSONL file, answer its instructions, write its evaluation; returns the metrics.
 
     predictions.jsonl has every row of the file, one that could not be scored with its reason; every
-    metric can be recomputed from it.
+    metric can be recomputed from it. `unknown_token`: see `unknown_token_of`.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -51,6 +57,7 @@ def evaluate_file(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )
+    trained = with_unknown_token(trained, unknown_token)
     rows = read_rows(trained, path)
     return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens, overwrite)[0]
 
@@ -102,7 +109,7 @@ def score_given(
     )
     dataset, scores = leave_out_failures(dataset, scores)
     if not len(dataset):
-        refuse_unusable(dataset, rows.source, "scored")
+        refuse_unusable(trained, replace(rows, dataset=dataset), "scored")
     ask_unlabelled(trained, dataset, scores, batch_size)
     answers = []
     if scores.of_tokens:
@@ -120,6 +127,8 @@ def score_given(
         "rows_cut": dataset.counts.cut,
         "tokens_left_out": dataset.counts.cut_tokens,
         "unknown_tokens": dataset.counts.unknown_tokens,
+        "unknown_names": dict(Counter(dataset.counts.unknown_names).most_common(_MOST_UNKNOWN)),
+        "learned_unknown": trained.learned_unknown,
         **({"tokens": int(scores.token_count_N.sum())} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),

@@ -6,15 +6,17 @@ import io
 import os
 import sys
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from smallgpt.console import plural, printable
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, read_bytes, size_text
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns, open_table, renamed, table_records
+from smallgpt.inference.unknown_tokens import UNK_REMEDY
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
@@ -25,6 +27,7 @@ from smallgpt.rows.reading import Found, read_found
 
 STANDARD_INPUT, STDIN = "-", "stdin"  # as it is given, and as it is named
 _CHUNK = 2**20
+_MOST_REASONS = 5  # why rows could not be used
 
 
 @dataclass(frozen=True)
@@ -122,27 +125,53 @@ def given_rows(
     return GivenRows(dataset, source)
 
 
-def refuse_unusable(dataset: TokenLabelDataset, source: str, verb: str) -> NoReturn:
+def refuse_unusable(trained: TrainedModel, rows: GivenRows, verb: str) -> NoReturn:
     """Raise UserError, with the first reason, where no row is usable; `verb`: "scored"."""
-    bad = dataset.bad_rows[0]
-    remedy = ""
-    if all("not valid JSON" in each.reason for each in dataset.bad_rows):
-        remedy = ": rows come as JSONL, one object a line, or as a table (.csv, .tsv)"
+    bad = rows.dataset.bad_rows
+    remedy = _remedy(trained, [each.reason for each in bad])
+    if all("not valid JSON" in each.reason for each in bad):
+        remedy = "rows come as JSONL, one object a line, or as a table (.csv, .tsv)"
     raise UserError(
-        f"{source}:{bad.line}: {bad.reason}\n"
-        f"not one of {plural(len(dataset.bad_rows), 'row')} can be {verb}{remedy}"
+        f"{rows.source}:{bad[0].line}: {bad[0].reason}\n"
+        f"not one of {plural(len(bad), 'row')} can be {verb}{f': {remedy}' if remedy else ''}"
     )
 
 
-def say_bad_rows(predictions: list[dict[str, Any]]) -> None:
-    """Print how many rows could not be used, and the reasons of the first five."""
-    bad = [row for row in predictions if "reason" in row]
-    if bad:
-        print(
-            f"{plural(len(bad), 'row')} could not be used (kept in predictions.jsonl), the first:"
-        )
-        for row in bad[:5]:
-            print(f"  line {row['line']}: {printable(row['reason'])}")
+def say_bad_rows(
+    trained: TrainedModel, predictions: list[dict[str, Any]], verb: str, stream: TextIO
+) -> bool:
+    """Print how many rows could not be used and the most frequent reasons; returns whether any.
+
+    `verb`: "scored".
+    """
+    first_line: dict[str, int] = {}
+    counts = Counter(row["reason"] for row in predictions if "reason" in row)
+    if not counts:
+        return False
+    for row in predictions:
+        if "reason" in row:
+            first_line.setdefault(row["reason"], row["line"])
+    lines = [
+        f"!!! {counts.total():,} of {plural(len(predictions), 'row')} could not be {verb}; "
+        f"predictions.jsonl has them with the reason:"
+    ]
+    for reason, count in counts.most_common(_MOST_REASONS):
+        where = f"line {first_line[reason]}"
+        if count > 1:
+            where = f"{plural(count, 'row')}, the first in {where}"
+        lines.append(f"!!!   {printable(reason)} ({where})")
+    if len(counts) > _MOST_REASONS:
+        lines.append(f"!!!   and {plural(len(counts) - _MOST_REASONS, 'other reason')}")
+    remedy = _remedy(trained, counts)
+    lines += [f"!!! {remedy}"] if remedy else []
+    print("\n".join(lines), end="\n\n", file=stream)
+    return True
+
+
+def _remedy(trained: TrainedModel, reasons: Iterable[str]) -> str:
+    """What to do about rows that could not be used, "" where nothing helps them all alike."""
+    lacks = any("not in the vocabulary" in reason for reason in reasons)
+    return UNK_REMEDY if lacks and trained.vocabulary.unk_id is not None else ""
 
 
 def beside(folder: Path, name: str) -> Path:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
-from smallgpt.console import plural, printable
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
+from smallgpt.inference.unknown_tokens import refuse_unknown_tokens
 from smallgpt.model.folder import TrainedModel
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import check_settings
 from smallgpt.rows.bad_rows import RowError
-from smallgpt.rows.row import ids_of, split_words
+from smallgpt.rows.row import ids_of
 from smallgpt.tokens.instruction_template import instruction_prompt
-
-_MOST_NAMED = 5  # unknown tokens or letters
 
 
 def record_of_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
@@ -29,8 +25,8 @@ def record_of_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
 
 def ids_to_continue(
     trained: TrainedModel, record: dict[str, Any], unknown_token: str = "error"
-) -> list[int]:
-    """Ids of a row that the model goes on from: its tokens as they stand, without its label.
+) -> tuple[list[int], list[str]]:
+    """Ids of a row that the model goes on from, without its label, and what was read as <UNK>.
 
     Of an instruction its prompt; a text gets the mark of a beginning and not that of an end.
 
@@ -38,75 +34,27 @@ def ids_to_continue(
         UserError: no tokens, or tokens that the vocabulary lacks (named, with the nearest).
     """
     tokenizer = trained.vocabulary.tokenizer
+    unknown: list[str] = []
     refuse_unknown_tokens(trained, record, unknown_token)
     try:
         if tokenizer is None or not _is_text(record):
-            ids, _, _ = ids_of(record, trained.vocabulary, unknown_token)
+            ids, _, names = ids_of(record, trained.vocabulary, unknown_token)
+            unknown = list(names)
         elif not _text_of(record).strip():
             ids = []
-        elif record.get("instruction") is not None:
-            ids = tokenizer.encode(_text_of(record))
         else:
-            ids = [*tokenizer.first_ids, *tokenizer.encode(_text_of(record), marked=False)]
+            text = _text_of(record)
+            ids = tokenizer.encode(text, marked=False)
+            unknown = tokenizer.unknown_letters(text, ids)
+            if record.get("instruction") is not None:
+                ids = tokenizer.encode(text)
+            else:
+                ids = [*tokenizer.first_ids, *ids]
     except (RowError, ValueError) as error:
         raise UserError(str(error)) from None
     if not ids:
         raise UserError("the prompt has no tokens")
-    return ids
-
-
-def refuse_unknown_tokens(
-    trained: TrainedModel, record: dict[str, Any], unknown_token: str
-) -> None:
-    """Refuse a row with unknown tokens, unless they are read as <UNK>; names them with the nearest.
-
-    Raises:
-        UserError: it has some.
-    """
-    if unknown_token == "unk":
-        return
-    named = []
-    for token in list(dict.fromkeys(_unknown_tokens(trained, record)))[:10]:
-        close = trained.vocabulary.nearest(token)
-        named.append(shown(token) + (f" (did you mean {printable(close)}?)" if close else ""))
-    if named:
-        raise UserError(f"not in the vocabulary: {', '.join(named)}")
-
-
-def say_unknown(trained: TrainedModel, records: Sequence[dict[str, Any]]) -> None:
-    """Print on standard error which tokens, or characters of texts, are unknown to the model."""
-    tokenizer, count = trained.vocabulary.tokenizer, 0
-    unknown: dict[str, None] = {}  # as an ordered set
-    for record in records:
-        tokens = _unknown_tokens(trained, record)
-        count += len(tokens)
-        unknown |= dict.fromkeys(tokens)
-        if tokenizer is not None and _is_text(record):
-            text = _text_of(record)
-            in_text = tokenizer.count_unknown(tokenizer.encode(text))
-            count += in_text
-            if in_text and len(unknown) <= _MOST_NAMED:
-                letters = dict.fromkeys(text)
-                every = (c for c in letters if tokenizer.count_unknown(tokenizer.encode(c)))
-                unknown |= dict.fromkeys(islice(every, _MOST_NAMED + 1))
-    if count:
-        named = " ".join(shown(name) for name in list(unknown)[:_MOST_NAMED])
-        print(
-            f"{plural(count, 'unknown token')} read as <UNK>{': ' if named else ''}{named}"
-            + (" ..." if len(unknown) > _MOST_NAMED else ""),
-            file=sys.stderr,
-        )
-
-
-def _unknown_tokens(trained: TrainedModel, record: dict[str, Any]) -> list[str]:
-    """The tokens of a row that the vocabulary lacks."""
-    if record.get("tokens") is None:
-        return []
-    try:
-        words = split_words(record["tokens"])
-    except RowError as error:
-        raise UserError(str(error)) from None
-    return [word.decode() for word in words if word not in trained.vocabulary.ids_by_bytes]
+    return ids, unknown
 
 
 def _is_text(record: dict[str, Any]) -> bool:

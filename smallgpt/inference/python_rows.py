@@ -8,6 +8,7 @@ return given.answer([... for each row])        # the first alone where one row w
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ import torch
 
 from smallgpt.console import printable, printable_lines, shorten
 from smallgpt.errors import UserError
-from smallgpt.files.reading import shown
 from smallgpt.inference.images import beginning, codebook_of, image_rows
 from smallgpt.inference.prompts import (
     ids_to_continue,
     record_of_prompt,
+)
+from smallgpt.inference.unknown_tokens import (
     refuse_unknown_tokens,
     say_unknown,
+    unknown_token_of,
 )
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import RowError
@@ -229,27 +232,15 @@ def rows_to_continue(
     """
     unknown_token = unknown_token_of(trained, unknown_token)
     _refuse_other_codebook(trained, given)
-    prompts = []
+    prompts: list[list[int]] = []
+    unknown: Counter[str] = Counter()
     for index, record in enumerate(given.records):
         with given.row(index):
-            prompts.append(ids_to_continue(trained, record, unknown_token))
-    say_unknown(trained, given.records)
+            ids, names = ids_to_continue(trained, record, unknown_token)
+        prompts.append(ids)
+        unknown.update(names)
+    say_unknown(trained, unknown)
     return prompts
-
-
-def unknown_token_of(trained: TrainedModel, unknown_token: str | None) -> str:
-    """What to do about unknown tokens, None: as in training.
-
-    Raises:
-        UserError: neither "error" nor "unk", or no <UNK> to read them as.
-    """
-    if unknown_token is None:
-        unknown_token = trained.settings.unknown_token
-    if unknown_token not in ("error", "unk"):
-        raise UserError(f"unknown_token: {shown(unknown_token)} is neither 'error' nor 'unk'")
-    if unknown_token == "unk" and trained.vocabulary.unk_id is None:
-        raise UserError("unknown_token='unk' needs <UNK> in the vocabulary")
-    return unknown_token
 
 
 def _refuse_other_codebook(trained: TrainedModel, given: PythonRows) -> None:

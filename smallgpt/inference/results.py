@@ -43,6 +43,8 @@ def hold_results(
         "settings": {
             "device": trained.device.type,
             "precision": trained.precision.name,
+            # Absent where it is an error, as it was for versions that did not know it.
+            **({"unknown_token": "unk"} if trained.settings.unknown_token == "unk" else {}),
             **settings,
         },
     }

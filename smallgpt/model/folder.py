@@ -167,6 +167,7 @@ class TrainedModel:
     codebook: Path | None  # None for rows that are no images
     folder: Path
     validation: dict[str, Any]  # figures on the validation rows; {} if training stored none
+    learned_unknown: bool = False  # whether training rows had <UNK>, or token dropout made it
 
     @property
     def temperature(self) -> float:
@@ -250,6 +251,7 @@ def load_trained_model(
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
         validation=validation,
+        learned_unknown=settings.unknown_token == "unk" or settings.resolved_token_dropout() > 0,
     )
 
 

@@ -69,6 +69,15 @@ class InferenceSettings:
     overwrite: bool = option(
         False, "Replace results of another evaluation in the folder, or the file of --image."
     )
+    unknown_token: str | None = option(
+        None,
+        "A token that the vocabulary lacks: error = the prompt or row is refused, unk = it is read "
+        "as <UNK> and counted. Default: as training was told; unk where training rows had <UNK>.",
+        choices=("error", "unk"),
+    )
+    strict: bool = option(
+        False, "Exit with 1 where a row of --test_data or --images could not be used."
+    )
     batch_size: int = option(64, "Rows scored, or sequences sampled, at once.", minimum=1)
     json: bool = option(False, "Print the result as JSON for machines.")
 
@@ -145,6 +154,8 @@ class InferenceSettings:
             yield "--keep SHARE goes with --mode generate --images PICTURE, and they with it"
         if self.overwrite and not of_files and self.image is None:
             yield "--overwrite needs --test_data, --images or --image: it replaces their files"
+        if self.strict and not of_files:
+            yield "--strict needs --test_data or --images"
         if mode != "generate" and self.image is not None:
             yield "--image needs --mode generate"
         if mode != "generate" and self.label is not None:

@@ -344,6 +344,10 @@ class TrainSettings:
             text = f"{given}: preset {preset} sets the shape; drop it or give --preset none"
         return [(shaping[0], text)]
 
+    def resolved_token_dropout(self) -> float:
+        """The share of the input tokens that training reads as <UNK>."""
+        return self.dropout / 2 if self.token_dropout is None else self.token_dropout
+
     def contradictions(self) -> Iterator[str]:
         from_scratch, lora = self.init_from is None, self.lora_rank > 0
         head, compiled = self.classifier == "head", self.compile == "on"

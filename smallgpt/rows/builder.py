@@ -67,7 +67,7 @@ class RowsBuilder:
         if row.change:
             counts.completed += row.change == "completed"
             counts.repaired += row.change == "repaired"
-        counts.unknown_tokens += row.unknown_tokens
+        counts.note_unknown(row.unknown)
         counts.padding_dropped += row.padding_dropped
 
     def _into_columns(self) -> None:

@@ -128,6 +128,17 @@ class TokenLabelDataset:
         """Whether any row is an instruction with its answer."""
         return bool(self.prompt_lengths_N.any())
 
+    @cached_property
+    def has_unknown(self) -> bool:
+        """Whether any row has <UNK>."""
+        places_P = np.flatnonzero(self.tokens == self.vocabulary.unk_id)
+        if not len(places_P):
+            return False
+        order_N = np.argsort(self.starts_N)  # subsets share the tokens of all rows
+        row_P = order_N[np.searchsorted(self.starts_N[order_N], places_P, "right") - 1]
+        inside_P = places_P - self.starts_N[row_P]
+        return bool(((inside_P >= 0) & (inside_P < self.lengths_N[row_P])).any())
+
     @property
     def has_variants(self) -> bool:
         """Whether any row is a variant of another."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from smallgpt.console import plural
+from smallgpt.files.reading import shown
 from smallgpt.rows.bad_rows import BadRows
 
 _MOST_SKIPPED_SHOWN = 5
+_MOST_UNKNOWN, _MOST_UNKNOWN_SHOWN = 10_000, 5  # different tokens
 
 
 @dataclass
@@ -21,6 +24,7 @@ class ReadCounts:
     cut: int = 0
     cut_tokens: int = 0
     unknown_tokens: int = 0  # tokens, not rows
+    unknown_names: dict[str, int] = field(default_factory=dict)  # how often each, of many not all
     padding_dropped: int = 0  # rows that ended in <PAD>
     other_labels: int = 0  # rows whose `label` has another spelling than the first of that token
     first_other_label: str = ""
@@ -32,8 +36,18 @@ class ReadCounts:
     def skip(self, bad: BadRows) -> None:
         self.skipped, self.first_skipped = bad.count, bad.first[:_MOST_SKIPPED_SHOWN]
 
-    def lines(self) -> list[str]:
-        """What a person should know about the reading, one line each."""
+    def note_unknown(self, names: Collection[str]) -> None:
+        """Count tokens that are read as <UNK>."""
+        self.unknown_tokens += len(names)
+        for name in names:
+            if name in self.unknown_names or len(self.unknown_names) < _MOST_UNKNOWN:
+                self.unknown_names[name] = self.unknown_names.get(name, 0) + 1
+
+    def lines(self, learned_unknown: bool = True) -> list[str]:
+        """What a person should know about the reading, one line each.
+
+        `learned_unknown`: whether the model that the rows are for had <UNK> in training.
+        """
         found = []
         if self.completed:
             found.append(f"{plural(self.completed, 'label tail')} completed")
@@ -45,7 +59,7 @@ class ReadCounts:
                 f"{plural(self.cut_tokens, 'token')} left out"
             )
         if self.unknown_tokens:
-            found.append(f"{plural(self.unknown_tokens, 'unknown token')} read as <UNK>")
+            found.append(unknown_line(self.unknown_tokens, self.unknown_names, learned_unknown))
         if self.padding_dropped:
             found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
         if self.other_labels:
@@ -72,3 +86,23 @@ class ReadCounts:
             f"{plural(self.without_codebook, 'row')} without `meta.codebook_digest`, which tells "
             f"rows of another codebook apart: read as rows of this one"
         ]
+
+
+def unknown_line(count: int, names: Mapping[str, int], learned: bool = True) -> str:
+    """How many tokens were read as <UNK>, and the most frequent of them.
+
+    Args:
+        names: how often each occurs, in the order of the rows; {} where they are not known.
+        learned: whether the model had <UNK> in training.
+    """
+    frequent = sorted(names, key=lambda name: -names[name])
+    told = [
+        shown(name) + (f" ({names[name]:,} times)" if names[name] > 1 else "")
+        for name in frequent[:_MOST_UNKNOWN_SHOWN]
+    ]
+    line = f"{plural(count, 'unknown token')} read as <UNK>"
+    if told:
+        line += f": {', '.join(told)}" + (", ..." if len(frequent) > len(told) else "")
+    if not learned:
+        line += "; training never had <UNK>, so what the model makes of it is worth little"
+    return line

@@ -31,7 +31,7 @@ class Row:
     label_class: int  # index into `vocabulary.labels`, -1 without a label
     body_length: int  # tokens before the tail
     change: str = ""  # of the tail: "", "completed" or "repaired"
-    unknown_tokens: int = 0  # tokens read as <UNK>
+    unknown: tuple[str, ...] = ()  # tokens read as <UNK>, of a text letters
     padding_dropped: bool = False  # <PAD> at the end
     prompt_length: int = 0  # tokens at the start that are neither learned nor scored
 
@@ -52,7 +52,7 @@ def parse_row(
     """
     if not isinstance(record, dict):
         raise RowError(f"expected an object with `tokens`, got {shown(record)}")
-    ids, unknown, prompt_length = ids_of(record, vocabulary, unknown_token)
+    ids, prompt_length, unknown = ids_of(record, vocabulary, unknown_token)
     of_text = record.get("tokens") is None and record.get("input_ids") is None
     length = len(ids)
     while ids and ids[-1] == vocabulary.pad_id:
@@ -78,8 +78,8 @@ def parse_row(
 
 def ids_of(
     record: dict[str, Any], vocabulary: Vocabulary, unknown_token: str
-) -> tuple[list[int], int, int]:
-    """Ids of a record, how many of its tokens were unknown, and the length of its prompt.
+) -> tuple[list[int], int, tuple[str, ...]]:
+    """Ids of a record, the length of its prompt, and its tokens that were read as <UNK>.
 
     Raises:
         RowError: the record has none, or not as it should.
@@ -103,24 +103,32 @@ def ids_of(
                 raise RowError(
                     f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
                 )
-        return list(given_ids), 0, 0
+        return list(given_ids), 0, ()
     words = split_words(tokens)
     ids_by_bytes = vocabulary.ids_by_bytes
     try:
-        return [ids_by_bytes[word] for word in words], 0, 0
+        return [ids_by_bytes[word] for word in words], 0, ()
     except KeyError as error:
         if unknown_token == "error":
             word = error.args[0].decode()
             raise RowError(f"token {shown(word)} is not in the vocabulary") from None
-    for word in words:
+    unknown = tuple(word.decode() for word in words if word not in ids_by_bytes)
+    for name in unknown:
         # A label read as <UNK> would silently make the row unlabelled.
-        if word not in ids_by_bytes and label_of_token(word.decode()) is not None:
-            raise RowError(f"label token {shown(word.decode())} is not in the vocabulary")
+        if label_of_token(name) is not None:
+            raise RowError(f"label token {shown(name)} is not in the vocabulary")
     ids = [ids_by_bytes.get(word, vocabulary.unk_id) for word in words]
-    return ids, sum(word not in ids_by_bytes for word in words), 0
+    return ids, 0, unknown
 
 
-def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[int], int, int]:
+def unknown_names(record: dict[str, Any], vocabulary: Vocabulary) -> list[str]:
+    """The tokens of a valid record that are read as <UNK>, in their order; of a text letters."""
+    return list(ids_of(record, vocabulary, "unk")[2])
+
+
+def _ids_of_text(
+    record: dict[str, Any], vocabulary: Vocabulary
+) -> tuple[list[int], int, tuple[str, ...]]:
     """`ids_of` for a record of text, or of an instruction and its answer."""
     name = "text" if "instruction" not in record else "output"
     if vocabulary.tokenizer is None:
@@ -149,8 +157,9 @@ def _ids_of_text(record: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[i
         ids = vocabulary.tokenizer.encode(record[name], marked=not prompt)
     except ValueError as error:
         raise RowError(str(error)) from None
-    ids = prompt_ids + ids
-    return ids, vocabulary.tokenizer.count_unknown(ids), len(prompt_ids)
+    unknown = vocabulary.tokenizer.unknown_letters(prompt, prompt_ids)
+    unknown += vocabulary.tokenizer.unknown_letters(record[name], ids)
+    return prompt_ids + ids, len(prompt_ids), tuple(unknown)
 
 
 def split_words(tokens: Any) -> list[bytes]:

@@ -291,6 +291,18 @@ class TextTokenizer:
         unknown = getattr(self.backend.model, "unk_token", None)
         return list(ids).count(self.backend.token_to_id(unknown)) if unknown else 0
 
+    def unknown_letters(self, text: str, ids: Sequence[int]) -> list[str]:
+        """A letter of the text for each unknown token among its `ids`, in their order.
+
+        Where a tokenizer makes a whole word unknown, the letter may be the unknown token itself.
+        """
+        count = self.count_unknown(ids)
+        if not count:
+            return []
+        unknown = {each for each in set(text) if self.count_unknown(self.encode(each))}
+        letters = [each for each in text if each in unknown][:count]
+        return letters + [self.backend.model.unk_token] * (count - len(letters))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
         with rust_errors(TOKENIZER, "the tokenizer cannot write these tokens as text"):

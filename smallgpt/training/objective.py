@@ -42,8 +42,7 @@ class Objective:
             by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
             self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
             self._plain_weights_N[labelled_N] = settings.label_loss_weight
-        rate = settings.token_dropout
-        self.token_dropout = settings.dropout / 2 if rate is None else rate
+        self.token_dropout = settings.resolved_token_dropout()
         vocabulary = rows.vocabulary
         self._chunk = max(1, _MOST_LOGITS // len(vocabulary))  # tokens
         self._may_drop_V = torch.ones(len(vocabulary), dtype=torch.bool, device=self.device)

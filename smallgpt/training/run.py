@@ -128,6 +128,8 @@ class Run:
         """Write the current weights as a model folder, with their validation metrics."""
         model, adapter = self.model, self.adapter
         settings = replace(self.settings, max_length=self.trained_length)
+        if self.rows.has_unknown:  # then it is one of the tokens that the model knows
+            settings = replace(settings, unknown_token="unk")
         if adapter is not None and settings.merge_lora:
             model, adapter = adapter.merged(), None
         if adapter is not None:

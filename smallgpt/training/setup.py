@@ -116,6 +116,11 @@ def build_run(
         f"device: {device} ({torch.get_num_threads()} threads); "
         f"precision: {precision.name}: {precision.reason}"
     )
+    if rows.has_unknown and settings.unknown_token == "error" and vocabulary.tokenizer is None:
+        log.say(
+            "some training rows have <UNK>: the model will read tokens that it does not know as "
+            "<UNK> (inference.py --unknown_token error refuses them)"
+        )
     metric = choose_metric(settings, validation_rows)
     rows_an_update = settings.batch_size * settings.grad_accumulation_steps
     return Run(

@@ -45,6 +45,8 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
         "rows_cut": 0,
         "tokens_left_out": 0,
         "unknown_tokens": 0,
+        "unknown_names": {},
+        "learned_unknown": True,
         "unlabelled": 0,
         "tokens": 10 * count,
         **language_figures(np.full(count, 5.0), np.full(count, 10), np.full(count, 8)),

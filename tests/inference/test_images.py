@@ -148,7 +148,7 @@ def test_a_folder_without_classes_is_classified_and_broken_files_are_kept(world,
         "1 picture resized to 8x8 (the first: c\\x1b[31m é.png, 16x24), 1 of them stretched" in err
     )
     assert "1 coloured picture read as grey" in err
-    assert "1 row could not be used" in out and "b.png: not a picture" in out
+    assert "!!! 1 of 4 rows could not be classified" in out and "b.png: not a picture" in out
     assert "\x1b" not in out + err
     found = predictions(tmp_path / "out")
     assert [row["row"] for row in found] == [

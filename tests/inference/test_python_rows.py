@@ -36,7 +36,9 @@ def make_model(tmp_path_factory):
         device, precision = torch.device("cpu"), Precision("fp32", "")
         folder = tmp_path_factory.mktemp("model")
         (folder / "config.json").write_text("{}")
-        return TrainedModel(model, vocabulary, shape, device, precision, None, folder, {})
+        return TrainedModel(
+            model, vocabulary, shape, device, precision, None, folder, {}, learned_unknown=True
+        )
 
     return make
 
@@ -239,7 +241,7 @@ def test_unknown_tokens_are_refused_or_read_as_unk_as_in_training(
             ask(lenient, "A new newer B", unknown_token="error")
     next_tokens(lenient, ["A new", "B newer new"])
     told = capsys.readouterr().err
-    assert told == "3 unknown tokens read as <UNK>: 'new' 'newer'\n"
+    assert told == "3 unknown tokens read as <UNK>: 'new' (2 times), 'newer'\n"
     no_unk = make_model(Vocabulary(["<PAD>", "A", "<CLS>", "<EOS>", "<CLS_a>"]))
     with pytest.raises(UserError, match="needs <UNK>"):
         classify(no_unk, "A", unknown_token="unk")
@@ -258,7 +260,7 @@ def test_texts_are_strings_and_records(of_texts, capsys):
     assert embeddings(of_texts, [text, "dog"]).shape == (2, 16)
     assert capsys.readouterr().err == ""
     next_tokens(of_texts, ["fox ñ", "ü é"])
-    assert capsys.readouterr().err == "3 unknown tokens read as <UNK>: 'ñ' 'ü' 'é'\n"
+    assert capsys.readouterr().err == "3 unknown tokens read as <UNK>: 'ñ', 'ü', 'é'\n"
     with pytest.raises(UserError, match="expected a text, got 7"):
         next_tokens(of_texts, {"text": 7})
 

@@ -364,7 +364,7 @@ def test_no_text_can_pretend_to_be_special_tokens(text_vocabulary, text):
         row = parse_row({"text": disguise, "label": "bad"}, text_vocabulary)
         assert row.ids[:-3] == ids_of(text_vocabulary, disguise)
         assert text_vocabulary.labels[row.label_class] == "bad"
-        assert row.unknown_tokens == row.ids.count(text_vocabulary.unk_id)
+        assert len(row.unknown) == row.ids.count(text_vocabulary.unk_id)
 
 
 def test_instruction_reads_as_prompt_answer_and_end(text_vocabulary):
@@ -479,4 +479,4 @@ def test_unknown_characters_are_counted_in_prompt_and_answer(text_vocabulary, wr
     )
     rows = read(path, text_vocabulary, max_length=100)
     assert rows.counts.unknown_tokens == 4
-    assert "4 unknown tokens read as <UNK>" in rows.counts.lines()
+    assert "4 unknown tokens read as <UNK>: '\u03a9' (4 times)" in rows.counts.lines()
