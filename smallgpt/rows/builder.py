@@ -48,6 +48,8 @@ class RowsBuilder:
             row = cut_row(row, self.max_length - room, self.vocabulary.first_ids)
             counts.cut += 1
             counts.cut_tokens += length - len(row.ids)
+            counts.max_length = self.max_length
+            counts.longest_cut = max(counts.longest_cut, length + room)
         new = NewRow(
             row,
             len(row.ids),

@@ -23,6 +23,8 @@ class ReadCounts:
     repaired: int = 0  # broken tail <CLS> <CLS> <EOS> or <CLS> <EOS> replaced from `label`
     cut: int = 0
     cut_tokens: int = 0
+    max_length: int = 0  # which they were cut to
+    longest_cut: int = 0  # tokens of the longest of them, with its label tail
     unknown_tokens: int = 0  # tokens, not rows
     unknown_names: dict[str, int] = field(default_factory=dict)  # how often each, of many not all
     padding_dropped: int = 0  # rows that ended in <PAD>
@@ -54,9 +56,10 @@ class ReadCounts:
         if self.repaired:
             found.append(f"{plural(self.repaired, 'broken label tail')} repaired")
         if self.cut:
+            up_to = "" if self.cut == 1 else "up to "
             found.append(
-                f"{plural(self.cut, 'row')} cut to max_length, "
-                f"{plural(self.cut_tokens, 'token')} left out"
+                f"{plural(self.cut, 'row')} of {up_to}{self.longest_cut:,} tokens cut to "
+                f"max_length, {self.max_length:,}: {plural(self.cut_tokens, 'token')} left out"
             )
         if self.unknown_tokens:
             found.append(unknown_line(self.unknown_tokens, self.unknown_names, learned_unknown))

@@ -319,6 +319,8 @@ def test_long_row_loses_its_body_from_the_left(vocabulary):
     ]
     assert dataset.body_lengths_N.tolist() == [5, 5, 7, 2]
     assert (dataset.counts.cut, dataset.counts.cut_tokens) == (3, 6)
+    (line,) = [line for line in dataset.counts.lines() if "cut" in line]
+    assert line == "3 rows of up to 12 tokens cut to max_length, 8: 6 tokens left out"
 
 
 @given(st.integers(0, 30), st.booleans(), st.booleans(), st.integers(8, 20))
