@@ -156,7 +156,7 @@ def train_in(
             log.say(f"warning: {reason} and passed over")
         baselines = stored_baselines(folder.data_report)
     else:
-        codebook = codebook_beside(settings.vocab_path)
+        codebook = codebook_beside(settings.vocabulary_file)
         report = report_data(train_rows, validation_rows, settings, codebook)
         say_report(report, log.say)
         baselines = report["baselines"]
@@ -275,7 +275,7 @@ def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:
 
     folder.check_start(clearing=False)
     rows = read_data(settings, say, keep_bad_rows=True)
-    report = report_data(*rows, settings, codebook_beside(settings.vocab_path))
+    report = report_data(*rows, settings, codebook_beside(settings.vocabulary_file))
     say_report(report, say)
     listed_in = None
     if folder.holds_run():

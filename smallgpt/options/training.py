@@ -314,6 +314,12 @@ class TrainSettings:
             if isinstance(value, os.PathLike):  # from Python; files and flags have text
                 object.__setattr__(self, name, os.fspath(value))
 
+    @property
+    def vocabulary_file(self) -> str:
+        """`vocab_path`, which is found where it was left out."""
+        assert self.vocab_path is not None  # see __post_init__
+        return self.vocab_path
+
     @staticmethod
     def settle_file(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         """Drop the vocabulary of a config file where one lies beside the rows asked for.

@@ -172,7 +172,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         UserError: all are damaged, or another version wrote the newest whole one.
     """
-    reasons = []
+    reasons: list[str] = []
     for path in _checkpoints(folder):
         try:
             return replace(_read(path), passed_over=tuple(reasons))

@@ -23,7 +23,7 @@ def inputs_of(settings: TrainSettings) -> dict[str, str | Path | None]:
         "--val_data_path": settings.val_data_path,
         "--vocab_path": settings.vocab_path,
         "--init_from": settings.init_from,
-        "the codebook": codebook_beside(settings.vocab_path),
+        "the codebook": codebook_beside(settings.vocabulary_file),
     }
 
 
@@ -47,7 +47,7 @@ def read_data(
             else f"name your rows with --data_path (`{make}` makes some)"
         )
         raise UserError(f"{settings.data_path}: no such file; {remedy}")
-    vocabulary = Vocabulary.load(settings.vocab_path)
+    vocabulary = Vocabulary.load(settings.vocabulary_file)
     codebook = _known_codebook(settings)
     skip = settings.on_bad_row == "skip"
 
@@ -95,7 +95,7 @@ def _known_codebook(settings: TrainSettings) -> KnownCodebook | None:
     Raises:
         UserError: a broken codebook, or the two differ.
     """
-    own = KnownCodebook.at(codebook_beside(settings.vocab_path))
+    own = KnownCodebook.at(codebook_beside(settings.vocabulary_file))
     start = None
     if settings.init_from is not None:
         start = KnownCodebook.at(codebook_beside(str(Path(settings.init_from) / "vocab.json")))

@@ -11,7 +11,8 @@ Sizes in names: B rows of a batch, M tokens read, N rows of the data set, E widt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,12 +28,15 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
 from smallgpt.training.objective import Objective
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # Of a frozen backbone: rows of a forward pass, and the most output numbers (fp32) that are kept.
 _ROWS_AT_ONCE, _MOST_KEPT = 32, 2**29
 
 
 def make_step(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     rows: TokenLabelDataset,
     settings: TrainSettings,
     precision: Precision,
@@ -81,7 +85,7 @@ class TokenStep(_Step):
         super().__init__(objective, scaler)
         self._label_first_share = label_first_share
 
-    def _draw_label_first(self, batches: list[np.ndarray]) -> list[np.ndarray | None]:
+    def _draw_label_first(self, batches: list[np.ndarray]) -> Sequence[np.ndarray | None]:
         """Which rows of each batch have their label first (bool); None: no row of any."""
         if not self._label_first_share:
             return [None] * len(batches)

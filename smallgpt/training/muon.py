@@ -11,6 +11,7 @@ biases stay with AdamW.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import overload
 
 import torch
 
@@ -39,6 +40,12 @@ class Muon(torch.optim.Optimizer):
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update; matrices of one shape are orthogonalized together.
@@ -51,7 +58,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             for shape, parameters in _by_shape(moving).items():
-                gradients = [parameter.grad for parameter in parameters]
+                gradients = [p.grad for p in parameters if p.grad is not None]  # each has one
                 means = [self._mean_of(parameter) for parameter in parameters]
                 if found_inf is not None:
                     before = [tensor.clone() for tensor in (*means, *parameters)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +14,9 @@ from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Most logits (tokens x vocabulary, fp32) of one chunk of `Objective.nll`.
 _MOST_LOGITS = 2**26
@@ -25,7 +31,7 @@ class Objective:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: PreTrainedModel,
         rows: TokenLabelDataset,
         settings: TrainSettings,
         precision: Precision,
@@ -51,7 +57,7 @@ class Objective:
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
 
     def total_weight(
-        self, batches: list[np.ndarray], label_first: list[np.ndarray | None]
+        self, batches: list[np.ndarray], label_first: Sequence[np.ndarray | None]
     ) -> float:
         """The divisor of the weighted loss sum over all predicted tokens of `batches`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,9 +11,12 @@ from smallgpt.model.head import head_name, is_classifier
 from smallgpt.options.training import TrainSettings
 from smallgpt.training.muon import Muon
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def make_optimizers(
-    model: torch.nn.Module, settings: TrainSettings, device: torch.device
+    model: PreTrainedModel, settings: TrainSettings, device: torch.device
 ) -> list[torch.optim.Optimizer]:
     """Fused AdamW (Loshchilov and Hutter, 2019), or Muon for the blocks and AdamW for the rest.
 
@@ -23,7 +27,9 @@ def make_optimizers(
     others = [p for p in trained if p.dim() < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
-        outside = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        outside: list[torch.nn.Module] = [
+            m for m in model.modules() if isinstance(m, torch.nn.Embedding)
+        ]
         by_head = is_classifier(model)
         head = getattr(model, head_name(model)) if by_head else model.get_output_embeddings()
         outside += [model.get_input_embeddings(), head]

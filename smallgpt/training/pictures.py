@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def _draw_curves(
             continue
         steps = [row["step"] for row in rows]
         marker = "o" if len(rows) <= 40 and rows[0]["kind"] == "validation" else None
-        axes.plot(steps, [row.get(key) for row in rows], label=name, marker=marker, markersize=3.5)
+        values = [row.get(key, math.nan) for row in rows]  # NaN leaves a gap
+        axes.plot(steps, values, label=name, marker=marker, markersize=3.5)
     axes.set(title=title, xlabel="step", ylabel=unit)
     if all(key.endswith("accuracy") for _, _, key in curves):
         axes.set_ylim(0, 1.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from smallgpt.training.run_log import RunLog
 from smallgpt.training.stopping import StopSignal
 from smallgpt.training.stored_figures import stored_figures
 from smallgpt.training.weight_average import averaged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Evaluation(NamedTuple):
@@ -68,7 +71,7 @@ class Run:
     codebook: Path | None
     device: torch.device
     precision: Precision
-    model: torch.nn.Module
+    model: PreTrainedModel
     adapter: Adapter | None
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
@@ -133,6 +136,7 @@ class Run:
         if adapter is not None and settings.merge_lora:
             model, adapter = adapter.merged(), None
         if adapter is not None:
+            assert settings.init_from is not None  # an adapter is made for some model
             settings = replace(settings, init_from=found_from_anywhere(settings.init_from))
         about = {
             "measured_on": "the validation rows of the training run",

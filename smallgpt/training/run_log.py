@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from smallgpt.console import plural, printable_lines, say
 from smallgpt.files.writing import (
@@ -25,29 +25,23 @@ class RunLog:
     def __init__(self, folder: RunFolder, later: bool = False):
         """`later`: write no file before `open`, which then writes the lines said until then."""
         self.events: Any = None
-        self._folder, self._early = folder, []
-        self._log: _AppendedFile | None = None
-        self._metrics: _AppendedFile | None = None
+        self._folder = folder
+        self._log, self._metrics = _AppendedFile(folder.log), _AppendedFile(folder.metrics)
         if not later:
             self.open()
 
     def open(self) -> None:
         """Open the files."""
         make_folder(self._folder.root)
-        self._log = _AppendedFile(self._folder.log)
-        self._metrics = _AppendedFile(self._folder.metrics)
-        for line in self._early:
-            self._log.write(line)
+        self._log.open()
+        self._metrics.open()
 
     def say(self, text: str) -> None:
         """Print `text` above a progress bar and append it with the time to train.log."""
         text = printable_lines(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for line in [*text.splitlines(), *say(text)]:
-            if self._log is None:
-                self._early.append(f"{stamp}  {line}\n")
-            else:
-                self._log.write(f"{stamp}  {line}\n")
+            self._log.write(f"{stamp}  {line}\n")
 
     def record(self, row: dict[str, Any]) -> None:
         """Append one row of figures to metrics.jsonl."""
@@ -70,33 +64,49 @@ class RunLog:
             )
         self._metrics.close()
         write_text(self._folder.metrics, "".join(map(json_line, kept)))
-        self._metrics = _AppendedFile(self._folder.metrics)
+        self._metrics.open()
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._log, self._metrics, self.events):
-            if file is not None:
-                file.close()
+        self._log.close()
+        self._metrics.close()
+        if self.events is not None:
+            self.events.close()
 
 
 class _AppendedFile:
-    """A text file that grows. Unbuffered, so closing it cannot fail on a full disk."""
+    """A text file that grows; what is written before `open` waits for it.
+
+    Unbuffered, so closing it cannot fail on a full disk.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        self._handle = open_to_append(path)
+        self._waiting: list[str] = []
+        self._handle: IO[bytes] | None = None
+
+    def open(self) -> None:
+        self._handle = open_to_append(self._path)
+        waiting, self._waiting = self._waiting, []
+        for text in waiting:
+            self.write(text)
 
     def write(self, text: str) -> None:
+        if self._handle is None:
+            self._waiting.append(text)
+            return
         data = text.encode("utf-8", "backslashreplace")
         with naming_file(self._path):
             while data:
                 data = data[self._handle.write(data) :]
 
     def sync(self) -> None:
-        with naming_file(self._path):
-            os.fsync(self._handle.fileno())
+        if self._handle is not None:
+            with naming_file(self._path):
+                os.fsync(self._handle.fileno())
 
     def close(self) -> None:
-        self._handle.close()
+        if self._handle is not None:
+            self._handle.close()

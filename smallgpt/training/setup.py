@@ -81,15 +81,17 @@ def build_run(
     Raises:
         UserError: the device, the model or the rows do not fit the settings.
     """
-    stored_config = dict(resumed.config) if resumed else None
-    stored_length = stored_config.pop(TRAINED_LENGTH, None) if resumed else None
+    stored_config, stored_length = None, None
+    if resumed:
+        stored_config = dict(resumed.config)
+        stored_length = stored_config.pop(TRAINED_LENGTH, None)
     length = trained_length(settings, rows, validation_rows, stored=stored_length)
     names_labels = settings.classifier == "head"
     if names_labels:
         if not validation_rows.has_labels:
             raise UserError("--classifier head needs labelled validation rows")
         rows, validation_rows = rows.without_tails(), validation_rows.without_tails()
-    vocabulary, codebook = rows.vocabulary, codebook_beside(settings.vocab_path)
+    vocabulary, codebook = rows.vocabulary, codebook_beside(settings.vocabulary_file)
 
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -188,13 +190,18 @@ def trained_length(
     """
     if type(stored) is int and 0 < stored <= settings.max_length:
         return stored
-    started = 0 if settings.init_from is None else length_of_start(settings)
+    started = length_of_start(settings)
     longest = max(int(rows.lengths_N.max()) for rows in parts if len(rows))
     return min(settings.max_length, max(longest, started, LEAST_LENGTH))
 
 
 def length_of_start(settings: TrainSettings) -> int:
-    """The trained length of the initial model by its settings.yaml; of a foreign one max_length."""
+    """The trained length of the initial model by its settings.yaml; of a foreign one max_length.
+
+    0 for a run from scratch.
+    """
+    if settings.init_from is None:
+        return 0
     try:
         stored = folder_of(settings.init_from, "model") / SETTINGS
         start = load_settings(TrainSettings, stored) if stored.is_file() else settings

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
 
@@ -18,6 +20,9 @@ _STOPPING = {
     signal.SIGTERM: EXIT_TERMINATED,
     signal.SIGHUP: EXIT_HUNG_UP,
 }
+
+# As the standard library describes a handler: a function, SIG_DFL or SIG_IGN, or one of C (None).
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class StopRequestedError(Exception):
@@ -36,7 +41,7 @@ class StopSignal:
         self.exit_code: int | None = None
 
     def __enter__(self) -> StopSignal:
-        self._before: dict[int, Callable] = {}
+        self._before: dict[int, _Handler] = {}
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
         for number in _STOPPING:

@@ -93,7 +93,8 @@ class Updater:
         on_gpu = run.device.type == "cuda"
         if on_gpu:  # the host does not wait to know
             for optimizer in run.optimizers:
-                optimizer.found_inf = (~is_finite).float()  # where 1, they pass over the step
+                # Where 1, they pass over the step. The types of torch lack the attribute.
+                optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         else:
             self.collect_figures()
         state.step += 1
