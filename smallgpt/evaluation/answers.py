@@ -50,14 +50,15 @@ def generate_answers(
         One text a row: "" where the expected answer alone fills the trained length, which leaves
         no prompt; None for a row that is no instruction.
     """
-    vocabulary = trained.vocabulary
+    assert dataset.records is not None  # read with `keep_records`
+    vocabulary, tokenizer = trained.vocabulary, trained.vocabulary.tokenizer
     answers = ["" if is_instruction(record) else None for record in dataset.records]
     prompts = {
         index: dataset.row(index)[:length].tolist()
         for index, length in enumerate(dataset.prompt_lengths_N.tolist())
         if length
     }
-    if not prompts:
+    if not prompts or tokenizer is None:  # without a tokenizer no row has a prompt
         return answers
     if max_new_tokens is None:
         longest = int(dataset.scored_counts[list(prompts)].max())
@@ -66,6 +67,9 @@ def generate_answers(
         index: min(max_new_tokens, trained.max_length - len(prompt))
         for index, prompt in prompts.items()
     }
+    stops = {each for each in (vocabulary.eos_id, vocabulary.cls_id) if each is not None}
+    # An unknown character is no text.
+    forbidden = {each for each in (vocabulary.pad_id, vocabulary.unk_id) if each is not None}
     decoder = make_decoder(trained.model, trained.precision.dtype)
     with progress_bar("answering", len(prompts), "row") as bar:
         # Most rows have room for the longest answer; the others go by themselves, so that an
@@ -76,15 +80,14 @@ def generate_answers(
                 decoder,
                 [prompts[index] for index in rows],
                 max_new_tokens=room,
-                stop_ids={vocabulary.eos_id, vocabulary.cls_id} - {None},
+                stop_ids=stops,
                 sampling=Sampling(greedy=True),
-                # An unknown character is no text.
-                forbidden_ids={vocabulary.pad_id, vocabulary.unk_id} - {None},
+                forbidden_ids=forbidden,
                 batch_size=batch_size,
                 on_progress=bar.update,
             )
             for index, ids in zip(rows, made, strict=True):
-                answers[index] = vocabulary.tokenizer.decode(ids)
+                answers[index] = tokenizer.decode(ids)
     return answers
 
 

@@ -53,7 +53,7 @@ class LabelProbabilities:
         temperature: the one of `log_totals_N`.
         log_probs_NxK: NaN for a row that was not scored, or not with finite numbers.
         classes_NxK: class index of each entry; None where column k is label k.
-        log_totals_N: `calibration.log_totals` over all labels; None where all are kept.
+        log_totals_N: `calibration.log_totals` over all labels; unused where all are kept.
         sampled_S, sampled_log_probs_SxL: rows kept in full for calibration, and theirs.
     """
 
@@ -61,13 +61,17 @@ class LabelProbabilities:
     temperature: float
     log_probs_NxK: np.ndarray
     classes_NxK: np.ndarray | None
-    log_totals_N: np.ndarray | None
+    log_totals_N: np.ndarray
     sampled_S: np.ndarray
     sampled_log_probs_SxL: np.ndarray
 
     @classmethod
     def empty(
-        cls, rows: int, labels: int, temperature: float = 1.0, sampled: Sequence[int] = ()
+        cls,
+        rows: int,
+        labels: int,
+        temperature: float = 1.0,
+        sampled: Sequence[int] | np.ndarray = (),
     ) -> LabelProbabilities:
         """Space for so many rows, none scored yet."""
         many = labels > MOST_LABELS_WHOLE
@@ -78,7 +82,7 @@ class LabelProbabilities:
             temperature,
             np.full((rows, columns), np.nan),
             np.tile(np.arange(columns, dtype=np.int32), (rows, 1)) if many else None,
-            np.zeros(rows) if many else None,
+            np.zeros(rows),
             sampled_S,
             np.full((len(sampled_S), labels), np.nan, np.float32),
         )
@@ -86,8 +90,9 @@ class LabelProbabilities:
     @classmethod
     def of(cls, log_probs_NxL: np.ndarray, temperature: float = 1.0) -> LabelProbabilities:
         """From an array with a column for each label."""
-        probs = cls.empty(*log_probs_NxL.shape, temperature)
-        probs.put(np.arange(len(log_probs_NxL)), log_probs_NxL)
+        rows, labels = log_probs_NxL.shape
+        probs = cls.empty(rows, labels, temperature)
+        probs.put(np.arange(rows), log_probs_NxL)
         return probs
 
     @property
@@ -103,14 +108,14 @@ class LabelProbabilities:
     @property
     def top_two(self) -> np.ndarray:
         """The two likeliest labels, Nx2 class indices (Nx1 of one label), ties by index."""
-        if not self.are_whole:
+        if self.classes_NxK is not None:
             return self.classes_NxK[:, :2]
         return np.argsort(-self.log_probs_NxK, axis=1, kind="stable")[:, :2]
 
     @property
     def predicted(self) -> np.ndarray:
         """Class index of the likeliest label, N."""
-        if not self.are_whole:
+        if self.classes_NxK is not None:
             return self.classes_NxK[:, 0].astype(np.int64)
         return self.log_probs_NxK.argmax(axis=1)
 
@@ -151,7 +156,7 @@ class LabelProbabilities:
 
     def put(self, indices_B: np.ndarray, log_probs_BxL: np.ndarray) -> None:
         """Store the log probabilities of the rows `indices_B`."""
-        if self.are_whole:
+        if self.classes_NxK is None:
             self.log_probs_NxK[indices_B] = log_probs_BxL
             return
         finite_B = np.isfinite(log_probs_BxL).all(axis=1)
@@ -172,17 +177,17 @@ class LabelProbabilities:
     def put_rows(self, indices_B: np.ndarray, other: LabelProbabilities) -> None:
         """Store all rows of `other` (same labels and temperature) as the rows `indices_B`."""
         self.log_probs_NxK[indices_B] = other.log_probs_NxK
-        if not self.are_whole:
+        self.log_totals_N[indices_B] = other.log_totals_N
+        if self.classes_NxK is not None and other.classes_NxK is not None:  # both or neither
             self.classes_NxK[indices_B] = other.classes_NxK
-            self.log_totals_N[indices_B] = other.log_totals_N
 
     def subset(self, indices_M: np.ndarray) -> LabelProbabilities:
         """The rows `indices_M`, without the calibration sample."""
         return replace(
             self,
             log_probs_NxK=self.log_probs_NxK[indices_M],
-            classes_NxK=None if self.are_whole else self.classes_NxK[indices_M],
-            log_totals_N=None if self.are_whole else self.log_totals_N[indices_M],
+            classes_NxK=None if self.classes_NxK is None else self.classes_NxK[indices_M],
+            log_totals_N=self.log_totals_N[indices_M],
             sampled_S=self.sampled_S[:0],
             sampled_log_probs_SxL=self.sampled_log_probs_SxL[:0],
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 
 from smallgpt.charts import LIGHT, new_chart, new_figure, plain_text, save_chart
 from smallgpt.console import plural, printable, shorten, text_width
@@ -114,7 +115,8 @@ def draw_reliability(
     lower.set_ylim(bottom=0.7)
     legend = figure.legend(loc="outside lower center", ncols=len(curves), frameon=False)
     for handle in legend.legend_handles:
-        handle.set_sizes([30])
+        if isinstance(handle, PathCollection):  # what `scatter` draws
+            handle.set_sizes([30])
     upper.grid(alpha=0.3)
     lower.grid(axis="y", alpha=0.3)
     save_chart(figure, path)

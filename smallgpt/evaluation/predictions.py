@@ -26,9 +26,11 @@ def leave_out_failures(
     finite_N = scores.is_finite
     if finite_N.all():
         return dataset, scores
+    records = dataset.records
+    assert records is not None  # with keep_records
     reason = "the model gives no finite number for this row; try --precision fp32"
     failed = [
-        BadRow(int(dataset.lines_N[index]), reason, dataset.records[index])
+        BadRow(int(dataset.lines_N[index]), reason, records[index])
         for index in np.flatnonzero(~finite_N)
     ]
     kept = np.flatnonzero(finite_N)
@@ -51,6 +53,7 @@ def predictions_of(
     rows were only classified; `answers` has None for a row that is no instruction.
     """
     predictions = []
+    body_counts_N = dataset.scored_body_counts
     label_columns = _label_columns(dataset.vocabulary.label_names, probs, temperature)
     for index, label in enumerate(label_columns):
         known = int(dataset.classes_N[index])
@@ -59,12 +62,12 @@ def predictions_of(
             "label": dataset.vocabulary.label_names[known] if known >= 0 else None,
             **label,
         }
-        if scores is not None and scores.of_tokens:
-            row["nll_sum"] = float(scores.nll_sum_N[index])
-            row["token_count"] = int(scores.token_count_N[index])
-            row["correct_tokens"] = int(scores.correct_N[index])
-            row["body_nll_sum"] = float(scores.body_nll_sum_N[index])
-            row["body_token_count"] = int(scores.body_token_count_N[index])
+        if scores is not None and scores.tokens is not None:
+            row["nll_sum"] = float(scores.tokens.nll_sum_N[index])
+            row["token_count"] = int(dataset.scored_counts[index])
+            row["correct_tokens"] = int(scores.tokens.correct_N[index])
+            row["body_nll_sum"] = float(scores.tokens.body_nll_sum_N[index])
+            row["body_token_count"] = int(body_counts_N[index])
         if scores is not None and known >= 0:
             row["label_nll"] = float(scores.label_nll_N[index])
         if answers and answers[index] is not None:
@@ -100,7 +103,7 @@ def _label_columns(
             continue
         kept = probs_NxK[index].tolist()
         names = labels
-        if not probs.are_whole:
+        if probs.classes_NxK is not None:
             names = [labels[k] for k in probs.classes_NxK[index].tolist()]
         row = {
             "prediction": labels[predicted_N[index]],

@@ -13,19 +13,38 @@ from smallgpt.rows.dataset import TokenLabelDataset
 
 
 @dataclass(frozen=True)
+class TokenResults:
+    """Results of the tokens of N rows after the first; of an instruction, of its answer.
+
+    Attributes:
+        nll_sum_N: their summed negative log likelihood, nats.
+        correct_N: how many of them were the likeliest token.
+        body_nll_sum_N: as `nll_sum_N`, of the body alone: the tokens before the label tail (of an
+            unlabelled row, before its closing <CLS> or <EOS>).
+    """
+
+    nll_sum_N: np.ndarray
+    correct_N: np.ndarray
+    body_nll_sum_N: np.ndarray
+
+    def subset(self, indices_M: np.ndarray) -> TokenResults:
+        """The rows `indices_M`."""
+        columns = self.nll_sum_N, self.correct_N, self.body_nll_sum_N
+        return TokenResults(*(column[indices_M] for column in columns))
+
+
+@dataclass(frozen=True)
 class RowResults:
     """Results of N rows, far smaller than the probabilities that they come from.
 
     Attributes:
-        nll_sum_N, correct_N, body_nll_sum_N: of tokens, as in `Scores`; None for a label head.
+        tokens: None for a label head.
         label_nll_N: as in `Scores`.
         answers: to labelled rows, meaningless for others; None where no row is labelled.
         temperature: fitted on all of these rows, or known before; 1 for none.
     """
 
-    nll_sum_N: np.ndarray | None
-    correct_N: np.ndarray | None
-    body_nll_sum_N: np.ndarray | None
+    tokens: TokenResults | None
     label_nll_N: np.ndarray
     answers: LabelAnswers | None
     temperature: float
@@ -33,15 +52,16 @@ class RowResults:
     def figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
         figures: dict[str, Any] = {}
-        if self.nll_sum_N is not None:
-            figures = language_figures(self.nll_sum_N, dataset.scored_counts, self.correct_N)
+        tokens = self.tokens
+        if tokens is not None:
+            figures = language_figures(tokens.nll_sum_N, dataset.scored_counts, tokens.correct_N)
             figures["body_perplexity"] = mean_perplexity(
-                self.body_nll_sum_N, dataset.scored_body_counts
+                tokens.body_nll_sum_N, dataset.scored_body_counts
             )
         if self.answers is not None:
             labelled = np.flatnonzero(dataset.classes_N >= 0)
             figures["label_loss"] = float(self.label_nll_N[labelled].mean())
-            if self.nll_sum_N is not None:
+            if tokens is not None:
                 figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
                 dataset.classes_N[labelled],

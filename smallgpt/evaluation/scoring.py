@@ -13,8 +13,8 @@ Losses are unweighted and come from an fp32 head, whatever loss weights and prec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,13 +26,16 @@ from smallgpt.evaluation.label_probabilities import (
     LabelAnswers,
     LabelProbabilities,
 )
-from smallgpt.evaluation.row_results import RowResults
+from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Most logits (positions x vocabulary) computed at once.
 _MOST_LOGITS = 32_000_000
@@ -43,62 +46,49 @@ _MOST_PROBS_SAMPLED = 5_000_000
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of N rows; a label head gives none of tokens (None).
+    """Scores of N rows.
 
     Attributes:
-        nll_sum_N: summed negative log likelihood of a row's tokens after the first (of an
-            instruction, of its answer), nats.
-        token_count_N: number of these tokens.
-        correct_N: how many of them were the likeliest token.
-        body_nll_sum_N, body_token_count_N: the same over the body alone: the predicted tokens
-            before the label tail (of an unlabelled row, before its closing <CLS> or <EOS>).
+        tokens: None of a label head. `scored_counts` and `scored_body_counts` of the dataset say
+            how many tokens they are.
         label_nll_N: negative log likelihood of the label token among all tokens; of a label head,
             of the label among the labels; NaN for an unlabelled row.
         label_probs: log softmax over the label tokens at the <CLS> after the body, or over the
             logits of a label head; NaN where the row has no label position.
     """
 
-    nll_sum_N: np.ndarray | None
-    token_count_N: np.ndarray | None
-    correct_N: np.ndarray | None
-    body_nll_sum_N: np.ndarray | None
-    body_token_count_N: np.ndarray | None
+    tokens: TokenResults | None
     label_nll_N: np.ndarray
     label_probs: LabelProbabilities
 
     @classmethod
     def empty(
-        cls, dataset: TokenLabelDataset, of_tokens: bool, temperature: float, sampled: Sequence[int]
+        cls,
+        dataset: TokenLabelDataset,
+        of_tokens: bool,
+        temperature: float = 1.0,
+        sampled: Sequence[int] | np.ndarray = (),
     ) -> Scores:
         """Space for the scores of a dataset; `temperature`, `sampled`: see `LabelProbabilities`."""
         rows, labels = len(dataset), len(dataset.vocabulary.labels)
-        of_labels = (
-            np.full(rows, np.nan),
-            LabelProbabilities.empty(rows, labels, temperature, sampled),
-        )
-        if not of_tokens:
-            return cls(None, None, None, None, None, *of_labels)
-        return cls(
-            np.zeros(rows),
-            dataset.scored_counts,
-            np.zeros(rows, np.int64),
-            np.zeros(rows),
-            dataset.scored_body_counts,
-            *of_labels,
-        )
+        tokens = None
+        if of_tokens:
+            tokens = TokenResults(np.zeros(rows), np.zeros(rows, np.int64), np.zeros(rows))
+        label_probs = LabelProbabilities.empty(rows, labels, temperature, sampled)
+        return cls(tokens, np.full(rows, np.nan), label_probs)
 
     @property
     def of_tokens(self) -> bool:
         """Whether tokens were scored as well as labels."""
-        return self.nll_sum_N is not None
+        return self.tokens is not None
 
     @property
     def is_finite(self) -> np.ndarray:
         """Whether all scores of a row are finite, N booleans."""
-        if not self.of_tokens:
+        if self.tokens is None:
             return self.label_probs.answered
         unlabelled_N = np.isnan(self.label_nll_N)
-        return np.isfinite(self.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
+        return np.isfinite(self.tokens.nll_sum_N) & (unlabelled_N | self.label_probs.answered)
 
     def results(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> RowResults:
         """What figures are computed from, with the confidences at a known temperature."""
@@ -114,8 +104,7 @@ class Scores:
         return self._results(answers, temperature)
 
     def _results(self, answers: LabelAnswers | None, temperature: float) -> RowResults:
-        of_tokens = self.nll_sum_N, self.correct_N, self.body_nll_sum_N
-        return RowResults(*of_tokens, self.label_nll_N, answers, temperature)
+        return RowResults(self.tokens, self.label_nll_N, answers, temperature)
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
@@ -123,16 +112,15 @@ class Scores:
 
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
-        columns = [getattr(self, field.name) for field in fields(self)][:-1]
-        chosen = [None if column is None else column[indices] for column in columns]
-        return Scores(*chosen, self.label_probs.subset(indices))
+        tokens = None if self.tokens is None else self.tokens.subset(indices)
+        return Scores(tokens, self.label_nll_N[indices], self.label_probs.subset(indices))
 
 
 # ------------------------------------------------------------------------------- scoring
 
 
 def score_rows(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     dataset: TokenLabelDataset,
     precision: Precision,
     *,
@@ -148,11 +136,10 @@ def score_rows(
     the blocks; the head computes in fp32, sums are float64. `each_batch` is called before each
     batch and may raise to stop. `temperature`, `to_calibrate`: what will be asked of the scores.
     """
-    of_tokens = not is_classifier(model)
     sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()
-    scores = Scores.empty(dataset, of_tokens, temperature, sampled)
-    if of_tokens:
-        rows, score = dataset, _token_scorer(model, dataset, precision, scores)
+    scores = Scores.empty(dataset, not is_classifier(model), temperature, sampled)
+    if scores.tokens is not None:
+        rows, score = dataset, _token_scorer(model, dataset, precision, scores, scores.tokens)
     else:
         rows, score = dataset.without_tails(), _label_scorer(model, dataset, precision, scores)
     _for_each_batch(model, rows, score, batch_size, each_batch, description)
@@ -160,7 +147,7 @@ def score_rows(
 
 
 def classify_rows(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     dataset: TokenLabelDataset,
     precision: Precision,
     *,
@@ -173,7 +160,7 @@ def classify_rows(
     or were read with `for_label`, so that the body leaves room for a tail whether or not the label
     is known: however a row is written, it gets one prediction.
     """
-    scores = Scores.empty(dataset, False, temperature, ())
+    scores = Scores.empty(dataset, False, temperature)
     score = _label_scorer(model, dataset, precision, scores)
     rows = dataset.without_tails()
     _for_each_batch(model, rows, score, batch_size, lambda: None, "classifying")
@@ -181,7 +168,7 @@ def classify_rows(
 
 
 def _for_each_batch(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     rows: TokenLabelDataset,
     score: Callable[[np.ndarray], None],
     batch_size: int,
@@ -202,9 +189,13 @@ def _for_each_batch(
 
 
 def _token_scorer(
-    model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
+    model: PreTrainedModel,
+    dataset: TokenLabelDataset,
+    precision: Precision,
+    scores: Scores,
+    tokens: TokenResults,
 ) -> Callable[[np.ndarray], None]:
-    """A function that stores token scores, and label scores where known, of some rows."""
+    """A function that stores the scores of some rows: of tokens, and of labels where known."""
     device = next(model.parameters()).device
     forward, head = Forward(model, precision), TokenHead.of(model)
     label_head = TokenHead.of(model, dataset.vocabulary.label_ids)
@@ -220,11 +211,11 @@ def _token_scorer(
             nll_M, correct_M = nll_M * batch.scored_M, correct_M * batch.scored_M
         # Rows lie after one another in M, so each row's sum is one slice.
         firsts_B = np.cumsum(counts_B) - counts_B
-        scores.nll_sum_N[indices_B] = np.add.reduceat(nll_M, firsts_B)
-        scores.correct_N[indices_B] = np.add.reduceat(correct_M, firsts_B)
+        tokens.nll_sum_N[indices_B] = np.add.reduceat(nll_M, firsts_B)
+        tokens.correct_N[indices_B] = np.add.reduceat(correct_M, firsts_B)
         place_M = np.arange(len(nll_M)) - np.repeat(firsts_B, counts_B)
         in_body_M = place_M < np.repeat(body_places_N[indices_B], counts_B)
-        scores.body_nll_sum_N[indices_B] = np.add.reduceat(nll_M * in_body_M, firsts_B)
+        tokens.body_nll_sum_N[indices_B] = np.add.reduceat(nll_M * in_body_M, firsts_B)
         places_R = batch.label_places_R
         if len(places_R):
             labelled_R = indices_B[batch.labelled_B]
@@ -236,7 +227,7 @@ def _token_scorer(
 
 
 def _label_scorer(
-    model: torch.nn.Module, dataset: TokenLabelDataset, precision: Precision, scores: Scores
+    model: PreTrainedModel, dataset: TokenLabelDataset, precision: Precision, scores: Scores
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the label scores of some rows, each computed after its body."""
     device = next(model.parameters()).device
@@ -246,7 +237,7 @@ def _label_scorer(
 
     def score(indices_B: np.ndarray) -> None:
         batch = rows_as_batch(bodies, indices_B, device, then)
-        if by_head:
+        if label_head is None:
             logits_BxL = forward(batch.ids_M, batch.lengths_B, "labels")
         else:
             logits_BxL = label_head(forward(batch.ids_M, batch.lengths_B, "last"))

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import numpy as np
 import scipy  # loads scipy.stats (half a second) at its first use: answering a prompt has none
 
 # The highest p value at which an accuracy, and a label, count as better than guessing.
 ACCURACY_LEVEL, LABEL_LEVEL = 0.025, 0.05
+
+
+@overload
+def wilson_interval(successes: int, trials: int, z: float = ...) -> tuple[float, float]: ...
+
+
+@overload
+def wilson_interval(
+    successes: np.ndarray, trials: int | np.ndarray, z: float = ...
+) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def wilson_interval(

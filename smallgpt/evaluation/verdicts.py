@@ -72,7 +72,11 @@ def best_baseline(validation: dict[str, Any], kind: str) -> tuple[str, float] | 
     }
     if not known:
         return None
-    name = max(known, key=known.__getitem__) if kind == "accuracy" else min(known, key=known.get)
+    name = (
+        max(known, key=known.__getitem__)
+        if kind == "accuracy"
+        else min(known, key=known.__getitem__)
+    )
     return name, known[name]
 
 

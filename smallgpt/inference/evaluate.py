@@ -129,7 +129,7 @@ def score_given(
         "unknown_tokens": dataset.counts.unknown_tokens,
         "unknown_names": dict(Counter(dataset.counts.unknown_names).most_common(_MOST_UNKNOWN)),
         "learned_unknown": trained.learned_unknown,
-        **({"tokens": int(scores.token_count_N.sum())} if scores.of_tokens else {}),
+        **({"tokens": dataset.target_count} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
         **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
         "validation": trained.validation or None,

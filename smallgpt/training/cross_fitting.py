@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from smallgpt.evaluation.label_probabilities import LabelAnswers
-from smallgpt.evaluation.row_results import RowResults
+from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.splitting import fold_rows
 
@@ -70,9 +70,11 @@ class CrossFit:
 
     def _cost_of_rows(self, results: RowResults) -> np.ndarray:
         if self._metric == "loss":
-            return results.nll_sum_N
+            assert results.tokens is not None  # `choose_metric` never takes it for a label head
+            return results.tokens.nll_sum_N
         if self._metric == "label_loss":
             return np.where(self._weight_N, results.label_nll_N, 0)
+        assert results.answers is not None  # it needs labelled rows
         right_N = results.answers.top_two_Nx2[:, 0] == self._rows.classes_N
         return -(right_N & self._weight_N).astype(float)
 
@@ -111,14 +113,17 @@ class CrossFit:
 
 def _columns(results: RowResults) -> dict[str, np.ndarray]:
     """The arrays of results, by name."""
-    columns = {name: each for name, each in vars(results).items() if isinstance(each, np.ndarray)}
-    return columns | (vars(results.answers) if results.answers else {})
+    columns = {"label_nll_N": results.label_nll_N}
+    for part in (results.tokens, results.answers):
+        columns |= vars(part) if part is not None else {}
+    return columns
 
 
 def _results(columns: Mapping[str, np.ndarray], temperature: float) -> RowResults:
     """The results that have these `_columns`."""
-    answers = None
+    tokens, answers = None, None
+    if "nll_sum_N" in columns:
+        tokens = TokenResults(*(columns[name] for name in TokenResults.__annotations__))
     if "top_two_Nx2" in columns:
         answers = LabelAnswers(*(columns[name] for name in LabelAnswers.__annotations__))
-    of_rows = [columns.get(f"{name}_N") for name in ("nll_sum", "correct", "body_nll_sum")]
-    return RowResults(*of_rows, columns["label_nll_N"], answers, temperature)
+    return RowResults(tokens, columns["label_nll_N"], answers, temperature)

@@ -652,13 +652,13 @@ def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_voc
         count = ids.shape[1] - max(prompt, 1)
         with torch.no_grad():
             output = model(ids, labels=labels)
-        assert scores.token_count_N[index] == count
-        assert scores.nll_sum_N[index] == pytest.approx(output.loss.item() * count, rel=1e-5)
+        assert dataset.scored_counts[index] == count
+        assert scores.tokens.nll_sum_N[index] == pytest.approx(output.loss.item() * count, rel=1e-5)
         right = output.logits[0, :-1].argmax(-1) == ids[0, 1:]
-        assert scores.correct_N[index] == int(right[max(prompt, 1) - 1 :].sum())
+        assert scores.tokens.correct_N[index] == int(right[max(prompt, 1) - 1 :].sum())
         total += output.loss.item() * count
     tail = np.where(dataset.classes_N >= 0, 3, 1)
-    assert (scores.token_count_N - scores.body_token_count_N).tolist() == tail.tolist()
+    assert (dataset.scored_counts - dataset.scored_body_counts).tolist() == tail.tolist()
     figures = scores.figures(dataset)
     assert figures["loss"] == pytest.approx(total / dataset.target_count, rel=1e-5)
 

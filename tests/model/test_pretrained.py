@@ -358,7 +358,7 @@ def test_scores_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
         ids = torch.from_numpy(dataset.row(index).astype("int64"))[None]
         with torch.no_grad():
             loss = model(ids, labels=ids).loss
-        mean = scores.nll_sum_N[index] / scores.token_count_N[index]
+        mean = scores.tokens.nll_sum_N[index] / dataset.scored_counts[index]
         assert mean == pytest.approx(float(loss), rel=1e-4)
     assert TokenHead.of(model).weight_VxE.shape == (len(vocabulary), 32)
 

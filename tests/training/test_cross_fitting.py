@@ -14,7 +14,7 @@ from training_runs import change, small_settings
 
 from smallgpt.evaluation.label_probabilities import LabelAnswers
 from smallgpt.evaluation.report import describe_validation
-from smallgpt.evaluation.row_results import RowResults
+from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.model.folder import replace_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.training.checkpoint import sha256_of
@@ -34,9 +34,11 @@ def results_of(rows, seed: int) -> RowResults:
     top_two_Nx2 = np.argsort(random.random((count, 3)), axis=1)[:, :2]
     confidences = random.uniform(0.4, 1, (2, count))
     return RowResults(
-        random.gamma(2.0, 5.0, count),
-        random.integers(0, 6, count),
-        random.gamma(2.0, 4.0, count),
+        TokenResults(
+            random.gamma(2.0, 5.0, count),
+            random.integers(0, 6, count),
+            random.gamma(2.0, 4.0, count),
+        ),
         np.where(rows.classes_N >= 0, random.gamma(1.0, 1.0, count), np.nan),
         LabelAnswers(top_two_Nx2, *confidences),
         temperature=1.5,
@@ -47,7 +49,7 @@ def value_of(results, rows, metric: str, chosen) -> float:
     """The metric of some rows, the lower the better, written down again."""
     labelled = chosen & (rows.classes_N >= 0)
     if metric == "loss":
-        return results.nll_sum_N[chosen].sum() / (rows.lengths_N[chosen] - 1).sum()
+        return results.tokens.nll_sum_N[chosen].sum() / (rows.lengths_N[chosen] - 1).sum()
     if metric == "label_loss":
         return results.label_nll_N[labelled].mean()
     return -(results.answers.top_two_Nx2[labelled, 0] == rows.classes_N[labelled]).mean()
@@ -66,7 +68,7 @@ def test_each_fold_is_told_by_the_evaluation_that_the_others_choose(rows, metric
         values = [value_of(results, rows, metric, ~inside) for results in evaluations]
         best = evaluations[int(np.argmin(values))]
         chosen.add(int(np.argmin(values)))
-        nll[inside] = best.nll_sum_N[inside]
+        nll[inside] = best.tokens.nll_sum_N[inside]
         right[inside] = (best.answers.top_two_Nx2[:, 0] == rows.classes_N)[inside]
     assert len(chosen) > 1  # or the test would say little
     figures = cross_fit.figures(temperature=1.5)
@@ -94,7 +96,7 @@ def test_luck_of_many_evaluations_is_not_told(vocabulary):
         for _ in range(16):  # each guesses between two labels
             top_two = np.argsort(random.random((27, 2)), axis=1)
             answers = LabelAnswers(top_two, *np.full((2, 27), 0.5))
-            cross_fit.add(RowResults(None, None, None, np.ones(27), answers, 1.0))
+            cross_fit.add(RowResults(None, np.ones(27), answers, 1.0))
             shares.append((top_two[:, 0] == rows.classes_N).mean())
         told.append(cross_fit.figures(1.0)["accuracy"])
         best.append(max(shares))
