@@ -45,7 +45,7 @@ def find_label_names(bodies: Bodies) -> LabelNames:
     spellings = [list(spelling) for spelling in spelled]
     start_H, spelling_H = _find_sequences(spellings, bodies)
     if vocabulary.tokenizer is not None:
-        whole_H = _stands_alone(spellings, spelling_H, start_H, bodies)
+        whole_H = _stands_alone(vocabulary.tokenizer, spellings, spelling_H, start_H, bodies)
         start_H, spelling_H = start_H[whole_H], spelling_H[whole_H]
     rows = SignsInRows.once(bodies.row_M[start_H], spelling_H)
     return LabelNames(spellings, list(spelled.values()), rows)
@@ -65,7 +65,7 @@ def _spellings(
     name: str, ids_of: dict[str, list[int]], tokenizer: TextTokenizer | None
 ) -> set[tuple[int, ...]]:
     """Token sequences that spell a label's name; `ids_of` maps plain texts to tokens."""
-    found = {(token,) for token in ids_of.get(name.casefold(), [])}
+    found: set[tuple[int, ...]] = {(token,) for token in ids_of.get(name.casefold(), [])}
     spaced = " ".join(name.split("_"))
     found |= {(token,) for token in ids_of.get(spaced.casefold(), [])}
     if tokenizer is None:
@@ -116,14 +116,19 @@ def _find_sequences(sequences: list[list[int]], bodies: Bodies) -> tuple[np.ndar
         goes_on = key_E[at] == key
         start_H, node_H = start_H[goes_on], node_E[at[goes_on]]
         depth += 1
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    starts, numbers = zip(*found, strict=True)
+    return np.concatenate(starts), np.concatenate(numbers)
 
 
 def _stands_alone(
-    spellings: list[list[int]], spelling_H: np.ndarray, start_H: np.ndarray, bodies: Bodies
+    tokenizer: TextTokenizer,
+    spellings: list[list[int]],
+    spelling_H: np.ndarray,
+    start_H: np.ndarray,
+    bodies: Bodies,
 ) -> np.ndarray:
     """Whether each spelling found in a text is a whole word, by decoding it with its neighbours."""
-    decode, size = bodies.vocabulary.tokenizer.decode, len(bodies.vocabulary)
+    decode, size = tokenizer.decode, len(bodies.vocabulary)
     lengths = np.array([len(ids) for ids in spellings], np.int64)
     words = [decode(ids).strip() for ids in spellings]
     last = len(bodies.id_M) - 1

@@ -23,7 +23,8 @@ def groups_across(search: LeakSearch) -> list[dict[str, Any]]:
     shared, examples = _shared(sides, sides.train.group_values(), values)
     if not shared:
         return []
-    groups = list(dict.fromkeys(values[row] for row in shared))
+    shared_values = (values[row] for row in shared)  # none of them None, see `_shared`
+    groups = list(dict.fromkeys(value for value in shared_values if value is not None))
     return [
         {
             "kind": "group_across",

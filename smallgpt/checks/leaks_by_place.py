@@ -135,8 +135,10 @@ def _places_of_single_labels(bodies: Bodies, places: Places) -> list[dict[str, A
     rows = SignsInRows(places.row_M, places.sign_M)
     signs = rows.judged(bodies.classes_N)
     by_class = signs.by_class(signs.leaking())
+    if not by_class:
+        return []
     rows_of = rows.rows_with(signs.sign_P[[pairs[0] for pairs in by_class.values()]])
-    rest_of_row = RestOfRow(bodies) if by_class else None
+    rest_of_row = RestOfRow(bodies)
     found = []
     with progress_bar("places against the rest of the row", len(by_class), "label") as bar:
         for of_class, pairs in by_class.items():

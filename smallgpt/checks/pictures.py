@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
     names, title = list(counts), f"Rows per label ({len(counts):,})"
     places = list(range(len(names)))
     if len(names) > _MOST_LABELS_DRAWN:
-        names = sorted(names, key=counts.get, reverse=True)
+        names = sorted(names, key=counts.__getitem__, reverse=True)
         half = _MOST_LABELS_DRAWN // 2
         names = names[:half] + names[-half:]
         places = [*range(half), *range(half + 2, 2 * half + 2)]
@@ -67,7 +67,7 @@ def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
     lengths = report["lengths"]
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
     widths = np.diff(edges)
-    align = "edge" if widths.max() > 1 else "center"
+    align: Literal["edge", "center"] = "edge" if widths.max() > 1 else "center"
     axes.bar(edges[:-1], counts, width=widths * 0.92, align=align, color=DARK)
     if len(counts) == 1:
         axes.set_xlim(edges[0] - 5, edges[0] + 5)

@@ -38,7 +38,7 @@ def describe_report(report: dict[str, Any]) -> str:
         )
     used = {name: count for name, count in sides["train"]["labels"].items() if count}
     if used:
-        smallest, largest = min(used, key=used.get), max(used, key=used.get)
+        smallest, largest = min(used, key=used.__getitem__), max(used, key=used.__getitem__)
         line = (
             f"labels: {len(used):,}, from {plural(used[smallest], 'training row')} "
             f"({short_name(smallest)}) to {used[largest]:,} ({short_name(largest)})"

@@ -49,7 +49,9 @@ def folder_of(name: str, what: str) -> Path:
         return Path(name)
     with hub_errors(name, what):
         from huggingface_hub import snapshot_download
-        from huggingface_hub.utils import disable_progress_bars
+
+        # The documented place; its types lack the name.
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         if not sys.stderr.isatty():
             disable_progress_bars()

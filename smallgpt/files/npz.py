@@ -64,8 +64,9 @@ def _check_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None
         rest = member.file_size - handle.tell()
     if dtype.hasobject:
         raise ValueError("an array of objects, which would have to be unpickled")
+    items: int = math.prod(shape)
     # Items of no bytes could be any number of them.
-    if dtype.itemsize * math.prod(shape) != rest or (rest == 0 and math.prod(shape)):
+    if dtype.itemsize * items != rest or (rest == 0 and items):
         raise ValueError(
             f"{member.filename} promises shape {shape} of {dtype}, holds {rest:,} bytes"
         )

@@ -34,9 +34,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     make_folder(path.parent)
     temporary = _name_beside(path)
     try:
-        text = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
+        encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
         with naming_file(path):
-            with open(temporary, mode, **text) as handle:
+            with open(temporary, mode, encoding=encoding, newline=newline) as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -80,7 +81,7 @@ class Codebook:
     def digest(self) -> str:
         """A short hash of all that decides the codes of an image, stored in prepared rows."""
         digest = hashlib.sha256(repr([getattr(self, name) for name in _NUMBERS]).encode())
-        digest.update(np.ascontiguousarray(self.centers_KxD, "<f4"))
+        digest.update(np.ascontiguousarray(self.centers_KxD, "<f4").data)
         return digest.hexdigest()[:12]
 
     @cached_property
@@ -127,8 +128,8 @@ class Codebook:
         low = min(0.0, float(images_NxHxWxC.min()))
         high = float(images_NxHxWxC.max())
         high = high if high > low else low + 1
-        size = (patch_size, height, width, channels)
-        return cls(centers[order], *size, low, high, usual_white(high))
+        shape = (patch_size, height, width, channels)
+        return cls(centers[order], *shape, low, high, usual_white(high))
 
     # ---------------------------------------------------------------------------- coding
 
@@ -241,14 +242,14 @@ class Codebook:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz, atomically."""
+        arrays: dict[str, Any] = {
+            "centers": self.centers_KxD,
+            **{name: np.int64(getattr(self, name)) for name in _NUMBERS},
+            **{name: np.float64(getattr(self, name)) for name in (*_RANGE, "white")},
+            **({} if self.familiarity is None else vars(self.familiarity)),
+        }
         with atomic_write(path, "wb") as handle:
-            np.savez(
-                handle,
-                centers=self.centers_KxD,
-                **{name: np.int64(getattr(self, name)) for name in _NUMBERS},
-                **{name: np.float64(getattr(self, name)) for name in (*_RANGE, "white")},
-                **({} if self.familiarity is None else vars(self.familiarity)),
-            )
+            np.savez(handle, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:

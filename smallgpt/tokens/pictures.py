@@ -106,8 +106,8 @@ def draw_codebook(
         canvas[y : y + side, x : x + side] = tile.repeat(scale, 0).repeat(scale, 1)
     figure, axes = _picture_figure(canvas, columns * 0.28, title)
     for row in range(rows):
-        y = row * step + gap + side / 2
-        _write(axes, -step / 5, y, str(row * columns * every), ha="right", va="center")
+        middle = row * step + gap + side / 2
+        _write(axes, -step / 5, middle, str(row * columns * every), ha="right", va="center")
     save_chart(figure, path)
 
 

@@ -135,7 +135,7 @@ class TextTokenizer:
 
         `special` get the first ids; the second of them is for unknown characters.
         """
-        counts = Counter()
+        counts: Counter[str] = Counter()
         for text in texts:
             counts.update(text)
         kept = counts.most_common(None if size is None else max(0, size - len(special)))
@@ -289,7 +289,8 @@ class TextTokenizer:
     def count_unknown(self, ids: Sequence[int]) -> int:
         """How many of `ids` are the unknown token."""
         unknown = getattr(self.backend.model, "unk_token", None)
-        return list(ids).count(self.backend.token_to_id(unknown)) if unknown else 0
+        unknown_id = self.backend.token_to_id(unknown) if unknown else None
+        return 0 if unknown_id is None else list(ids).count(unknown_id)
 
     def unknown_letters(self, text: str, ids: Sequence[int]) -> list[str]:
         """A letter of the text for each unknown token among its `ids`, in their order.

@@ -124,8 +124,6 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.tokens == other.tokens
 
-    __hash__ = None
-
     @classmethod
     def for_images(cls, codes: int, labels: Iterable[str]) -> Vocabulary:
         """The reference layout: special tokens, `<Z_000>`.. for each code, `<CLS_...>`.
@@ -225,15 +223,16 @@ class Vocabulary:
         """
         if len(token) > _LONGEST_LIKENED:
             return None
-        near: Iterable[str] = self.tokens
+        likened: Iterable[str] = self.tokens
         if len(self) > 2 * _MOST_LIKENED:
-            near = {}  # a dict, as an ordered set
+            found: dict[str, None] = {}  # an ordered set
             for backwards, tokens in enumerate(self._in_order):
                 step = -1 if backwards else 1
                 place = bisect.bisect(tokens, token[::step])
                 around = tokens[max(0, place - _MOST_LIKENED // 2) : place + _MOST_LIKENED // 2]
-                near |= dict.fromkeys(other[::step] for other in around)
-        near = [other for other in near if len(other) <= 2 * _LONGEST_LIKENED]
+                found |= dict.fromkeys(other[::step] for other in around)
+            likened = found
+        near = [other for other in likened if len(other) <= 2 * _LONGEST_LIKENED]
         return next(iter(difflib.get_close_matches(token, near, n=1)), None)
 
     def decode(self, ids: Iterable[int]) -> str:
