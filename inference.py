@@ -189,6 +189,17 @@ def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str,
     from smallgpt.inference.files import given_rows, read_rows
 
     mode = settings.resolved_mode()
+    if settings.group_column is not None:
+        from smallgpt.inference.log_rows import read_log
+        from smallgpt.inputs.event_log import EventColumns
+
+        events = EventColumns(
+            group=settings.group_column,
+            event=settings.event_column,
+            time=settings.time_column,
+            label=settings.label_column,
+        )
+        return mode, read_log(trained, settings.test_data, events, mode == "classify")
     if settings.images is None:
         columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
         return mode, read_rows(trained, settings.test_data, mode == "classify", columns)

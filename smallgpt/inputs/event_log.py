@@ -42,6 +42,11 @@ class EventColumns:
     time: str | None = None  # None: the events of a group stand in order
     label: str | None = None  # None: the column `label`, if there is one
 
+    def needed(self) -> list[str]:
+        """The columns that a file must have."""
+        named = (self.group, self.event, self.time, self.label)
+        return [column for column in named if column is not None]
+
 
 class EventLog:
     """The events of one or several files, by group."""
@@ -69,19 +74,22 @@ class EventLog:
             UserError: the file cannot be read, lacks a column, or has two names that would become
                 one token.
         """
-        columns = self.columns
-        needed = [columns.group, columns.event, columns.time, columns.label]
-        needed = [column for column in needed if column is not None]
-        for record in read_records(path, path.name, bad, needed, [LABEL]):
+        for record in read_records(path, path.name, bad, self.columns.needed(), [LABEL]):
             try:
-                self._add(record)
+                self.add(record)
             except RowError as error:
                 bad.note(record.place, str(error))
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def _add(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
+        """Add an event.
+
+        Raises:
+            RowError: it cannot be used.
+            UserError: as `read`.
+        """
         values, place, columns = record.values, record.place, self.columns
         group_value = values.get(columns.group)
         if _is_blank(group_value):

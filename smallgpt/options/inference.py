@@ -54,6 +54,17 @@ class InferenceSettings:
     label_column: str | None = option(
         None, "Column of the labels, the same way. Default: label, where there is one."
     )
+    group_column: str | None = option(
+        None,
+        "Where each line of --test_data is one event: the column that says whose, such as session. "
+        "The events of one value are a row.",
+    )
+    event_column: str | None = option(None, "The column of the events, with --group_column.")
+    time_column: str | None = option(
+        None,
+        "The column by which the events of a group are ordered: numbers or ISO dates. Default: the "
+        "order of the file.",
+    )
     images: str | None = option(
         None,
         "Pictures for a model of images: a picture file, a folder of them (with a subfolder per "
@@ -140,14 +151,20 @@ class InferenceSettings:
             yield f"--test_data does not go with --mode {mode}"
         elif mode == "interactive" and self.images is not None:
             yield "--images does not go with --mode interactive"
-        columns = ("text_column", "tokens_column", "label_column")
-        named = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        named = self._named_columns()
         if named and self.test_data is None:
             yield f"--{next(iter(named))} needs --test_data"
         if len(set(named.values())) < len(named):
             yield f"{' and '.join(f'--{name}' for name in named)} name the same column"
         elif "text_column" in named and "tokens_column" in named:
             yield "--text_column and --tokens_column name different rows: give one of them"
+        of_log = [name for name in ("group_column", "event_column", "time_column") if name in named]
+        if of_log and not {"group_column", "event_column"} <= named.keys():
+            yield f"--{of_log[0]}: a log of events needs --group_column and --event_column"
+        elif of_log and {"text_column", "tokens_column"} & named.keys():
+            yield "--group_column makes rows of events: drop --text_column and --tokens_column"
+        elif of_log and self.test_data == "-":
+            yield "--group_column needs a file as --test_data, not standard input"
         if self.labels is not None and (self.images is None or mode == "generate"):
             yield "--labels needs --images to evaluate or to classify"
         if (self.keep is None) != (mode != "generate" or self.images is None):
@@ -172,6 +189,13 @@ class InferenceSettings:
             yield f"--image writes a PNG: {self.image} must end in .png"
         if self.device == "cpu" and self.precision == "fp16":
             yield FP16_NEEDS_GPU
+
+    def _named_columns(self) -> dict[str, str]:
+        """The columns of --test_data that were named, by option."""
+        of_rows = ("text_column", "tokens_column", "label_column")
+        of_events = ("group_column", "event_column", "time_column")
+        given = {name: getattr(self, name) for name in (*of_rows, *of_events)}
+        return {name: column for name, column in given.items() if column is not None}
 
     def resolved_mode(self) -> str:
         """The mode asked for; without one `evaluate` with a file or images, else `interactive`.

@@ -29,18 +29,20 @@ class BadRow:
 
 
 class BadRows:
-    """Counts bad rows; keeps only the first 20, since in a file of the wrong kind all are bad."""
+    """Counts bad rows; keeps only the first, since in a file of the wrong kind all are bad."""
 
-    def __init__(self, what: str = "row"):
-        self.what = what
+    def __init__(self, what: str = "row", most: int = MOST_ERRORS_SHOWN):
+        self.what, self.most = what, most
         self.count = 0
+        self.places: list[str] = []
         self.reasons: list[str] = []
         # The same after their places: `train.jsonl:3: the row has no tokens`.
         self.first: list[str] = []
 
     def note(self, place: str, reason: str) -> None:
         self.count += 1
-        if self.count <= MOST_ERRORS_SHOWN:
+        if self.count <= self.most:
+            self.places.append(place)
             self.reasons.append(reason)
             self.first.append(f"{place}: {reason}")
 
