@@ -6,6 +6,7 @@
     python inference.py --mode classify --prompt "<IMG> ... </IMG>"
     python inference.py --test_data data/digits/test.jsonl         # evaluation folder
     python inference.py --images pictures/                         # labels of your own pictures
+    python inference.py --mode classify --test_data new.csv        # the table with labels beside
 
 From Python:
 
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from smallgpt.command import run_command
 from smallgpt.console import can_show_blocks, json_text, printable_lines
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS
+from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS, PREDICTIONS_TABLE
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.reading import same_file
 from smallgpt.model.place import check_model_folder
@@ -83,7 +84,9 @@ def main(argv: list[str]) -> int:
     if settings.prompt is not None:
         return name_label(trained, settings)
     mode, rows = read_input(trained, settings)
-    return (name_labels if mode == "classify" else score_rows)(trained, settings, rows)
+    if mode == "evaluate":
+        return score_rows(trained, settings, rows)
+    return (name_labels if settings.keeps_results() else print_labels)(trained, settings, rows)
 
 
 def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
@@ -221,7 +224,12 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
     from smallgpt.inference.files import say_bad_rows
 
     predictions, results = classify_given(
-        trained, rows, settings.output_dir, settings.batch_size, settings.overwrite
+        trained,
+        rows,
+        settings.output_dir,
+        settings.batch_size,
+        settings.overwrite,
+        settings.output_format,
     )
     stream = sys.stderr if settings.json else sys.stdout
     failed = say_bad_rows(trained, predictions, "classified", stream) and settings.strict
@@ -241,21 +249,49 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
-    """Score rows, write the evaluation folder and print the report."""
-    from smallgpt.evaluation.answers import describe_examples
-    from smallgpt.evaluation.report import describe_figures
-    from smallgpt.inference.evaluate import evaluate_given
+def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
+    """Label rows of standard input; print the predictions alone on standard output."""
+    from smallgpt.evaluation.predictions_table import predictions_table
+    from smallgpt.inference.classify import label_given
     from smallgpt.inference.files import say_bad_rows
 
-    figures, predictions, results = evaluate_given(
-        trained,
-        rows,
-        settings.output_dir,
-        settings.batch_size,
-        settings.max_new_tokens,
-        settings.overwrite,
-    )
+    predictions = label_given(trained, rows, settings.batch_size)
+    if not settings.json and (settings.output_format or rows.form) == "csv":
+        labels = trained.vocabulary.label_names
+        lines, notes = predictions_table(predictions, labels, rows.table)
+        for line in lines:
+            sys.stdout.write(line)
+        for note in notes:
+            print(printable_lines(note), file=sys.stderr)
+    else:
+        for row in predictions:
+            print(json_text(row))
+    failed = say_bad_rows(trained, predictions, "classified", sys.stderr) and settings.strict
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
+    """Score rows, print the report; write the evaluation folder, if rows have one."""
+    from smallgpt.evaluation.answers import describe_examples
+    from smallgpt.evaluation.report import describe_figures
+    from smallgpt.inference.evaluate import evaluate_given, score_given
+    from smallgpt.inference.files import say_bad_rows
+
+    results = None
+    if settings.keeps_results():
+        figures, predictions, results = evaluate_given(
+            trained,
+            rows,
+            settings.output_dir,
+            settings.batch_size,
+            settings.max_new_tokens,
+            settings.overwrite,
+            settings.output_format,
+        )
+    else:
+        figures, predictions, _ = score_given(
+            trained, rows, settings.batch_size, settings.max_new_tokens
+        )
     stream = sys.stderr if settings.json else sys.stdout
     failed = say_bad_rows(trained, predictions, "scored", stream) and settings.strict
     if settings.json:
@@ -268,9 +304,13 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def say_written(results: ResultFolder, stream: TextIO) -> None:
+def say_written(results: ResultFolder | None, stream: TextIO) -> None:
     """Print where results are, and why they are not where they usually are."""
-    written = [name for name in (METRICS, PREDICTIONS, *PICTURES) if (results.path / name).exists()]
+    if results is None:
+        print("nothing was written: --output_dir FOLDER keeps the predictions", file=stream)
+        return
+    names = (METRICS, PREDICTIONS, PREDICTIONS_TABLE, *PICTURES)
+    written = [name for name in names if (results.path / name).exists()]
     line = f"written to {results.path}: {', '.join(written)}"
     print(printable_lines("\n".join(filter(None, [results.instead, line]))), file=stream)
 

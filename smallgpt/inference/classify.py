@@ -9,14 +9,14 @@ from typing import Any
 
 from smallgpt.console import format_table, json_text, plural, printable_lines
 from smallgpt.errors import UserError
-from smallgpt.evaluation.folder import PREDICTIONS, ResultFolder
+from smallgpt.evaluation.folder import ResultFolder
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
-from smallgpt.evaluation.predictions import predictions_of, write_predictions
+from smallgpt.evaluation.predictions import predictions_of
 from smallgpt.evaluation.scoring import classify_rows
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments, not_finite
 from smallgpt.inference.python_rows import python_rows, rows_to_classify
-from smallgpt.inference.results import hold_results
+from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import say_unknown, with_unknown_token
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -80,10 +80,10 @@ def classify_file(
     overwrite: bool = False,
     unknown_token: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Label every row of a JSONL file; write and return the objects of predictions.jsonl.
+    """Label every row of a JSONL file or table; write and return the objects of predictions.jsonl.
 
-    What reading changed, such as rows that were cut, is printed on standard error. `unknown_token`:
-    see `unknown_token_of`.
+    Of a table predictions.csv is written too. What reading changed, such as rows that were cut, is
+    printed on standard error. `unknown_token`: see `unknown_token_of`.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -104,22 +104,33 @@ def classify_given(
     output_dir: str | Path | None,
     batch_size: int,
     overwrite: bool,
+    output_format: str | None = None,
 ) -> tuple[list[dict[str, Any]], ResultFolder]:
     """Label rows that were read with `for_label`, from wherever; otherwise as `classify_file`.
 
     `output_dir` None: a folder named after the source of the rows, beside the model folder.
+    `output_format` "csv" writes predictions.csv too, None only of a table.
+    """
+    with hold_results(trained, rows, "classify", output_dir, overwrite) as results:
+        predictions = label_given(trained, rows, batch_size)
+        results.begin()
+        write_rows(results, predictions, trained, rows, output_format)
+    return predictions, results
+
+
+def label_given(trained: TrainedModel, rows: GivenRows, batch_size: int) -> list[dict[str, Any]]:
+    """The objects of predictions.jsonl of rows that were read with `for_label`; writes nothing.
+
+    Raises:
+        UserError: not one row can be classified, or a model without labels.
     """
     dataset = rows.dataset
-    with hold_results(trained, rows, "classify", output_dir, overwrite) as results:
-        if not len(dataset):
-            refuse_unusable(trained, rows, "classified")
-        for line in dataset.counts.lines(trained.learned_unknown):
-            print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
-        probs = classify_dataset(trained, dataset, batch_size)
-        predictions = predictions_of(dataset, probs, trained.temperature)
-        results.begin()
-        write_predictions(results.path / PREDICTIONS, predictions)
-    return predictions, results
+    if not len(dataset):
+        refuse_unusable(trained, rows, "classified")
+    for line in dataset.counts.lines(trained.learned_unknown):
+        print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
+    probs = classify_dataset(trained, dataset, batch_size)
+    return predictions_of(dataset, probs, trained.temperature)
 
 
 def classify_dataset(

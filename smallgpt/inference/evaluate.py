@@ -12,16 +12,16 @@ import numpy as np
 
 from smallgpt.console import printable_lines
 from smallgpt.evaluation.answers import answer_figures, generate_answers
-from smallgpt.evaluation.folder import METRICS, PREDICTIONS, ResultFolder
+from smallgpt.evaluation.folder import METRICS, ResultFolder
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
 from smallgpt.evaluation.pictures import draw_evaluation
-from smallgpt.evaluation.predictions import leave_out_failures, predictions_of, write_predictions
+from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
 from smallgpt.evaluation.scoring import Scores, score_rows
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.prompts import check_arguments
-from smallgpt.inference.results import hold_results
+from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import with_unknown_token
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -39,10 +39,11 @@ def evaluate_file(
     overwrite: bool = False,
     unknown_token: str | None = None,
 ) -> dict[str, Any]:
-    """Score a JSONL file, answer its instructions, write its evaluation; returns the metrics.
+    """Score JSONL or a table, answer its instructions, write its evaluation; returns the metrics.
 
     predictions.jsonl has every row of the file, one that could not be scored with its reason; every
-    metric can be recomputed from it. `unknown_token`: see `unknown_token_of`.
+    metric can be recomputed from it. Of a table predictions.csv is written too. `unknown_token`:
+    see `unknown_token_of`.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -69,18 +70,20 @@ def evaluate_given(
     batch_size: int,
     max_new_tokens: int | None,
     overwrite: bool,
+    output_format: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], ResultFolder]:
     """Evaluate rows that were read already, from wherever; otherwise as `evaluate_file`.
 
     `output_dir` None: a folder named after the source of the rows, beside the model folder.
-    Returns the metrics, the objects of predictions.jsonl, and where both were written.
+    `output_format` "csv" writes predictions.csv too, None only of a table. Returns the metrics, the
+    objects of predictions.jsonl, and where both were written.
     """
     with hold_results(
         trained, rows, "evaluate", output_dir, overwrite, max_new_tokens=max_new_tokens
     ) as results:
         figures, predictions, dataset = score_given(trained, rows, batch_size, max_new_tokens)
         results.begin()
-        write_predictions(results.path / PREDICTIONS, predictions)
+        write_rows(results, predictions, trained, rows, output_format)
         # With very many labels one line for each label, not for each of its metrics.
         many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
         write_json(results.path / METRICS, figures, most_levels=2 if many else None)

@@ -20,12 +20,13 @@ from smallgpt.inference.unknown_tokens import UNK_REMEDY
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
+from smallgpt.options.inference import STANDARD_INPUT
 from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import json_lines_of, read_json_lines
 from smallgpt.rows.reading import Found, read_found
 
-STANDARD_INPUT, STDIN = "-", "stdin"  # as it is given, and as it is named
+STDIN = "stdin"  # how standard input is named
 _CHUNK = 2**20
 _MOST_REASONS = 5  # why rows could not be used
 
@@ -39,6 +40,7 @@ class GivenRows:
 
     dataset: TokenLabelDataset
     source: str  # names the rows in messages and in metrics.json
+    form: str = "jsonl"  # or "csv": of the predictions, unless another is asked for
     table: Table | None = None  # whose rows they are
 
 
@@ -70,7 +72,7 @@ def read_rows(
             content = read_bytes(path, MOST_BYTES)
         table = open_table(trained, source, content, columns)
         found = table_records(trained, table, columns)
-        return replace(given_rows(trained, found, source, for_label), table=table)
+        return replace(given_rows(trained, found, source, for_label), form="csv", table=table)
     if content is None:
         lines = read_json_lines(path)
     else:
@@ -153,7 +155,7 @@ def say_bad_rows(
             first_line.setdefault(row["reason"], row["line"])
     lines = [
         f"!!! {counts.total():,} of {plural(len(predictions), 'row')} could not be {verb}; "
-        f"predictions.jsonl has them with the reason:"
+        f"the predictions have them with the reason:"
     ]
     for reason, count in counts.most_common(_MOST_REASONS):
         where = f"line {first_line[reason]}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def read_log(
     for note in log.notes() if len(log) else ():
         print(printable_lines(f"{path}: {note}"), file=sys.stderr)
     found.sort(key=lambda each: each[0])
-    return given_rows(trained, found, str(path), for_label)
+    form = "csv" if path.suffix.lower() in (".csv", ".tsv") else "jsonl"
+    return replace(given_rows(trained, found, str(path), for_label), form=form)
 
 
 def _line(place: str) -> int:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from smallgpt.evaluation.folder import ResultFolder, holding_results, named_after
+from smallgpt.console import printable_lines
+from smallgpt.evaluation.folder import (
+    PREDICTIONS,
+    PREDICTIONS_TABLE,
+    ResultFolder,
+    holding_results,
+    named_after,
+)
+from smallgpt.evaluation.predictions import write_predictions
+from smallgpt.evaluation.predictions_table import predictions_table, write_predictions_table
 from smallgpt.files.reading import contents
 from smallgpt.inference.files import GivenRows, beside
 from smallgpt.model.folder import TrainedModel
@@ -53,6 +63,26 @@ def hold_results(
     else:
         folder = Path(output_dir)
     return holding_results(folder, made_from, may_move=output_dir is None, overwrite=overwrite)
+
+
+def write_rows(
+    results: ResultFolder,
+    predictions: list[dict[str, Any]],
+    trained: TrainedModel,
+    rows: GivenRows,
+    output_format: str | None,
+) -> None:
+    """Write predictions.jsonl, and predictions.csv where that was asked for or rows are a table's.
+
+    Columns that had to take another name are told on standard error.
+    """
+    write_predictions(results.path / PREDICTIONS, predictions)
+    if (output_format or rows.form) == "csv":
+        labels = trained.vocabulary.label_names
+        lines, notes = predictions_table(predictions, labels, rows.table)
+        write_predictions_table(results.path / PREDICTIONS_TABLE, lines)
+        for note in notes:
+            print(printable_lines(note), file=sys.stderr)
 
 
 def _digest_of_rows(dataset: TokenLabelDataset) -> str:

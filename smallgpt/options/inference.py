@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from smallgpt.options.common import DEVICE, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
 from smallgpt.options.option import option, shared
 
+STANDARD_INPUT = "-"  # as --test_data
+
 
 @dataclass(frozen=True)
 class InferenceSettings:
@@ -71,11 +73,19 @@ class InferenceSettings:
         "class to evaluate), an .npz or an IDX file. With --mode generate one picture to complete.",
     )
     labels: str | None = option(None, "Labels of an IDX file of --images (IDX, plain or .gz).")
+    output_format: str | None = option(
+        None,
+        "csv: beside predictions.jsonl a predictions.csv, of a table the same with columns added. "
+        "Of standard input without --output_dir, the form in which predictions are printed. "
+        "Default: csv for a table, else jsonl.",
+        choices=("jsonl", "csv"),
+    )
     output_dir: str | None = option(
         None,
-        "Folder for the result files of --test_data or --images. Default: beside the model folder "
-        "one named after the file: `evaluation_test` (`classification_test` to classify) for "
-        "test.jsonl; where that holds other results, the next free of `evaluation_test_2` ...",
+        "Folder for the result files of --test_data or --images. Default: none for standard input "
+        "(its predictions are printed), else beside the model folder one named after the file: "
+        "`evaluation_test` (`classification_test` to classify) for test.jsonl; where that holds "
+        "other results, the next free of `evaluation_test_2` ...",
     )
     overwrite: bool = option(
         False, "Replace results of another evaluation in the folder, or the file of --image."
@@ -163,8 +173,15 @@ class InferenceSettings:
             yield f"--{of_log[0]}: a log of events needs --group_column and --event_column"
         elif of_log and {"text_column", "tokens_column"} & named.keys():
             yield "--group_column makes rows of events: drop --text_column and --tokens_column"
-        elif of_log and self.test_data == "-":
+        elif of_log and self.test_data == STANDARD_INPUT:
             yield "--group_column needs a file as --test_data, not standard input"
+        if self.output_format is not None and not of_files:
+            yield "--output_format needs --test_data or --images"
+        elif self.output_format is not None and not self.keeps_results():
+            if mode == "evaluate":
+                yield "--output_format needs --output_dir to evaluate standard input"
+            elif self.json and self.output_format == "csv":
+                yield "--json and --output_format csv print different forms: give one of them"
         if self.labels is not None and (self.images is None or mode == "generate"):
             yield "--labels needs --images to evaluate or to classify"
         if (self.keep is None) != (mode != "generate" or self.images is None):
@@ -196,6 +213,10 @@ class InferenceSettings:
         of_events = ("group_column", "event_column", "time_column")
         given = {name: getattr(self, name) for name in (*of_rows, *of_events)}
         return {name: column for name, column in given.items() if column is not None}
+
+    def keeps_results(self) -> bool:
+        """Whether result files are written: of standard input only where a folder is given."""
+        return self.test_data != STANDARD_INPUT or self.output_dir is not None
 
     def resolved_mode(self) -> str:
         """The mode asked for; without one `evaluate` with a file or images, else `interactive`.

@@ -1,5 +1,6 @@
-"""Tables and standard input: read as rows, and their cells come back."""
+"""Tables and standard input: read as rows, and their cells come back with predictions beside."""
 
+import csv
 import io
 import json
 import sys
@@ -195,11 +196,121 @@ def test_a_column_of_texts_is_for_models_of_texts(tokens, write):
         ({"text_column": "a"}, "--text_column needs --test_data"),
         ({"test_data": "a", "text_column": "a", "tokens_column": "b"}, "give one of them"),
         ({"test_data": "a", "text_column": "a", "label_column": "a"}, "name the same column"),
+        ({"output_format": "csv"}, "--output_format needs --test_data or --images"),
+        ({"test_data": "-", "output_format": "csv"}, "needs --output_dir to evaluate"),
+        (
+            {"test_data": "-", "mode": "classify", "output_format": "csv", "json": True},
+            "print different forms",
+        ),
     ],
 )
 def test_contradicting_flags_are_refused(flags, words):
     with pytest.raises(SettingsError, match=words):
         check_settings(InferenceSettings(**flags))
+
+
+# ------------------------------------------------------------------------------- predictions.csv
+
+
+def classified(model, path, folder, *flags) -> str:
+    """predictions.csv of a file, as text with its line ends."""
+    argv = ("--test_data", path, "--mode", "classify", "--output_dir", folder, *flags)
+    assert run(model, *argv) == 0
+    return (folder / "predictions.csv").read_bytes().decode()
+
+
+def test_a_table_comes_back_as_it_was_with_columns_beside(texts, write, tmp_path):
+    table = '\ufeffid; text ;label\r\n07;"a ""fox"";\nlazy";not good\r\n\r\n8;=1+2;new\r\n9;;\r\n'
+    text = classified(texts, write(table.encode()), tmp_path / "o")
+    assert text.startswith("\ufeffid; text ;label;prediction;confidence;")
+    assert text.count("\r\n") == text.count("\n") - 1 == 4
+    headings, *rows = csv.reader(io.StringIO(text[1:], newline=""), delimiter=";")
+    added = ["prediction", "confidence", "probability good", "probability not good", "reason"]
+    assert headings == ["id", " text ", "label", *added]
+    own = [["07", 'a "fox";\nlazy', "not good"], ["8", "=1+2", "new"], ["9", "", ""]]
+    assert [row[:3] for row in rows] == own
+    whole = lines_of(tmp_path / "o" / "predictions.jsonl")
+    for row, cells in zip(whole, rows, strict=True):
+        assert cells[3] == (row["prediction"] or "")
+        for name, cell in zip(("good", "not good"), cells[5:7], strict=True):
+            assert cell == (f"{row['probabilities'][name]:.6f}" if row["prediction"] else "")
+    assert rows[2][3:] == ["", "", "", "", "`text` is empty"]
+    assert {row[3] for row in rows[:2]} <= {"good", "not good"}
+
+
+def test_columns_of_the_users_keep_their_names(texts, write, tmp_path, capsys):
+    text = classified(texts, write("text,prediction,reason\na fox,rain,none\n"), tmp_path / "o")
+    assert text.splitlines()[0].startswith("text,prediction,reason,prediction_2,confidence,")
+    assert text.splitlines()[1].startswith("a fox,rain,none,")
+    told = "predictions.csv: 'prediction_2' is the model's, 'prediction' the table's own"
+    assert told in capsys.readouterr().err
+
+
+def test_quotes_that_are_text_stay_text(texts, write, tmp_path):
+    text = classified(texts, write('text\tn\nan "odd\t1\n', "new.tsv"), tmp_path / "o")
+    assert text.splitlines()[1].startswith('an "odd\t1\t')
+
+
+def test_a_table_without_a_heading_gets_its_numbers(texts, write, tmp_path):
+    text = classified(texts, write("a,7\nb,8\n"), tmp_path / "o", "--text_column", "1")
+    assert text.startswith("1,2,prediction,") and len(text.splitlines()) == 3
+
+
+def test_cells_beyond_the_heading_are_told_as_the_reason(texts, write, tmp_path):
+    text = classified(texts, write("id,text\n1,a fox\n2,lazy, fox\n"), tmp_path / "o")
+    assert text.splitlines()[2].startswith("2,lazy,,")
+    assert "3 columns where the first line has 2; left over: ' fox'" in text.splitlines()[2]
+
+
+def test_jsonl_as_a_table_where_asked_for(texts, write, tmp_path):
+    content = (
+        '{"text": "a fox", "n": {"a": [1]}, "label": "good"}\n{"text": "it", "k": "\\ud800"}\n'
+    )
+    path = write(content, "a.jsonl")
+    text = classified(texts, path, tmp_path / "o", "--output_format", "csv")
+    headings, *rows = csv.reader(io.StringIO(text))
+    assert headings[:5] == ["line", "text", "n", "k", "label"] and headings[5] == "prediction"
+    assert rows[0][:5] == ["1", "a fox", '{"a": [1]}', "", "good"]
+    assert rows[1][:5] == ["2", "it", "", "\\ud800", ""]
+    assert run(texts, "--test_data", path, "--output_dir", tmp_path / "p") == 0
+    assert not (tmp_path / "p" / "predictions.csv").exists()
+
+
+def test_an_evaluation_adds_how_unexpected_each_row_was(tokens, write, tmp_path):
+    path = write("id,tokens\nx,A B C\ny,A Z\n")
+    assert run(tokens, "--test_data", path, "--output_dir", tmp_path / "o") == 0
+    first, second = csv.DictReader((tmp_path / "o" / "predictions.csv").open())
+    whole = lines_of(tmp_path / "o" / "predictions.jsonl")
+    assert float(first["nll_per_token"]) == pytest.approx(whole[0]["nll_sum"] / 2, abs=1e-6)
+    assert (second["id"], second["nll_per_token"]) == ("y", "")
+    assert second["reason"] == "token 'Z' is not in the vocabulary"
+
+
+def test_results_of_a_table_are_protected_and_taken_up_as_those_of_jsonl(
+    texts, write, tmp_path, monkeypatch, capsys
+):
+    path = write("text\na fox\n")
+    out = tmp_path / "o"
+    classified(texts, path, out)
+    classified(texts, path, out)  # the very same again
+    assert "predictions.jsonl, predictions.csv" in capsys.readouterr().out
+    path.write_text("text\nlazy\n")
+    with pytest.raises(UserError, match="holds a classification of"):
+        classified(texts, path, out)
+    assert "lazy" in classified(texts, path, out, "--overwrite")
+    with pytest.raises(SettingsError, match="would be overwritten"):
+        classified(texts, out / "predictions.csv", out)
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "predictions.csv").write_text("mine")
+    with pytest.raises(UserError, match="was left by no evaluation"):
+        classified(texts, path, foreign, "--overwrite")
+    assert (foreign / "predictions.csv").read_text() == "mine"
+
+
+def test_results_of_a_table_lie_in_a_folder_named_after_it(texts, write):
+    assert run(texts, "--test_data", write("text\na fox\n", "july 7.csv")) == 0
+    assert (texts.parent / "evaluation_july_7" / "predictions.csv").exists()
 
 
 # ------------------------------------------------------------------------------- standard input
@@ -210,3 +321,57 @@ def test_standard_input_is_jsonl_or_a_table(texts, stdin):
         stdin(content)
         rows = read(texts, "-")
         assert (rows.source, rows.dataset.records) == ("stdin", [{"text": "a fox"}])
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "form"),
+    [
+        ("id;text\n1;a fox\n2;\n", (), "csv"),
+        ("id;text\n1;a fox\n2;\n", ("--output_format", "jsonl"), "jsonl"),
+        ("id;text\n1;a fox\n2;\n", ("--json",), "jsonl"),
+        ('{"id": 1, "text": "a fox"}\n{"id": 2, "text": ""}\n', (), "jsonl"),
+    ],
+)
+def test_predictions_of_standard_input_alone_are_printed(
+    texts, stdin, content, flags, form, capsys
+):
+    stdin(content)
+    before = sorted(texts.parent.iterdir())
+    assert run(texts, "--mode", "classify", "--test_data", "-", *flags) == 0
+    out, err = capsys.readouterr()
+    if form == "csv":
+        headings, *rows = csv.reader(io.StringIO(out), delimiter=";")
+        assert headings[:3] == ["id", "text", "prediction"]
+        assert [row[:2] for row in rows] == [["1", "a fox"], ["2", ""]]
+    else:
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [str(row["row"]["id"]) for row in rows] == ["1", "2"]
+    assert "1 of 2 rows could not be classified" in err
+    assert sorted(texts.parent.iterdir()) == before
+
+
+def test_an_evaluation_of_standard_input_writes_only_into_a_folder_given(
+    texts, stdin, tmp_path, capsys
+):
+    before = sorted(texts.parent.iterdir())
+    stdin("text,label\na fox,good\n")
+    assert run(texts, "--test_data", "-") == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert sorted(texts.parent.iterdir()) == before
+    stdin("text,label\na fox,good\n")
+    assert run(texts, "--test_data", "-", "--output_dir", tmp_path / "o") == 0
+    assert json.loads((tmp_path / "o" / "made_from.json").read_text())["data"] == "stdin"
+    assert (tmp_path / "o" / "predictions.csv").exists()
+
+
+def test_a_person_at_the_keyboard_is_told_how_to_end(texts, stdin, monkeypatch, capsys):
+    stdin("text\na fox\n")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    read(texts, "-")
+    assert "reading rows from the keyboard until Ctrl-D" in capsys.readouterr().err
+
+
+def test_nothing_on_standard_input_is_told(texts, stdin):
+    stdin("")
+    with pytest.raises(UserError, match="stdin: no rows"):
+        read(texts, "-")

@@ -71,7 +71,7 @@ def test_rows_with_unknown_tokens_are_the_first_thing_told(run, mode, capsys):
     code, predictions, figures = run("--mode", mode)
     out = capsys.readouterr().out
     verb = "scored" if mode == "evaluate" else "classified"
-    assert out.startswith(f"!!! 2 of 3 rows could not be {verb}; predictions.jsonl has them")
+    assert out.startswith(f"!!! 2 of 3 rows could not be {verb}; the predictions have them")
     assert "!!!   token 'chat' is not in the vocabulary (line 2)" in out
     assert "!!! --unknown_token unk" in out.split("\n\n")[0]
     assert code == 0
