@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +23,7 @@ class Text:
     label: str | None
     place: str  # for messages: `data/reviews.tsv:17`
     source: str  # for the row's `meta`: the same with the name of the file in `source_names`
+    others: dict[str, Any] = field(default_factory=dict)  # the other columns or keys
 
     @property
     def question(self) -> str:
@@ -36,7 +37,8 @@ class Text:
 
     def row(self) -> dict[str, Any]:
         """The row of a labelled text; other texts are cut into rows by `document_rows`."""
-        return {"text": self.text, "label": self.label, "meta": {"source": self.source}}
+        own = {"text": self.text, "label": self.label, "meta": {"source": self.source}}
+        return own | self.others
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,21 @@ from smallgpt.inputs.records import is_table, read_records
 from smallgpt.preparation.examples import Instruction, Text
 from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
+from smallgpt.rows.row import ROW_KEYS
 from smallgpt.tokens.labels import label_text
 
 DOCUMENT_BORDER = "<|endoftext|>"
+_NAMES_OF_ROWS = {*ROW_KEYS, "text", "instruction", "meta"}
 
 
 def read_texts(
-    path: Path, name: str, bad: BadRows, *, text_column: str, label_column: str | None
+    path: Path,
+    name: str,
+    bad: BadRows,
+    *,
+    text_column: str,
+    label_column: str | None,
+    left_out: set[str],
 ) -> Iterator[Text]:
     """The usable texts of a file; `bad` collects the other records.
 
@@ -38,6 +46,7 @@ def read_texts(
         text_column: key or heading; a number counts the columns of a CSV or TSV file without a
             heading, from 1. Ignored for plain text.
         label_column: likewise; None for texts without labels.
+        left_out: gets the other columns that cannot stay, because rows need their names.
 
     Raises:
         UserError: the file cannot be read, or has no such column.
@@ -55,9 +64,12 @@ def read_texts(
         try:
             label = None if label_column is None else _label(record.values, label_column)
             text = _text(record.values, text_column)
-            if label is not None:  # others are cut into rows
-                _check_length(text)
-            yield Text(text, label, record.place, record.source)
+            others = {key: value for key, value in record.values.items() if key not in columns}
+            left_out |= others.keys() & _NAMES_OF_ROWS
+            others = {key: value for key, value in others.items() if key not in _NAMES_OF_ROWS}
+            # Texts without labels are cut into rows, each with all the other columns.
+            _check_length(text if label is not None else "", json_line(others) if others else "")
+            yield Text(text, label, record.place, record.source, others)
         except RowError as error:
             bad.note(record.place, str(error))
 

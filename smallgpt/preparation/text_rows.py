@@ -52,7 +52,7 @@ def document_rows(
                 yield {
                     "input_ids": ids[start : start + length],
                     "meta": {"source": text.source, "start": start, IDS_OF: vocabulary.digest},
-                }
+                } | text.others
                 if start + length >= len(ids):
                     break
                 start += stride

@@ -29,6 +29,7 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 # With at least this many texts, mostly distinct labels mean that the column holds no labels.
 _ENOUGH_TO_JUDGE = 20
+_MOST_NAMED = 10  # columns in a note
 
 
 @holding_output
@@ -42,8 +43,15 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     check_output("text", settings, [*settings.input, *settings.test_input])
     pretrained = pretrained_tokenizer(settings.tokenizer)
     notes: list[str] = []
-    read = partial(read_texts, text_column=settings.text_column, label_column=settings.label_column)
+    left_out: set[str] = set()
+    read = partial(
+        read_texts,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        left_out=left_out,
+    )
     texts, own_test = read_examples(settings, read, notes)
+    _tell_other_columns([*texts, *own_test], left_out, notes)
     labels: list[str] = []
     if settings.label_column is None:
         sides = split_documents(texts, own_test, settings, notes)
@@ -71,6 +79,21 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
             held_out = {text.question for name in (VALIDATION, TEST) for text in sides[name]}
             rows[TRAIN] = with_variants(sides[TRAIN], held_out, settings, notes)
     return write_rows("text", settings, rows, vocabulary, notes)
+
+
+def _tell_other_columns(texts: Sequence[Text], left_out: set[str], notes: list[str]) -> None:
+    """Note which columns beside text and label stay with the rows, and which cannot."""
+    kept = list(dict.fromkeys(name for text in texts for name in text.others))
+    if kept:
+        notes.append(f"kept with each row: {_listed(kept)}")
+    if left_out:
+        names = _listed(sorted(left_out))
+        notes.append(f"left out, since rows need the name for something else: {names}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(shown(name)[1:-1] for name in names[:_MOST_NAMED]) + more
 
 
 def _cut(

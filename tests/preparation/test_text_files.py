@@ -40,14 +40,16 @@ def write(path: Path, records: list[dict]) -> Path:
 
 def texts_of(path: Path, text: str = "text", label: str | None = "label") -> list[Text]:
     bad = BadRows("record")
-    found = list(read_texts(path, path.name, bad, text_column=text, label_column=label))
+    found = list(
+        read_texts(path, path.name, bad, text_column=text, label_column=label, left_out=set())
+    )
     assert not bad.count
     return found
 
 
 def problems_of(path: Path, text: str = "text", label: str | None = "label") -> list[str]:
     bad = BadRows("record")
-    list(read_texts(path, path.name, bad, text_column=text, label_column=label))
+    list(read_texts(path, path.name, bad, text_column=text, label_column=label, left_out=set()))
     return bad.first
 
 

@@ -202,6 +202,41 @@ def test_no_text_stands_on_two_sides_and_repeats_leave(reviews):
         assert set(labels) == {"0", "1"}
 
 
+def test_other_columns_stay_with_their_rows_and_variants(tmp_path):
+    table = "id;text;stars\n" + "".join(
+        f"r{n};Room {n}, bed {n}, bath {n}.;{'ok' if n % 2 else 'not ok'}\n" for n in range(30)
+    )
+    (tmp_path / "a.csv").write_text(table)
+    out = tmp_path / "out"
+    flags = ["--label_column", "stars", "--augment", "1", "--output_dir", str(out)]
+    assert main(["text", "--input", str(tmp_path / "a.csv"), *flags]) == 0
+    rows = [row for name in SIDES for row in lines_of(out / name)]
+    assert len({row["id"] for row in rows}) == 30 < len(rows)
+    for row in rows:
+        assert row["meta"]["source"] == f"a.csv:{int(row['id'][1:]) + 2}"
+    assert "kept with each row: id" in json.loads((out / "prepared.json").read_text())["notes"]
+
+
+def test_other_keys_of_a_document_stay_with_each_of_its_rows(tmp_path):
+    records = [
+        {"id": n, "text": f"room {n} " * 20, "tokens": 9, "label": "a", "meta": {"of": n}}
+        for n in range(20)
+    ]
+    path = write_jsonl(tmp_path / "long.jsonl", records)
+    out = tmp_path / "out"
+    settings = TextSettings(
+        input=(path,), tokenizer="chars", max_length=33, output_dir=str(out), test_fraction=0.2
+    )
+    notes = prepare_text(settings)["notes"]
+    rows = [row for name in SIDES for row in lines_of(out / name)]
+    assert {row["id"] for row in rows} == set(range(20))
+    for row in rows:
+        assert row["meta"]["source"] == f"long.jsonl:{row['id'] + 1}"
+        assert set(row) == {"input_ids", "meta", "id"}
+    told = "left out, since rows need the name for something else: label, meta, tokens"
+    assert {"kept with each row: id", told} <= set(notes)
+
+
 def test_a_text_with_two_labels_keeps_both_and_is_told(reviews, tmp_path):
     lines = ["neg", "pos", "pos"]
     records = [{"text": f"room {n}", "label": label} for label in lines for n in range(60)]
