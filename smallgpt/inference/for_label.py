@@ -42,13 +42,11 @@ def class_of(trained: TrainedModel, label: str, ids: list[int]) -> int:
     if label not in vocabulary.labels:
         known = ", ".join(vocabulary.label_names[:20]) or "none"
         rest = f" and {len(vocabulary.labels) - 20:,} more" if len(vocabulary.labels) > 20 else ""
-        raise UserError(
-            f"--label {shown(label)}: the model has no such label; it has {known}{rest}"
-        )
+        raise UserError(f"label {shown(label)}: the model has no such label; it has {known}{rest}")
     if vocabulary.cls_id is None or vocabulary.eos_id is None:
-        raise UserError("--label: a labelled row needs <CLS> and <EOS> in the vocabulary")
+        raise UserError("label: a labelled row needs <CLS> and <EOS> in the vocabulary")
     if not vocabulary.label_id_set.isdisjoint(ids):
-        raise UserError("--label: the prompt holds a label token already; leave it out")
+        raise UserError("label: the prompt holds a label token already; leave it out")
     if vocabulary.pad_id in ids:
         raise UserError("<PAD> stands inside the row; it may only fill up its end")
     return vocabulary.labels.index(label)
@@ -89,7 +87,7 @@ def sample_for_label(
     if found < count:
         raise UserError(
             f"only {found} of {tried} samples were read as label {name}, {count} were "
-            f"asked for: raise --temperature, or the model does not know this label"
+            f"asked for: raise temperature, or the model does not know this label"
         )
     share = f"{found} of {plural(tried, 'sample')} ({found / tried:.1%}) were read as {name}"
     note = f"generated from the label {name}: {share}"

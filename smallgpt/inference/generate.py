@@ -104,7 +104,9 @@ def generate(
         prompts = [[vocabulary.img_id]]
         given = PythonRows([{"input_ids": prompts[0]}], True)
     else:
-        raise UserError("--mode generate needs --prompt: the first tokens of a row")
+        raise UserError(
+            "generating needs the first tokens of a row: give a --prompt (from Python rows)"
+        )
     plan = any_token() if free else well_formed(trained, label is not None)
     rooms = []
     for index, ids in enumerate(prompts):
@@ -222,7 +224,7 @@ def _room_after(
         max_new_tokens = room
     if rules is not None and rules.of_images and label_given and (max_new_tokens or room) < room:
         raise UserError(
-            f"--max_new_tokens {max_new_tokens}: the image takes {room} more before its label"
+            f"max_new_tokens {max_new_tokens}: the image takes {room} more before its label"
         )
     # max_new_tokens cuts; without it a row must end within the room. With a label one more token
     # may be sampled: the one that ends the row is dropped again.

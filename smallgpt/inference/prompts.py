@@ -96,16 +96,15 @@ def refuse_labels_only(trained: TrainedModel) -> None:
     """Refuse a model with a label head, which predicts no tokens, by a UserError."""
     if trained.is_classifier:
         raise UserError(
-            f"{trained.folder}: this model only names labels (--classifier head): ask it with "
-            f"--mode classify or evaluate"
+            f"{trained.folder}: this model only names labels (--classifier head): classify or "
+            f"evaluate with it"
         )
 
 
 def not_finite(trained: TrainedModel) -> UserError:
     """The error of a model whose output is NaN or infinite."""
     return UserError(
-        f"{trained.folder}: the model gives no finite number: damaged weights? (try --precision "
-        f"fp32)"
+        f"{trained.folder}: the model gives no finite number: damaged weights? (try precision fp32)"
     )
 
 

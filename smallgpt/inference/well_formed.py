@@ -20,7 +20,7 @@ from smallgpt.model.folder import TrainedModel
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import END_IMG
 
-_REMEDY = "; --free generates without the rules of a row"
+_REMEDY = "; --free (from Python free=True) generates without the rules of a row"
 
 
 @dataclass(frozen=True)

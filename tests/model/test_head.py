@@ -360,7 +360,7 @@ def test_model_that_only_names_labels_says_so(own_settings, capsys):
     folder = train(own_settings).folder.best_model
     trained = load_trained_model(folder, "cpu", "fp32")
     for ask in (next_tokens, generate):
-        with pytest.raises(UserError, match=r"only names labels .*--mode classify"):
+        with pytest.raises(UserError, match=r"only names labels .*: classify or evaluate with it"):
             ask(trained, "<IMG> A")
     capsys.readouterr()
     # The interactive prompt names labels.
