@@ -18,6 +18,8 @@ from smallgpt.rows.bad_rows import BadRow
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.row import ROW_KEYS, unknown_names
 
+_NOT_FINITE = "the model gives no finite number for this row; try --precision fp32"
+
 
 def leave_out_failures(
     dataset: TokenLabelDataset, scores: Scores
@@ -28,9 +30,8 @@ def leave_out_failures(
         return dataset, scores
     records = dataset.records
     assert records is not None  # with keep_records
-    reason = "the model gives no finite number for this row; try --precision fp32"
     failed = [
-        BadRow(int(dataset.lines_N[index]), reason, records[index])
+        BadRow(int(dataset.lines_N[index]), _NOT_FINITE, records[index])
         for index in np.flatnonzero(~finite_N)
     ]
     kept = np.flatnonzero(finite_N)
@@ -72,6 +73,8 @@ def predictions_of(
             row["label_nll"] = float(scores.label_nll_N[index])
         if answers and answers[index] is not None:
             row["answer"] = answers[index]
+        if scores is None and label["prediction"] is None:
+            row["reason"] = _NOT_FINITE
         if dataset.counts.unknown_tokens and dataset.records:
             names = unknown_names(dataset.records[index], dataset.vocabulary)
             if names:

@@ -21,6 +21,7 @@ from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
 from smallgpt.options.inference import STANDARD_INPUT
+from smallgpt.rows.bad_rows import could_be_unk
 from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import json_lines_of, read_json_lines
@@ -172,8 +173,8 @@ def say_bad_rows(
 
 def _remedy(trained: TrainedModel, reasons: Iterable[str]) -> str:
     """What to do about rows that could not be used, "" where nothing helps them all alike."""
-    lacks = any("not in the vocabulary" in reason for reason in reasons)
-    return UNK_REMEDY if lacks and trained.vocabulary.unk_id is not None else ""
+    helps = any(map(could_be_unk, reasons))
+    return UNK_REMEDY if helps and trained.vocabulary.unk_id is not None else ""
 
 
 def beside(folder: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.read_counts import unknown_line
 from smallgpt.rows.row import split_words
+from smallgpt.tokens.labels import label_of_token
 
 UNK_REMEDY = "--unknown_token unk (from Python: unknown_token='unk') reads such tokens as <UNK>"
 
@@ -66,7 +67,9 @@ def refuse_unknown_tokens(
         close = vocabulary.nearest(token)
         named.append(shown(token) + (f" (did you mean {printable(close)}?)" if close else ""))
     if named:
-        remedy = "" if vocabulary.unk_id is None else f"; {UNK_REMEDY}"
+        # A label token is never read as <UNK>.
+        helps = vocabulary.unk_id is not None and not any(map(label_of_token, unknown))
+        remedy = f"; {UNK_REMEDY}" if helps else ""
         raise UserError(f"not in the vocabulary: {', '.join(named)}{remedy}")
 
 

@@ -251,7 +251,9 @@ def load_trained_model(
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
         validation=validation,
-        learned_unknown=settings.unknown_token == "unk" or settings.resolved_token_dropout() > 0,
+        learned_unknown=settings.unknown_token == "unk"
+        # A frozen backbone reads its rows whole.
+        or (settings.resolved_token_dropout() > 0 and not settings.freeze_backbone),
     )
 
 

@@ -188,8 +188,8 @@ class InferenceSettings:
             yield "--keep SHARE goes with --mode generate --images PICTURE, and they with it"
         if self.overwrite and not of_files and self.image is None:
             yield "--overwrite needs --test_data, --images or --image: it replaces their files"
-        if self.strict and not of_files:
-            yield "--strict needs --test_data or --images"
+        if self.strict and (not of_files or mode == "generate"):
+            yield "--strict needs --test_data or --images, to evaluate or to classify"
         if mode != "generate" and self.image is not None:
             yield "--image needs --mode generate"
         if mode != "generate" and self.label is not None:

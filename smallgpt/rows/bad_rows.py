@@ -60,6 +60,11 @@ class BadRows:
         raise UserError("\n".join([*lines, remedy]))
 
 
+def could_be_unk(reason: str) -> bool:
+    """Whether a row is bad for a token that may be read as <UNK>, as no label token may."""
+    return reason.startswith("token ") and reason.endswith("is not in the vocabulary")
+
+
 def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
     """What to do about bad rows of a file for training or evaluation, in one line."""
     if not good_rows:
@@ -69,6 +74,6 @@ def bad_rows_remedy(reasons: Iterable[str], good_rows: int) -> str:
                 f"`{command_hint('prepare_data.py', 'text')}` makes them of texts and tables"
             )
         return "not one row can be read: is this the vocabulary of these rows?"
-    if any("not in the vocabulary" in reason for reason in reasons):
+    if any(map(could_be_unk, reasons)):
         return f"{REMEDY}; --unknown_token unk reads unknown tokens as <UNK>"
     return REMEDY

@@ -111,7 +111,8 @@ def ids_of(
     except KeyError as error:
         if unknown_token == "error":
             word = error.args[0].decode()
-            raise RowError(f"token {shown(word)} is not in the vocabulary") from None
+            kind = "token" if label_of_token(word) is None else "label token"
+            raise RowError(f"{kind} {shown(word)} is not in the vocabulary") from None
     unknown = tuple(word.decode() for word in words if word not in ids_by_bytes)
     for name in unknown:
         # A label read as <UNK> would silently make the row unlabelled.

@@ -87,9 +87,25 @@ def test_strict_fails_where_a_row_could_not_be_used_after_writing(run, mode, cap
     assert run("--mode", mode, "--strict", "--unknown_token", "unk")[0] == 0
 
 
-def test_strict_needs_a_file():
+@pytest.mark.parametrize("mode", ["evaluate", "classify"])
+def test_strict_counts_rows_that_the_model_gives_no_number(run, monkeypatch, mode):
+    def load(*args):
+        trained = load_trained_model(*args)
+        with torch.no_grad():
+            trained.model.transformer.wpe.weight[6] = float("inf")
+        return trained
+
+    monkeypatch.setattr("smallgpt.model.folder.load_trained_model", load)
+    rows = [{"tokens": "A B"}, {"tokens": "A B " * 4}]
+    code, predictions, _ = run("--mode", mode, "--strict", rows=rows)
+    assert code == 1
+    assert ["no finite number" in row.get("reason", "") for row in predictions] == [False, True]
+
+
+@pytest.mark.parametrize("flags", [[], ["--mode=generate", "--images=x.png", "--keep=0.5"]])
+def test_strict_needs_rows_of_a_file(flags):
     with pytest.raises(SettingsError, match="--strict needs --test_data or --images"):
-        main(["--strict"])
+        main(["--strict", *flags])
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "classify"])
@@ -110,6 +126,16 @@ def test_an_unknown_label_token_is_never_read_as_unk(run):
     rows = [ROWS[0], {"tokens": "A <CLS> <CLS_new> <EOS>"}]
     _, predictions, _ = run("--unknown_token", "unk", rows=rows)
     assert "label token '<CLS_new>' is not in the vocabulary" in predictions[1]["reason"]
+
+
+def test_unk_is_no_remedy_for_an_unknown_label_token(run, folder, capsys):
+    rows = [ROWS[0], {"tokens": "A <CLS> <CLS_new> <EOS>"}]
+    run(rows=rows)
+    assert "label token '<CLS_new>' is not in the vocabulary" in (out := capsys.readouterr().out)
+    assert "--unknown_token" not in out
+    with pytest.raises(UserError, match="not in the vocabulary: '<CLS_new>'") as refused:
+        main([f"--model_path={folder}", "--device=cpu", "--prompt", "A <CLS> <CLS_new>"])
+    assert "--unknown_token" not in str(refused.value)
 
 
 def test_another_way_to_read_unknown_tokens_is_another_evaluation(run, folder, write_rows):

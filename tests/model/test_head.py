@@ -559,6 +559,8 @@ def test_frozen_backbone_is_bit_identical_after_training(tmp_path, hidden):
     heads = [name for name in after if name.startswith("classifier.")]
     start_head = start.model.state_dict()
     assert heads and any(not torch.equal(after[name], start_head[name]) for name in heads)
+    # Its rows were read whole: no token was dropped.
+    assert not load_trained_model(result.folder.final_model, "cpu").learned_unknown
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
