@@ -285,6 +285,11 @@ class InstructionsSettings:
         return _text_contradictions(self)
 
 
+PreparationSettings = (
+    DigitsSettings | ImagesSettings | TokensSettings | TextSettings | InstructionsSettings
+)
+
+
 def _text_contradictions(settings: TextSettings | InstructionsSettings) -> Iterator[str]:
     if not settings.input:
         yield "--input FILE... is needed: the texts to prepare"

@@ -36,6 +36,7 @@ from smallgpt.files.writing import (
     write_json,
 )
 from smallgpt.options.option import options_of
+from smallgpt.options.preparation import PreparationSettings
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, read_summary, side_figures
 from smallgpt.tokens.text_tokenizer import TOKENIZER
@@ -70,7 +71,7 @@ def holding_output(prepare: Callable[[Any], dict[str, Any]]) -> Callable[[Any], 
     return holding
 
 
-def check_output(command: str, settings: Any, inputs: Iterable[str]) -> None:
+def check_output(command: str, settings: PreparationSettings, inputs: Iterable[str]) -> None:
     """Refuse an output folder with files of others, or with another preparation to be protected.
 
     Raises:
@@ -94,7 +95,7 @@ def check_output(command: str, settings: Any, inputs: Iterable[str]) -> None:
         _refuse_other_settings(folder, command, settings)
 
 
-def _refuse_other_settings(folder: Path, command: str, settings: Any) -> None:
+def _refuse_other_settings(folder: Path, command: str, settings: PreparationSettings) -> None:
     """Raise UserError where a folder was prepared by another command or with other settings."""
     summary = read_summary(folder)
     if summary["command"] != command:
@@ -132,7 +133,7 @@ def _as_typed(value: Any) -> str:
     return "none" if value is None else shown(value)
 
 
-def stored_settings(settings: Any) -> dict[str, Any]:
+def stored_settings(settings: PreparationSettings) -> dict[str, Any]:
     """The settings that prepared.json keeps: all but those of one call, such as --overwrite."""
     options = options_of(type(settings))
     values = dataclasses.asdict(settings)
@@ -169,7 +170,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 @contextmanager
-def publishing(settings: Any) -> Iterator[Path]:
+def publishing(settings: PreparationSettings) -> Iterator[Path]:
     """Yield an empty folder whose files on success replace those of an earlier preparation.
 
     Needs `holding_output`. Nothing changes before. Then the old training rows are deleted first and

@@ -65,7 +65,7 @@ def read_data(
             raise UserError(
                 f"{path}: an older version of prepare_data.py marked its variants as "
                 f"`meta.variant`, and an epoch would visit all of them: prepare the data again "
-                f"(prepared.json beside it has the settings)"
+                f"with --overwrite (prepared.json beside it has the settings)"
             )
         for line in rows.counts.lines():
             say(f"{path}: {line}")
