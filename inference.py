@@ -258,7 +258,7 @@ def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: Given
     predictions = label_given(trained, rows, settings.batch_size)
     if not settings.json and (settings.output_format or rows.form) == "csv":
         labels = trained.vocabulary.label_names
-        lines, notes = predictions_table(predictions, labels, rows.table)
+        lines, notes = predictions_table(predictions, labels, rows.table, rows.log)
         for line in lines:
             sys.stdout.write(line)
         for note in notes:

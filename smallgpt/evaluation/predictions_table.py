@@ -22,7 +22,10 @@ Cells = Callable[[dict[str, Any]], str]  # the cell of a column, from an object 
 
 
 def predictions_table(
-    predictions: Sequence[dict[str, Any]], labels: Sequence[str], table: Table | None
+    predictions: Sequence[dict[str, Any]],
+    labels: Sequence[str],
+    table: Table | None,
+    log: Table | None = None,
 ) -> tuple[Iterator[str], list[str]]:
     """The lines of predictions.csv, and what a user should know of its columns.
 
@@ -31,6 +34,7 @@ def predictions_table(
         labels: all labels of the model.
         table: whose rows they are: its cells and its form stay. None: the keys of the rows become
             columns, values that are no text as JSON.
+        log: the table whose form they get where they are rows of no table.
     """
     added = _added_columns(predictions, labels)
     if table is None:
@@ -44,7 +48,7 @@ def predictions_table(
         [*cells, *(cell(row) for cell in added.values())]
         for cells, row in zip(rows, predictions, strict=True)
     )
-    return _written([[*own_headings, *headings]], lines, table), notes
+    return _written([[*own_headings, *headings]], lines, table or log), notes
 
 
 def write_predictions_table(path: Path, lines: Iterable[str]) -> None:

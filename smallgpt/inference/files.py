@@ -43,6 +43,7 @@ class GivenRows:
     source: str  # names the rows in messages and in metrics.json
     form: str = "jsonl"  # or "csv": of the predictions, unless another is asked for
     table: Table | None = None  # whose rows they are
+    log: Table | None = None  # the form of the table of events that they were made of
 
 
 def read_rows(

@@ -13,10 +13,12 @@ from typing import Any
 
 from smallgpt.console import plural, printable_lines
 from smallgpt.errors import UserError
-from smallgpt.files.reading import shown
+from smallgpt.files.reading import read_bytes, shown
 from smallgpt.inference.files import GivenRows, given_rows
+from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.event_log import LABEL, EventColumns, EventLog
 from smallgpt.inputs.records import read_records
+from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import MOST_BAD_ROWS, BadRows, RowError
 from smallgpt.rows.reading import Found
@@ -66,8 +68,11 @@ def read_log(
     for note in log.notes() if len(log) else ():
         print(printable_lines(f"{path}: {note}"), file=sys.stderr)
     found.sort(key=lambda each: each[0])
-    form = "csv" if path.suffix.lower() in (".csv", ".tsv") else "jsonl"
-    return replace(given_rows(trained, found, str(path), for_label), form=form)
+    rows = given_rows(trained, found, str(path), for_label)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return rows
+    table = Table.of(str(path), read_bytes(path, MOST_BYTES), columns.needed())
+    return replace(rows, form="csv", log=replace(table, text=""))
 
 
 def _line(place: str) -> int:

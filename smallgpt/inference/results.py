@@ -79,7 +79,7 @@ def write_rows(
     write_predictions(results.path / PREDICTIONS, predictions)
     if (output_format or rows.form) == "csv":
         labels = trained.vocabulary.label_names
-        lines, notes = predictions_table(predictions, labels, rows.table)
+        lines, notes = predictions_table(predictions, labels, rows.table, rows.log)
         write_predictions_table(results.path / PREDICTIONS_TABLE, lines)
         for note in notes:
             print(printable_lines(note), file=sys.stderr)

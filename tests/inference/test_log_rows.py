@@ -120,6 +120,16 @@ def test_a_session_with_an_unusable_event_is_kept_with_the_reason(run, capsys):
     assert capsys.readouterr().out.startswith("!!! 3 of 5 rows could not be classified")
 
 
+def test_a_table_of_the_sessions_has_the_form_of_the_log(run, tmp_path):
+    found = run(EVENTS, "--mode", "classify", *LABELLED)
+    told = (tmp_path / "out" / "predictions.csv").read_bytes().decode()
+    rows = list(csv.DictReader(told.splitlines(), delimiter=";"))
+    assert [row["session"] for row in rows] == ["s2", "s1", "s3"]
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in found]
+    assert [row["label"] for row in rows] == ["stays", "leaves us", ""]
+    assert told.count("\r\n") == 4  # as in the log
+
+
 def test_a_line_of_another_width_is_told(run, tmp_path, folder, capsys):
     found = run([*EVENTS, ["s3", "buy"]], "--mode", "classify", *LABELLED)
     assert found[-1]["line"] == 8 and "2 columns where the first line has 5" in found[-1]["reason"]
