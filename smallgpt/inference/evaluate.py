@@ -131,6 +131,7 @@ def score_given(
         "tokens_left_out": dataset.counts.cut_tokens,
         "unknown_tokens": dataset.counts.unknown_tokens,
         "unknown_names": dict(Counter(dataset.counts.unknown_names).most_common(_MOST_UNKNOWN)),
+        "unknown_names_left_out": max(0, len(dataset.counts.unknown_names) - _MOST_UNKNOWN),
         "learned_unknown": trained.learned_unknown,
         **({"tokens": dataset.target_count} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),

@@ -122,6 +122,13 @@ def test_unknown_tokens_are_named_and_counted(run, mode, capsys):
         assert figures["unscored"] == 0
 
 
+def test_metrics_have_the_most_frequent_names_and_the_number_of_the_others(run):
+    rows = [{"tokens": f"A chat new{number} chat"} for number in range(30)]
+    figures = run("--unknown_token", "unk", rows=rows)[2]
+    assert (figures["unknown_tokens"], figures["unknown_names_left_out"]) == (90, 11)
+    assert len(figures["unknown_names"]) == 20 and figures["unknown_names"]["chat"] == 60
+
+
 def test_an_unknown_label_token_is_never_read_as_unk(run):
     rows = [ROWS[0], {"tokens": "A <CLS> <CLS_new> <EOS>"}]
     _, predictions, _ = run("--unknown_token", "unk", rows=rows)
