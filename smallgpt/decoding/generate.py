@@ -56,7 +56,7 @@ def generate_tokens(
     rules: RowRules | None = None,
     lead: Sequence[int] = (),
     batch_size: int = 64,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt until a stop token or `max_new_tokens`.
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,7 +45,9 @@ class Forward(nn.Module):
         self._is_gpt2, self._packs = is_gpt2(model), supports(model)
         self._through_backbone: Callable[[Tensor], Tensor] = self._backbone
 
-    def forward(self, ids_N: Tensor, lengths_B: Sequence[int], of: str = "tokens") -> Tensor:
+    def forward(
+        self, ids_N: Tensor, lengths_B: Sequence[int] | np.ndarray, of: str = "tokens"
+    ) -> Tensor:
         """Hidden states or label logits of rows of at least one token each.
 
         `of`: "tokens" gives N x E; "last", of the last token of each row, B x E; "labels" the
@@ -83,7 +86,7 @@ class Forward(nn.Module):
         return rows.in_order(logits_BxL.float())
 
     @torch.no_grad()
-    def head_inputs(self, ids_N: Tensor, lengths_B: Sequence[int]) -> Tensor:
+    def head_inputs(self, ids_N: Tensor, lengths_B: Sequence[int] | np.ndarray) -> Tensor:
         """Inputs of the classification head, one a row, B x width in fp32.
 
         The model is in evaluation mode and its head one that `head.is_plain` approves.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from torch import Tensor
 class PackedRows:
     """Where the tokens of B rows, of at least one token each, lie without padding."""
 
-    def __init__(self, lengths: Sequence[int]):
+    def __init__(self, lengths: Sequence[int] | np.ndarray):
         lengths_B = torch.as_tensor(lengths, dtype=torch.int64)
         self.B, self.T, self.N = len(lengths_B), int(lengths_B.max()), int(lengths_B.sum())
         starts_B = lengths_B.cumsum(0) - lengths_B
