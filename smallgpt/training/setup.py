@@ -100,7 +100,8 @@ def build_run(
         return _code_embeddings(codebook, settings, vocabulary, log) if codebook else {}
 
     start = starting_model(settings, vocabulary, code_embeddings, stored_config, log.say)
-    model = start.model.to(device).train()
+    # The types of transformers take the first argument of `to` for the model.
+    model = start.model.to(device).train()  # type: ignore[arg-type]
     optimizers = make_optimizers(model, settings, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
