@@ -87,15 +87,6 @@ def test_a_log_gets_the_answers_of_its_rows(run, mode, capsys):
     assert [row["label"] for row in found] == ["stays", "leaves us", None]
 
 
-def test_predictions_of_a_log_are_a_table_too_with_a_line_a_session(run, tmp_path):
-    run(EVENTS, "--mode", "classify", *LABELLED)
-    with open(tmp_path / "out" / "predictions.csv", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [row["session"] for row in rows] == ["s2", "s1", "s3"]
-    assert [row["label"] for row in rows] == ["stays", "leaves us", ""]
-    assert {row["prediction"] for row in rows} <= {"stays", "leaves us"}
-
-
 def test_a_session_without_a_label_is_named_as_with_one(run):
     labelled = run(EVENTS, "--mode", "classify", *LABELLED)
     bare = [[*event[:4], ""] for event in EVENTS]
