@@ -91,8 +91,8 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     if replaced.any():
         kinds = plural(len(np.unique(rows.tokens[replaced])), "token")
         places = plural(int(replaced.sum()), "place")
-        least = plural(min_count, "time")
-        line = f"{kinds} seen less than {least} in training written as {UNK} in {places}"
+        seldom = f"seen less than {min_count} times" if min_count > 1 else "not seen"
+        line = f"{kinds} {seldom} in training written as {UNK} in {places}"
         notes.append(line + reason)
     labels = [seen.labels[number] if number >= 0 else None for number in rows.classes_N.tolist()]
     notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
