@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2Config
+from transformers import GPT2Config, PreTrainedModel
 
 from smallgpt.errors import UserError
 from smallgpt.model.config_json import model_class_of
@@ -25,7 +25,7 @@ def build_model(
     settings: TrainSettings,
     vocabulary: Vocabulary,
     embeddings: Mapping[str, np.ndarray] | None = None,
-) -> torch.nn.Module:
+) -> PreTrainedModel:
     """A GPT-2 with random weights from `settings.seed`; its head predicts tokens or labels.
 
     `embeddings` (token -> n_embd numbers of standard deviation 1) initialize tokens of which
@@ -59,8 +59,9 @@ def build_model(
     known = {vocabulary.ids[t]: vector for t, vector in (embeddings or {}).items()}
     if known:
         vectors = torch.from_numpy(np.stack(list(known.values())))
+        embedding: Any = model.get_input_embeddings()
         with torch.no_grad():
-            model.transformer.wte.weight[list(known)] = vectors * config.initializer_range
+            embedding.weight[list(known)] = vectors * config.initializer_range
     return model
 
 
@@ -93,7 +94,7 @@ def _check_memory(values: Mapping[str, Any]) -> None:
 class StartingModel:
     """What a run begins with."""
 
-    model: torch.nn.Module
+    model: PreTrainedModel
     adapter: Adapter | None  # what of the model is trained; None where all of it is
     belongs_to: dict[str, str]  # what a checkpoint of the run depends on: name -> fingerprint
 
@@ -133,6 +134,6 @@ def starting_model(
     return StartingModel(model, adapter, belongs_to)
 
 
-def count_parameters(model: torch.nn.Module) -> int:
+def count_parameters(model: PreTrainedModel) -> int:
     """Parameters of a model, tied ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

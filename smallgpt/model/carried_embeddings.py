@@ -6,6 +6,7 @@ Never by id: ids differ between two vocabularies that share every token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +15,9 @@ from smallgpt.files.hub import folder_of
 from smallgpt.model.config_json import quiet
 from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokenizer
 from smallgpt.tokens.vocabulary import EOS, PAD, UNK, Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Embeddings of new tokens are the mean of all plus noise of this share of their standard deviation:
 # equal ones would stay equal where the head is tied.
@@ -44,7 +48,7 @@ def tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
 
 @torch.no_grad()
 def carry_over(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     tokens: Sequence[str],
     roles: Mapping[str, int | None],
     vocabulary: Vocabulary,
@@ -64,7 +68,8 @@ def carry_over(
         seed: of the noise in the embeddings of new tokens.
         name: of the checkpoint, for messages.
     """
-    rows = len(model.get_input_embeddings().weight)
+    input_map, head = _token_maps(model)
+    rows = len(input_map.weight)
     tokens = tokens[:rows]  # a tokenizer may have more tokens than its model was trained on
     old_ids = {token: index for index, token in enumerate(tokens)}
     source_V = [old_ids.get(token, -1) for token in vocabulary.tokens]
@@ -78,7 +83,6 @@ def carry_over(
             likened.append(f"{token} starts as {tokens[role]}")
     fresh = [vocabulary.tokens[index] for index in new_ids if source_V[index] < 0]
 
-    input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor(source_V)
     old = [input_map.weight.clone()]
@@ -100,7 +104,7 @@ def carry_over(
         made.append(new_VxE)
     with quiet():
         model.resize_token_embeddings(len(vocabulary), mean_resizing=False)
-    input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
+    input_map, head = _token_maps(model)
     input_map.weight.copy_(made.pop(0))
     if not tied:
         head.weight.copy_(made.pop(0))
@@ -122,6 +126,14 @@ def carry_over(
             + command_hint("prepare_data.py", "text", "--tokenizer", name)
         )
     return new_ids
+
+
+def _token_maps(model: PreTrainedModel) -> tuple[Any, Any]:
+    """The embedding of tokens and their head, None of a classifier.
+
+    Each architecture has its own classes for them; all have `weight`.
+    """
+    return model.get_input_embeddings(), model.get_output_embeddings()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import CONFIG_MAPPING, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -17,6 +16,9 @@ from smallgpt.files.reading import parse_json, read_text, shown
 from smallgpt.model.head import classifier_class_of
 from smallgpt.options.training import MOST_LAYERS, MOST_POSITIONS, MOST_WIDTH, TrainSettings
 from smallgpt.tokens.text_tokenizer import MOST_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ID2LABEL = "id2label"
 # 10,000 labels of 1,000 letters each, twice, a letter in up to six bytes.
@@ -143,7 +145,7 @@ def _without_foreign_choices(value: Any) -> Any:
     }
 
 
-def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.nn.Module]:
+def model_class_of(config: Any, classifier: str = "label_token") -> type[PreTrainedModel]:
     """The class of the causal model of a configuration, or of its classifier.
 
     Raises:
@@ -153,7 +155,8 @@ def model_class_of(config: Any, classifier: str = "label_token") -> type[torch.n
         return classifier_class_of(config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{config.model_type} is no causal language model")
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]  # as in classifier_class_of
+    return found
 
 
 def set_dropout(config: Any, settings: TrainSettings) -> None:

@@ -170,21 +170,21 @@ def _attend_backward(
         grad_k_RxTxD, grad_v_RxTxD = torch.zeros(2, R, T, D)
     recomputes = T > _LONGEST_KEPT
     generator = _generator(kept) if recomputes and rate else None
-    kept = iter(kept)
+    kept_chunks = iter(kept)
     for start in range(0, T, _CHUNK):
         if recomputes:
             weights_RxCxK, keep_RxCxK = _chunk_weights(
                 q_RxTxD, k_RxTxD, rows, start, rate, generator
             )
         else:
-            weights_RxCxK, keep_RxCxK = next(kept), next(kept) if rate else None
+            weights_RxCxK, keep_RxCxK = next(kept_chunks), next(kept_chunks) if rate else None
         r, _, end = weights_RxCxK.shape
         grad_RxCxD, k_RxKxD, v_RxKxD = (
             grad_RxTxD[:r, start:end],
             k_RxTxD[:r, :end],
             v_RxTxD[:r, :end],
         )
-        if rate:
+        if keep_RxCxK is not None:
             keep_RxCxK = keep_RxCxK.mul_(_scale(rate))
             grad_weights_RxCxK = torch.bmm(grad_RxCxD, v_RxKxD.mT).mul_(keep_RxCxK)
             grad_weights_RxCxK -= overlap_RxTx1[:r, start:end]
@@ -240,7 +240,8 @@ class Block(torch.autograd.Function):
         n1_NxE, mean1, rstd1 = torch.native_layer_norm(x_NxE, E, g1, b1, plan.eps)
         n1_NxE = n1_NxE.to(dtype)
         qkv = rows.heads(torch.addmm(b_qkv.to(dtype), n1_NxE, w_qkv), 3, H)
-        attended, weights = _attend(*qkv, rows, plan.attention_rate, plan.keeps)
+        q, k, v = qkv
+        attended, weights = _attend(q, k, v, rows, plan.attention_rate, plan.keeps)
         merged_NxE = rows.merge(attended[None], H)
         out_NxE = torch.addmm(b_out.to(dtype), merged_NxE, w_out)
         keep1 = _keep(out_NxE, plan.attention_output_rate, dtype)

@@ -21,17 +21,20 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 from torch.utils.checkpoint import checkpoint
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from smallgpt.model.cpu_block import Block, BlockPlan, Dropout, last_of_block
 from smallgpt.model.packed_rows import PackedRows
+
+GPT2 = GPT2LMHeadModel | GPT2ForSequenceClassification
 
 # config.activation_function -> torch's `approximate`. transformers computes gelu_new in several
 # operations, torch in one.
@@ -39,7 +42,7 @@ GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def packed_hidden_states(
-    model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
+    model: GPT2, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
 ) -> Tensor:
     """Last hidden states of packed rows, N x E in fp32; the head comes after.
 
@@ -50,7 +53,7 @@ def packed_hidden_states(
         model.training and model.transformer.gradient_checkpointing and torch.is_grad_enabled()
     )
     x_NxE = _embed(model, ids_N, rows)
-    for block in model.transformer.h:
+    for block in blocks_of(model):
         of_block = _of_block(block, rows, dtype, model.config)
         if recomputes:
             x_NxE = checkpoint(Block.apply, x_NxE, *of_block, use_reentrant=False)
@@ -60,19 +63,17 @@ def packed_hidden_states(
 
 
 @torch.inference_mode()
-def packed_last_states(
-    model: torch.nn.Module, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype
-) -> Tensor:
+def packed_last_states(model: GPT2, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype) -> Tensor:
     """`packed_hidden_states` of each row's last token, B x E, without gradients or dropout."""
     x_NxE = _embed(model, ids_N, rows)
-    *others, last = model.transformer.h
+    *others, last = blocks_of(model)
     for block in others:
         x_NxE = Block.apply(x_NxE, *_of_block(block, rows, dtype, model.config))
     x_BxE = last_of_block(x_NxE, *_of_block(last, rows, dtype, model.config))
     return _norm(model.transformer.ln_f, x_BxE)
 
 
-def _embed(model: torch.nn.Module, ids_N: Tensor, rows: PackedRows) -> Tensor:
+def _embed(model: GPT2, ids_N: Tensor, rows: PackedRows) -> Tensor:
     _keep_freed_memory()
     transformer = model.transformer
     x_NxE = transformer.wte(ids_N) + transformer.wpe(rows.position_N)
@@ -84,8 +85,8 @@ def _norm(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def _of_block(
-    block: torch.nn.Module, rows: PackedRows, dtype: torch.dtype, config: Any
-) -> tuple[BlockPlan | Tensor, ...]:
+    block: GPT2Block, rows: PackedRows, dtype: torch.dtype, config: Any
+) -> tuple[BlockPlan, *tuple[Tensor, ...]]:
     """The plan and the parameters of a block."""
     attention, mlp = block.attn, block.mlp
     plan = BlockPlan(
@@ -103,19 +104,24 @@ def _of_block(
     return plan, *(tensor for module in modules for tensor in (module.weight, module.bias))
 
 
-def is_gpt2(model: torch.nn.Module) -> bool:
+def blocks_of(model: GPT2) -> list[GPT2Block]:
+    """The blocks of a GPT-2."""
+    return cast("list[GPT2Block]", list(model.transformer.h))  # torch's list of any modules
+
+
+def is_gpt2(model: torch.nn.Module) -> TypeGuard[GPT2]:
     """Whether a model is a GPT2LMHeadModel or a GPT2ForSequenceClassification."""
-    return isinstance(model, (GPT2LMHeadModel, GPT2ForSequenceClassification))
+    return isinstance(model, GPT2)
 
 
-def supports(model: torch.nn.Module) -> bool:
+def supports(model: torch.nn.Module) -> TypeGuard[GPT2]:
     """Whether `packed_hidden_states` computes what this model computes."""
     if not is_gpt2(model):
         return False
     config = model.config
     maps = [
         linear
-        for block in model.transformer.h
+        for block in blocks_of(model)
         for linear in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
     ]
     return (

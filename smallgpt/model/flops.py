@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def training_flops(
@@ -18,7 +23,7 @@ def training_flops(
     return 6.0 * parameters * tokens_N + 6.0 * n_layer * n_embd * tokens_N**2
 
 
-def counted_parameters(model: torch.nn.Module, head: bool) -> int:
+def counted_parameters(model: PreTrainedModel, head: bool) -> int:
     """Parameters that multiply every token: no table of embeddings but, if `head`, a tied one."""
     tables = [part.weight for part in model.modules() if isinstance(part, torch.nn.Embedding)]
     total = sum(parameter.numel() for parameter in model.parameters())

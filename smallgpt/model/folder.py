@@ -12,7 +12,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -51,6 +51,9 @@ from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
 
 
@@ -58,7 +61,7 @@ _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
 
 
 def save_model_folder(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     folder: Path,
     vocabulary: Vocabulary,
     settings: TrainSettings,
@@ -123,7 +126,7 @@ def replace_validation(folder: Path, validation: dict[str, Any]) -> None:
 
 
 def _save_weights(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     path: Path,
     vocabulary: Vocabulary,
     validation: dict[str, Any] | None,
@@ -141,7 +144,7 @@ def _save_weights(
     write_tensors(path, state, metadata)
 
 
-def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _state_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The tensors of a model by name; tied ones once, under their first name."""
     state: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -159,7 +162,7 @@ def _state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 class TrainedModel:
     """A model folder in memory, ready to use."""
 
-    model: torch.nn.Module  # in evaluation mode on `device`; an adapter is merged into its base
+    model: PreTrainedModel  # in evaluation mode on `device`; an adapter is merged into its base
     vocabulary: Vocabulary
     settings: TrainSettings
     device: torch.device
@@ -243,7 +246,8 @@ def load_trained_model(
     codebook_path = folder / CODEBOOK
     target = choose_device(device)
     return TrainedModel(
-        model=model.to(target).eval(),
+        # transformers' wrapper of `to` hides that `model` is its first argument.
+        model=model.to(target).eval(),  # type: ignore[arg-type]
         vocabulary=vocabulary,
         settings=settings,
         device=target,
@@ -259,7 +263,7 @@ def load_trained_model(
 
 def _load_model(
     folder: Path, settings: TrainSettings, vocabulary: Vocabulary
-) -> tuple[torch.nn.Module, dict[str, Any]]:
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model of a folder and the figures stored with its weights.
 
     From config.json and safetensors alone. The header of the weights is compared with the
@@ -283,7 +287,7 @@ def _load_model(
         if settings.classifier == "head":
             name_labels(config, vocabulary)
 
-        def make() -> torch.nn.Module:
+        def make() -> PreTrainedModel:
             model = model_class_of(config, settings.classifier)(config)
             if settings.classifier_hidden is not None:
                 add_hidden_layer(model, settings.classifier_hidden, settings.dropout)

@@ -19,18 +19,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers import GPT2ForSequenceClassification
 
 from smallgpt.errors import UserError
 from smallgpt.model.cpu_forward import is_gpt2, packed_hidden_states, packed_last_states, supports
 from smallgpt.model.hardware import Precision, random_states, set_random_states
 from smallgpt.model.head import head_name
 from smallgpt.model.packed_rows import PackedRows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Forward(nn.Module):
@@ -39,10 +44,10 @@ class Forward(nn.Module):
     A module, so that wrappers that hook a call see it.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision):
+    def __init__(self, model: PreTrainedModel, precision: Precision):
         super().__init__()
         self.model, self.precision, self.compiled = model, precision, False
-        self._is_gpt2, self._packs = is_gpt2(model), supports(model)
+        self._packs = supports(model)
         self._through_backbone: Callable[[Tensor], Tensor] = self._backbone
 
     def forward(
@@ -61,7 +66,7 @@ class Forward(nn.Module):
         return self._label_logits(ids_N, rows)
 
     def _states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
-        if self._packs and ids_N.device.type == "cpu" and not self.compiled:
+        if self._packs and is_gpt2(self.model) and ids_N.device.type == "cpu" and not self.compiled:
             return packed_hidden_states(self.model, ids_N, rows, self.precision.dtype)
         # With causal attention no token sees the padding behind it.
         with self.precision.autocast(ids_N.device):
@@ -71,12 +76,17 @@ class Forward(nn.Module):
         return self.model.base_model(ids_BxT, use_cache=False).last_hidden_state
 
     def _last_states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
-        if self._packs and ids_N.device.type == "cpu" and not torch.is_grad_enabled():
+        if (
+            self._packs
+            and is_gpt2(self.model)
+            and ids_N.device.type == "cpu"
+            and not torch.is_grad_enabled()
+        ):
             return packed_last_states(self.model, ids_N, rows, self.precision.dtype)
         return self._states(ids_N, rows)[rows.last_B.to(ids_N.device)]
 
     def _label_logits(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
-        if self._is_gpt2:
+        if isinstance(self.model, GPT2ForSequenceClassification):
             return self.model.score(self._last_states(ids_N, rows).float())
         # Encoders attend to both sides and need a padding mask.
         mask_BxT = rows.to_matrix(torch.ones_like(ids_N))
@@ -92,7 +102,7 @@ class Forward(nn.Module):
         The model is in evaluation mode and its head one that `head.is_plain` approves.
         """
         last_B = PackedRows(lengths_B).last_B.to(ids_N.device)
-        if self._is_gpt2:
+        if isinstance(self.model, GPT2ForSequenceClassification):
             return self(ids_N, lengths_B)[last_B].float()
         seen = []
         head = getattr(self.model, head_name(self.model))
@@ -135,11 +145,11 @@ class TokenHead:
     bias_V: Tensor | None
 
     @classmethod
-    def of(cls, model: nn.Module, ids: Sequence[int] | None = None) -> TokenHead:
+    def of(cls, model: PreTrainedModel, ids: Sequence[int] | None = None) -> TokenHead:
         """The head of a model, without gradients; for the tokens `ids` alone where given."""
         head = model.get_output_embeddings()
         weight_VxE, bias_V = head.weight.detach(), getattr(head, "bias", None)
-        chosen = slice(None)
+        chosen: slice | Tensor = slice(None)
         if ids is not None:
             chosen = torch.tensor(ids, dtype=torch.long, device=weight_VxE.device)
         bias_V = None if bias_V is None else bias_V.detach()[chosen].float()
@@ -149,7 +159,7 @@ class TokenHead:
         return functional.linear(hidden_MxE.float(), self.weight_VxE, self.bias_V)
 
 
-def recompute_blocks(model: nn.Module) -> None:
+def recompute_blocks(model: PreTrainedModel) -> None:
     """Gradient checkpointing: in training a block keeps only its input and is computed again.
 
     Dropout's random numbers are drawn a second time, so gradients are the same bit for bit.
@@ -159,7 +169,7 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     # Like transformers' own method, without its hooks on the embeddings, which non-reentrant
     # checkpointing does not need.
-    recomputing = [
+    recomputing: list[Any] = [
         module for module in model.modules() if hasattr(module, "gradient_checkpointing")
     ]
     if not recomputing:

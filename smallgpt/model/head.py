@@ -12,7 +12,7 @@ hidden layer: of a model with one it loads the backbone only; `load_trained_mode
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,16 +22,19 @@ from smallgpt.errors import UserError
 from smallgpt.tokens.labels import label_text
 from smallgpt.tokens.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _HEAD_NAMES = ("score", "classifier")  # transformers' own, of causal models and of encoders
 
 
-def is_classifier(model: nn.Module) -> bool:
+def is_classifier(model: PreTrainedModel) -> bool:
     """Whether a model has a classification head and predicts no tokens."""
-    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    return type(model.config) in known and type(model) is known[type(model.config)]
+    known = type(model.config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return known and type(model) is classifier_class_of(model.config)
 
 
-def classifier_class_of(config: Any) -> type[nn.Module]:
+def classifier_class_of(config: Any) -> type[PreTrainedModel]:
     """The class of the sequence classification model of a configuration.
 
     Raises:
@@ -39,7 +42,9 @@ def classifier_class_of(config: Any) -> type[nn.Module]:
     """
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(f"{config.model_type} has no head for labels")
-    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    # Annotated as a pair of classes, which only the mapping of tokenizers has.
+    found: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    return found
 
 
 def name_labels(config: Any, vocabulary: Vocabulary) -> bool:
@@ -62,7 +67,7 @@ def _in_token(name: Any) -> str | None:
         return None
 
 
-def head_name(model: nn.Module) -> str:
+def head_name(model: PreTrainedModel) -> str:
     """The attribute of a model that holds its head.
 
     Raises:
@@ -74,7 +79,7 @@ def head_name(model: nn.Module) -> str:
     raise UserError(f"a {model.config.model_type} model has a head of a kind unknown here")
 
 
-def is_plain(model: nn.Module) -> bool:
+def is_plain(model: PreTrainedModel) -> bool:
     """Whether the head is a linear map, or ours with a hidden layer, and only it is trained."""
     head = getattr(model, head_name(model))
     in_head = {id(parameter) for parameter in head.parameters()}
@@ -83,7 +88,7 @@ def is_plain(model: nn.Module) -> bool:
     )
 
 
-def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
+def add_hidden_layer(model: PreTrainedModel, width: int, dropout: float) -> None:
     """Replace a linear head by Linear, GELU, Dropout, Linear.
 
     Raises:
@@ -106,7 +111,7 @@ def add_hidden_layer(model: nn.Module, width: int, dropout: float) -> None:
     draw_head(model)
 
 
-def draw_head(model: nn.Module) -> None:
+def draw_head(model: PreTrainedModel) -> None:
     """Initialize the weights of the head anew, from torch's random generator."""
     spread = getattr(model.config, "initializer_range", 0.02)
     for module in getattr(model, head_name(model)).modules():
@@ -116,7 +121,7 @@ def draw_head(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
+def freeze_backbone(model: PreTrainedModel, fresh: Collection[str]) -> None:
     """Train only the head and the parameters named in `fresh`.
 
     Those are what the checkpoint lacked, such as an encoder's pooler: nobody has trained them yet.
@@ -128,7 +133,7 @@ def freeze_backbone(model: nn.Module, fresh: Collection[str]) -> None:
 
 
 @torch.inference_mode()
-def check_padding(model: nn.Module, name: str) -> None:
+def check_padding(model: PreTrainedModel, name: str) -> None:
     """Check that padding behind a row does not change its result; the model is in evaluation mode.
 
     Raises:

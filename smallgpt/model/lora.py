@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -27,6 +27,9 @@ from smallgpt.model.pretrained import Pretrained, load_pretrained
 from smallgpt.model.weights_file import ADAPTER_WEIGHTS, read_tensors
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _BASE = "base_sha256"  # key in the header of ADAPTER_WEIGHTS
 
@@ -63,7 +66,7 @@ class Adapter:
         """The header of adapter_model.safetensors."""
         return {"format": "pt", _BASE: self.base_fingerprint}
 
-    def merged(self) -> torch.nn.Module:
+    def merged(self) -> PreTrainedModel:
         """A copy of the model with the adapter merged into its weights."""
         return _merge(copy.deepcopy(self.peft_model))
 
@@ -83,6 +86,7 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
     names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
     input_map, head = model.get_input_embeddings(), model.get_output_embeddings()
     linear = {module for module in names if isinstance(module, torch.nn.Linear | Conv1D)} - {head}
+    targets = sorted({names[module] for module in linear})
     trained_rows = None
     if new_ids:
         trained_rows = {names[input_map]: new_ids}
@@ -90,8 +94,9 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
             trained_rows[names[head]] = new_ids
     config = LoraConfig(
         r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
-        target_modules=sorted({names[module] for module in linear}),
+        # peft divides it by the rank, whole or not.
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,  # type: ignore[arg-type]
+        target_modules=targets,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear),
         trainable_token_indices=trained_rows,
         task_type="CAUSAL_LM",
@@ -100,13 +105,13 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
     with warnings.catch_warnings():  # peft uses a deprecated name of transformers
         warnings.simplefilter("ignore", FutureWarning)
         peft_model = get_peft_model(model, config)
-    config.base_model_name_or_path = found_from_anywhere(settings.init_from)  # peft sets another
+    config.base_model_name_or_path = found_from_anywhere(start.name)  # peft sets another
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
     rows = f" and the embeddings of {len(new_ids):,} new tokens" if new_ids else ""
     say(
         f"LoRA: rank {config.r}, alpha {config.lora_alpha:g}, on "
-        f"{', '.join(sorted(config.target_modules))}{rows}: {trained:,} of {everything:,} "
+        f"{', '.join(targets)}{rows}: {trained:,} of {everything:,} "
         f"parameters are trained"
     )
     return Adapter(peft_model, start.fingerprint)
@@ -114,7 +119,7 @@ def add_adapter(start: Pretrained, settings: TrainSettings, say: Callable[[str],
 
 def load_adapter(
     folder: Path, settings: TrainSettings, vocabulary: Vocabulary
-) -> tuple[torch.nn.Module, dict[str, str]]:
+) -> tuple[PreTrainedModel, dict[str, str]]:
     """The model of an adapter's folder, merged with its base, and the header of the adapter's file.
 
     Merged, so that nothing after loading needs to know of adapters. `settings.init_from` names the
@@ -163,7 +168,7 @@ def found_from_anywhere(base: str) -> str:
     return str(Path(base).resolve()) if Path(base).is_dir() else base
 
 
-def _merge(peft_model: Any) -> torch.nn.Module:
+def _merge(peft_model: Any) -> PreTrainedModel:
     model = peft_model.merge_and_unload()
     # Undo what peft froze.
     for parameter in model.parameters():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
@@ -41,7 +41,8 @@ from smallgpt.tokens.vocabulary import Vocabulary
 class Pretrained:
     """A pretrained model adapted to a vocabulary."""
 
-    model: torch.nn.Module  # fp32, one embedding for each token of the vocabulary
+    name: str  # as `init_from` gives it
+    model: PreTrainedModel  # fp32, one embedding for each token of the vocabulary
     new_ids: list[int]  # tokens that the checkpoint does not have by name
     fingerprint: str  # SHA-256 of the checkpoint's weights and tokens, before any change
     fresh: frozenset[str] = frozenset()  # parameters that it lacked: a classification head's
@@ -56,11 +57,12 @@ def with_pretrained_shape(settings: TrainSettings) -> TrainSettings:
     Raises:
         UserError: no such checkpoint, only pickled weights, no causal model, or too few positions.
     """
-    config = _read_config(settings.init_from, settings.classifier)
+    name = _name_of_start(settings)
+    config = _read_config(name, settings.classifier)
     positions = positions_of(config)
     if positions is not None and settings.max_length > positions:
         raise UserError(
-            f"max_length is {settings.max_length} but {settings.init_from} has {positions} "
+            f"max_length is {settings.max_length} but {name} has {positions} "
             f"positions: give --max_length {positions} or less"
         )
     return replace(
@@ -71,6 +73,11 @@ def with_pretrained_shape(settings: TrainSettings) -> TrainSettings:
         n_embd=config.hidden_size,
         n_positions=positions or settings.max_length,
     )
+
+
+def _name_of_start(settings: TrainSettings) -> str:
+    assert settings.init_from is not None  # whoever trains from scratch does not come here
+    return settings.init_from
 
 
 def _read_config(name: str, classifier: str) -> Any:
@@ -117,7 +124,7 @@ def load_pretrained(
         UserError: the model or its tokenizer cannot be loaded, weights are missing, or it
             is not a causal model with a linear head.
     """
-    name, by_head = settings.init_from, settings.classifier == "head"
+    name, by_head = _name_of_start(settings), settings.classifier == "head"
     config = _read_config(name, settings.classifier)
     set_dropout(config, settings)
     same_labels = by_head and name_labels(config, vocabulary)
@@ -128,7 +135,7 @@ def load_pretrained(
         quiet(),
     ):
         # Not by AutoModel..., which would follow an adapter to its base.
-        model, info = model_class_of(config, settings.classifier).from_pretrained(
+        loaded: Any = model_class_of(config, settings.classifier).from_pretrained(
             folder_of(name, "model"),
             config=config,
             dtype=torch.float32,
@@ -139,6 +146,8 @@ def load_pretrained(
             output_loading_info=True,
             ignore_mismatched_sizes=by_head,  # a head for other labels
         )
+    model: PreTrainedModel
+    model, info = loaded  # a pair, by output_loading_info
     model.eval()
     missing = set(info["missing_keys"])
     if by_head:
@@ -167,16 +176,16 @@ def load_pretrained(
         if fresh:
             say(f"fresh, since {name} does not have it: {', '.join(sorted(fresh))}")
     torch.manual_seed(settings.seed)
-    return Pretrained(model.train(), new_ids, fingerprint, frozenset(fresh))
+    return Pretrained(name, model.train(), new_ids, fingerprint, frozenset(fresh))
 
 
-def _is_of_head(model: torch.nn.Module, name: str) -> bool:
+def _is_of_head(model: PreTrainedModel, name: str) -> bool:
     """Whether a parameter may be missing: the head's, or an encoder's pooler."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def _prepare_head(
-    model: torch.nn.Module, settings: TrainSettings, fresh: set[str], same_labels: bool
+    model: PreTrainedModel, settings: TrainSettings, fresh: set[str], same_labels: bool
 ) -> set[str]:
     """Give a loaded model the head that the settings ask for; returns its new parameters."""
     before = {id(parameter) for parameter in model.parameters()}
@@ -193,7 +202,7 @@ def _prepare_head(
 
 def build_from_config(
     values: Mapping[str, Any], settings: TrainSettings, vocabulary: Vocabulary
-) -> torch.nn.Module:
+) -> PreTrainedModel:
     """The model of a run that began from a checkpoint, by its stored configuration.
 
     Its weights are loaded later; dropout comes from the settings.
@@ -209,7 +218,7 @@ def build_from_config(
 
 
 @torch.inference_mode()
-def _check_computation(model: torch.nn.Module, name: str) -> None:
+def _check_computation(model: PreTrainedModel, name: str) -> None:
     """Check that the model is causal and its head a linear map."""
     head = model.get_output_embeddings()
     ids_1xT = torch.arange(4)[None] % model.config.vocab_size
@@ -228,7 +237,7 @@ def _check_computation(model: torch.nn.Module, name: str) -> None:
         )
 
 
-def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
+def adopt_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """Set the special ids of `vocabulary` in the configuration; drop settings of the old one."""
     config = model.config
     end_id = vocabulary.eos_id if vocabulary.eos_id is not None else vocabulary.pad_id
@@ -241,11 +250,12 @@ def adopt_vocabulary(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
         model.generation_config = GenerationConfig.from_model_config(config)
     elif getattr(config, "use_cache", False):
         config.use_cache = False  # nothing is continued
+    embedding: Any = model.get_input_embeddings()
     # torch gives its row no gradient, and the old padding id may be any token now.
-    model.get_input_embeddings().padding_idx = None
+    embedding.padding_idx = None
 
 
-def _fingerprint(model: torch.nn.Module, tokens: Sequence[str], fresh: Collection[str]) -> str:
+def _fingerprint(model: PreTrainedModel, tokens: Sequence[str], fresh: Collection[str]) -> str:
     digest = hashlib.sha256("\n".join(tokens).encode())
     for name, tensor in model.state_dict().items():
         if name in fresh:

@@ -124,7 +124,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             problem = f"its header would have {length:,} bytes"
         text = b"" if problem else handle.read(length)
     try:
-        header = parse_json(text.decode(), _MOST_HEADER_VALUES) if not problem else None
+        header: Any = parse_json(text.decode(), _MOST_HEADER_VALUES) if not problem else None
     except ValueError as error:
         problem = shown(str(error))
     if not problem and not isinstance(header, dict):
