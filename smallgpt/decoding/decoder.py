@@ -11,7 +11,7 @@ outputs of a linear map.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_att
 from transformers import GPT2LMHeadModel
 from transformers.activations import ACT2FN
 
-from smallgpt.model.cpu_forward import GELU_FORMULA
+from smallgpt.model.cpu_forward import GELU_FORMULA, blocks_of
 
 Map = Callable[[Tensor], Tensor]
 
@@ -84,7 +84,7 @@ class Decoder:
             self._token_embedding_VxE = _copy(transformer.wte.weight)
             self._position_embedding_PxE = _copy(transformer.wpe.weight)
             self._layers = []
-            for block in transformer.h:
+            for block in blocks_of(model):
                 # Conv1D keeps its weight as IxO.
                 qkv_weight_3ExE = _copy(block.attn.c_attn.weight.T)
                 qkv_bias_3E = _copy(block.attn.c_attn.bias)
@@ -152,7 +152,10 @@ class Decoder:
                 qkv_Rx3E.view(B, T, 3, heads, -1).permute(2, 0, 3, 1, 4) for heads in (H, G)
             )
             cache_2xBxGxCxE[..., :T, :] = by_group[1:]
-            attended_BxHxTxD = scaled_dot_product_attention(*by_head, is_causal=True, scale=1.0)
+            q_BxHxTxD, k_BxHxTxD, v_BxHxTxD = by_head
+            attended_BxHxTxD = scaled_dot_product_attention(
+                q_BxHxTxD, k_BxHxTxD, v_BxHxTxD, is_causal=True, scale=1.0
+            )
             return attended_BxHxTxD.transpose(1, 2).reshape(B * T, E)
 
         x_RxE = self._through_blocks(x_BxTxE.flatten(0, 1), attend)
@@ -262,13 +265,19 @@ def _linear(
     """
     weight_OxI = _copy(weight_OxI, dtype)
     bias_O = None if bias_O is None else _copy(bias_O, dtype)
-    formula = GELU_FORMULA.get(activation)
+    formula = None if activation is None else GELU_FORMULA.get(activation)
     if weight_OxI.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         # No public interface: a torch, or a CPU, that lacks these operators must decode too.
         try:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight_OxI, 1)
             onednn_linear = torch.ops.mkldnn._linear_pointwise.default
-            options = (packed, bias_O, "gelu" if formula else "none", [], formula or "")
+            options: tuple[Any, ...] = (
+                packed,
+                bias_O,
+                "gelu" if formula else "none",
+                [],
+                formula or "",
+            )
             onednn_linear(weight_OxI[:1], *options)
         except (AttributeError, RuntimeError):
             pass

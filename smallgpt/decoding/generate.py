@@ -23,13 +23,12 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.row_rules import RowRules
 from smallgpt.decoding.sampling import Sampling, choose_tokens
-from smallgpt.model.cpu_forward import is_gpt2
 
 # Steps between checks for finished rows: each check makes the host wait for a GPU.
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
@@ -38,7 +37,9 @@ _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
 def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainDecoder:
     """The fast decoder for a GPT-2, the plain one for other models."""
     config = model.config
-    if is_gpt2(model) and not config.scale_attn_by_inverse_layer_idx | config.add_cross_attention:
+    if isinstance(model, GPT2LMHeadModel) and not (
+        config.scale_attn_by_inverse_layer_idx or config.add_cross_attention
+    ):
         return Decoder(model, dtype)
     return PlainDecoder(model, dtype)
 
@@ -104,7 +105,8 @@ def generate_tokens(
     generators = generator if isinstance(generator, Sequence) else [generator] * len(prompts)
     uniform_NxM = torch.empty(len(prompts), max_new_tokens)
     for uniform_M, each in zip(uniform_NxM, generators, strict=True):
-        uniform_M.copy_(torch.rand(max_new_tokens, generator=each, device=each and each.device))
+        device = None if each is None else each.device
+        uniform_M.copy_(torch.rand(max_new_tokens, generator=each, device=device))
     uniform_NxM = uniform_NxM.to(decoder.device)
     new_tokens: list[list[int]] = [[] for _ in prompts]
     # Longest first, so that too little memory shows at once.
@@ -118,14 +120,16 @@ def generate_tokens(
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
         finite = logits_BxV.isfinite().all()
         uniform_BxM = uniform_NxM[live]
-        state = rules and rules.start([prompts[index] for index in live], decoder.device)
+        state = None
+        if rules is not None:
+            state = rules.start([prompts[index] for index in live], decoder.device)
         unseen: list[Tensor] = []
         for m in range(max_new_tokens):
             logits_BxV.index_fill_(1, forbidden, -torch.inf)
-            if rules is not None:
+            if rules is not None and state is not None:
                 logits_BxV = rules.mask(logits_BxV, state)
             ids_B = choose_tokens(logits_BxV, sampling, uniform_BxM[:, m])
-            if rules is not None:
+            if rules is not None and state is not None:
                 state = rules.after(state, ids_B)
             unseen.append(ids_B)
             last = m == max_new_tokens - 1
@@ -151,7 +155,7 @@ def generate_tokens(
                     decoder.keep(rows)
                     live = [live[row] for row in rows]
                     ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
-                    state = state and state.of(rows)
+                    state = None if state is None else state.of(rows)
             logits_BxV = decoder.step(ids_B)
             finite &= logits_BxV.isfinite().all()
     return new_tokens

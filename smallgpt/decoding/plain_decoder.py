@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, autocast
@@ -32,7 +33,8 @@ class PlainDecoder:
         place_BxT = torch.arange(T) - (T - lengths_B[:, None])
         ids_BxT = ids_BxT.cpu().gather(1, place_BxT.clamp(min=0))
         self._mask_BxC = (place_BxT >= 0).long().to(self.device)
-        self._cache, self._capacity = None, capacity
+        self._cache: Any = None  # of the architecture's own kind
+        self._capacity = capacity
         return self._forward(ids_BxT.to(self.device))
 
     @torch.inference_mode()

@@ -218,7 +218,7 @@ def check_token_prompt(
 
 def _kinds(vocabulary: Vocabulary, code_ids: Collection[int] = ()) -> list[str]:
     """The kind of each token of a vocabulary."""
-    special = {
+    special: dict[int | None, str] = {  # None: a token that the vocabulary lacks
         vocabulary.pad_id: "never",
         vocabulary.unk_id: "never",
         vocabulary.img_id: "img",

@@ -22,7 +22,7 @@ class Sampling:
     top_k: int = 50  # keep the k largest logits, and those equal to the k-th; 0 keeps all
     top_p: float = 1.0  # keep the fewest likeliest tokens whose probabilities reach p; 1 keeps all
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ValueError(
                 f"temperature {self.temperature} must be a finite number above 0 (or use greedy)"
