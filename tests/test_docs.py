@@ -9,7 +9,7 @@ from house_tree import house_tree
 from test_architecture import HOUSE
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Others that a user reads, and that name files.
 NOTES = sorted(path for kind in ("*.txt", "*.yaml", "*.sh", "*.toml") for path in ROOT.glob(kind))
 _LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")

@@ -14,7 +14,7 @@ from smallgpt.options.reader import read_settings
 from smallgpt.options.training import TrainSettings
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "quick_start.sh"])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "quick_start.sh"])
 SCRIPTS = {
     "train_gpt.py": TrainSettings,
     "inference.py": InferenceSettings,
@@ -62,7 +62,9 @@ def test_there_are_commands_in_the_pages():
 
 
 @pytest.mark.parametrize(
-    "page, command", SHOWN, ids=[f"{page.name}: {command[:60]}" for page, command in SHOWN]
+    "page, command",
+    SHOWN,
+    ids=[f"{page.relative_to(ROOT)}: {command[:60]}" for page, command in SHOWN],
 )
 def test_a_command_that_a_page_shows_is_understood(page, command):
     words = shlex.split(command, comments=True)
@@ -78,7 +80,7 @@ def known_flags() -> set[str]:
     return {f"--{name}" for each in classes for name in options_of(each)} | OF_ALL | FOREIGN
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_flag_that_a_page_names_is_there(page):
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)

@@ -1,4 +1,4 @@
-"""Pictures given from Python as arrays; and the notebook of docs/using.md, cell by cell."""
+"""Pictures given from Python as arrays; and the notebook of docs/python.md, cell by cell."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
-USING = Path(__file__).parent.parent.parent / "docs" / "using.md"
+PYTHON_PAGE = Path(__file__).parent.parent.parent / "docs" / "python.md"
 PIXELS, LABELS = DIGITS.images[:150].astype(np.uint8), DIGITS.target[:150]  # 0..16
 
 
@@ -152,8 +152,8 @@ def test_channels_that_may_stand_first_are_refused(trained, tmp_path):
 
 
 def cells() -> list[str]:
-    """The Python blocks of the section "From Python"."""
-    section = USING.read_text(encoding="utf-8").partition("\n## From Python\n")[2]
+    """The Python blocks of the section "The cells of a notebook"."""
+    section = PYTHON_PAGE.read_text(encoding="utf-8").partition("\n## The cells of a notebook\n")[2]
     return re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], flags=re.M | re.S)
 
 
