@@ -70,7 +70,7 @@ def _parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"smallgpt {VERSION}")
-    groups: dict[str, Any] = {}
+    groups: dict[str | None, Any] = {}
     for name, option in options.items():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)

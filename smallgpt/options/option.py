@@ -116,9 +116,13 @@ def shared(option: Option, **changes: Any) -> Any:
     return dataclasses.field(default=option.default, metadata={"option": option})
 
 
-@cache
 def options_of(settings_class: type) -> dict[str, Option]:
     """The options of a dataclass by name, in the order of their declaration."""
+    return _options_of(settings_class)
+
+
+@cache  # which forgets the types of the arguments
+def _options_of(settings_class: type) -> dict[str, Option]:
     kinds = typing.get_type_hints(settings_class)
     options, group = {}, None
     for field in dataclasses.fields(settings_class):

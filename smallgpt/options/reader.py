@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from smallgpt.console import plural
 from smallgpt.errors import SettingsError
@@ -27,8 +27,17 @@ from smallgpt.options.config_file import read_config_file
 from smallgpt.options.flags import parse_flags
 from smallgpt.options.option import Mistakes, options_of
 
-T = TypeVar("T")
 _MOST_MISTAKES_SHOWN = 20
+
+
+class Settings(Protocol):
+    """A frozen dataclass of options."""
+
+    def contradictions(self) -> Iterable[str]:
+        """Values that do not fit together, a line each."""
+
+
+T = TypeVar("T", bound=Settings)
 
 
 def read_settings(
@@ -59,10 +68,10 @@ def read_settings(
             values = read_config_file(settings_class, config, mistakes)
         elif given.get("config"):
             mistakes.append(("config", f"--config {config}: no such file"))
-        if hasattr(settings_class, "settle_file"):
-            settings_class.settle_file(values, given)
-    if hasattr(settings_class, "flag_contradictions"):
-        mistakes += settings_class.flag_contradictions(given.keys(), {**values, **given})
+        if settle_file := getattr(settings_class, "settle_file", None):
+            settle_file(values, given)
+    if flag_contradictions := getattr(settings_class, "flag_contradictions", None):
+        mistakes += flag_contradictions(given.keys(), {**values, **given})
     return _build(settings_class, {**values, **given}, mistakes)
 
 

@@ -331,7 +331,7 @@ class TrainSettings:
             return
         usual = DIGITS_ROWS, values.get("data_path", DIGITS_ROWS)
         rows = flags.get("data_path", usual[1])
-        if values.get("vocab_path") in map(_beside, usual) and os.path.exists(_beside(rows)):
+        if values.get("vocab_path") in set(map(_beside, usual)) and os.path.exists(_beside(rows)):
             del values["vocab_path"]
 
     @staticmethod
