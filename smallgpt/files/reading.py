@@ -17,8 +17,9 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from smallgpt.console import printable
 from smallgpt.errors import UserError
@@ -33,7 +34,7 @@ _JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 @contextmanager
-def open_input(path: str | Path) -> Iterator[IO[bytes]]:
+def open_input(path: str | Path) -> Iterator[BufferedReader]:
     """Open a plain file for reading bytes; symbolic links are followed.
 
     Raises:

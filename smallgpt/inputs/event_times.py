@@ -25,7 +25,7 @@ class EventTimes:
         self._kind, self._first = "", ""  # of all times; the first one and its place
         # Numbers as they are, dates in microseconds. Fractions and numbers of more than 64 bits
         # turn all into floating point.
-        self._values = array("q")
+        self._values: array[Any] = array("q")
 
     def check(self, value: Any, place: str) -> float:
         """The number that stands for a time.

@@ -7,8 +7,8 @@ import math
 import os
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _read_idx(path: Path) -> np.ndarray:
         raise UserError(f"{path}: damaged gzip file ({error}); download it again") from None
 
 
-def _parse_idx(path: Path, handle: IO[bytes]) -> np.ndarray:
+def _parse_idx(path: Path, handle: BufferedIOBase) -> np.ndarray:
     magic = handle.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or not 1 <= magic[3] <= 4:
         raise UserError(

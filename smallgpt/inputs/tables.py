@@ -123,9 +123,12 @@ def _records(
 ) -> Iterator[tuple[int, list[str]]]:
     """The line where each record begins, and its cells; without blank lines."""
     csv.field_size_limit(2**31 - 1)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quoted)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=quoted,
+    )
     while True:
         line = reader.line_num + 1
         try:
@@ -192,7 +195,9 @@ def _quotes_enclose_fields(text: str) -> bool:
     """
     if '"' not in text:
         return False
-    end, doubled, headings, widths, width = 0, False, [], set(), 0
+    end, doubled, width = 0, False, 0
+    headings: list[str] = []
+    widths: set[int] = set()
     while end < len(text):
         match = _TAB_FIELD.match(text, end)
         if match is None:

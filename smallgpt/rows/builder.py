@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -82,11 +83,14 @@ class RowsBuilder:
     def finish(self) -> TokenLabelDataset:
         """The dataset of the rows added; its arrays share the memory of this builder."""
         self._into_columns()
+        columns: dict[str, Any] = {
+            name: np.frombuffer(self._columns[name], COLUMNS[name].dtype) for name in COLUMNS
+        }
         return TokenLabelDataset(
             self.vocabulary,
             self.max_length,
             np.frombuffer(self._tokens, self._tokens.typecode),
-            **{name: np.frombuffer(self._columns[name], COLUMNS[name].dtype) for name in COLUMNS},
+            **columns,
             group_names=list(self._groups),
             counts=self.counts,
         )

@@ -186,7 +186,7 @@ class TokenLabelDataset:
         lengths_N = np.where(self.prompt_lengths_N > 0, self.prompt_lengths_N, self.body_lengths_N)
         flat = np.ascontiguousarray(self.tokens)
         size = flat.itemsize
-        view = memoryview(flat).cast("B")
+        view = flat.data.cast("B")
         return [
             hashlib.blake2b(view[start * size : (start + length) * size], digest_size=16).digest()
             for start, length in zip(self.starts_N.tolist(), lengths_N.tolist(), strict=True)
@@ -197,8 +197,8 @@ class TokenLabelDataset:
         digest = hashlib.sha256()
         for name, each in COLUMNS.items():
             if each.in_fingerprint:
-                digest.update(np.ascontiguousarray(getattr(self, name)))
-        digest.update(np.ascontiguousarray(self.tokens))
+                digest.update(np.ascontiguousarray(getattr(self, name)).data)
+        digest.update(np.ascontiguousarray(self.tokens).data)
         return digest.hexdigest()
 
     def is_sound(self) -> bool:

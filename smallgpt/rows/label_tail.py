@@ -48,9 +48,9 @@ def settle_tail(
             ids[body_length:] = tail
     elif broken:
         if not for_label:
-            tail = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
-            raise RowError(f"the tail {tail} names no label and the row has no `label`")
-        ids[body_length:] = [cls_id]
+            words = " ".join(vocabulary.tokens[index] for index in ids[body_length:])
+            raise RowError(f"the tail {words} names no label and the row has no `label`")
+        del ids[body_length + 1 :]  # after the first <CLS>
     if not body_length and (label_class >= 0 or for_label):
         raise RowError("the row has nothing before its label tail")
     # Without any <CLS> no label is predicted, so none can leak.

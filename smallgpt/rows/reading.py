@@ -56,7 +56,7 @@ def read_dataset(
             of another codebook.
     """
     path = Path(path)
-    how = {
+    how: dict[str, Any] = {
         "max_length": max_length,
         "on_bad_row": on_bad_row,
         "unknown_token": unknown_token,
@@ -91,10 +91,11 @@ def _load(cache: RowCache, vocabulary: Vocabulary, max_length: int) -> TokenLabe
     if kept is None:
         return None
     arrays, facts = kept
+    columns: dict[str, Any] = {**arrays}
     try:
         names = {name: facts[name] for name in ("group_names", "label_spellings")}
         counts = ReadCounts(**facts["counts"])
-        rows = TokenLabelDataset(vocabulary, max_length, **arrays, **names, counts=counts)
+        rows = TokenLabelDataset(vocabulary, max_length, **columns, **names, counts=counts)
     except (KeyError, TypeError):
         return None
     are_texts = all(

@@ -109,7 +109,7 @@ def ids_of(
     try:
         return [ids_by_bytes[word] for word in words], 0, ()
     except KeyError as error:
-        if unknown_token == "error":
+        if unknown_token == "error" or vocabulary.unk_id is None:
             word = error.args[0].decode()
             kind = "token" if label_of_token(word) is None else "label token"
             raise RowError(f"{kind} {shown(word)} is not in the vocabulary") from None

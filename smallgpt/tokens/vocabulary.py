@@ -102,7 +102,7 @@ class Vocabulary:
         self.cls_id = self.ids.get(CLS)
         self.eos_id = self.ids.get(EOS)
         special = (PAD, UNK, IMG, END_IMG, CLS, EOS)
-        self.first_ids = {self.img_id} - {None}
+        self.first_ids = set() if self.img_id is None else {self.img_id}
         if tokenizer is not None:
             self.first_ids |= tokenizer.first_ids
         self.special_ids = [self.ids[token] for token in special if token in self.ids]

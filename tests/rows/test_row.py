@@ -130,6 +130,11 @@ def test_labels_need_cls_and_eos_in_the_vocabulary():
     assert parse_row({"tokens": "A A"}, vocabulary).ids == [1, 1]
 
 
+def test_without_unk_in_the_vocabulary_an_unknown_token_is_always_an_error():
+    with pytest.raises(RowError, match="'B' is not in the vocabulary"):
+        parse_row({"tokens": "A B"}, Vocabulary(["<PAD>", "A"]), "unk")
+
+
 # ---- label values --------------------------------------------------------------------
 
 
