@@ -62,6 +62,11 @@ def test_a_link_to_a_python_file_has_its_name(page):
     assert [pair for pair in links if Path(pair[0]).name != Path(pair[1]).name] == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_a_readme_is_short_enough_for_a_newcomer(name):
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 250
+
+
 def test_sections_of_the_readme_that_other_files_name_are_there():
     named = {
         (path.name, section)
