@@ -31,13 +31,14 @@ from smallgpt.options.preparation import (
     DigitsSettings,
     ImagesSettings,
     InstructionsSettings,
+    PreparationSettings,
     TextSettings,
     TokensSettings,
 )
 from smallgpt.options.reader import read_settings
 
 # Options and description of each command.
-COMMANDS: dict[str, tuple[type, str]] = {
+COMMANDS: dict[str, tuple[type[PreparationSettings], str]] = {
     "digits": (
         DigitsSettings,
         "Prepare scikit-learn's 1,797 handwritten digits: no download, a few seconds.",

@@ -72,7 +72,7 @@ class Instruction:
         }
 
 
-Example = TypeVar("Example", Text, Instruction)
+Example = TypeVar("Example", bound=Text | Instruction)
 
 
 def source_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,8 +45,16 @@ def fit_codebook(
     )
 
 
-def load_codebook(path: str) -> tuple[Codebook, Vocabulary | None]:
-    """The codebook of a folder or file and the vocabulary beside it, None without a vocab.json.
+class ExistingCodebook(NamedTuple):
+    """A codebook for whose model rows are made."""
+
+    path: str  # as --codebook names it
+    codebook: Codebook
+    vocabulary: Vocabulary | None  # None without a vocab.json beside it
+
+
+def load_codebook(path: str) -> ExistingCodebook:
+    """The codebook of a folder or file and the vocabulary beside it.
 
     Raises:
         UserError: no codebook there, or a vocabulary of other codes.
@@ -58,11 +67,11 @@ def load_codebook(path: str) -> tuple[Codebook, Vocabulary | None]:
         )
     codebook, beside = Codebook.load(file), file.with_name(VOCABULARY)
     if not beside.exists():
-        return codebook, None
+        return ExistingCodebook(path, codebook, None)
     vocabulary = Vocabulary.load(beside)
     if not vocabulary.ids.keys() >= {IMG, END_IMG, CLS, EOS, *codebook.code_tokens}:
         raise UserError(f"{beside}: lacks tokens of the rows of {file}: not its vocabulary")
-    return codebook, vocabulary
+    return ExistingCodebook(path, codebook, vocabulary)
 
 
 def vocabulary_with(
@@ -119,5 +128,7 @@ def _some_of_each(labels: Sequence[str | None], rows: np.ndarray) -> list[int]:
         ranked.append((seen[labels[row]], row))
         seen[labels[row]] += 1
     chosen = [row for _, row in sorted(ranked)[:_IMAGES_DRAWN]]
-    order = sorted_labels(label for label in seen if label is not None)
-    return sorted(chosen, key=lambda row: (order.index(labels[row]) if order else 0, row))
+    named = sorted_labels(label for label in seen if label is not None)
+    order: dict[str | None, int] = {None: 0}
+    order |= {label: place for place, label in enumerate(named)}
+    return sorted(chosen, key=lambda row: (order[labels[row]], row))

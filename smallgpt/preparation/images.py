@@ -37,6 +37,7 @@ from smallgpt.preparation.folder import (
     write_summary,
 )
 from smallgpt.preparation.image_codebook import (
+    ExistingCodebook,
     draw_pictures,
     fit_codebook,
     load_codebook,
@@ -78,6 +79,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
         SettingsError: options that the input does not take.
     """
     check_output("images", settings, ())
+    assert settings.input is not None  # its absence is a contradiction of the settings
     if settings.test_last is not None and Path(settings.input).is_dir():
         raise SettingsError(
             [
@@ -87,7 +89,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
         )
     names = LabelNames()
     existing = None if settings.codebook is None else load_codebook(settings.codebook)
-    codebook = None if existing is None else existing[0]
+    codebook = None if existing is None else existing.codebook
     source = read_images(
         settings.input,
         settings.labels,
@@ -141,7 +143,7 @@ def _prepare(
     own_test: LabelledImages | None = None,
     test_last: int | None = None,
     codebook_images: int = ImagesSettings.codebook_images,
-    existing: tuple[Codebook, Vocabulary | None] | None = None,
+    existing: ExistingCodebook | None = None,
 ) -> dict[str, Any]:
     """Split, fit the codebook (or take the `existing` one), encode, augment, write all files."""
     _, height, width, channels = source.images_NxHxWxC.shape
@@ -151,18 +153,19 @@ def _prepare(
         )
     sources = [source] if own_test is None else [source, own_test]
     notes = [note for part in sources for note in part.notes]
-    labels = [label for part in sources for label in part.labels or [None] * len(part)]
+    labels: list[str | None] = []
+    for part in sources:
+        labels += part.labels or [None] * len(part)
     images_NxHxWxC = source.images_NxHxWxC
     if own_test is not None:
         images_NxHxWxC = np.concatenate([images_NxHxWxC, own_test.images_NxHxWxC])
 
     train, test = _split(settings, source, own_test, test_last)
     if existing is not None:
-        codebook, vocabulary = existing
+        codebook = existing.codebook
     else:
         codebook = fit_codebook(images_NxHxWxC[train], settings, codebook_images)
         codebook = dataclasses.replace(codebook, white=source.white or codebook.white)
-        vocabulary = None
     codes_NxP = codebook.encode(images_NxHxWxC)
     bodies_N = number_keys(codes.tobytes() for codes in codes_NxP)
     if own_test is None and test_last is None:
@@ -177,10 +180,10 @@ def _prepare(
     check_split(train, test, finer if existing is None else "give more images")
 
     names = sorted_labels(label for label in labels if label is not None)
-    if vocabulary is None:
-        vocabulary = Vocabulary.for_images(len(codebook), names)
+    if existing is not None and existing.vocabulary is not None:
+        vocabulary = vocabulary_with(existing.vocabulary, names, existing.path, notes)
     else:
-        vocabulary = vocabulary_with(vocabulary, names, settings.codebook, notes)
+        vocabulary = Vocabulary.for_images(len(codebook), names)
     if source.labels is None:
         notes.append("no labels: the rows end <EOS>, a model of them generates but cannot classify")
     notes += label_notes([labels[i] for i in train], [labels[i] for i in test])

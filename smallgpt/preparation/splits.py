@@ -56,7 +56,8 @@ def label_notes(train: Sequence[str | None], test: Sequence[str | None]) -> list
         rest = f" and {len(names) - _LABELS_NAMED:,} more" if len(names) > _LABELS_NAMED else ""
         return ", ".join(shown(name)[1:-1] for name in names[:_LABELS_NAMED]) + rest
 
-    train_labels, test_labels = set(train) - {None}, set(test) - {None}
+    train_labels = {label for label in train if label is not None}
+    test_labels = {label for label in test if label is not None}
     notes = []
     if test_labels - train_labels:
         only = named(test_labels - train_labels)

@@ -133,7 +133,8 @@ def _check_length(*texts: str) -> None:
 def _documents(text: str) -> list[str]:
     """The documents of a plain text that are not blank."""
     text = text.replace("\r\n", "\n")
-    documents, lines = [], []
+    documents: list[str] = []
+    lines: list[str] = []
     for line in text.splitlines(keepends=True):
         if line.strip() == DOCUMENT_BORDER:
             documents.append("".join(lines))

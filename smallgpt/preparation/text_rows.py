@@ -27,7 +27,7 @@ from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.prepared_summary import VOCABULARY
 from smallgpt.rows.row import IDS_OF, parse_row
-from smallgpt.tokens.text_tokenizer import TOKENIZER
+from smallgpt.tokens.text_tokenizer import TOKENIZER, TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
 
@@ -40,11 +40,11 @@ def document_rows(
     once. Unlike other rows of text they hold ids, since they begin and end within words; the digest
     in `meta` makes readers refuse them with another vocabulary.
     """
-    stride = stride or length - 1
+    stride, tokenizer = stride or length - 1, _tokenizer_of(vocabulary)
     with progress_bar("cutting", len(texts), "text") as bar:
         for text in texts:
             try:
-                ids = [*vocabulary.tokenizer.encode(text.text), vocabulary.eos_id]
+                ids = [*tokenizer.encode(text.text), vocabulary.eos_id]
             except ValueError as error:
                 raise UserError(f"{text.place}: {error}") from None
             start = 0
@@ -125,14 +125,14 @@ def write_rows(
             if rows[name]:
                 write_lines(folder / name, map(row_line, rows[name]), len(rows[name]))
         write_text(folder / VOCABULARY, vocabulary.to_json())
-        write_text(folder / TOKENIZER, vocabulary.tokenizer.to_json())
+        write_text(folder / TOKENIZER, _tokenizer_of(vocabulary).to_json())
         write_summary(folder, summary)
     return summary
 
 
 def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[list[int], int]:
     """Number of tokens of each row as training reads it, and of unknown tokens in all."""
-    lengths, unknown = [], 0
+    lengths, unknown, tokenizer = [], 0, _tokenizer_of(vocabulary)
     with progress_bar("counting tokens", len(rows), "row") as bar:
         for row in rows:
             try:
@@ -140,6 +140,11 @@ def _lengths(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> tuple[li
             except RowError as error:  # a pretrained tokenizer may give no tokens, or fail
                 raise UserError(f"{row['meta']['source']}: {error}") from None
             lengths.append(len(parsed.ids))
-            unknown += vocabulary.tokenizer.count_unknown(parsed.ids)
+            unknown += tokenizer.count_unknown(parsed.ids)
             bar.update()
     return lengths, unknown
+
+
+def _tokenizer_of(vocabulary: Vocabulary) -> TextTokenizer:
+    assert vocabulary.tokenizer is not None  # `make_vocabulary` gives it one
+    return vocabulary.tokenizer

@@ -58,7 +58,9 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     else:
         texts, own_test = _with_label_names(texts, own_test, settings.label_column, notes)
         sides = split_examples(texts, own_test, settings, notes)
-        labels = sorted_labels(text.label for side in sides.values() for text in side)
+        labels = sorted_labels(
+            text.label for side in sides.values() for text in side if text.label is not None
+        )
         notes += label_notes(*([text.label for text in sides[name]] for name in (TRAIN, TEST)))
 
     learned_from = [text.text for text in sides[TRAIN]]

@@ -29,11 +29,13 @@ def token_source(settings: TokensSettings, notes: list[str]) -> TokenSource:
             no column is named.
     """
     paths = [Path(path) for path in settings.input]
-    if settings.group_column is not None:
-        log = _read_log(paths, settings, notes)
+    group, event, column = settings.group_column, settings.event_column, settings.tokens_column
+    if group is not None and event is not None:  # one alone is a contradiction of the settings
+        columns = EventColumns(group, event, settings.time_column, settings.label_column)
+        log = _read_log(paths, columns, settings.on_bad_row, notes)
         return lambda bad: log.rows()
-    if settings.tokens_column is not None:
-        return lambda bad: _table_rows(paths, settings, bad)
+    if column is not None:
+        return lambda bad: _table_rows(paths, column, settings.label_column, bad)
     for path in paths:
         if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
             raise UserError(
@@ -53,11 +55,11 @@ def _json_rows(paths: list[Path], bad: BadRows) -> Iterator[tuple[str, Any]]:
 
 
 def _table_rows(
-    paths: list[Path], settings: TokensSettings, bad: BadRows
+    paths: list[Path], column: str, named_label: str | None, bad: BadRows
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of tables, all other columns beside tokens and label under their own names."""
-    column, label_column = settings.tokens_column, settings.label_column or LABEL
-    needed = [column, *([settings.label_column] if settings.label_column else [])]
+    label_column = named_label or LABEL
+    needed = [column, *([named_label] if named_label else [])]
     for path in paths:
         for record in read_records(path, path.name, bad, needed, [LABEL]):
             values = dict(record.values)
@@ -73,10 +75,9 @@ def _table_rows(
             yield record.place, row | values
 
 
-def _read_log(paths: list[Path], settings: TokensSettings, notes: list[str]) -> EventLog:
-    columns = EventColumns(
-        settings.group_column, settings.event_column, settings.time_column, settings.label_column
-    )
+def _read_log(
+    paths: list[Path], columns: EventColumns, on_bad_row: str, notes: list[str]
+) -> EventLog:
     log, bad = EventLog(columns), BadRows("event")
     for path in paths:
         log.read(path, bad)
@@ -85,7 +86,7 @@ def _read_log(paths: list[Path], settings: TokensSettings, notes: list[str]) -> 
             raise UserError(f"{', '.join(map(str, paths))}: no events in it")
         events = plural(bad.count, "event")
         raise UserError(f"not one of {events} can be used, the first: {bad.first[0]}")
-    if settings.on_bad_row == "error":
+    if on_bad_row == "error":
         bad.raise_if_any()
     notes += log.notes()
     if bad.count:
