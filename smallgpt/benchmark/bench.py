@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from smallgpt.benchmark.comparison import Comparison, Entry, Findings
 from smallgpt.benchmark.workloads import Sizes, settings_of, vocabulary_of
@@ -60,7 +62,7 @@ class Bench:
         sides = [torch.randn(n, n, device=self.device).to(dtype) for n in self.sizes.squares]
         outs = [torch.empty_like(side) for side in sides]
         rates = [
-            self.rate(lambda a=a, out=out: torch.mm(a, a, out=out), 2e-9 * len(a) ** 3)
+            self.rate(partial(torch.mm, a, a, out=out), 2e-9 * len(a) ** 3)
             for a, out in zip(sides, outs, strict=True)
         ]
         return lambda: max(rate() for rate in rates)
@@ -107,6 +109,12 @@ class Bench:
             model = build_model(settings, vocabulary)
             save_model_folder(model, folder, vocabulary, settings, codebook=None)
         return load_trained_model(folder, self.device.type)
+
+
+def as_gpt2(model: PreTrainedModel) -> GPT2LMHeadModel:
+    """A model of the workloads, which are all GPT-2 with a head of tokens."""
+    assert isinstance(model, GPT2LMHeadModel)
+    return model
 
 
 def synchronize(device: torch.device) -> None:

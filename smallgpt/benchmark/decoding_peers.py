@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import GPT2LMHeadModel
 
 TOP_K = 50
 
@@ -26,17 +26,18 @@ Decoding = Callable[[], list[list[int]]]  # continues all prompts, returns the n
 
 
 def transformers_generate(
-    model: nn.Module, prompts: list[list[int]], new_tokens: int, dtype: torch.dtype
+    model: GPT2LMHeadModel, prompts: list[list[int]], new_tokens: int, dtype: torch.dtype
 ) -> Decoding:
     """transformers' `model.generate`, on a copy of the model."""
-    model = copy.deepcopy(model).to(dtype).eval()
+    # The types of transformers are wrong about the first arguments of `to` and `generate`.
+    model = copy.deepcopy(model).to(dtype).eval()  # type: ignore[arg-type]
     ids_BxT = torch.tensor(prompts, device=model.device)
     mask_BxT = torch.ones_like(ids_BxT)
     model.generation_config.eos_token_id = None  # no row ends early
 
     def run() -> list[list[int]]:
         with torch.inference_mode():
-            found = model.generate(
+            found = model.generate(  # type: ignore[misc]
                 ids_BxT,
                 attention_mask=mask_BxT,
                 max_new_tokens=new_tokens,

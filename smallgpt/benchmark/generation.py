@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from smallgpt.benchmark.bench import Bench, Measure
+from smallgpt.benchmark.bench import Bench, Measure, as_gpt2
 from smallgpt.benchmark.comparison import Comparison, Findings
 from smallgpt.benchmark.decoding_peers import (
     TOP_K,
@@ -32,7 +32,8 @@ def measure_generation(bench: Bench, findings: Findings) -> None:
     """Compare at each batch size; ours in the precision of the device and in fp32."""
     trained, sizes = bench.saved_model(), bench.sizes
     dtypes = {bench.precision.name: bench.precision.dtype, "fp32": torch.float32}
-    decoders = {f"ours {name}": Decoder(trained.model, dtype) for name, dtype in dtypes.items()}
+    model = as_gpt2(trained.model)
+    decoders = {f"ours {name}": Decoder(model, dtype) for name, dtype in dtypes.items()}
     for batch in sizes.batches_full if bench.settings.full else sizes.batches:
         found = compare_generation(bench, trained, decoders, batch)
         findings.add(found)
@@ -78,10 +79,10 @@ def decoding_peers(
 ) -> dict[str, Callable[[], Measure]]:
     """Other decoders by name, each a function that makes its contender (new tokens per second)."""
     new_tokens, folder = bench.sizes.new_tokens, bench.folder
-    amount = len(prompts) * new_tokens
+    amount, model = len(prompts) * new_tokens, as_gpt2(trained.model)
 
     def transformers(dtype: torch.dtype) -> Measure:
-        run = transformers_generate(trained.model, prompts, new_tokens, dtype)
+        run = transformers_generate(model, prompts, new_tokens, dtype)
         return bench.rate(run, amount)
 
     def apart(make: Callable[..., Any], *arguments: Any) -> Measure:
@@ -97,8 +98,8 @@ def decoding_peers(
     def onnx() -> Measure:
         path = folder / "model.onnx"
         if not path.exists():
-            export_onnx(trained.model, path)
-        return apart(onnx_generate, path, trained.model.config, prompts, new_tokens)
+            export_onnx(model, path)
+        return apart(onnx_generate, path, model.config, prompts, new_tokens)
 
     def ctranslate2(compute_type: str) -> Measure:
         path = folder / "ctranslate2"

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from transformers import DynamicCache
+from transformers import DynamicCache, GPT2LMHeadModel
 
 
 class _WithCache(nn.Module):
     """ids and cache in, logits and longer cache out: what an exported graph can express."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: GPT2LMHeadModel):
         super().__init__()
         self.model = model
 
@@ -27,7 +27,7 @@ class _WithCache(nn.Module):
         return found.logits[:, -1], *present
 
 
-def export_onnx(model: nn.Module, path: Path) -> None:
+def export_onnx(model: GPT2LMHeadModel, path: Path) -> None:
     """Write a GPT2LMHeadModel with its cache as an ONNX file, for any B, T and P.
 
     Raises:

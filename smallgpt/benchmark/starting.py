@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 
 from smallgpt.benchmark.bench import Bench, Measure, run_python
 from smallgpt.benchmark.comparison import Comparison, Entry, Findings
@@ -51,4 +52,6 @@ def measure_starting(bench: Bench, findings: Findings) -> None:
         "bare process": seconds("-c", BARE_PROGRAM, folder, device),
     }
     prompt, bare = compare("Start to the answer of a prompt", starts, race=True)
-    findings.reach("inference.py --prompt, time of a bare process", prompt.median / bare.median)
+    findings.reach(
+        "inference.py --prompt, time of a bare process", median(prompt.values) / median(bare.values)
+    )

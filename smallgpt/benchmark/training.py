@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from smallgpt.benchmark.bench import PEAK, Bench, Measure
+from smallgpt.benchmark.bench import PEAK, Bench, Measure, as_gpt2
 from smallgpt.benchmark.comparison import Comparison, Findings
 from smallgpt.benchmark.targets import TRAINER
 from smallgpt.benchmark.training_peers import (
@@ -138,7 +138,7 @@ def training_peers(
     tokens = sum(job.inputs)
 
     def loop() -> Measure:
-        model = transformers_model(run.model, shipped)
+        model = transformers_model(as_gpt2(run.model), shipped)
 
         def loss(batch: Batch) -> torch.Tensor:
             return model(**batch).loss
@@ -147,7 +147,9 @@ def training_peers(
         return bench.rate(epoch, tokens)
 
     def minimal(compiled: bool) -> Measure:
-        model = MinimalGPT(run.model, DROPOUT, DROPOUT if shipped else 0.0).to(bench.device)
+        model = MinimalGPT(as_gpt2(run.model), DROPOUT, DROPOUT if shipped else 0.0).to(
+            bench.device
+        )
         loss = torch.compile(model.loss) if compiled else model.loss
         epoch = plain_epoch(model, loss, rows, job.batch_size, bench.precision)
         return bench.rate(epoch, tokens)
@@ -156,7 +158,7 @@ def training_peers(
         tokenizer = bench.folder / "tokenizer"
         tokenizer.mkdir(exist_ok=True)
         run.rows.vocabulary.save_tokenizer(tokenizer)
-        model, output = transformers_model(run.model, shipped), bench.folder / "trainer"
+        model, output = transformers_model(as_gpt2(run.model), shipped), bench.folder / "trainer"
         epoch = trainer_epoch(model, tokenizer, rows, job.batch_size, bench.precision, output)
         return lambda: tokens / epoch()
 

@@ -29,9 +29,12 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer_callback import PrinterCallback
 
 from smallgpt.benchmark.bench import synchronize
+from smallgpt.model.cpu_forward import blocks_of
 from smallgpt.model.hardware import Precision
 
 IGNORED = -100  # target of a padding position: cross_entropy leaves it out
@@ -43,14 +46,17 @@ Batch = dict[str, Tensor]
 class MinimalGPT(nn.Module):
     """GPT-2 in plain PyTorch, as one writes it today: fused attention, one map for q, k and v."""
 
-    def __init__(self, model: nn.Module, dropout: float, attention_dropout: float = 0.0):
+    def __init__(self, model: GPT2LMHeadModel, dropout: float, attention_dropout: float = 0.0):
         """Copy a GPT2LMHeadModel. On a CPU attention dropout costs torch's fused kernel."""
         super().__init__()
         old = model.transformer
         self.dropout = dropout
-        self.tokens, self.positions = copy.deepcopy(old.wte), copy.deepcopy(old.wpe)
+        self.tokens: nn.Embedding = copy.deepcopy(old.wte)
+        self.positions: nn.Embedding = copy.deepcopy(old.wpe)
         heads = model.config.n_head
-        self.blocks = nn.ModuleList(_Block(b, heads, dropout, attention_dropout) for b in old.h)
+        self.blocks = nn.ModuleList(
+            _Block(b, heads, dropout, attention_dropout) for b in blocks_of(model)
+        )
         self.norm = copy.deepcopy(old.ln_f)
 
     def forward(self, ids_BxT: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ class MinimalGPT(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, old: nn.Module, n_head: int, dropout: float, attention_dropout: float):
+    def __init__(self, old: GPT2Block, n_head: int, dropout: float, attention_dropout: float):
         super().__init__()
         self.n_head, self.dropout, self.attention_dropout = n_head, dropout, attention_dropout
         self.norm_1, self.norm_2 = copy.deepcopy(old.ln_1), copy.deepcopy(old.ln_2)
@@ -93,16 +99,17 @@ class _Block(nn.Module):
         return x_BxTxE + functional.dropout(out, self.dropout, self.training)
 
 
-def _linear(old: nn.Module) -> nn.Linear:
+def _linear(old: Conv1D) -> nn.Linear:
     """A Conv1D of transformers, whose weight is transposed, as nn.Linear."""
-    new = nn.Linear(*old.weight.shape, device=old.weight.device)
+    inputs, outputs = old.weight.shape
+    new = nn.Linear(inputs, outputs, device=old.weight.device)
     with torch.no_grad():
         new.weight.copy_(old.weight.T)
         new.bias.copy_(old.bias)
     return new
 
 
-def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
+def transformers_model(like: GPT2LMHeadModel, shipped: bool) -> GPT2LMHeadModel:
     """A copy of a GPT2LMHeadModel; if `shipped`, its shape with transformers' defaults."""
     if not shipped:
         return copy.deepcopy(like)
@@ -111,7 +118,8 @@ def transformers_model(like: nn.Module, shipped: bool) -> nn.Module:
         "bos_token_id", "eos_token_id", "pad_token_id",
     )  # fmt: skip
     config = GPT2Config(**{name: getattr(like.config, name) for name in names})
-    return GPT2LMHeadModel(config).to(like.device)
+    # The types of transformers take the first argument of `to` for the model.
+    return GPT2LMHeadModel(config).to(like.device)  # type: ignore[arg-type]
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int = 0) -> Batch:
@@ -135,7 +143,13 @@ def plain_epoch(
     device = next(model.parameters()).device
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-    loader = DataLoader(rows, batch_size, shuffle=True, collate_fn=pad_batch)
+    # torch takes a list for a data set, its types do not.
+    loader: DataLoader = DataLoader(
+        rows,  # type: ignore[arg-type]
+        batch_size,
+        shuffle=True,
+        collate_fn=pad_batch,
+    )
 
     def epoch() -> None:
         for batch in loader:
