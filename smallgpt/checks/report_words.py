@@ -50,12 +50,12 @@ def describe_report(report: dict[str, Any]) -> str:
             lines.append(f"{plural(report['unlabelled'], 'row')} without a label")
     duplicates = report["duplicates"]
     if duplicates["within"]:
-        line = f"{plural(duplicates['within'], 'row')} whose body stood before"
+        line = f"{plural(duplicates['within'], 'row')} with the tokens of an earlier row"
         if duplicates["across"] and not _has(report, "duplicate_across"):
             flattering = plural(duplicates["across"], "validation row")
             line += (
-                f"; all of one body stay on one side, or {flattering} would stand among the "
-                f"training rows"
+                f"; equal rows stay on one side of the split, or {flattering} would stand among "
+                f"the training rows too"
             )
         lines.append(line)
     if report["conflicting_labels"]:
