@@ -28,8 +28,7 @@ def leave_out_failures(
     finite_N = scores.is_finite
     if finite_N.all():
         return dataset, scores
-    records = dataset.records
-    assert records is not None  # with keep_records
+    records = dataset.kept_records
     failed = [
         BadRow(int(dataset.lines_N[index]), _NOT_FINITE, records[index])
         for index in np.flatnonzero(~finite_N)

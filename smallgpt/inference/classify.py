@@ -177,8 +177,8 @@ def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
         )
     if as_json:
         names = ("confidence", "raw_confidence", "probabilities", "probabilities_left_out")
-        given = {name: answer[name] for name in names if name in answer}
-        print(json_text({"label": answer["prediction"], **given}))
+        figures = {name: answer[name] for name in names if name in answer}
+        print(json_text({"label": answer["prediction"], **figures}))
         return
     shown = [*answer["probabilities"].items()][:MOST_LABELS_SHOWN]
     rows = [[name, f"{probability:.4f}"] for name, probability in shown]

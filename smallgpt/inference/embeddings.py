@@ -56,16 +56,16 @@ def embeddings(
         print(printable_lines(line), file=sys.stderr)
     forward = Forward(trained.model, trained.precision)
     bodies = dataset.without_tails()
-    vectors: list[np.ndarray | None] = [None] * len(dataset)
+    vectors: dict[int, np.ndarray] = {}
     with torch.inference_mode(), progress_bar("embedding", len(dataset), "row") as bar:
         for indices_B in batches_by_length(bodies, batch_size):
             vectors_BxE = _vectors(trained, forward, bodies, indices_B).float()
             if not vectors_BxE.isfinite().all():
                 raise not_finite(trained)
-            for index, vector_E in zip(indices_B, vectors_BxE.cpu().numpy(), strict=True):
+            for index, vector_E in zip(indices_B.tolist(), vectors_BxE.cpu().numpy(), strict=True):
                 vectors[index] = vector_E
             bar.update(len(indices_B))
-    return given.answer(np.stack(vectors))
+    return given.answer(np.stack([vectors[index] for index in range(len(dataset))]))
 
 
 def _vectors(

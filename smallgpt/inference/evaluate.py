@@ -117,8 +117,8 @@ def score_given(
     answers = []
     if scores.of_tokens:
         answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
-    answered = [index for index, answer in enumerate(answers) if answer is not None]
-    expected = [dataset.records[index]["output"] for index in answered]
+    answered = {index: answer for index, answer in enumerate(answers) if answer is not None}
+    expected = [dataset.kept_records[index]["output"] for index in answered]
     figures = {
         "model": str(trained.folder),
         "data": rows.source,
@@ -135,7 +135,7 @@ def score_given(
         "learned_unknown": trained.learned_unknown,
         **({"tokens": dataset.target_count} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
-        **(answer_figures(expected, [answers[i] for i in answered]) if answered else {}),
+        **(answer_figures(expected, list(answered.values())) if answered else {}),
         "validation": trained.validation or None,
     }
     predictions = predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers)
@@ -156,7 +156,7 @@ def ask_unlabelled(
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
         return
     questions = dataset_from_records(
-        [dataset.records[index] for index in unlabelled],
+        [dataset.kept_records[index] for index in unlabelled],
         trained.vocabulary,
         max_length=trained.max_length,
         on_bad_row="skip",

@@ -67,7 +67,8 @@ def sample_for_label(
     """
     vocabulary, label_first = trained.vocabulary, learned_label_first(trained)
     name = vocabulary.label_names[wanted]
-    ends = (vocabulary.cls_id, vocabulary.eos_id)
+    cls_id, eos_id = vocabulary.cls_id, vocabulary.eos_id
+    assert cls_id is not None and eos_id is not None  # see `class_of`
     kept: list[list[int]] = []
     found = tried = 0
     with progress_bar(f"rows read as {name}", count, "row") as bar:
@@ -76,9 +77,9 @@ def sample_for_label(
             if label_first:  # as many as are likely to be enough
                 likely = math.ceil((count - found) * (tried + 1) / (found + 1))
                 asked = min(likely, max(count, batch_size))
-            rows = [row[:-1] if row[-1] in ends else row for row in sample(asked)]
+            rows = [row[:-1] if row[-1] in (cls_id, eos_id) else row for row in sample(asked)]
             # Drop rows that found no end, and those that are nothing but a prompt with a tail.
-            rows = [row for row in rows if len(row) <= longest and row[-1] not in ends]
+            rows = [row for row in rows if len(row) <= longest and row[-1] not in (cls_id, eos_id)]
             tried += asked
             rows = _read_as(trained, rows, wanted, batch_size)
             found += len(rows)
@@ -93,7 +94,7 @@ def sample_for_label(
     note = f"generated from the label {name}: {share}"
     if not label_first:
         note = f"{share}; trained with --label_first_share it would generate from the label"
-    tail = [vocabulary.cls_id, vocabulary.label_ids[wanted], vocabulary.eos_id]
+    tail = [cls_id, vocabulary.label_ids[wanted], eos_id]
     return RowsOfLabel([row + tail for row in kept], tried, note)
 
 

@@ -114,16 +114,16 @@ def generate(
             if label is not None:
                 wanted = class_of(trained, label, ids)
             rooms.append(_room_after(trained, ids, plan, label is not None, max_new_tokens))
-    stops = {vocabulary.eos_id} - {None}
+    stops = _known_ids(vocabulary.eos_id)
     forbidden = {vocabulary.pad_id}
     if vocabulary.tokenizer is not None:
         # A label tail is not text, and an unknown character is none.
-        stops |= {vocabulary.cls_id} - {None}
-        forbidden |= {vocabulary.unk_id} - {None}
+        stops |= _known_ids(vocabulary.cls_id)
+        forbidden |= _known_ids(vocabulary.unk_id)
     lead = []
     if label is not None:
         # The rest of the row would be the model's own label; it is computed separately.
-        stops.add(vocabulary.cls_id)
+        stops |= _known_ids(vocabulary.cls_id)
         forbidden |= vocabulary.label_id_set
         if learned_label_first(trained):
             lead = [vocabulary.label_ids[wanted]]
@@ -132,7 +132,7 @@ def generate(
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
 
     def sample(
-        which: list[int], on_progress: Callable[[int], None] | None = None
+        which: list[int], on_progress: Callable[[int], object] | None = None
     ) -> list[list[int]]:
         """Rows that begin with some prompts, each repeated; they have the same room."""
         try:
@@ -155,6 +155,9 @@ def generate(
             return new
         return [prompts[index] + tokens for index, tokens in zip(which, new, strict=True)]
 
+    def samples_of(index: int) -> Callable[[int], list[list[int]]]:
+        return lambda how_many: sample([index] * how_many)
+
     made: list[Generated] = []
     if label is None:
         # Rows with the same room together, so that what is made of one does not depend on others.
@@ -172,7 +175,7 @@ def generate(
             with given.row(index):
                 found = sample_for_label(
                     trained,
-                    lambda how_many, index=index: sample([index] * how_many),
+                    samples_of(index),
                     wanted,
                     room.longest,
                     count,
@@ -181,6 +184,11 @@ def generate(
             note = "; ".join(filter(None, [room.note, found.note]))
             made.append(Generated(found.rows, found.tried, note))
     return given.answer(made)
+
+
+def _known_ids(*ids: int | None) -> set[int]:
+    """The ids of tokens that the vocabulary has."""
+    return {index for index in ids if index is not None}
 
 
 class _Room(NamedTuple):

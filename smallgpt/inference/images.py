@@ -8,6 +8,7 @@ rows = given_rows(trained, pictures.found, pictures.source, for_label=True, made
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +112,10 @@ def _found(images: LabelledImages, rows: list[list[int]]) -> list[Found]:
     found: list[Found] = []
     index = 0
     for place in range(len(rows) + len(images.unreadable)):
-        if place in images.unreadable:
-            file, label, reason = images.unreadable[place]
-            found.append((place + 1, _record(file, place, label), reason))
+        unreadable = images.unreadable.get(place)
+        if unreadable is not None:
+            record = _record(unreadable.file, place, unreadable.label)
+            found.append((place + 1, record, unreadable.reason))
             continue
         file = images.files[index] if images.files is not None else None
         label = images.labels[index] if images.labels is not None else None
@@ -135,11 +137,11 @@ def without_unknown_labels(trained: TrainedModel, found: list[Found]) -> list[Fo
     For rows that are only to be classified; an evaluation cannot score such rows.
     """
     known = trained.vocabulary.ids
-    unknown = {}
+    unknown: Counter[str] = Counter()
     for _, record, _ in found:
         label = record.get("label")
         if label is not None and label_token(label_text(label)) not in known:
-            unknown[label] = unknown.get(label, 0) + 1
+            unknown[label] += 1
     if not unknown:
         return found
     names = ", ".join(map(printable, list(unknown)[:5])) + (" ..." if len(unknown) > 5 else "")

@@ -9,7 +9,7 @@ from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 from smallgpt.files.reading import size_text
 from smallgpt.inference.classify import say_label
-from smallgpt.inference.generate import generate
+from smallgpt.inference.generate import Generated, generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.inference.prompts import row_text
 from smallgpt.model.folder import TrainedModel
@@ -104,6 +104,7 @@ def say_next_tokens(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 def say_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest answer to an instruction."""
     result = generate(trained, prompt, greedy=True)
+    assert isinstance(result, Generated)  # one row was asked for
     answer = row_text(trained, result.sequences[0])
     if as_json:
         print(json_text({"prompt": prompt, "answer": answer}))

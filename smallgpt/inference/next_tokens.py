@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -18,6 +18,24 @@ NEXT_TOKENS_SHOWN = 5
 NextTokens = list[tuple[str, float]]
 
 
+@overload
+def next_tokens(
+    trained: TrainedModel,
+    rows: str,
+    count: int = NEXT_TOKENS_SHOWN,
+    *,
+    batch_size: int = 64,
+    unknown_token: str | None = None,
+) -> NextTokens: ...
+@overload
+def next_tokens(
+    trained: TrainedModel,
+    rows: Any,
+    count: int = NEXT_TOKENS_SHOWN,
+    *,
+    batch_size: int = 64,
+    unknown_token: str | None = None,
+) -> NextTokens | list[NextTokens]: ...
 def next_tokens(
     trained: TrainedModel,
     rows: Any,

@@ -14,6 +14,7 @@ from smallgpt.tokens.pictures import draw_image_sheet
 
 def draw_rows(trained: TrainedModel, sequences: Sequence[Sequence[int]], path: Path) -> None:
     """Draw image rows into one PNG, each captioned with the label in its tail."""
+    assert trained.codebook is not None  # its rows are images
     codebook, vocabulary = Codebook.load(trained.codebook), trained.vocabulary
     images, captions, malformed = [], [], 0
     for ids in sequences:

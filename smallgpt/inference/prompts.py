@@ -70,13 +70,14 @@ def _text_of(record: dict[str, Any]) -> str:
     """
     instruction = record.get("instruction")
     parts = [instruction, record.get("input")] if instruction is not None else [record.get("text")]
-    parts = ["" if part is None else part for part in parts]
+    texts: list[str] = []
     for part in parts:
-        if not isinstance(part, str):
+        if part is not None and not isinstance(part, str):
             raise UserError(f"expected a text, got {shown(part)}")
+        texts.append(part or "")
     if instruction is None or not instruction.strip():
-        return parts[0]
-    return instruction_prompt(*parts)
+        return texts[0]
+    return instruction_prompt(*texts)
 
 
 def token_text(trained: TrainedModel, index: int) -> str:

@@ -51,7 +51,7 @@ class PythonRows:
     is_one: bool  # whether it was one row and no list of rows
     pictures: frozenset[int] = frozenset()  # indices of the rows that were pictures
 
-    def answer(self, answers: Sequence[Any]) -> Any:
+    def answer(self, answers: Sequence[Any] | np.ndarray) -> Any:
         """The answers to all rows, or the one answer to the one row."""
         return answers[0] if self.is_one else answers
 
@@ -149,21 +149,21 @@ def _encoded(
     trained: TrainedModel, rows: list[dict[str, Any] | np.ndarray], is_one: bool
 ) -> PythonRows:
     """The rows with pictures as their ids; tells what was converted."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
+    by_shape: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
     for index, row in enumerate(rows):
         if isinstance(row, np.ndarray):
-            by_shape.setdefault(row.shape, []).append(index)
+            by_shape.setdefault(row.shape, {})[index] = row
     records: list[Any] = list(rows)
-    for shape, indices in by_shape.items():
+    for shape, pictures in by_shape.items():
         if trained.codebook is None:
             raise UserError(
                 f"an array of shape {shape} is a picture, and {trained.folder} holds no "
                 f"codebook.npz to read one; rows of ids are a list: rows.tolist()"
             )
-        ids, notes = image_rows(trained, np.stack([rows[index] for index in indices]))
+        ids, notes = image_rows(trained, np.stack(list(pictures.values())))
         for note in notes:
             print(printable_lines(note), file=sys.stderr)
-        for index, ids_of_picture in zip(indices, ids, strict=True):
+        for index, ids_of_picture in zip(pictures, ids, strict=True):
             records[index] = {"input_ids": ids_of_picture}
     return PythonRows(records, is_one, frozenset(i for part in by_shape.values() for i in part))
 

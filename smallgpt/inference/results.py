@@ -89,7 +89,9 @@ def _digest_of_rows(dataset: TokenLabelDataset) -> str:
     """Digest of records that were kept, the user's own keys and bad rows included."""
     digest = hashlib.blake2b(digest_size=16)
     bad = [[row.line, row.reason, row.record] for row in dataset.bad_rows]
-    for number, value in zip([*dataset.lines_N.tolist(), -1], [*dataset.records, bad], strict=True):
+    for number, value in zip(
+        [*dataset.lines_N.tolist(), -1], [*dataset.kept_records, bad], strict=True
+    ):
         digest.update(f"{number} {json.dumps(value)}\n".encode())
     return digest.hexdigest()
 

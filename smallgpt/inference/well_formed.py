@@ -18,7 +18,7 @@ from smallgpt.decoding.row_rules import (
 from smallgpt.errors import UserError
 from smallgpt.model.folder import TrainedModel
 from smallgpt.tokens.codebook import Codebook
-from smallgpt.tokens.vocabulary import END_IMG
+from smallgpt.tokens.vocabulary import END_IMG, IMG
 
 _REMEDY = "; --free (from Python free=True) generates without the rules of a row"
 
@@ -58,8 +58,8 @@ def well_formed(trained: TrainedModel, label_given: bool) -> WellFormed:
         return any_token()
     end = End.LABEL_GIVEN if label_given else end_of_rows(trained)
     note = ""
-    if is_of_images(trained):
-        codebook = Codebook.load(trained.codebook)
+    codebook = codebook_of_rows(trained)
+    if codebook is not None:
         codes = codebook.patches_per_image
         code_ids = {vocabulary.ids[token] for token in codebook.code_tokens}
         plan = image_plan(codes, longest, end)
@@ -76,13 +76,13 @@ def well_formed(trained: TrainedModel, label_given: bool) -> WellFormed:
     return WellFormed(token_rules(vocabulary, longest, end), note, check)
 
 
-def is_of_images(trained: TrainedModel) -> bool:
-    """Whether the rows are images of the codebook in the model folder."""
+def codebook_of_rows(trained: TrainedModel) -> Codebook | None:
+    """The codebook in the model folder, of whose images the rows are; None for other rows."""
     if trained.codebook is None:
-        return False
-    ids = trained.vocabulary.ids
-    needed = {"<IMG>", END_IMG, *Codebook.load(trained.codebook).code_tokens}
-    return needed <= ids.keys()
+        return None
+    codebook = Codebook.load(trained.codebook)
+    needed = {IMG, END_IMG, *codebook.code_tokens}
+    return codebook if needed <= trained.vocabulary.ids.keys() else None
 
 
 def end_of_rows(trained: TrainedModel) -> End:

@@ -119,6 +119,12 @@ class TokenLabelDataset:
     # ---------------------------------------------------------------------------- all rows
 
     @property
+    def kept_records(self) -> list[dict[str, Any]]:
+        """`records`, of rows that were read with `keep_records`."""
+        assert self.records is not None
+        return self.records
+
+    @property
     def has_labels(self) -> bool:
         """Whether any row is labelled."""
         return bool((self.classes_N >= 0).any())
