@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     if mode == "generate":
         return generate_rows(trained, settings)
     if settings.prompt is not None:
-        return name_label(trained, settings)
+        return name_label(trained, settings.prompt, settings.json)
     mode, rows = read_input(trained, settings)
     if mode == "evaluate":
         return score_rows(trained, settings, rows)
@@ -98,15 +98,15 @@ def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
 
 def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Print generated rows; draw them with --image."""
-    from smallgpt.inference.generate import generate
+    from smallgpt.inference.generate import Generated, generate
     from smallgpt.inference.prompts import row_text
 
     if settings.image is not None:
         from smallgpt.inference.pictures import draw_rows  # and with it matplotlib
 
-        replaced = check_image(trained, settings)
+        replaced = check_image(trained, settings, settings.image)
     prompt, kept = settings.prompt, ""
-    if settings.images is not None:
+    if settings.images is not None and settings.keep is not None:  # given together or not at all
         from smallgpt.inference.images import beginning_of
 
         prompt, kept = beginning_of(trained, settings.images, settings.keep)
@@ -125,6 +125,7 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
         free=settings.free,
         batch_size=settings.batch_size,
     )
+    assert isinstance(result, Generated)  # of one prompt
     if settings.image is not None:
         draw_rows(trained, result.sequences, Path(settings.image))
     rows = [row_text(trained, ids) for ids in result.sequences]
@@ -148,7 +149,7 @@ def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
     return 0
 
 
-def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
+def check_image(trained: TrainedModel, settings: InferenceSettings, image: str) -> bool:
     """Refuse to draw rows that are no images, or to overwrite a file that is no drawing of ours.
 
     Returns:
@@ -161,27 +162,27 @@ def check_image(trained: TrainedModel, settings: InferenceSettings) -> bool:
             f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
             f"prepare_data.py can be drawn"
         )
-    inputs = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
-    if any(same_file(path, settings.image) for path in inputs):
-        raise SettingsError([f"--image {settings.image} would overwrite a file of the model"])
-    if settings.images is not None and same_file(settings.images, settings.image):
-        raise SettingsError([f"--image {settings.image} would overwrite the picture of --images"])
-    is_there = os.path.exists(settings.image)
-    if is_there and not settings.overwrite and not is_own_chart(settings.image):
+    inputs: list[str | Path] = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]
+    if any(same_file(path, image) for path in inputs):
+        raise SettingsError([f"--image {image} would overwrite a file of the model"])
+    if settings.images is not None and same_file(settings.images, image):
+        raise SettingsError([f"--image {image} would overwrite the picture of --images"])
+    is_there = os.path.exists(image)
+    if is_there and not settings.overwrite and not is_own_chart(image):
         raise UserError(
-            f"{settings.image} is there already and was not drawn by this command: give another "
+            f"{image} is there already and was not drawn by this command: give another "
             f"--image, or replace it with --overwrite"
         )
     return is_there
 
 
-def name_label(trained: TrainedModel, settings: InferenceSettings) -> int:
+def name_label(trained: TrainedModel, prompt: str, as_json: bool) -> int:
     """Print the label of a prompt."""
     from smallgpt.evaluation.verdicts import describe_confidence
     from smallgpt.inference.classify import say_label
 
-    say_label(trained, settings.prompt, settings.json)
-    if not settings.json:
+    say_label(trained, prompt, as_json)
+    if not as_json:
         print(describe_confidence(trained.validation), file=sys.stderr)
     return 0
 
@@ -189,26 +190,32 @@ def name_label(trained: TrainedModel, settings: InferenceSettings) -> int:
 def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str, GivenRows]:
     """The rows of --test_data or --images, and whether to classify or to evaluate them."""
     from smallgpt.inference.columns import Columns
-    from smallgpt.inference.files import given_rows, read_rows
+    from smallgpt.inference.files import read_rows
 
-    mode = settings.resolved_mode()
-    if settings.group_column is not None:
+    if settings.images is not None:
+        return read_images(trained, settings, settings.images)
+    mode, path = settings.resolved_mode(), settings.test_data
+    assert path is not None  # without pictures and a prompt, its absence is a contradiction
+    group, event = settings.group_column, settings.event_column
+    if group is not None and event is not None:  # given together or not at all
         from smallgpt.inference.log_rows import read_log
         from smallgpt.inputs.event_log import EventColumns
 
-        events = EventColumns(
-            group=settings.group_column,
-            event=settings.event_column,
-            time=settings.time_column,
-            label=settings.label_column,
-        )
-        return mode, read_log(trained, settings.test_data, events, mode == "classify")
-    if settings.images is None:
-        columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
-        return mode, read_rows(trained, settings.test_data, mode == "classify", columns)
+        events = EventColumns(group, event, settings.time_column, settings.label_column)
+        return mode, read_log(trained, path, events, mode == "classify")
+    columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
+    return mode, read_rows(trained, path, mode == "classify", columns)
+
+
+def read_images(
+    trained: TrainedModel, settings: InferenceSettings, images: str
+) -> tuple[str, GivenRows]:
+    """The rows of --images, and whether to classify or to evaluate them."""
+    from smallgpt.inference.files import given_rows
     from smallgpt.inference.images import read_pictures, without_unknown_labels
 
-    pictures = read_pictures(trained, settings.images, settings.labels)
+    mode = settings.resolved_mode()
+    pictures = read_pictures(trained, images, settings.labels)
     if settings.mode is None and not pictures.labelled and trained.vocabulary.labels:
         mode = "classify"
     found = pictures.found
