@@ -2,7 +2,7 @@
 # ./quick_start.sh          environment, digits, training, evaluation, pictures
 # ./quick_start.sh setup    the environment in .venv only
 # ./quick_start.sh test     the tests (further words go to pytest)
-# ./quick_start.sh check    lint and form of the code
+# ./quick_start.sh check    lint, form and types of the code
 #
 # Run again, it skips what is done and goes on with what was interrupted.
 # PYTHON=/path/to/python3.12 chooses the interpreter for a new .venv.
@@ -133,6 +133,7 @@ case "${1:-}" in
         setup_for_development
         step "lint" "$PY" -m ruff check .
         step "form (ruff format . mends it)" "$PY" -m ruff format --check .
+        step "types" "$PY" -m mypy
         ;;
     -h | --help | help)
         sed -n '2,9s/^# \{0,1\}//p' "$0"

@@ -37,7 +37,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
     sys.stdout, sys.stderr = NamedStream(sys.stdout, "standard output"), forgiving(sys.stderr)
     try:
         try:
-            code = main(sys.argv[1:]) or EXIT_OK
+            code: str | int | None = main(sys.argv[1:]) or EXIT_OK
         except SystemExit as left:  # --help
             code = left.code
         if not has_given_up(sys.stdout):
@@ -68,8 +68,8 @@ def _has_failed(stream: TextIO) -> bool:
     return False
 
 
-def _leave(code: int) -> NoReturn:
-    """Exit; drop output that cannot be written, or Python would complain about it at exit."""
+def _leave(code: str | int | None) -> NoReturn:
+    """Exit as `sys.exit` does; drop output that cannot be written, or Python would complain about it at exit."""
     if _has_failed(sys.stdout):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
