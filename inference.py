@@ -49,6 +49,8 @@ _PUBLIC = {
     "embeddings": "smallgpt.inference.embeddings",
     "classify_file": "smallgpt.inference.classify",
     "evaluate_file": "smallgpt.inference.evaluate",
+    "Columns": "smallgpt.inference.columns",
+    "EventColumns": "smallgpt.inputs.event_log",
 }
 
 
@@ -190,21 +192,20 @@ def name_label(trained: TrainedModel, prompt: str, as_json: bool) -> int:
 def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str, GivenRows]:
     """The rows of --test_data or --images, and whether to classify or to evaluate them."""
     from smallgpt.inference.columns import Columns
-    from smallgpt.inference.files import read_rows
+    from smallgpt.inference.log_rows import read_given
+    from smallgpt.inputs.event_log import EventColumns
 
     if settings.images is not None:
         return read_images(trained, settings, settings.images)
     mode, path = settings.resolved_mode(), settings.test_data
     assert path is not None  # without pictures and a prompt, its absence is a contradiction
     group, event = settings.group_column, settings.event_column
+    columns: Columns | EventColumns
     if group is not None and event is not None:  # given together or not at all
-        from smallgpt.inference.log_rows import read_log
-        from smallgpt.inputs.event_log import EventColumns
-
-        events = EventColumns(group, event, settings.time_column, settings.label_column)
-        return mode, read_log(trained, path, events, mode == "classify")
-    columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
-    return mode, read_rows(trained, path, mode == "classify", columns)
+        columns = EventColumns(group, event, settings.time_column, settings.label_column)
+    else:
+        columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
+    return mode, read_given(trained, path, columns, mode == "classify")
 
 
 def read_images(
@@ -250,6 +251,10 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
             if len(predictions) <= MOST_SHOWN:
                 say_each_picture(predictions)
                 print()
+            elif settings.output_format is None:
+                print(
+                    "the label of each picture: predictions.jsonl (--output_format csv: a table)\n"
+                )
         say_label_counts(predictions)
         print(describe_confidence(trained.validation))
     say_written(results, stream)

@@ -132,7 +132,9 @@ def train_in(
         if resumed:
             check_places(settings)
         else:
-            log.say(f"no run in {folder.root}: a new one begins")
+            near = folder.nearest_run()
+            hint = f" (did you mean {near}?)" if near else ""
+            log.say(f"no run in {folder.root}: a new one begins{hint}")
     if settings.init_from is not None and not resumed:
         from smallgpt.training.setup import with_shape_of_start
 

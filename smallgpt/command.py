@@ -69,7 +69,7 @@ def _has_failed(stream: TextIO) -> bool:
 
 
 def _leave(code: str | int | None) -> NoReturn:
-    """Exit as `sys.exit` does; drop output that cannot be written, or Python would complain about it at exit."""
+    """As `sys.exit`; drops output that cannot be written, or Python would complain about it."""
     if _has_failed(sys.stdout):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -251,6 +251,13 @@ def test_resume_without_a_run_starts_one(settings, capsys):
     assert out.startswith(f"no run in {settings.output_dir}: a new one begins\n")
 
 
+def test_resuming_where_no_run_is_names_one_that_is_called_nearly_the_same(settings, capsys):
+    train(settings)
+    near = Path(settings.output_dir).with_name("runs")
+    train(change(settings, resume=True, output_dir=str(near)))
+    assert f"a new one begins (did you mean {settings.output_dir}?)" in capsys.readouterr().out
+
+
 def test_resume_uses_the_stored_settings(settings, tmp_path):
     train(settings)
     argv = ["--resume", "--output_dir", settings.output_dir, "--num_epochs", "3"]

@@ -41,7 +41,10 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
         parts += [*chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
     elif "answers" not in figures:
-        parts.append("label figures need rows with labels; this file has none")
+        parts.append(
+            "label figures need rows with labels; this file has none (--label_column names their "
+            "column, --mode classify names labels)"
+        )
     if "answers" in figures:
         parts.append(describe_answers(figures))
     if "perplexity" in figures:

@@ -129,7 +129,10 @@ def how_chosen(validation: dict[str, Any]) -> str:
         return "the same rows chose this model among its evaluations: expect less on new rows"
     if among == 1:
         return ""
-    return f"chosen among {among:,} evaluations; told from rows that did not choose"
+    return (
+        f"the best of {among:,} evaluations: its figures are told from rows that had no say in the "
+        f"choice (cross-fitting)"
+    )
 
 
 # ------------------------------------------------------------------------------- confidence

@@ -13,11 +13,14 @@ from smallgpt.evaluation.folder import ResultFolder
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of
 from smallgpt.evaluation.scoring import classify_rows
-from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
+from smallgpt.inference.columns import USUAL_COLUMNS, Columns
+from smallgpt.inference.files import GivenRows, refuse_unusable
+from smallgpt.inference.log_rows import read_given
 from smallgpt.inference.prompts import check_arguments, not_finite
 from smallgpt.inference.python_rows import python_rows, rows_to_classify
 from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import say_unknown, with_unknown_token
+from smallgpt.inputs.event_log import EventColumns
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -79,11 +82,13 @@ def classify_file(
     batch_size: int = 64,
     overwrite: bool = False,
     unknown_token: str | None = None,
+    columns: Columns | EventColumns = USUAL_COLUMNS,
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file or table; write and return the objects of predictions.jsonl.
 
     Of a table predictions.csv is written too. What reading changed, such as rows that were cut, is
-    printed on standard error. `unknown_token`: see `unknown_token_of`.
+    printed on standard error. `unknown_token`: see `unknown_token_of`. `columns`:
+    which columns or keys hold the rows; `EventColumns` those of a log of events.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -94,7 +99,7 @@ def classify_file(
     """
     check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
     trained = with_unknown_token(trained, unknown_token)
-    rows = read_rows(trained, path, for_label=True)
+    rows = read_given(trained, path, columns, for_label=True)
     return classify_given(trained, rows, output_dir, batch_size, overwrite)[0]
 
 

@@ -55,7 +55,11 @@ def open_table(trained: TrainedModel, source: str, content: bytes, columns: Colu
         )
     usual = "text" if trained.vocabulary.tokenizer is not None else "tokens"
     needed = _key_of(trained, columns)
-    remedy = "" if columns.text or columns.tokens else f": --{usual}_column names the one to read"
+    remedy = ""
+    if not columns.text and not columns.tokens:
+        remedy = f": --{usual}_column names the one to read"
+        if usual == "tokens":
+            remedy += "; where each line is one event, --group_column and --event_column"
     return Table.of(source, content, list(needed), remedy)
 
 

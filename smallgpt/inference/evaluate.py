@@ -19,10 +19,13 @@ from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
 from smallgpt.evaluation.scoring import Scores, score_rows
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
+from smallgpt.inference.columns import USUAL_COLUMNS, Columns
+from smallgpt.inference.files import GivenRows, refuse_unusable
+from smallgpt.inference.log_rows import read_given
 from smallgpt.inference.prompts import check_arguments
 from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import with_unknown_token
+from smallgpt.inputs.event_log import EventColumns
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
@@ -38,12 +41,14 @@ def evaluate_file(
     max_new_tokens: int | None = None,
     overwrite: bool = False,
     unknown_token: str | None = None,
+    columns: Columns | EventColumns = USUAL_COLUMNS,
 ) -> dict[str, Any]:
     """Score JSONL or a table, answer its instructions, write its evaluation; returns the metrics.
 
     predictions.jsonl has every row of the file, one that could not be scored with its reason; every
     metric can be recomputed from it. Of a table predictions.csv is written too. `unknown_token`:
-    see `unknown_token_of`.
+    see `unknown_token_of`. `columns`:
+    which columns or keys hold the rows; `EventColumns` those of a log of events.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -59,7 +64,7 @@ def evaluate_file(
         max_new_tokens=max_new_tokens,
     )
     trained = with_unknown_token(trained, unknown_token)
-    rows = read_rows(trained, path)
+    rows = read_given(trained, path, columns)
     return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens, overwrite)[0]
 
 

@@ -125,6 +125,7 @@ def given_rows(
         keep_records=True,
         for_label=for_label,
         codebook=None if made_here else KnownCodebook.at(trained.codebook),
+        open_text=bool(trained.vocabulary.labels),
     )
     return GivenRows(dataset, source)
 

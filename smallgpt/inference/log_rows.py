@@ -1,6 +1,6 @@
 """Logs of events that a model is used on: one row a group, as preparation makes them.
 
-rows = read_log(trained, "march.csv", EventColumns("session", "event", "at"), for_label=True)
+rows = read_given(trained, "march.csv", EventColumns("session", "event", "at"), for_label=True)
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from smallgpt.console import plural, printable_lines
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_bytes, shown
-from smallgpt.inference.files import GivenRows, given_rows
+from smallgpt.inference.columns import Columns
+from smallgpt.inference.files import GivenRows, given_rows, read_rows
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.event_log import LABEL, EventColumns, EventLog
 from smallgpt.inputs.records import read_records
@@ -22,6 +23,22 @@ from smallgpt.inputs.tables import Table
 from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import MOST_BAD_ROWS, BadRows, RowError
 from smallgpt.rows.reading import Found
+
+
+def read_given(
+    trained: TrainedModel,
+    path: str | Path,
+    columns: Columns | EventColumns,
+    for_label: bool = False,
+) -> GivenRows:
+    """The rows of a file: of a log with `EventColumns`, else of JSONL or a table (`read_rows`).
+
+    Raises:
+        UserError: as `read_rows` and `read_log`.
+    """
+    if isinstance(columns, EventColumns):
+        return read_log(trained, path, columns, for_label)
+    return read_rows(trained, path, for_label, columns)
 
 
 def read_log(
@@ -37,6 +54,8 @@ def read_log(
         UserError: it cannot be read, lacks a column, has no events or too many unusable ones.
     """
     path = Path(path)
+    if trained.vocabulary.tokenizer is not None:
+        raise UserError(f"{trained.folder} is a model of texts: it reads no log of events")
     log, unreadable = EventLog(columns), BadRows("event", MOST_BAD_ROWS)
     spoiled: dict[Any, tuple[str, str]] = {}  # of each group the first unusable event
     for record in read_records(path, path.name, unreadable, columns.needed(), [LABEL]):

@@ -91,7 +91,7 @@ def python_rows(trained: TrainedModel, rows: Any) -> PythonRows:
     if isinstance(rows, (bytes, np.generic)) or not isinstance(rows, Iterable):
         raise UserError(f"not rows: {_described(rows)}; {_EXPECTED}")
     if isinstance(rows, np.ndarray):
-        _refuse_channels_first(trained, rows)
+        _refuse_odd_channels(trained, rows)
     many = []
     for index, row in enumerate(rows):
         row = _plain(row)
@@ -168,8 +168,16 @@ def _encoded(
     return PythonRows(records, is_one, frozenset(i for part in by_shape.values() for i in part))
 
 
-def _refuse_channels_first(trained: TrainedModel, rows: np.ndarray) -> None:
-    """Refuse an array 3xHxW for a model of rgb images: one picture, or three grey ones?"""
+def _refuse_odd_channels(trained: TrainedModel, rows: np.ndarray) -> None:
+    """Refuse an array that is one picture with an alpha channel, or with its channels first."""
+    if trained.codebook is None:
+        return
+    width = codebook_of(trained).width
+    if rows.ndim == 3 and rows.shape[2] in (2, 4) and rows.shape[2] != width:
+        raise UserError(
+            f"an array of shape {rows.shape}: a picture has one channel or three; without its "
+            f"alpha channel it is rows[..., :{rows.shape[2] - 1}]"
+        )
     looks_so = rows.ndim == 3 and rows.shape[0] == 3 and trained.codebook is not None
     if looks_so and codebook_of(trained).channels == 3:
         raise UserError(

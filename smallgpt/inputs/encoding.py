@@ -10,6 +10,7 @@ from pathlib import Path
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_bytes, shown
 
+_ZIP = b"PK\x03\x04"
 MOST_BYTES = 2**32  # of a file that is read as a whole: all but JSONL
 
 
@@ -33,6 +34,8 @@ def decoded(content: bytes, source: str) -> str:
     Raises:
         UserError: it is in another encoding.
     """
+    if content.startswith(_ZIP):
+        raise UserError(f"{source}: a zip file or an Excel workbook; save its sheet as CSV")
     encoding = "utf-8-sig"
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         encoding = "utf-16"

@@ -123,16 +123,17 @@ def unlike_training(codebook: Codebook, images_NxHxWxC: np.ndarray, codes_NxP: n
     unlike_N = familiar.unlike(codebook.errors(images_NxHxWxC, codes_NxP), codes_NxP)
     if unlike_N.sum() <= _TOLD * len(unlike_N):
         return ""
+    count = int(unlike_N.sum())
     some = np.flatnonzero(unlike_N)[:_MOST_INVERTED]
     inverted = codebook.low + codebook.white - images_NxHxWxC[some].astype(np.float32)
     codes = codebook.encode(inverted)
     if familiar.unlike(codebook.errors(inverted, codes), codes).mean() < 0.5:
-        why = "inverted (white - pixel) they would"
+        why = "are they inverted? (white - pixel would look like them)"
     elif (familiar.surprise(codes_NxP[some]) < familiar.least).mean() > 0.5:
         why = "little but background: too small in the frame, or too dark?"
     else:
         why = "another size in the frame, another brightness, another subject?"
     return (
-        f"{int(unlike_N.sum()):,} of {plural(len(unlike_N), 'image')} do not look like the "
-        f"training images: {why}"
+        f"{count:,} of {plural(len(unlike_N), 'image')} {'does' if count == 1 else 'do'} not look "
+        f"like the training images: {why}"
     )

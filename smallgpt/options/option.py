@@ -136,7 +136,9 @@ def _options_of(settings_class: type) -> dict[str, Option]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NEAR?`, "" if no known name is near."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    known = list(known)
+    close = [each for each in known if each.startswith(f"{name.lower()}_")]
+    close = close or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -117,8 +117,12 @@ def read_found(
     keep_records: bool = False,
     for_label: bool = False,
     codebook: KnownCodebook | None = None,
+    open_text: bool = False,
 ) -> TokenLabelDataset:
-    """As `read_dataset`, of values that a reader has found; `source` names them in messages."""
+    """As `read_dataset`, of values that a reader has found; `source` names them in messages.
+
+    `open_text`: see `parse_row`.
+    """
     if unknown_token == "unk" and vocabulary.unk_id is None:
         raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
     builder = RowsBuilder(vocabulary, max_length, for_label)
@@ -131,7 +135,7 @@ def read_found(
         try:
             if problem is not None:
                 raise RowError(problem)
-            row = parse_row(record, vocabulary, unknown_token, for_label)
+            row = parse_row(record, vocabulary, unknown_token, for_label, open_text)
         except RowError as error:
             bad.note(f"{source}:{line}", str(error))
             if on_bad_row == "keep":

@@ -37,7 +37,11 @@ class Row:
 
 
 def parse_row(
-    record: Any, vocabulary: Vocabulary, unknown_token: str = "error", for_label: bool = False
+    record: Any,
+    vocabulary: Vocabulary,
+    unknown_token: str = "error",
+    for_label: bool = False,
+    open_text: bool = False,
 ) -> Row:
     """Check one record, a parsed JSON value, and complete its label tail.
 
@@ -45,7 +49,8 @@ def parse_row(
     labelled row ends with `<CLS> <CLS_k> <EOS>`, see `label_tail.settle_tail`. A row with neither
     label nor tail is unlabelled and left as it is, but that <EOS> is appended to a text and to an
     instruction with its answer. A <CLS> elsewhere is a token like any other. With `for_label`, for
-    rows that are only to be classified, one token is enough.
+    rows that are only to be classified, one token is enough. `open_text`: nothing is appended to a
+    text, for a model of labelled texts, which has learned that <CLS> follows and not <EOS>.
 
     Raises:
         RowError: the record breaks the format.
@@ -65,7 +70,8 @@ def parse_row(
 
     label_class, body_length, change = settle_tail(ids, record.get("label"), vocabulary, for_label)
     eos_id = vocabulary.eos_id
-    if of_text and label_class < 0 and not for_label and eos_id is not None:
+    ends = prompt_length > 0 or not open_text
+    if of_text and ends and label_class < 0 and not for_label and eos_id is not None:
         ids.append(eos_id)
     if 0 < prompt_length == len(ids):
         raise RowError("`output` has no tokens")

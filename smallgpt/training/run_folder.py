@@ -12,6 +12,7 @@ run neither writes nor deletes them.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
@@ -75,6 +76,13 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best_model = self.root / "best_model"
         self.final_model = self.root / "final_model"
+
+    def nearest_run(self) -> Path | None:
+        """The run beside this folder that is called nearly the same, None where there is none."""
+        beside = [path for path in contents(self.root.parent) if path.name != self.root.name]
+        runs = {path.name: path for path in beside if RunFolder(path).checkpoints.is_dir()}
+        close = difflib.get_close_matches(self.root.name, runs, n=1, cutoff=0.7)
+        return runs[close[0]] if close else None
 
     def holds_run(self) -> bool:
         """Whether a training run has left anything here that must not be lost."""

@@ -47,7 +47,10 @@ def test_unknown_name_without_a_network_is_told_after_one_try(no_network, name, 
 
 
 @pytest.mark.parametrize("name", ["./here", "/no/such/folder", "~/models", "a/b/c", "../x"])
-def test_what_can_only_be_a_folder_is_not_asked_for_on_the_hub(no_network, name):
+def test_what_can_only_be_a_folder_is_not_asked_for_on_the_hub(
+    no_network, name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no such folder$"), hub_errors(name, "model"):
         pytest.fail("loading began")
     assert no_network == []

@@ -172,7 +172,7 @@ def test_inverted_pictures_are_told(world, tmp_path, capsys):
     for number in range(-9, 0):
         as_png(16 - PIXELS[number]).save(tmp_path / f"{number}.png")
     assert run(world, "--images", tmp_path, "--output_dir", tmp_path / "out") == 0
-    assert "do not look like the training images: inverted" in capsys.readouterr().err
+    assert "do not look like the training images: are they inverted?" in capsys.readouterr().err
 
 
 def test_a_class_of_two_words_is_known(world, tmp_path, capsys):

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from inference import main
+from inference import EventColumns, classify_file, evaluate_file, load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
@@ -162,3 +162,15 @@ def test_a_log_on_standard_input_is_refused():
 def test_a_column_that_is_not_there_is_told(run):
     with pytest.raises(UserError, match="no column 'user'; there is session, event, at"):
         run(EVENTS, "--group_column=user", "--event_column=event")
+
+
+def test_from_python_columns_name_those_of_a_log(folder, tmp_path):
+    path = tmp_path / "march.csv"
+    with open(path, "w", newline="") as handle:
+        csv.writer(handle).writerows([HEADING, *EVENTS])
+    trained = load_trained_model(folder, "cpu", "fp32")
+    columns = EventColumns("session", "event", "at", label="outcome")
+    found = classify_file(trained, path, tmp_path / "labels", columns=columns)
+    assert [row["row"]["session"] for row in found] == ["s2", "s1", "s3"]
+    figures = evaluate_file(trained, path, tmp_path / "figures", columns=columns)
+    assert (figures["records"], figures["labelled_records"]) == (3, 2)

@@ -88,7 +88,7 @@ def test_pictures_of_other_sizes_and_colours_are_converted_and_told(trained, cap
     told = capsys.readouterr().err
     assert "1 image of 32x32 pixels resized to 8x8" in told
     # Of one shape, and so of one range: of 16 the first is white, and the last is all but black.
-    assert "scaled" not in told and "1 of 2 images do not look like the training images" in told
+    assert "scaled" not in told and "1 of 2 images does not look like the training images" in told
     assert classify(trained, PIXELS[0] / 16)[0] == "0"
     assert "from 0, black, to 1, white, scaled to 0 to 16" in capsys.readouterr().err
 
@@ -146,6 +146,13 @@ def test_channels_that_may_stand_first_are_refused(trained, tmp_path):
     assert isinstance(classify(rgb, coloured[0]), tuple)
     with pytest.raises(UserError, match="the channels of a picture stand last"):
         classify(rgb, np.moveaxis(coloured[0], 2, 0))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (10, 12, 2)])
+def test_a_picture_with_an_alpha_channel_is_not_read_as_many_grey_ones(world, shape):
+    trained = load_trained_model(world / "outputs/best_model", "cpu", "fp32")
+    with pytest.raises(UserError, match=r"one channel or three; without its alpha"):
+        classify(trained, np.zeros(shape, np.uint8))
 
 
 # ------------------------------------------------------------------------------- the notebook

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from inference import load_trained_model, main
+from inference import classify_file, load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.inference.columns import Columns
 from smallgpt.inference.files import read_rows
@@ -375,3 +375,38 @@ def test_nothing_on_standard_input_is_told(texts, stdin):
     stdin("")
     with pytest.raises(UserError, match="stdin: no rows"):
         read(texts, "-")
+
+
+def test_an_unlabelled_text_is_scored_without_an_end(texts, write, tmp_path):
+    """Training had <CLS> after each text: what its <EOS> costs would say nothing of the text."""
+    unlabelled = write("id,text\n1,a quick fox\n2,it is good\n", "bare.csv")
+    labelled = write("id,text,label\n1,a quick fox,good\n2,it is good,not good\n", "with.csv")
+    figures = []
+    for path in (unlabelled, labelled):
+        assert run(texts, "--test_data", path, "--output_dir", tmp_path / path.stem) == 0
+        figures.append(json.loads((tmp_path / path.stem / "metrics.json").read_text()))
+    assert figures[0]["perplexity"] == pytest.approx(figures[1]["body_perplexity"], rel=1e-6)
+
+
+def test_an_excel_workbook_is_told_as_one(texts, write):
+    with pytest.raises(UserError, match="an Excel workbook; save its sheet as CSV"):
+        run(texts, "--test_data", write(b"PK\x03\x04\x14\x00\xff\xfe", "new.xlsx"))
+
+
+def test_a_model_of_texts_reads_no_log(texts, write):
+    log = write("session,event\n1,login\n", "log.csv")
+    with pytest.raises(UserError, match="is a model of texts: it reads no log"):
+        run(texts, "--test_data", log, "--group_column", "session", "--event_column", "event")
+
+
+def test_a_log_given_without_its_columns_names_the_flags(tokens, write):
+    log = write("session,event\n1,login\n", "log.csv")
+    with pytest.raises(UserError, match="one event, --group_column and --event_column"):
+        run(tokens, "--test_data", log)
+
+
+def test_from_python_columns_name_those_of_a_table(texts, write, tmp_path):
+    table = write("id;comment\n1;a quick fox\n", "new.csv")
+    trained = load_trained_model(texts, "cpu", "fp32")
+    (row,) = classify_file(trained, table, tmp_path / "out", columns=Columns(text="comment"))
+    assert row["prediction"] in ("good", "not good") and row["row"]["id"] == "1"

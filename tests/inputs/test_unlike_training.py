@@ -35,7 +35,7 @@ def test_other_images_of_the_same_kind_are_not_told(codebook):
 
 def test_inverted_images_are_told_by_name_also_a_single_one(codebook):
     line = told(codebook, 16 - TEST)
-    assert "of 300 images do not look like the training images: inverted" in line
+    assert "of 300 images do not look like the training images: are they inverted?" in line
     single = [told(codebook, 16 - TEST[i : i + 1]) for i in range(20)]
     assert sum("inverted" in line for line in single) >= 12
 

@@ -85,7 +85,7 @@ def test_other_size_and_a_test_set_of_one_s_own_are_converted(first, tmp_path, c
 
 def test_inverted_pictures_are_told(first, tmp_path, capsys):
     prepare(tmp_path / "out", pictures(tmp_path / "in", 16 - SMALL[:20], SMALL_LABELS[:20]), first)
-    assert "do not look like the training images: inverted" in capsys.readouterr().out
+    assert "do not look like the training images: are they inverted?" in capsys.readouterr().out
 
 
 def test_the_next_command_starts_from_the_model(first, tmp_path, capsys):

@@ -151,7 +151,10 @@ def test_best_model_tells_what_all_evaluations_came_to(run_of_eight):
     assert stored["chosen_among"] == 8
     assert stored["best_value"] == min(row["label_loss"] for row in rows)
     log = result.folder.log.read_text()
-    assert "chosen among 8 evaluations; told from rows that did not choose" in log
+    assert (
+        "the best of 8 evaluations: its figures are told from rows that had no say in the choice"
+        in log
+    )
     last = read_validation(result.folder.final_model)
     assert last["chosen_among"] == 1 and last["label_loss"] == rows[-1]["label_loss"]
 
@@ -218,4 +221,4 @@ def test_words_on_the_choice():
     figures = {"rows": 9, "perplexity": 2.0, "baselines": {}}
     assert "the same rows chose this model" in describe_validation(figures)
     assert "chose" not in describe_validation({**figures, "chosen_among": 1})
-    assert "chosen among 1,200 eval" in describe_validation({**figures, "chosen_among": 1200})
+    assert "the best of 1,200 eval" in describe_validation({**figures, "chosen_among": 1200})

@@ -486,7 +486,7 @@ FULL = {
     "sync": ("os.fsync", 40, no_space),
     "rename": ("os.rename", 3, no_space),
     "metrics": ("smallgpt.training.run_log.RunLog.record", 5, no_space),
-    "log": ("smallgpt.training.run_log._AppendedFile.write", 22, no_space),
+    "log": ("smallgpt.training.run_log._AppendedFile.write", 35, no_space),
     "pictures": ("matplotlib.figure.Figure.savefig", 2, no_space),
 }
 
