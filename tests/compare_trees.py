@@ -286,17 +286,20 @@ def files_of(tree: Tree) -> list[Path]:
     ]
 
 
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal to the bit, numbers that are none included."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+
+
 def unlike(one: Path, other: Path) -> list[str]:
     """Lines that say what differs between two files."""
     if one.suffix == ".safetensors":
         first, second = load_file(one), load_file(other)
         if first.keys() != second.keys():
             return [f"tensors {sorted(first.keys() ^ second.keys())}"]
-        return [
-            f"tensor {name}"
-            for name in first
-            if first[name].dtype != second[name].dtype or not torch.equal(first[name], second[name])
-        ]
+        return [f"tensor {name}" for name in first if not same_bits(first[name], second[name])]
     if one.suffix in (".json", ".jsonl"):
         texts = [path.read_text().splitlines() for path in (one, other)]
         if one.suffix == ".json":
