@@ -127,6 +127,12 @@ def given_rows(
         codebook=None if made_here else KnownCodebook.at(trained.codebook),
         open_text=bool(trained.vocabulary.labels),
     )
+    if 2 * dataset.counts.unknown_tokens > dataset.lengths_N.sum():
+        print(
+            f"!!! {source}: more than half of the tokens are unknown to the model: is it the one "
+            f"for these rows?",
+            file=sys.stderr,
+        )
     return GivenRows(dataset, source)
 
 

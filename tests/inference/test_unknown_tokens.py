@@ -129,6 +129,13 @@ def test_metrics_have_the_most_frequent_names_and_the_number_of_the_others(run):
     assert len(figures["unknown_names"]) == 20 and figures["unknown_names"]["chat"] == 60
 
 
+def test_rows_of_another_world_are_told_loudly(run, capsys):
+    run("--unknown_token", "unk", rows=ROWS)
+    assert "is it the one for these rows?" not in capsys.readouterr().err
+    run("--unknown_token", "unk", rows=[{"tokens": "x y z x y z x y"}])
+    assert "!!! " in (told := capsys.readouterr().err) and "is it the one for these rows?" in told
+
+
 def test_an_unknown_label_token_is_never_read_as_unk(run):
     rows = [ROWS[0], {"tokens": "A <CLS> <CLS_new> <EOS>"}]
     _, predictions, _ = run("--unknown_token", "unk", rows=rows)
