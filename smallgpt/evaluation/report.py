@@ -91,7 +91,7 @@ def _count_rows(figures: dict[str, Any]) -> str:
 
 
 def _reading_lines(figures: dict[str, Any]) -> list[str]:
-    """How many rows were cut, and how many tokens were unknown."""
+    """How many rows were cut or learned before, and how many tokens were unknown."""
     found = []
     if figures["rows_cut"]:
         found.append(
@@ -101,6 +101,12 @@ def _reading_lines(figures: dict[str, Any]) -> list[str]:
     if figures["unknown_tokens"]:
         names = figures["unknown_names"]
         found.append(unknown_line(figures["unknown_tokens"], names, figures["learned_unknown"]))
+    if figures["learned_rows"]:
+        learned = f"{figures['learned_rows']:,} of {plural(figures['records'], 'row')}"
+        found.append(
+            f"!!! {learned} have the tokens of a row in {printable(figures['learned_from'])}, from "
+            f"which the model learned: expect less on new rows"
+        )
     return found
 
 

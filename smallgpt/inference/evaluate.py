@@ -21,6 +21,7 @@ from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns
 from smallgpt.inference.files import GivenRows, refuse_unusable
+from smallgpt.inference.learned_rows import count_learned_rows
 from smallgpt.inference.log_rows import read_given
 from smallgpt.inference.prompts import check_arguments
 from smallgpt.inference.results import hold_results, write_rows
@@ -138,6 +139,8 @@ def score_given(
         "unknown_names": dict(Counter(dataset.counts.unknown_names).most_common(_MOST_UNKNOWN)),
         "unknown_names_left_out": max(0, len(dataset.counts.unknown_names) - _MOST_UNKNOWN),
         "learned_unknown": trained.learned_unknown,
+        "learned_rows": count_learned_rows(trained, dataset),
+        "learned_from": trained.settings.data_path,
         **({"tokens": dataset.target_count} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
         **(answer_figures(expected, list(answered.values())) if answered else {}),

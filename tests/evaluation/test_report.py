@@ -47,6 +47,8 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
         "unknown_tokens": 0,
         "unknown_names": {},
         "learned_unknown": True,
+        "learned_rows": 0,
+        "learned_from": "train.jsonl",
         "unlabelled": 0,
         "tokens": 10 * count,
         **language_figures(np.full(count, 5.0), np.full(count, 10), np.full(count, 8)),

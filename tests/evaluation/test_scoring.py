@@ -263,7 +263,7 @@ def assert_same(found, expected, where: str = "") -> None:
 
 # Figures of the reading, not of the scores.
 OF_READING = {
-    *("rows_cut", "tokens_left_out", "learned_unknown"),
+    *("rows_cut", "tokens_left_out", "learned_unknown", "learned_rows", "learned_from"),
     *("unknown_tokens", "unknown_names", "unknown_names_left_out"),
 }
 

@@ -1,0 +1,33 @@
+"""Rows of an evaluation that the model has learned: figures of them say little of new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smallgpt.errors import UserError
+from smallgpt.model.folder import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.reading import read_dataset
+
+
+def count_learned_rows(trained: TrainedModel, dataset: TokenLabelDataset) -> int | None:
+    """How many rows have the body of a row in the model's training file; None without that file.
+
+    The file is the `data_path` in the model's settings, as it is now, so that a file that was moved
+    or is no longer readable tells nothing.
+    """
+    settings = trained.settings
+    if not Path(settings.data_path).is_file():
+        return None
+    try:
+        learned = read_dataset(
+            settings.data_path,
+            trained.vocabulary,
+            max_length=trained.max_length,
+            on_bad_row="skip",
+            unknown_token=settings.unknown_token,
+        )
+    except UserError:
+        return None
+    keys = set(learned.body_keys())
+    return sum(key in keys for key in dataset.body_keys())

@@ -1,0 +1,48 @@
+"""An evaluation says which of its rows the model has learned."""
+
+import json
+
+import pytest
+import torch
+
+from inference import evaluate_file, load_trained_model, main
+from smallgpt.model.build import build_model
+from smallgpt.model.folder import save_model_folder
+from smallgpt.options.training import TrainSettings
+
+
+@pytest.fixture
+def folder(tmp_path, vocabulary, write_rows):
+    """A model with drawn weights whose settings name a training file of three rows."""
+    learned = write_rows(
+        {"tokens": "A B", "label": 0}, {"tokens": "B A", "label": 1}, {"tokens": "A A A"}
+    )
+    shape = TrainSettings(
+        data_path=str(learned), n_layer=1, n_head=2, n_embd=16, n_positions=12, max_length=12
+    )
+    torch.manual_seed(0)
+    save_model_folder(build_model(shape, vocabulary), tmp_path / "model", vocabulary, shape, None)
+    return tmp_path / "model"
+
+
+def test_rows_that_were_learned_are_counted_and_told(folder, tmp_path, write_rows, capsys):
+    rows = [{"tokens": "A B"}, {"tokens": "B A <CLS> <CLS_cat> <EOS>"}, {"tokens": "C D"}]
+    path = write_rows(*rows, name="test.jsonl")
+    argv = [f"--model_path={folder}", "--device=cpu", f"--test_data={path}"]
+    assert main([*argv, f"--output_dir={tmp_path / 'out'}"]) == 0
+    assert "!!! 2 of 3 rows have the tokens of a row in " in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["learned_rows"] == 2
+
+
+def test_new_rows_are_not_told(folder, tmp_path, write_rows):
+    path = write_rows({"tokens": "C D", "label": 0}, name="test.jsonl")
+    trained = load_trained_model(folder, "cpu", "fp32")
+    assert evaluate_file(trained, path, tmp_path / "out")["learned_rows"] == 0
+
+
+def test_without_the_training_file_nothing_is_said(folder, tmp_path, write_rows):
+    path = write_rows({"tokens": "A B", "label": 0}, name="test.jsonl")
+    trained = load_trained_model(folder, "cpu", "fp32")
+    (tmp_path / "rows.jsonl").unlink()
+    assert evaluate_file(trained, path, tmp_path / "out")["learned_rows"] is None
