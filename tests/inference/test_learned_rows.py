@@ -35,6 +35,19 @@ def test_rows_that_were_learned_are_counted_and_told(folder, tmp_path, write_row
     assert figures["learned_rows"] == 2
 
 
+def test_nothing_is_written_beside_the_file_that_a_model_names(
+    folder, tmp_path, write_rows, monkeypatch
+):
+    monkeypatch.setattr("smallgpt.rows.reading.SMALLEST_FILE", 0)  # even a small one is cached
+    test = tmp_path / "test"
+    test.mkdir()
+    path = write_rows({"tokens": "A B", "label": 0}, name="test/test.jsonl")
+    trained = load_trained_model(folder, "cpu", "fp32")
+    before = sorted(each.name for each in tmp_path.iterdir())
+    assert evaluate_file(trained, path, test / "out")["learned_rows"] == 1
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
 def test_new_rows_are_not_told(folder, tmp_path, write_rows):
     path = write_rows({"tokens": "C D", "label": 0}, name="test.jsonl")
     trained = load_trained_model(folder, "cpu", "fp32")
