@@ -70,3 +70,11 @@ def npz(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def digits_world(tmp_path_factory) -> Path:
+    """A folder with prepared digits and a tiny model that knows some of them; to be read only."""
+    from digits_world import make_digits_world
+
+    return make_digits_world(tmp_path_factory.mktemp("digits_world"))

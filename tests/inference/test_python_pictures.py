@@ -1,14 +1,12 @@
-"""Pictures given from Python as arrays; and the notebook of docs/python.md, cell by cell."""
+"""Pictures given from Python as arrays."""
 
-import ast
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from prepared_files import DIGITS, images
+from digits_world import PIXELS
+from prepared_files import images
 
 from inference import classify, classify_file, embeddings, generate, load_trained_model, next_tokens
 from smallgpt.errors import SettingsError, UserError
@@ -18,50 +16,14 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
-PYTHON_PAGE = Path(__file__).parent.parent.parent / "docs" / "python.md"
-PIXELS, LABELS = DIGITS.images[:150].astype(np.uint8), DIGITS.target[:150]  # 0..16
-
-
-def learn_labels(model: torch.nn.Module, vocabulary: Vocabulary, rows: list[dict]) -> None:
-    """Have a model learn a few rows by heart, their labels first of all."""
-    ids_BxT = torch.tensor([vocabulary.encode(row["tokens"]) for row in rows])
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    for _ in range(12):
-        logits_BxTxV = model(ids_BxT).logits[:, :-1]
-        loss_BxT = torch.nn.functional.cross_entropy(
-            logits_BxTxV.transpose(1, 2), ids_BxT[:, 1:], reduction="none"
-        )
-        (loss_BxT[:, -2].mean() + 0.1 * loss_BxT.mean()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """The folder of a user: prepared digits, and a model that knows the first forty by heart."""
-    folder = tmp_path_factory.mktemp("world")
-    np.savez(folder / "all.npz", images=PIXELS, labels=LABELS)
-    data = images(folder / "data" / "digits", "--input", folder / "all.npz", "--test_last", 10)
-    vocabulary = Vocabulary.load(data / "vocab.json")
-    shape = TrainSettings(n_layer=1, n_head=8, n_positions=21, max_length=21, dropout=0.0)
-    torch.manual_seed(0)
-    model = build_model(shape, vocabulary)
-    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
-    rows = sorted(rows, key=lambda row: row["meta"]["index"])[:40]
-    learn_labels(model, vocabulary, rows)
-    save_model_folder(
-        model.eval(), folder / "outputs" / "best_model", vocabulary, shape, data / "codebook.npz"
-    )
-    return folder
+def trained(digits_world):
+    return load_trained_model(digits_world / "outputs" / "best_model", "cpu", "fp32")
 
 
-@pytest.fixture(scope="module")
-def trained(world):
-    return load_trained_model(world / "outputs" / "best_model", "cpu", "fp32")
-
-
-def test_pictures_get_the_labels_of_their_prepared_rows(trained, world, tmp_path, capsys):
-    path = world / "data" / "digits" / "test.jsonl"
+def test_pictures_get_the_labels_of_their_prepared_rows(trained, digits_world, tmp_path, capsys):
+    path = digits_world / "data" / "digits" / "test.jsonl"
     of_file = classify_file(trained, path, tmp_path / "out")
     capsys.readouterr()
     pictures = PIXELS[[row["row"]["meta"]["index"] for row in of_file]]
@@ -93,8 +55,8 @@ def test_pictures_of_other_sizes_and_colours_are_converted_and_told(trained, cap
     assert "from 0, black, to 1, white, scaled to 0 to 16" in capsys.readouterr().err
 
 
-def test_pictures_stand_beside_other_rows(trained, world):
-    (row,) = (world / "data" / "digits" / "test.jsonl").read_text().splitlines()[:1]
+def test_pictures_stand_beside_other_rows(trained, digits_world):
+    (row,) = (digits_world / "data" / "digits" / "test.jsonl").read_text().splitlines()[:1]
     mixed = [json.loads(row), PIXELS[1], json.loads(row)["tokens"], PIXELS[0]]
     labels = [label for label, _ in classify(trained, mixed)]
     assert labels[1::2] == ["1", "0"] and labels[0] == labels[2]
@@ -149,38 +111,7 @@ def test_channels_that_may_stand_first_are_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 4), (10, 12, 2)])
-def test_a_picture_with_an_alpha_channel_is_not_read_as_many_grey_ones(world, shape):
-    trained = load_trained_model(world / "outputs/best_model", "cpu", "fp32")
+def test_a_picture_with_an_alpha_channel_is_not_read_as_many_grey_ones(digits_world, shape):
+    trained = load_trained_model(digits_world / "outputs/best_model", "cpu", "fp32")
     with pytest.raises(UserError, match=r"one channel or three; without its alpha"):
         classify(trained, np.zeros(shape, np.uint8))
-
-
-# ------------------------------------------------------------------------------- the notebook
-
-
-def cells() -> list[str]:
-    """The Python blocks of the section "The cells of a notebook"."""
-    section = PYTHON_PAGE.read_text(encoding="utf-8").partition("\n## The cells of a notebook\n")[2]
-    return re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], flags=re.M | re.S)
-
-
-def test_every_cell_of_the_notebook_runs_and_shows_what_it_says(world, monkeypatch):
-    monkeypatch.chdir(world)
-    names: dict = {}
-    compared = 0
-    for cell in cells():
-        lines = cell.splitlines()
-        for statement in ast.parse(cell).body:
-            source = ast.get_source_segment(cell, statement)
-            if not isinstance(statement, ast.Expr):
-                exec(source, names)
-                continue
-            found = eval(source, names)
-            _, _, said = lines[statement.end_lineno - 1].rpartition("  # ")
-            try:
-                shown = ast.literal_eval(said)
-            except (ValueError, SyntaxError):  # words
-                continue
-            assert found == shown, source
-            compared += 1
-    assert compared >= 6
