@@ -1,9 +1,20 @@
-"""A program that runs a command as a process, so that its real exit code and streams count."""
+"""Commands run for tests.
 
+As a process, where its real streams, signals or libraries count; else in this process, which has
+loaded the libraries already.
+"""
+
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from smallgpt.command import run_command
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -41,3 +52,21 @@ def run(body: str, *argv: str, **options) -> tuple[int, str, str]:
     process = start(body, *argv, **options)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
+
+
+def run_here(
+    main: Callable[[list[str]], int | None], *argv: object, stdin: str = ""
+) -> subprocess.CompletedProcess:
+    """What a script does with its `main`, in this process: exit code, standard output and error."""
+    words = ["script.py", *map(str, argv)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as left,
+    ):
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        run_command(main)
+    return subprocess.CompletedProcess(words, left.value.code, out.getvalue(), err.getvalue())

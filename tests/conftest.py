@@ -1,8 +1,11 @@
 """What several test files share: tiny vocabularies, writers of JSONL and .npz files."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -43,6 +46,35 @@ def write_rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[Callable[[Path], None]], Path]:
+    """A function: the folder that `make(folder)` fills, once for all processes of a test run."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the folders of the workers lie side by side
+
+    def folder_of(make: Callable[[Path], None]) -> Path:
+        folder = root / make.__name__
+        with open(root / f"{make.__name__}.made", "a") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
+            if not made.tell():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to make it
+                folder.mkdir()
+                make(folder)
+                made.write("made\n")
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def bars(made_once) -> Path:
+    """Rows of small images of two classes, and in `BEST_MODEL` a model that has learned them."""
+    from trained_models import train_bars
+
+    return made_once(train_bars)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,14 @@
-"""Rows read from a few objects, and shown as text."""
+"""Rows read from a few objects or from a file of JSON lines, and shown as text."""
+
+import json
+from pathlib import Path
 
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.reading import dataset_from_records, read_dataset
+
+
+def json_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def dataset_of(vocabulary, *records, max_length=64, **options):
