@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from smallgpt.charts import DARK, LIGHT, new_figure, plain_text, save_chart
-from smallgpt.console import printable, shorten
+from smallgpt.charts import (
+    DARK,
+    LIGHT,
+    NAME_SIZE,
+    new_figure,
+    plain_text,
+    save_chart,
+    short_name,
+    text_inches,
+    whole_numbers,
+)
 
-_MOST_LABELS_DRAWN = 40
+_PANEL_INCHES = 5.6
+_MOST_LABELS_DRAWN = 24
 
 
 def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
@@ -21,13 +32,13 @@ def draw_data_report(path: str | Path, report: dict[str, Any]) -> None:
     panels += [_draw_accuracies] if _accuracies(report) else []
     columns = min(2, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
-    figure = new_figure(5.6 * columns, 3.6 * lines + 0.5)
+    figure = new_figure(_PANEL_INCHES * columns, 3.7 * lines + 0.5)
     title = f"{report['rows']:,} rows"
     if report["errors"]["count"]:
         title += f", {report['errors']['count']:,} more that cannot be read"
     if report["leaks"]:
         title += f"; leaks found: {', '.join(dict.fromkeys(x['kind'] for x in report['leaks']))}"
-    figure.suptitle(title, size=12)
+    figure.suptitle(fill(title, int(9 * _PANEL_INCHES * columns)), size=12)
     for place, draw in enumerate(panels, 1):
         axes = figure.add_subplot(lines, columns, place)
         axes.spines[["top", "right"]].set_visible(False)
@@ -54,13 +65,19 @@ def _draw_label_counts(axes: Axes, report: dict[str, Any]) -> None:
     train, validation = ([side[name] for name in names] for side in sides)
     axes.bar(places, train, color=DARK, label="training")
     axes.bar(places, validation, bottom=train, color=LIGHT, label="validation")
-    # Long names are cut in the middle: many differ at their end only.
-    shown = [shorten(printable(name), 18, "…") for name in names]
-    size, turn = 9 if len(names) <= 20 else 6, 90 if max(map(len, shown), default=0) > 4 else 0
-    axes.set_xticks(places, shown, rotation=turn, fontsize=size, **plain_text())
+    shown = [short_name(name, 18) for name in names]
+    upright = text_inches(shown)[0] > 0.75 * _PANEL_INCHES / len(shown)
+    axes.set_xticks(places, shown, rotation=90 if upright else 0, size=NAME_SIZE, **plain_text())
+    whole_numbers(axes.yaxis)
     axes.set(title=title, ylabel="rows")
-    axes.margins(x=0.01, y=0.15)
-    axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
+    axes.margins(x=0.01)
+    _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    """A legend in a line above what is drawn."""
+    axes.margins(y=0.18)
+    axes.legend(ncols=3, loc="upper right", fontsize=9, frameon=False)
 
 
 def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
@@ -68,27 +85,37 @@ def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
     edges, counts = lengths["histogram"]["edges"], lengths["histogram"]["counts"]
     widths = np.diff(edges)
     align: Literal["edge", "center"] = "edge" if widths.max() > 1 else "center"
-    axes.bar(edges[:-1], counts, width=widths * 0.92, align=align, color=DARK)
+    axes.bar(edges[:-1], counts, width=widths * 0.92, align=align, color=LIGHT)
+    whole_numbers(axes.yaxis)
     if len(counts) == 1:
         axes.set_xlim(edges[0] - 5, edges[0] + 5)
         axes.set_xticks([edges[0]])
-        axes.set(title=f"Row lengths: all {edges[0]} tokens")
+        axes.set(title=f"Row lengths: all {edges[0]:,} tokens")
     else:
         if widths[0] != widths[-1]:  # a few rows are far longer
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.set_yscale("symlog", linthresh=1)  # one row among thousands is to be seen
             axes.yaxis.set_major_formatter("{x:,.0f}")
-        for figure, style in (("median", "--"), ("p90", "-."), ("p99", ":")):
-            axes.axvline(lengths[figure], color="black", linewidth=0.9, linestyle=style)
-        names = f"median {lengths['median']:,g}, 90 % {lengths['p90']:,}, 99 % {lengths['p99']:,}"
-        axes.set(title=f"Row lengths ({names})")
+        lines = (("median", "median", "--"), ("90 % ≤", "p90", "-."), ("99 % ≤", "p99", ":"))
+        for name, figure, style in lines:
+            axes.axvline(
+                lengths[figure], ymax=0.87, color="black", linewidth=1.2, linestyle=style,
+                label=f"{name} {lengths[figure]:,g}",
+            )  # fmt: skip
+        _add_legend(axes)
+        axes.set(title="Row lengths")
     axes.set(xlabel="tokens in a row", ylabel="rows")
 
 
 def _draw_token_ranks(axes: Axes, report: dict[str, Any]) -> None:
     words = report["vocabulary"]
     axes.loglog(words["ranks"], words["counts_of_ranks"], color=DARK, marker="o", markersize=2.5)
+    # Whole decades, which have numbers.
+    axes.set_xlim(0.8, 1.3 * max([10, *words["ranks"]]))
+    axes.set_ylim(0.8, 1.5 * max([10, *words["counts_of_ranks"]]))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     used = words["size"] - words["never_used"]
     axes.set(
         title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 
-from smallgpt.charts import LIGHT, new_chart, new_figure, plain_text, save_chart
-from smallgpt.console import plural, printable, shorten, text_width
+from smallgpt.charts import (
+    BLUE,
+    LIGHT,
+    NAME_SIZE,
+    VERMILION,
+    new_chart,
+    new_figure,
+    plain_text,
+    save_chart,
+    short_name,
+    text_inches,
+)
+from smallgpt.console import plural
 from smallgpt.evaluation.folder import CLASSES_PNG, CONFUSION_PNG, MISTAKES_PNG, RELIABILITY_PNG
+from smallgpt.evaluation.metrics import confusion_cells
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.pictures import draw_image_sheet
 
-_MOST_BARS = 200  # with more labels accuracies are a curve
-_MOST_CONFUSED_DRAWN = 29  # of many labels; with one row for all others counts fit into the cells
-_MOST_TICKS, _TICK_LETTERS = 90, 44
+_MOST_BARS, _WORST_DRAWN = 40, 30  # of more labels those with the worst accuracy
+_MOST_CONFUSED_DRAWN = 24  # of more labels; with one row and column for all others
+_CELL_INCHES, _BAR_INCHES = 0.45, 0.24
+_NAME_COLUMNS = 28
 _MOST_MISTAKES = 32
 
 
@@ -47,32 +61,33 @@ def draw_evaluation(
 def draw_class_accuracy(
     path: str | Path, per_class: dict[str, dict[str, Any]], accuracy: float
 ) -> None:
-    """Accuracy (recall) of each label as bars; above 200 labels a sorted curve."""
+    """Accuracy (recall) of each label as bars; of many labels the worst, below a curve of all."""
     recalls = {label: row["recall"] for label, row in per_class.items() if row["support"]}
-    if len(recalls) > _MOST_BARS:
-        figure, axes = new_chart(8, 4.5)
-        axes.fill_between(range(len(recalls)), sorted(recalls.values()), step="mid", color=LIGHT)
-        axes.set_xlim(-0.5, len(recalls) - 0.5)
-        _name_accuracy_axes(axes, accuracy, f"{len(recalls):,} labels, from the worst to the best")
-        save_chart(figure, path)
-        return
-    width = min(max(5, (0.45 if len(recalls) <= 20 else 0.25) * len(recalls) + 2), 24)
-    figure, axes = new_chart(width, 3.7 + _name_room(recalls))
-    axes.bar(range(len(recalls)), list(recalls.values()))
-    _name_ticks(axes.set_xticks, list(recalls), upright=True)
-    _name_accuracy_axes(axes, accuracy, "true label")
+    many = len(recalls) > _MOST_BARS
+    shown = sorted(recalls, key=recalls.__getitem__)[:_WORST_DRAWN] if many else list(recalls)
+    heights = [2.0] * many + [_BAR_INCHES * max(6, len(shown))]
+    figure = new_figure(7, sum(heights) + 1.4 * len(heights))
+    *above, axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    title = f"Accuracy by true label (dashed: all rows, {accuracy:.3f})"
+    for curve in above:
+        curve.fill_between(range(len(recalls)), sorted(recalls.values()), step="mid", color=LIGHT)
+        curve.axhline(accuracy, color="black", linewidth=0.8, linestyle="--")
+        curve.set(
+            title=title, xlabel=f"{len(recalls):,} labels, from the worst to the best",
+            ylabel="share right", xlim=(-0.5, len(recalls) - 0.5), ylim=(0, 1.02),
+        )  # fmt: skip
+        title = f"The {len(shown)} worst of {len(recalls):,}"
+    places = range(len(shown))
+    axes.barh(places, [recalls[label] for label in shown], color=LIGHT)
+    for place, label in enumerate(shown):
+        rows = per_class[label]["support"]
+        right = f"{round(recalls[label] * rows):,} of {rows:,}"
+        axes.text(0.01, place, right, va="center", size=NAME_SIZE)
+    axes.axvline(accuracy, color="black", linewidth=0.8, linestyle="--")
+    names = [short_name(label, _NAME_COLUMNS) for label in shown]
+    axes.set_yticks(places, names, size=NAME_SIZE, **plain_text())
+    axes.set(title=title, xlabel="share right", xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
     save_chart(figure, path)
-
-
-def _name_accuracy_axes(axes: Axes, accuracy: float, across: str) -> None:
-    axes.axhline(accuracy, color="black", linewidth=0.8, linestyle="--")
-    axes.set(
-        title=f"Accuracy per class (dashed: all rows, {accuracy:.3f})",
-        xlabel=across,
-        ylabel="share right",
-        ylim=(0, 1.02),
-    )
-    axes.grid(axis="y", alpha=0.3)
 
 
 def draw_reliability(
@@ -87,33 +102,33 @@ def draw_reliability(
     """
     figure = new_figure(5.5, 6.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
-    for place, (name, bins) in enumerate(curves):
-        color, marker = f"C{place}", "os"[place % 2]
+    upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="ideal")
+    # The second one is hollow: what lies below shows through.
+    styles = [(BLUE, BLUE, "o", ""), (VERMILION, "none", "s", "////")]
+    for place, ((name, bins), style) in enumerate(zip(curves, styles, strict=False)):
+        color, face, marker, hatch = style
         confidence = [row["confidence"] for row in bins]
         accuracy = [row["accuracy"] for row in bins]
         counts = np.array([row["count"] for row in bins])
         # Bins of one row jump from 0 to 1: small marks and no lines between them.
-        sizes = 12 + 150 * counts / counts.sum()
-        above = len(curves) - place  # the first curve is the one to see
         upper.scatter(
-            confidence, accuracy, sizes, color=color, marker=marker, label=name, zorder=2 + above
-        )
+            confidence, accuracy, 14 + 150 * counts / counts.sum(), facecolor=face,
+            edgecolor=color, linewidth=1.3, marker=marker, label=name, zorder=3 + place,
+        )  # fmt: skip
         if place == 0:
             low, high = zip(*(row["accuracy_interval"] for row in bins), strict=True)
-            upper.vlines(confidence, low, high, color=color, alpha=0.4)
+            upper.vlines(confidence, low, high, color=color, alpha=0.6)
         width = (bins[0]["to"] - bins[0]["from"]) / len(curves)
         lower.bar(
-            [row["from"] + width * place for row in bins],
-            counts,
-            width=0.9 * width,
-            align="edge",
-            color=color,
-        )
+            [row["from"] + width * (place + 0.05) for row in bins], counts, width=0.9 * width,
+            align="edge", facecolor=face, edgecolor=color, hatch=hatch,
+        )  # fmt: skip
     upper.set(title=title, ylabel="share right (line: 95 % interval)", ylim=(-0.03, 1.03))
-    lower.set(xlabel="confidence", ylabel="rows", xlim=(0, 1.02), yscale="log")
-    lower.set_ylim(bottom=0.7)
-    legend = figure.legend(loc="outside lower center", ncols=len(curves), frameon=False)
+    lower.set(xlabel="confidence", ylabel="rows", xlim=(-0.03, 1.03), yscale="log")
+    most = max(row["count"] for _, bins in curves for row in bins)
+    lower.set_ylim(0.7, 2 * most)
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    legend = figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):  # what `scatter` draws
             handle.set_sizes([30])
@@ -125,44 +140,60 @@ def draw_reliability(
 def draw_confusion_matrix(path: Path, confusions: Any, labels: list[str]) -> None:
     """Confusion matrix, true label (row) against predicted label (column).
 
-    `confusions` is `confusion_matrix` of metrics.json. Of very many labels those of the most
-    frequent mistakes are drawn, the others as one.
+    `confusions` is `confusion_matrix` of metrics.json. Of many labels those of the most frequent
+    mistakes are drawn, the others as one.
     """
+    save_chart(_confusion_figure(confusions, labels), path)
+
+
+def _confusion_figure(confusions: Any, labels: list[str]) -> Figure:
     title = "Confusion matrix"
-    if isinstance(confusions, dict):
+    if len(labels) > _MOST_CONFUSED_DRAWN + 1:
         title += f": labels of the most frequent mistakes, of {len(labels):,}"
-        counts_LxL, labels = _most_confused(confusions["entries"], labels)
-    else:
-        counts_LxL = np.array(confusions)
+    counts_LxL, labels = _most_confused(confusion_cells(confusions), labels)
     share_LxL = counts_LxL / np.maximum(counts_LxL.sum(axis=1, keepdims=True), 1)
-    size = min(max(4, (0.5 if len(labels) <= 30 else 0.25) * len(labels) + 1.5), 24)
-    room = _name_room(labels)
-    figure, axes = new_chart(size + room, size + room)
-    axes.imshow(share_LxL, cmap="Blues", vmin=0, vmax=1)
-    _name_ticks(axes.set_xticks, labels, upright=True)
-    _name_ticks(axes.set_yticks, labels, upright=False)
+    names = [short_name(label, _NAME_COLUMNS) for label in labels]
+    room, _ = text_inches(names)
+    size = max(3.2, _CELL_INCHES * len(names))
+    upright = room > 0.9 * size / len(names)
+    figure, axes = new_chart(size + room + 0.8, size + (room if upright else 0.2) + 0.9)
+    shade = PowerNorm(0.5, 0, 1)  # a few mistakes among many rows are to be seen
+    axes.imshow(share_LxL, cmap="Blues", norm=shade)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=90 if upright else 0, size=NAME_SIZE, **plain_text())
+    axes.set_yticks(places, names, size=NAME_SIZE, **plain_text())
+    edges = np.arange(len(names) + 1) - 0.5
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(which="minor", color="0.85", linewidth=0.6)
+    axes.tick_params(which="minor", length=0)
     axes.set(title=title, xlabel="predicted label", ylabel="true label")
-    if len(labels) <= 30:
-        for (row, column), count in np.ndenumerate(counts_LxL):
-            if count:
-                color = "white" if share_LxL[row, column] > 0.5 else "black"
-                axes.text(
-                    column, row, f"{count}", ha="center", va="center", color=color, fontsize=8
-                )
-    save_chart(figure, path)
+    for (row, column), count in np.ndenumerate(counts_LxL):
+        if count:
+            color = "white" if shade(share_LxL[row, column]) > 0.7 else "black"
+            text = f"{count}" if count < 100_000 else f"{count / 1000:.0f}k"  # fits into the cell
+            axes.text(column, row, text, ha="center", va="center", color=color, size=9)
+    return figure
 
 
-def _most_confused(cells: list[list[int]], labels: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Counts among the labels of the most frequent mistakes, all others as the last one."""
+def _most_confused(
+    cells: list[tuple[int, int, int]], labels: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Counts among the labels; of many, among those of the most frequent mistakes and the rest."""
     # Mistakes first, the most frequent first; then the labels of most rows.
     by_count = sorted(cells, key=lambda cell: (cell[0] == cell[1], -cell[2]))
     found = list(dict.fromkeys(label for cell in by_count for label in cell[:2]))
-    shown = sorted(found[:_MOST_CONFUSED_DRAWN])
+    if len(found) > _MOST_CONFUSED_DRAWN + 1:
+        found = found[:_MOST_CONFUSED_DRAWN]
+    shown = sorted(found)
+    names = [labels[label] for label in shown]
+    if len(shown) < len(labels):
+        names.append("(all others)")
     place_of = {label: place for place, label in enumerate(shown)}
-    counts_LxL = np.zeros((len(shown) + 1, len(shown) + 1), np.int64)
+    counts_LxL = np.zeros((len(names), len(names)), np.int64)
     for true, told, count in cells:
         counts_LxL[place_of.get(true, -1), place_of.get(told, -1)] += count
-    return counts_LxL, [*(labels[label] for label in shown), "(all others)"]
+    return counts_LxL, names
 
 
 def draw_mistakes(
@@ -190,27 +221,3 @@ def draw_mistakes(
         title = f"The {len(shown)} most confident of {title}"
     value_range = (codebook.low, codebook.high)
     draw_image_sheet(path, images, captions, value_range, columns=8, title=title)
-
-
-def _name_room(labels: Iterable[str]) -> float:
-    """Inches that tick labels take across their axis."""
-    return 0.08 * max(text_width(_tick_name(label)) for label in labels)
-
-
-def _tick_name(label: str) -> str:
-    """A label, shortened to fit beside an axis."""
-    return shorten(printable(label), _TICK_LETTERS, "…")
-
-
-def _name_ticks(set_ticks: Callable[..., Any], labels: list[str], upright: bool) -> None:
-    """Label the ticks of an axis; of very many labels, evenly spaced ones."""
-    every = -(-len(labels) // _MOST_TICKS)
-    shown = [_tick_name(label) for label in labels[::every]]
-    long = max(len(label) for label in shown) > 3 or len(shown) > 30
-    set_ticks(
-        range(0, len(labels), every),
-        shown,
-        rotation=90 if upright and long else 0,
-        size=8 if len(labels) > 30 else None,
-        **plain_text(),
-    )

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
-from smallgpt.charts import DPI, missing_glyphs_allowed, plain_text, save_chart
-from smallgpt.console import printable
+from smallgpt.charts import DPI, NAME_SIZE, drawable, plain_text, save_chart, text_inches
 
 _MOST_PATCHES_DRAWN = 1024
 _MAT = 0.9  # behind the images, so that black and white ones both show their border
@@ -35,7 +33,7 @@ def draw_image_sheet(
     Long captions are wrapped, never cut; tiles get smaller and `columns` fewer to fit them.
     `value_range` are the pixel values of black and of white.
     """
-    captions = [printable(caption) for caption in captions]
+    captions = [drawable(caption) for caption in captions]
     tiles = [_as_rgb(image, value_range) for image in images]
     longest = max((len(word) for caption in captions for word in caption.split()), default=0)
     line = min(max(longest, _CAPTION_LETTERS), _MOST_CAPTION_LETTERS)
@@ -46,7 +44,7 @@ def draw_image_sheet(
     height, width = height * scale, width * scale
     gap = width // 8
     pixels_per_inch = (width + gap) / _TILE_INCHES
-    text_width, text_height = (round(size * pixels_per_inch) for size in _text_inches(texts))
+    text_width, text_height = (round(size * pixels_per_inch) for size in text_inches(texts))
     step_x, step_y = max(width, text_width) + gap, height + text_height + gap
     columns = max(1, min(columns, len(tiles), int(_SHEET_INCHES * pixels_per_inch / step_x)))
     rows = -(-len(tiles) // columns)
@@ -118,22 +116,14 @@ def _as_rgb(image_HxWxC: np.ndarray, value_range: tuple[float, float]) -> np.nda
     return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
 
 
-def _text_inches(texts: Sequence[str]) -> tuple[float, float]:
-    """Width and height in which each of the captions fits."""
-    figure = Figure(dpi=DPI)
-    axes = figure.add_subplot()
-    with missing_glyphs_allowed():
-        boxes = [
-            _write(axes, 0, 0, text, ha="left", va="top").get_window_extent() for text in set(texts)
-        ]
-    return max(box.width for box in boxes) / DPI, max(box.height for box in boxes) / DPI
-
-
 def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figure, Axes]:
     """A figure with `canvas` `width` inches wide and margins for text."""
     height = width * canvas.shape[0] / canvas.shape[1]
-    side, above, below = 0.45, 0.5, 0.15
-    full_width, full_height = max(width + 2 * side, 6.5), height + above + below
+    side, below = 0.45, 0.25
+    full_width = max(width + 2 * side, 6.5)
+    title = textwrap.fill(drawable(title), int(11 * full_width))
+    above = 0.4 + 0.18 * (1 + title.count("\n"))
+    full_height = height + above + below
     figure = Figure(figsize=(full_width, full_height), dpi=DPI)
     left = (full_width - width) / 2
     axes = figure.add_axes(
@@ -142,11 +132,11 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
     extent = (0, canvas.shape[1], canvas.shape[0], 0)
     axes.imshow(canvas, interpolation="nearest", aspect="auto", extent=extent)
     axes.set_axis_off()
-    top = 1 - 0.22 / full_height
-    figure.text(0.5, top, title, ha="center", va="center", size=10, **plain_text())
+    middle = 1 - above / 2 / full_height
+    figure.text(0.5, middle, title, ha="center", va="center", size=10, **plain_text())
     return figure, axes
 
 
-def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> Text:
+def _write(axes: Axes, x: float, y: float, text: str, ha: str, va: str) -> None:
     """Write a small text at data coordinates; `$` in it is no mathtext."""
-    return axes.text(x, y, text, ha=ha, va=va, size=8, **plain_text())
+    axes.text(x, y, text, ha=ha, va=va, size=NAME_SIZE, **plain_text())

@@ -6,7 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from smallgpt.charts import new_chart, save_chart
+from smallgpt.charts import BLUE, GREEN, VERMILION, new_chart, save_chart, whole_numbers
+
+# Told apart without colours as well.
+_STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"))
 
 
 def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -40,14 +43,18 @@ def _draw_curves(
     path: Path, title: str, unit: str, curves: list[tuple[str, list[dict[str, Any]], str]]
 ) -> None:
     figure, axes = new_chart(7, 4.5)
-    for name, rows, key in curves:
+    for (name, rows, key), (color, line, mark) in zip(curves, _STYLES, strict=False):
         if not rows:  # a run of fewer steps than log_steps has no training rows
             continue
         steps = [row["step"] for row in rows]
-        marker = "o" if len(rows) <= 40 and rows[0]["kind"] == "validation" else None
         values = [row.get(key, math.nan) for row in rows]  # NaN leaves a gap
-        axes.plot(steps, values, label=name, marker=marker, markersize=3.5)
+        marker = mark if rows[0]["kind"] == "validation" else None
+        axes.plot(
+            steps, values, color=color, linestyle=line, marker=marker, markersize=4,
+            markevery=-(-len(rows) // 40), label=name,
+        )  # fmt: skip
     axes.set(title=title, xlabel="step", ylabel=unit)
+    whole_numbers(axes.xaxis)
     if all(key.endswith("accuracy") for _, _, key in curves):
         axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)

@@ -1,6 +1,7 @@
 """The report for a person, and the pictures."""
 
 import re
+from itertools import pairwise
 
 import hypothesis
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 from smallgpt.console import text_width
 from smallgpt.evaluation.folder import PICTURES
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
-from smallgpt.evaluation.metrics import label_figures, language_figures
-from smallgpt.evaluation.pictures import _most_confused, draw_evaluation
+from smallgpt.evaluation.metrics import confusion_cells, label_figures, language_figures
+from smallgpt.evaluation.pictures import _confusion_figure, _most_confused, draw_evaluation
 from smallgpt.evaluation.report import _validation_table, describe_figures, describe_validation
 from smallgpt.evaluation.statistics import exact_interval
 from smallgpt.tokens.pictures import draw_image_sheet
@@ -295,13 +296,33 @@ def test_pictures_and_report_of_very_many_labels_are_legible_and_short(tmp_path)
     draw_evaluation(tmp_path, figures, [], None, None)
     for name in set(PICTURES) - {"mistakes.png"}:
         with Image.open(tmp_path / name) as image:
-            assert 400 < image.width < 3600 and 400 < image.height < 3600
-    counts_LxL, shown = _most_confused(figures["confusion_matrix"]["entries"], figures["labels"])
-    assert counts_LxL.sum() == 3000 and len(shown) == len(counts_LxL) == 30
+            assert 400 < image.width < 2400 and 400 < image.height < 2400
+    cells = confusion_cells(figures["confusion_matrix"])
+    counts_LxL, shown = _most_confused(cells, figures["labels"])
+    assert counts_LxL.sum() == 3000 and len(shown) == len(counts_LxL) == 25
     assert counts_LxL[shown.index(names[11]), shown.index(names[7])] >= 100
     text = describe_figures(figures, blocks=True)
     assert len(text.splitlines()) < 60 and max(map(len, text.splitlines())) < 700
     assert f"{names[11]} read as {names[7]}: " in text
+
+
+@pytest.mark.parametrize("count", [2, 10, 60])
+@pytest.mark.parametrize("name", ["{}", "a long name of the label {}", "标签的名字 {}"])
+def test_names_beside_a_confusion_matrix_do_not_overlap_and_are_not_cut_off(count, name):
+    rows = np.full((count, count), 8_888)
+    rows[0, :2] = 88_888
+    figure = _confusion_figure(rows.tolist(), [name.format(number) for number in range(count)])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    across, down, counts = (
+        [text.get_window_extent() for text in texts]
+        for texts in (axes.get_xticklabels(), axes.get_yticklabels(), axes.texts)
+    )
+    for boxes in (across, down, counts):
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    page = figure.bbox
+    assert all(page.x0 < box.x0 and page.y0 < box.y0 for box in across + down)
+    assert figure.get_figwidth() < 16 and figure.get_figheight() < 16
 
 
 ODD_NAMES = [
