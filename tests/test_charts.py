@@ -12,7 +12,7 @@ PROGRAM = """
 import shutil, sys
 from smallgpt.charts import drawable
 shutil.copy(*sys.argv[1:])
-print(ascii([drawable("好 \U00013000"), drawable("坏 \x1b")]))
+print(ascii([drawable("好 \U00013000"), drawable("\U00013001 \x1b")]))
 """
 
 
@@ -39,4 +39,5 @@ def test_letters_of_a_new_font_are_drawn_and_those_of_no_font_written_out(tmp_pa
         env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.strip() == ascii(["好 \\U00013000", "坏 \\x1b"])
+    assert done.stdout.strip() == ascii(["好 \\U00013000", "\\U00013001 \\x1b"])
+    assert done.stderr.count("fonts-noto-cjk") == 1
