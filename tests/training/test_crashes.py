@@ -24,7 +24,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
+from scipy import stats
+from sklearn import linear_model
+from transformers.models.gpt2 import modeling_gpt2
 
+from smallgpt.checks import report
 from smallgpt.command import run_command
 from smallgpt.console import progress_bar
 from smallgpt.evaluation.scoring import score_rows
@@ -34,6 +39,7 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training import pictures as training_pictures
 from smallgpt.training.best_model import choose_metric
 from smallgpt.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from smallgpt.training.cross_fitting import CrossFit
@@ -45,18 +51,9 @@ from train_gpt import main as train_main
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", "16"))
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "test_crashes",
-        "training_step",
-        "muon",
-        "plots",
-        "data_report",
-        "evaluation_report",
-        "transformers.models.gpt2.modeling_gpt2",
-        "matplotlib.pyplot",
-    ]
-)
+# The module itself, and what a run imports on its way; a wrong name would be passed over silently.
+LOADED = (linear_model, modeling_gpt2, pyplot, report, stats, training_pictures)
+FORKS.set_forkserver_preload([__name__, *(module.__name__ for module in LOADED)])
 LETTERS = "abcdef"
 # Everything that a resumed run could get wrong is on: dropout, accumulation, early stopping, best
 # model. Each step is saved, so that most deaths fall into the writing of files.
