@@ -77,6 +77,12 @@ def bars(made_once) -> Path:
     return made_once(train_bars)
 
 
+@pytest.fixture
+def unpainted(monkeypatch) -> None:
+    """Charts are built and written with nothing painted on them, which takes longer than a run."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)
+
+
 @pytest.fixture(scope="session")
 def text_vocabulary() -> Vocabulary:
     """Characters of English and Chinese texts, and two labels."""

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_program import run_here
+from trained_models import train_rule_rows
 from training_runs import (
     LETTERS,
     ROOT,
@@ -51,6 +53,13 @@ from train_gpt import main, train
 @pytest.fixture
 def settings(tmp_path):
     return small_settings(tmp_path)
+
+
+@pytest.fixture
+def finished(settings, made_once) -> RunFolder:
+    """A run with these settings that has ended: a copy of one that tests share."""
+    shutil.copytree(made_once(train_rule_rows) / "run", settings.output_dir)
+    return RunFolder(settings.output_dir)
 
 
 def test_rows_that_follow_a_rule_are_learned_perfectly(tmp_path, settings):
@@ -89,15 +98,11 @@ def test_a_model_is_used_up_to_its_longest_row_only(settings):
     assert known.max_length == longest
 
 
-# ------------------------------------------------------------------------------- schedule
-
-
 # ------------------------------------------------------------------------------- run folder
 
 
-def test_run_folder_holds_what_is_promised(settings):
-    train(settings)
-    folder = Path(settings.output_dir)
+def test_run_folder_holds_what_is_promised(finished):
+    folder = finished.root
     for name in ("settings.yaml", "data_report.json", "metrics.jsonl", "train.log"):
         assert (folder / name).stat().st_size > 0
     assert {path.suffix for path in (folder / "plots").iterdir()} == {".png"}
@@ -109,9 +114,8 @@ def test_run_folder_holds_what_is_promised(settings):
         assert {path.name for path in (folder / model).iterdir()} == model_files
 
 
-def test_metrics_rows_have_their_figures(settings):
-    train(settings)
-    rows = read_metrics(RunFolder(settings.output_dir).metrics)
+def test_metrics_rows_have_their_figures(finished):
+    rows = read_metrics(finished.metrics)
     training = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     assert [row["step"] for row in training] == list(range(2, 13, 2))
@@ -205,15 +209,14 @@ class StopAfter:
         monkeypatch.setattr(Updater, "step_optimizers", step)
 
 
-@pytest.mark.parametrize("stop_at, optimizer", [(1, "adamw"), (6, "adamw"), (9, "muon")])
-def test_resumed_run_ends_where_the_uninterrupted_one_ends(
-    settings, tmp_path, monkeypatch, stop_at, optimizer
+def test_resumed_run_without_accumulation_ends_where_the_uninterrupted_one_ends(
+    settings, tmp_path, monkeypatch
 ):
-    settings = change(settings, optimizer=optimizer)
+    settings = change(settings, optimizer="muon")
     whole = train(change(settings, output_dir=str(tmp_path / "whole"), num_epochs=3))
     broken = change(settings, output_dir=str(tmp_path / "broken"), num_epochs=3)
     with monkeypatch.context() as patch:
-        StopAfter(patch, stop_at)
+        StopAfter(patch, 9)
         stopped = train(broken)
     assert stopped.exit_code == 130
     resumed = train(change(broken, resume=True))
@@ -228,21 +231,13 @@ def test_resumed_run_ends_where_the_uninterrupted_one_ends(
     assert without_times(whole.folder.metrics) == without_times(resumed.folder.metrics)
 
 
-def test_resume_of_a_finished_run_does_nothing(settings, capsys):
-    first = train(settings)
-    before = weights_of(first.folder.final_model)
+def test_resume_of_a_finished_run_does_nothing(settings, finished, capsys):
+    before = weights_of(finished.final_model)
     again = train(change(settings, resume=True))
     assert again.exit_code == 0
     assert "finished" in capsys.readouterr().out
-    after = weights_of(first.folder.final_model)
+    after = weights_of(finished.final_model)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_finished_run_goes_on_with_more_epochs(settings):
-    train(settings)
-    result = train(change(settings, resume=True, num_epochs=3))
-    rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
 def test_resume_without_a_run_starts_one(settings, capsys):
@@ -251,46 +246,27 @@ def test_resume_without_a_run_starts_one(settings, capsys):
     assert out.startswith(f"no run in {settings.output_dir}: a new one begins\n")
 
 
-def test_resuming_where_no_run_is_names_one_that_is_called_nearly_the_same(settings, capsys):
-    train(settings)
+def test_resuming_where_no_run_is_names_one_that_is_called_nearly_the_same(
+    settings, finished, capsys
+):
     near = Path(settings.output_dir).with_name("runs")
     train(change(settings, resume=True, output_dir=str(near)))
     assert f"a new one begins (did you mean {settings.output_dir}?)" in capsys.readouterr().out
 
 
-def test_resume_uses_the_stored_settings(settings, tmp_path):
-    train(settings)
-    argv = ["--resume", "--output_dir", settings.output_dir, "--num_epochs", "3"]
+def test_resume_uses_the_stored_settings(finished):
+    argv = ["--resume", "--output_dir", str(finished.root), "--num_epochs", "3"]
     assert main(argv) == 0
-    rows = read_metrics(RunFolder(settings.output_dir).metrics)
+    rows = read_metrics(finished.metrics)
     assert rows[-1]["epoch"] == 3
 
 
-def test_resume_with_another_shape_is_refused(settings):
-    train(settings)
+def test_resume_with_another_shape_is_refused(settings, finished):
     with pytest.raises(SettingsError, match="n_layer is 3 but the run has 2"):
         train(change(settings, resume=True, n_layer=3, num_epochs=3))
 
 
-def test_resume_with_changed_data_is_refused(settings):
-    train(settings)
-    with open(settings.data_path, "a") as handle:
-        handle.write('{"tokens": "a a a a", "label": "up"}\n')
-    with pytest.raises(UserError, match="the training data was 48 rows"):
-        train(change(settings, resume=True, num_epochs=3))
-
-
-def test_damaged_checkpoint_is_passed_over(settings, capsys):
-    result = train(change(settings, checkpoint_steps=3))
-    newest = sorted(result.folder.checkpoints.iterdir())[-1]
-    (newest / "model.safetensors").write_bytes(b"damaged")
-    assert train(change(settings, resume=True, checkpoint_steps=3)).exit_code == 0
-    out = capsys.readouterr().out
-    assert "is damaged" in out and "going on from step" in out
-
-
-def test_existing_run_is_never_overwritten_unasked(settings):
-    train(settings)
+def test_existing_run_is_never_overwritten_unasked(settings, finished):
     with pytest.raises(UserError, match="a run is here already"):
         train(settings)
     assert train(change(settings, overwrite=True)).exit_code == 0
@@ -300,30 +276,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_overwrite_deletes_all_of_a_run_and_leaves_foreign_files(settings):
-    folder = train(settings).folder
-    model = load_trained_model(folder.best_model, "cpu", "fp32")
-    evaluate_file(model, settings.data_path, folder.root / "evaluation_rows")
-    (folder.plots / "mine.png").write_text("mine")
-    kept = folder.clear()
-    assert kept == [folder.plots / "mine.png"]
-    assert files_of(folder.root).keys() == {"plots/mine.png", ".lock"}
+def test_overwrite_deletes_all_of_a_run_and_leaves_foreign_files(settings, finished):
+    model = load_trained_model(finished.best_model, "cpu", "fp32")
+    evaluate_file(model, settings.data_path, finished.root / "evaluation_rows")
+    (finished.plots / "mine.png").write_text("mine")
+    kept = finished.clear()
+    assert kept == [finished.plots / "mine.png"]
+    assert files_of(finished.root).keys() == {"plots/mine.png", ".lock"}
 
 
-def test_overwrite_tells_what_stays(settings, capsys):
-    folder = train(settings).folder
+def test_overwrite_tells_what_stays(settings, finished, capsys):
     for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
-        (folder.root / name).write_text("mine")
-    (folder.root / "evaluation_x").mkdir()
-    (folder.root / "evaluation_x" / "made_from.json").write_text('{\n  "mode": "evaluate"\n}')
+        (finished.root / name).write_text("mine")
+    (finished.root / "evaluation_x").mkdir()
+    (finished.root / "evaluation_x" / "made_from.json").write_text('{\n  "mode": "evaluate"\n}')
     train(change(settings, overwrite=True))
     out = capsys.readouterr().out
-    gone = folder.root / "evaluation_x"
+    gone = finished.root / "evaluation_x"
     assert f"{gone} is of the run that --overwrite replaces" in out and not gone.exists()
     for name in ("notes.txt", "plots/mine.png", "checkpoints/mine.pt"):
-        assert (folder.root / name).read_text() == "mine"
-    line = f"{folder.plots / 'mine.png'} is not the run's own and stays"
-    assert line in out and line in folder.log.read_text()
+        assert (finished.root / name).read_text() == "mine"
+    line = f"{finished.plots / 'mine.png'} is not the run's own and stays"
+    assert line in out and line in finished.log.read_text()
 
 
 def test_run_and_its_repetition_leave_the_same_models_to_the_byte(settings):
@@ -334,27 +308,25 @@ def test_run_and_its_repetition_leave_the_same_models_to_the_byte(settings):
 
 
 @pytest.mark.parametrize("what", ["init_from", "vocab_path", "data_path", "val_data_path"])
-def test_overwrite_that_deletes_what_it_reads_is_refused(settings, what, monkeypatch):
-    folder = train(settings).folder
-    values = {what: str(folder.best_model / "vocab.json")}
+def test_overwrite_that_deletes_what_it_reads_is_refused(settings, finished, what, monkeypatch):
+    values = {what: str(finished.best_model / "vocab.json")}
     if what == "init_from":
-        monkeypatch.chdir(folder.root)
+        monkeypatch.chdir(finished.root)
         values = {"init_from": "best_model", "output_dir": "."}
-    before = files_of(folder.root)
+    before = files_of(finished.root)
     with pytest.raises(SettingsError, match=rf"--{what} .*--overwrite deletes .*best_model"):
         train(change(settings, overwrite=True, **values))
-    assert files_of(folder.root) == before
+    assert files_of(finished.root) == before
 
 
-def test_start_that_fails_does_not_cost_the_old_run(settings, tmp_path):
-    folder = train(settings).folder
+def test_start_that_fails_does_not_cost_the_old_run(settings, finished, tmp_path):
     base = tmp_path / "base"
-    shutil.copytree(folder.best_model, base)
+    shutil.copytree(finished.best_model, base)
     (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-8])
-    before = files_of(folder.root)
+    before = files_of(finished.root)
     with pytest.raises(UserError, match="base"):
         train(change(settings, overwrite=True, init_from=str(base)))
-    assert files_of(folder.root) == before
+    assert files_of(finished.root) == before
 
 
 def test_run_writes_over_nothing_that_no_run_left(settings):
@@ -475,9 +447,7 @@ def test_signal_saves_and_leaves_with_its_code(settings, number, code):
     ],
 )
 def test_mistake_is_told_in_plain_words(settings, flags, code, words):
-    done = subprocess.run(
-        command(settings, *flags), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_here(main, *command(settings, *flags)[2:])
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -623,9 +593,8 @@ def test_training_works_with_its_output_closed(settings):
     assert (RunFolder(settings.output_dir).final_model / "model.safetensors").exists()
 
 
-def test_check_data_leaves_the_report_of_a_run(settings, capsys):
-    train(settings)
-    report = RunFolder(settings.output_dir).data_report
+def test_check_data_leaves_the_report_of_a_run(settings, finished, capsys):
+    report = finished.data_report
     before = report.read_text()
     train(change(settings, check_data=True, max_length=8))
     assert report.read_text() == before

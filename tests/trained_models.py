@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from training_runs import small_settings
 
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
@@ -53,3 +54,8 @@ def train_bars(folder: Path) -> None:
             batch_size=16, learning_rate=1e-2, precision="fp32", device="cpu",
         )
     )  # fmt: skip
+
+
+def train_rule_rows(folder: Path) -> None:
+    """A finished run with `small_settings`, its rows beside it."""
+    train(small_settings(folder))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_program import run_here
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
@@ -37,13 +38,13 @@ from train_gpt import main, train
 CLOCK = {"seconds", "tokens_per_second"}
 
 
-@pytest.fixture
-def settings(tmp_path):
-    data, vocab = write_rule_rows(tmp_path)
+def short_run(folder: Path) -> TrainSettings:
+    """Settings of three epochs of six updates, a checkpoint at the end of each."""
+    data, vocab = write_rule_rows(folder)
     return TrainSettings(
         data_path=str(data),
         vocab_path=str(vocab),
-        output_dir=str(tmp_path / "run"),
+        output_dir=str(folder / "run"),
         n_layer=1,
         n_head=2,
         n_embd=16,
@@ -58,6 +59,22 @@ def settings(tmp_path):
         precision="fp32",
         device="cpu",
     )
+
+
+@pytest.fixture
+def settings(tmp_path, unpainted) -> TrainSettings:
+    return short_run(tmp_path)
+
+
+def train_short_run(folder: Path) -> None:
+    train(short_run(folder))
+
+
+@pytest.fixture
+def finished(settings, made_once) -> RunFolder:
+    """A run with these settings that has ended."""
+    shutil.copytree(made_once(train_short_run) / "run", settings.output_dir)
+    return RunFolder(settings.output_dir)
 
 
 def rows_of(folder: RunFolder) -> list[dict]:
@@ -246,8 +263,7 @@ def test_resumed_run_visits_only_the_rows_that_are_left(settings, monkeypatch):
 # ---- what may change -------------------------------------------------------------------
 
 
-def test_other_number_of_epochs_is_told_and_nothing_exact_is_claimed(settings, capsys):
-    train(settings)
+def test_other_number_of_epochs_is_told_and_nothing_exact_is_claimed(settings, finished, capsys):
     result = train(change(settings, resume=True, num_epochs=4))
     line = "num_epochs was 3, is 4. The schedule goes on from step 18 of 24"
     assert line in capsys.readouterr().out and line in result.folder.log.read_text()
@@ -329,8 +345,7 @@ def test_lost_best_model_does_not_stop_the_run(settings, monkeypatch, how, capsy
     assert load_trained_model(folder.best_model, "cpu").validation["step"] == 18
 
 
-def test_settings_of_best_model_are_those_of_its_weights(settings):
-    train(settings)
+def test_settings_of_best_model_are_those_of_its_weights(settings, finished):
     result = train(change(settings, resume=True, num_epochs=9, learning_rate=3e-3))
     assert result.best_step > 18
     assert "num_epochs: 9" in (result.folder.best_model / "settings.yaml").read_text()
@@ -365,8 +380,7 @@ def test_run_goes_on_from_another_directory(settings, monkeypatch, tmp_path, how
     assert f"data_path: {place / 'rows.jsonl'}\n" in folder.settings.read_text()
 
 
-def test_other_rows_of_another_place_are_refused(settings, tmp_path):
-    train(settings)
+def test_other_rows_of_another_place_are_refused(settings, finished, tmp_path):
     text = Path(settings.data_path).read_text()
     (tmp_path / "other.jsonl").write_text(text + text.splitlines()[0] + "\n")
     other = {"data_path": str(tmp_path / "other.jsonl"), "num_epochs": 4, "resume": True}
@@ -391,23 +405,21 @@ def test_base_of_a_run_that_needs_it_no_more_is_left_out(settings, monkeypatch, 
 # ---- what is refused -------------------------------------------------------------------
 
 
-def test_run_without_its_checkpoints_is_not_deleted(settings):
-    folder = train(settings).folder
-    before = weights_of(folder.final_model)
-    shutil.rmtree(folder.checkpoints)
+def test_run_without_its_checkpoints_is_not_deleted(settings, finished):
+    before = weights_of(finished.final_model)
+    shutil.rmtree(finished.checkpoints)
     with pytest.raises(UserError, match=r"none of its checkpoints.*--overwrite"):
         train(change(settings, resume=True))
-    assert all(torch.equal(t, before[n]) for n, t in weights_of(folder.final_model).items())
-    assert rows_of(folder)
+    assert all(torch.equal(t, before[n]) for n, t in weights_of(finished.final_model).items())
+    assert rows_of(finished)
 
 
-def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings):
-    folder = train(settings).folder
-    for path in folder.checkpoints.iterdir():
+def test_run_whose_checkpoints_are_all_damaged_is_not_deleted(settings, finished):
+    for path in finished.checkpoints.iterdir():
         (path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"damaged .*--overwrite"):
         train(change(settings, resume=True))
-    assert folder.final_model.exists() and rows_of(folder)
+    assert finished.final_model.exists() and rows_of(finished)
 
 
 def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_alike):
@@ -422,9 +434,8 @@ def test_damaged_checkpoint_is_told_in_the_log_too(settings, monkeypatch, ends_a
 
 
 @pytest.mark.parametrize("name", ["data", "vocabulary", "codebook"])
-def test_other_data_is_refused_and_the_difference_named(settings, name):
-    folder = train(settings).folder
-    before = rows_of(folder)
+def test_other_data_is_refused_and_the_difference_named(settings, finished, name):
+    before = rows_of(finished)
     if name == "data":
         with open(settings.data_path, "a") as handle:
             handle.write('{"tokens": "a a a a", "label": "up"}\n' * 5)
@@ -438,32 +449,20 @@ def test_other_data_is_refused_and_the_difference_named(settings, name):
         words = "codebook"
     with pytest.raises(UserError, match=words):
         train(change(settings, resume=True, num_epochs=5))
-    assert rows_of(folder) == before
+    assert rows_of(finished) == before
 
 
 @pytest.mark.parametrize("text", ["[", "n_layer: x\n", "- 1\n", "n_layer: 1\nn_layer: 2\n", "\0"])
-def test_damaged_settings_are_told(settings, text, capsys):
-    folder = train(settings).folder
-    folder.settings.write_text(text)
+def test_damaged_settings_are_told(finished, text):
+    finished.settings.write_text(text)
     with pytest.raises(SettingsError, match=r"settings\.yaml"):
-        main(["--resume", "--output_dir", settings.output_dir])
+        main(["--resume", "--output_dir", str(finished.root)])
 
 
-def test_rows_that_cannot_be_read_do_not_cost_the_old_run(settings, tmp_path):
-    folder = train(settings).folder
+def test_rows_that_cannot_be_read_do_not_cost_the_old_run(settings, finished, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         train(change(settings, overwrite=True, data_path=str(tmp_path / "typo.jsonl")))
-    assert folder.final_model.exists() and rows_of(folder)
-
-
-def test_second_run_on_a_folder_is_refused(settings):
-    folder = RunFolder(settings.output_dir)
-    with folder.locked():
-        done = subprocess.run(
-            command(settings), cwd=ROOT, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert "another training run uses this folder" in done.stderr
+    assert finished.final_model.exists() and rows_of(finished)
 
 
 # ---- full disks ------------------------------------------------------------------------
@@ -547,7 +546,8 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("spare", [60_000, 160_000, 260_000, 360_000, 460_000, 560_000])
-def test_really_full_disk_stops_the_run_and_costs_nothing(settings, small_disk, spare, ends_alike):
+def test_really_full_disk_stops_the_run_and_costs_nothing(tmp_path, small_disk, spare, ends_alike):
+    settings = short_run(tmp_path)  # with charts that take their room
     small = change(settings, output_dir=str(small_disk / "run"))
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (2**20 - spare))
@@ -560,32 +560,27 @@ def test_really_full_disk_stops_the_run_and_costs_nothing(settings, small_disk, 
     assert ends_alike(settings, RunFolder(small.output_dir))
 
 
-def test_really_full_disk_is_told_by_the_command(settings, small_disk):
-    flags = [flag for flag in command(settings) if "output_dir" not in flag]
+def test_really_full_disk_is_told_by_the_command(tmp_path, small_disk):
+    _, _, *flags = [flag for flag in command(short_run(tmp_path)) if "output_dir" not in flag]
     (small_disk / "ballast").write_bytes(b"x" * (2**20 - 300_000))
-    done = subprocess.run(
-        [*flags, f"--output_dir={small_disk / 'run'}"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_here(main, *flags, f"--output_dir={small_disk / 'run'}")
     assert done.returncode == 1
     assert "no space left on the disk of " in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", [".lock", "train.log", "metrics.jsonl", "settings.yaml"])
-def test_pipe_in_the_place_of_a_file_is_refused(settings, name):
-    train(settings)
-    place = Path(settings.output_dir) / name
+def test_pipe_in_the_place_of_a_file_is_refused(finished, name):
+    place = finished.root / name
     place.unlink()
     os.mkfifo(place)
-    argv = ["--resume", "--num_epochs", "9", "--output_dir", settings.output_dir]
+    argv = ["--resume", "--num_epochs", "9", "--output_dir", str(finished.root)]
     with pytest.raises((UserError, SettingsError), match="a pipe"):
         main(argv)
 
 
-def test_damaged_data_report_costs_the_baselines_alone(settings):
-    train(settings)
-    report = RunFolder(settings.output_dir).data_report
+def test_damaged_data_report_costs_the_baselines_alone(finished):
+    report = finished.data_report
     for content in ("[" * 100_000, "[]", '{"baselines": '):
         report.write_text(content)
         assert stored_baselines(report) == {}
