@@ -61,7 +61,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def whole_numbers(axis: Axis) -> None:
     """Ticks of a linear axis at whole numbers, with thousands separated."""
-    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     axis.set_major_formatter("{x:,.0f}")
 
 

@@ -122,7 +122,7 @@ def _picture_figure(canvas: np.ndarray, width: float, title: str) -> tuple[Figur
     side, below = 0.45, 0.25
     full_width = max(width + 2 * side, 6.5)
     title = textwrap.fill(drawable(title), int(11 * full_width))
-    above = 0.4 + 0.18 * (1 + title.count("\n"))
+    above = 0.34 + 0.18 * (1 + title.count("\n"))
     full_height = height + above + below
     figure = Figure(figsize=(full_width, full_height), dpi=DPI)
     left = (full_width - width) / 2
