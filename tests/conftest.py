@@ -49,15 +49,15 @@ def write_rows(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory) -> Callable[[Callable[[Path], None]], Path]:
-    """A function: the folder that `make(folder)` fills, once for all processes of a test run."""
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function: the folder `name` that `make(folder)` fills, once for all processes of a run."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # the folders of the workers lie side by side
 
-    def folder_of(make: Callable[[Path], None]) -> Path:
-        folder = root / make.__name__
-        with open(root / f"{make.__name__}.made", "a") as made:
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder = root / name
+        with open(root / f"{name}.made", "a") as made:
             fcntl.flock(made, fcntl.LOCK_EX)
             if not made.tell():
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to make it
@@ -74,7 +74,7 @@ def bars(made_once) -> Path:
     """Rows of small images of two classes, and in `BEST_MODEL` a model that has learned them."""
     from trained_models import train_bars
 
-    return made_once(train_bars)
+    return made_once("bars", train_bars)
 
 
 @pytest.fixture

@@ -1,16 +1,15 @@
 """What an earlier version wrote: its model is loaded, and its stopped run goes on."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parent.parent
+import inference
+import train_gpt
+
 # Made by the last version whose modules lay flat beside the scripts: a run stopped at step 14 of
 # 30 (Muon, averaged weights), and what it gave when it was not stopped.
 MADE = Path(__file__).parent / "made_by_earlier_version"
@@ -18,18 +17,10 @@ EXPECTED = MADE / "expected"
 
 
 @pytest.fixture
-def copy(tmp_path):
+def copy(tmp_path, monkeypatch):
     shutil.copytree(MADE, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")  # its settings name their files from there
     return tmp_path / "copy"
-
-
-def command(folder: Path, script: str, *flags: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, ROOT / script, *flags],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -37,7 +28,7 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def test_stopped_run_of_an_earlier_version_goes_on_as_if_it_had_never_stopped(copy):
-    command(copy, "train_gpt.py", "--resume", "--output_dir", "run")
+    assert train_gpt.main(["--resume", "--output_dir", "run"]) == 0
     rows, expected = rows_of(copy / "run" / "metrics.jsonl"), rows_of(EXPECTED / "metrics.jsonl")
     assert [(row["kind"], row["step"]) for row in rows] == [
         (row["kind"], row["step"]) for row in expected
@@ -57,10 +48,8 @@ def test_stopped_run_of_an_earlier_version_goes_on_as_if_it_had_never_stopped(co
 
 def test_model_of_an_earlier_version_predicts_what_it_predicted(copy):
     shutil.copy(EXPECTED / "model.safetensors", copy / "run" / "best_model")
-    command(
-        copy, "inference.py", "--model_path", "run/best_model", "--test_data", "test.jsonl",
-        "--output_dir", "out",
-    )  # fmt: skip
+    argv = ["--model_path", "run/best_model", "--test_data", "test.jsonl", "--output_dir", "out"]
+    assert inference.main(argv) == 0
     for row, other in zip(
         rows_of(copy / "out" / "predictions.jsonl"),
         rows_of(EXPECTED / "predictions.jsonl"),

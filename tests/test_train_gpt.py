@@ -58,7 +58,7 @@ def settings(tmp_path):
 @pytest.fixture
 def finished(settings, made_once) -> RunFolder:
     """A run with these settings that has ended: a copy of one that tests share."""
-    shutil.copytree(made_once(train_rule_rows) / "run", settings.output_dir)
+    shutil.copytree(made_once("rule rows", train_rule_rows) / "run", settings.output_dir)
     return RunFolder(settings.output_dir)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +72,29 @@ def labelled_rows(count: int = 48) -> list[dict]:
     return rows
 
 
-@pytest.fixture
-def own_settings(tmp_path, vocabulary, write_rows) -> TrainSettings:
+def settings_in(folder: Path, vocabulary: Vocabulary) -> TrainSettings:
     """A short run from scratch on `labelled_rows`."""
-    vocab = tmp_path / "vocab.json"
-    vocab.write_text(json.dumps(vocabulary.ids))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary.ids))
+    lines = [json.dumps(row) + "\n" for row in labelled_rows()]
+    (folder / "train.jsonl").write_text("".join(lines))
     return TrainSettings(
-        data_path=str(write_rows(*labelled_rows(), name="train.jsonl")),
-        vocab_path=str(vocab), output_dir=str(tmp_path / "run"), classifier="head",
+        data_path=str(folder / "train.jsonl"), vocab_path=str(folder / "vocab.json"),
+        output_dir=str(folder / "run"), classifier="head",
         n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32, num_epochs=3,
         batch_size=8, learning_rate=1e-2, log_steps=1, precision="fp32", device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture
+def own_settings(tmp_path, vocabulary, unpainted) -> TrainSettings:
+    return settings_in(tmp_path, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def own_run(made_once, vocabulary) -> Path:
+    """The folder of a finished run with these settings."""
+    made = made_once("head", lambda folder: train(settings_in(folder, vocabulary)))
+    return made / "run"
 
 
 def save_bert(folder: Path, model_class=BertModel, pooler: bool = True) -> None:
@@ -307,8 +320,10 @@ def test_step_of_a_head_is_chosen_by_the_settings(vocabulary, own_settings):
 # ------------------------------------------------------------------------------- a run
 
 
-def test_run_learns_reports_and_is_loaded_by_plain_transformers(own_settings, vocabulary, tmp_path):
-    settings = dataclasses.replace(own_settings, num_epochs=12, dropout=0.0, token_dropout=0.0)
+def test_run_learns_reports_and_is_loaded_by_plain_transformers(vocabulary, tmp_path):
+    settings = dataclasses.replace(
+        settings_in(tmp_path, vocabulary), num_epochs=12, dropout=0.0, token_dropout=0.0
+    )
     result = train(settings)
     rows = read_metrics(result.folder.metrics)
     validation = [row for row in rows if row["kind"] == "validation"]
@@ -339,8 +354,8 @@ def test_run_learns_reports_and_is_loaded_by_plain_transformers(own_settings, vo
         assert "nll_sum" not in row
 
 
-def test_row_is_told_alike_whether_its_tail_stands_there_or_not(own_settings, write_rows, tmp_path):
-    trained = load_trained_model(train(own_settings).folder.best_model, "cpu", "fp32")
+def test_row_is_told_alike_whether_its_tail_stands_there_or_not(own_run, write_rows, tmp_path):
+    trained = load_trained_model(own_run / "best_model", "cpu", "fp32")
     body = "<IMG> A B C </IMG>"
     label, shares = classify(trained, body)
     for tail in (" <CLS>", " <CLS> <CLS_1> <EOS>", " <CLS> <CLS_cat> <EOS>"):
@@ -356,8 +371,8 @@ def test_row_is_told_alike_whether_its_tail_stands_there_or_not(own_settings, wr
     assert figures["unscored"] == 1  # an evaluation wants more than one token
 
 
-def test_model_that_only_names_labels_says_so(own_settings, capsys):
-    folder = train(own_settings).folder.best_model
+def test_model_that_only_names_labels_says_so(own_run, capsys):
+    folder = own_run / "best_model"
     trained = load_trained_model(folder, "cpu", "fp32")
     for ask in (next_tokens, generate):
         with pytest.raises(UserError, match=r"only names labels .*: classify or evaluate with it"):
@@ -483,8 +498,8 @@ def test_resumed_run_ends_bit_for_bit_where_the_whole_one_ends(
     assert stored_bytes(resumed.folder.final_model) == stored_bytes(whole.folder.final_model)
 
 
-def test_head_cannot_be_changed_within_a_run(own_settings):
-    train(own_settings)
+def test_head_cannot_be_changed_within_a_run(own_settings, own_run):
+    shutil.copytree(own_run, own_settings.output_dir)
     with pytest.raises(SettingsError, match="classifier"):
         train(dataclasses.replace(own_settings, classifier="label_token", resume=True))
 
@@ -543,6 +558,7 @@ def test_model_that_takes_padding_into_its_positions_is_refused(tmp_path):
         train(settings)
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("hidden", [None, 8])
 def test_frozen_backbone_is_bit_identical_after_training(tmp_path, hidden):
     settings = bert_settings(tmp_path, freeze_backbone=True, classifier_hidden=hidden, dropout=0.3)
@@ -598,6 +614,7 @@ def test_kept_inputs_of_a_frozen_backbone_give_the_same_gradient(
         assert torch.allclose(gradient, kept_gradients[name], atol=1e-5), name
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_what_a_frozen_checkpoint_lacks_is_trained(tmp_path):
     save_bert(tmp_path / "bert", pooler=False)
     settings = bert_settings(tmp_path, freeze_backbone=True)
@@ -610,6 +627,7 @@ def test_what_a_frozen_checkpoint_lacks_is_trained(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("frozen", [False, True])
 def test_resumed_run_from_an_encoder_ends_bit_for_bit_alike(tmp_path, frozen, monkeypatch):
     settings = bert_settings(tmp_path, freeze_backbone=frozen, dropout=0.1)
@@ -624,6 +642,7 @@ def test_resumed_run_from_an_encoder_ends_bit_for_bit_alike(tmp_path, frozen, mo
     assert stored_bytes(resumed.folder.final_model) == stored_bytes(whole.folder.final_model)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_resume_notices_another_backbone(tmp_path, monkeypatch):
     settings = bert_settings(tmp_path, freeze_backbone=True)
     with monkeypatch.context() as patch:
@@ -638,8 +657,8 @@ def test_resume_notices_another_backbone(tmp_path, monkeypatch):
         train(dataclasses.replace(settings, resume=True))
 
 
-def test_own_classifier_can_be_started_from_and_keeps_its_head(own_settings, tmp_path):
-    folder = train(own_settings).folder.best_model
+def test_own_classifier_can_be_started_from_and_keeps_its_head(own_settings, own_run):
+    folder = own_run / "best_model"
     vocabulary = Vocabulary.load(own_settings.vocab_path)
     settings = dataclasses.replace(own_settings, init_from=str(folder))
     start = load_pretrained(settings, vocabulary, lambda line: None)
@@ -655,8 +674,8 @@ def test_own_classifier_can_be_started_from_and_keeps_its_head(own_settings, tmp
     assert start.model.score.weight.shape == (2, 16) and start.fresh == {"score.weight"}
 
 
-def test_a_head_that_is_left_behind_is_told(own_settings, vocabulary, tmp_path):
-    folder = train(dataclasses.replace(own_settings, num_epochs=1)).folder.best_model
+def test_a_head_that_is_left_behind_is_told(own_settings, own_run, vocabulary):
+    folder = own_run / "best_model"
     said = []
     settings = dataclasses.replace(
         own_settings, classifier="label_token", init_from=str(folder), classifier_hidden=None

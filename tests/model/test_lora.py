@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrained_models import KINDS, save_byte_level, train_settings
+from pretrained_models import train_settings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_runs import StopAfter, start_run, update
@@ -22,6 +22,7 @@ from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import add_adapter
 from smallgpt.model.pretrained import load_pretrained
+from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
@@ -33,25 +34,26 @@ from train_gpt import train
 pytest.importorskip("peft", reason="peft is not installed: the extra `lora`")
 
 FP32 = Precision("fp32", "tests")
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    root = tmp_path_factory.mktemp("checkpoints")
-    for name in KINDS:
-        save_byte_level(root / name, name)
-    return root
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 def lora_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
     return train_settings(
         folder, checkpoint, **{"lora_rank": 4, "learning_rate": 1e-2, "num_epochs": 2, **values}
     )
+
+
+@pytest.fixture
+def adapter_run(made_once, checkpoints):
+    """A function: the folder of a finished run that trained an adapter of a checkpoint."""
+
+    def run_of(kind: str) -> Path:
+        def make(folder: Path) -> None:
+            train(lora_settings(folder, checkpoints / kind))
+
+        return made_once(f"adapter of {kind}", make) / "run"
+
+    return run_of
 
 
 def trained_names(model: torch.nn.Module) -> set[str]:
@@ -192,10 +194,9 @@ def test_merged_logits_equal_those_of_the_adapter(tmp_path, checkpoints, kind):
     assert not any("lora" in name for name in merged.state_dict())
 
 
-def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, kind):
-    settings = lora_settings(tmp_path, checkpoints / kind)
-    result = train(settings)
-    best = result.folder.best_model
+def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, adapter_run, kind):
+    settings = load_settings(TrainSettings, adapter_run(kind) / "settings.yaml")
+    best = adapter_run(kind) / "best_model"
     names = {path.name for path in best.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "vocab.json", "tokenizer.json",
             "settings.yaml"} <= names  # fmt: skip
@@ -219,11 +220,11 @@ def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, kind):
         assert json.loads(handle.metadata()["label_names"]) == trained.label_names
 
 
-def test_peft_itself_reads_the_adapter(tmp_path, checkpoints):
+def test_peft_itself_reads_the_adapter(adapter_run):
     from peft import PeftModel
 
-    settings = lora_settings(tmp_path, checkpoints / "gpt2")
-    best = train(settings).folder.best_model
+    settings = load_settings(TrainSettings, adapter_run("gpt2") / "settings.yaml")
+    best = adapter_run("gpt2") / "best_model"
     vocabulary = Vocabulary.load(settings.vocab_path)
     base = load_pretrained(settings, vocabulary, print).model
     theirs = PeftModel.from_pretrained(base, best).eval()
@@ -233,9 +234,9 @@ def test_peft_itself_reads_the_adapter(tmp_path, checkpoints):
         torch.testing.assert_close(theirs(ids).logits, ours(ids).logits, atol=1e-4, rtol=0)
 
 
-def test_merged_run_writes_plain_checkpoints(tmp_path, checkpoints, kind):
+def test_merged_run_writes_plain_checkpoints(tmp_path, checkpoints, adapter_run, kind):
     settings = lora_settings(tmp_path, checkpoints / kind)
-    adapter = train(settings).folder.best_model
+    adapter = adapter_run(kind) / "best_model"
     merged = train(
         dataclasses.replace(settings, merge_lora=True, output_dir=str(tmp_path / "merged"))
     ).folder.best_model
@@ -337,8 +338,9 @@ def test_base_that_is_gone_or_changed_is_told_in_one_line(tmp_path, checkpoints,
     assert str(base) in str(caught.value)
 
 
-def test_damaged_adapter_is_told_in_one_line(tmp_path, checkpoints):
-    best = train(lora_settings(tmp_path, checkpoints / "gpt2", num_epochs=1)).folder.best_model
+def test_damaged_adapter_is_told_in_one_line(tmp_path, adapter_run):
+    best = tmp_path / "best_model"
+    shutil.copytree(adapter_run("gpt2") / "best_model", best)
     weights = best / "adapter_model.safetensors"
     whole = weights.read_bytes()
     with safe_open(weights, framework="pt") as handle:
@@ -357,10 +359,10 @@ def test_damaged_adapter_is_told_in_one_line(tmp_path, checkpoints):
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_adapter_is_no_start(tmp_path, checkpoints):
-    best = train(lora_settings(tmp_path, checkpoints / "gpt2", num_epochs=1)).folder.best_model
+def test_adapter_is_no_start(tmp_path, checkpoints, adapter_run):
+    best = adapter_run("gpt2") / "best_model"
     with pytest.raises(UserError, match="--merge_lora"):
-        train(lora_settings(tmp_path / "two", checkpoints / "gpt2", init_from=str(best)))
+        train(lora_settings(tmp_path, checkpoints / "gpt2", init_from=str(best)))
 
 
 def test_missing_peft_is_told_before_any_work(tmp_path, checkpoints, monkeypatch):

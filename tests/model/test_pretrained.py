@@ -21,10 +21,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pretrained_models import (
     CHINESE,
-    KINDS,
     POSITIONS,
     build,
-    save_byte_level,
     save_chinese,
     train_settings,
     write_data,
@@ -61,6 +59,7 @@ from train_gpt import main, train
 
 ROOT = Path(__file__).parents[2]
 FP32 = Precision("fp32", "tests")
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 def start(settings: TrainSettings, lines: list[str] | None = None):
@@ -70,19 +69,14 @@ def start(settings: TrainSettings, lines: list[str] | None = None):
     )
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
+@pytest.fixture
+def first_run(made_once, checkpoints) -> Path:
+    """The folder of a finished run from the checkpoint of a GPT-2."""
 
+    def make(folder: Path) -> None:
+        train(train_settings(folder, checkpoints / "gpt2", num_epochs=1))
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """A folder with a checkpoint of each architecture."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    for name in KINDS:
-        save_byte_level(root / name, name)
-    save_chinese(root / "chinese")
-    return root
+    return made_once("from a gpt2", make) / "run"
 
 
 # ------------------------------------------------------------------------------- presets
@@ -211,11 +205,10 @@ def test_chinese_gpt2_brings_its_characters(tmp_path, named):
     assert vocabulary.unk_id not in ids
 
 
-def test_model_of_ours_gives_its_tokens(tmp_path, checkpoints):
-    folder = tmp_path / "first"
-    ours = train(train_settings(folder, checkpoints / "gpt2", num_epochs=1)).folder.best_model
+def test_model_of_ours_gives_its_tokens(tmp_path, first_run):
+    ours = first_run / "best_model"
     lines = []
-    vocabulary, found = start(train_settings(tmp_path / "second", ours), lines)
+    vocabulary, found = start(train_settings(tmp_path, ours), lines)
     assert f"{len(vocabulary)} of {len(vocabulary)} carried over" in lines[0]
     assert found.new_ids == []
     weights = load_file(ours / "model.safetensors")
@@ -617,21 +610,17 @@ def test_missing_weights_are_named(tmp_path, checkpoints):
     assert "model.norm.weight" in mistake_of(settings)
 
 
-def test_run_folder_instead_of_its_model_is_told(tmp_path, checkpoints):
-    first = train(train_settings(tmp_path, checkpoints / "gpt2", num_epochs=1))
-    settings = train_settings(
-        tmp_path / "two", checkpoints / "gpt2", init_from=str(first.folder.root)
-    )
-    assert str(first.folder.best_model) in mistake_of(settings)
+def test_run_folder_instead_of_its_model_is_told(tmp_path, checkpoints, first_run):
+    settings = train_settings(tmp_path, checkpoints / "gpt2", init_from=str(first_run))
+    assert str(first_run / "best_model") in mistake_of(settings)
 
 
-def test_wrong_checkpoint_deletes_nothing(tmp_path, checkpoints):
-    settings = train_settings(tmp_path, checkpoints / "gpt2", num_epochs=1)
-    best = train(settings).folder.best_model
-    mistake_of(
-        dataclasses.replace(settings, overwrite=True, init_from=str(tmp_path / "none" / "x"))
-    )
-    assert (best / "model.safetensors").exists()
+def test_wrong_checkpoint_deletes_nothing(tmp_path, checkpoints, first_run):
+    shutil.copytree(first_run, tmp_path / "run")
+    absent = str(tmp_path / "none" / "x")
+    settings = train_settings(tmp_path, checkpoints / "gpt2", init_from=absent, overwrite=True)
+    mistake_of(settings)
+    assert (tmp_path / "run" / "best_model" / "model.safetensors").exists()
 
 
 def test_name_on_the_hub_without_a_network_is_told(tmp_path, checkpoints, monkeypatch):

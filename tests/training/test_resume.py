@@ -73,7 +73,7 @@ def train_short_run(folder: Path) -> None:
 @pytest.fixture
 def finished(settings, made_once) -> RunFolder:
     """A run with these settings that has ended."""
-    shutil.copytree(made_once(train_short_run) / "run", settings.output_dir)
+    shutil.copytree(made_once("short run", train_short_run) / "run", settings.output_dir)
     return RunFolder(settings.output_dir)
 
 
