@@ -25,7 +25,8 @@ def test_the_command_tells_and_writes_what_was_asked_for(tmp_path, capsys):
     for title in titles:
         assert f"\n{title}\n" in told and f"\n## {title}\n" in text
     assert {row["target"].split(" rows")[0] for row in report["targets"]} == {"60,000", "1,000,000"}
-    assert report["machine"]["torch"] == torch.__version__
+    # Of a build for GPUs the package index leaves out what follows the +.
+    assert torch.__version__.startswith(report["machine"]["torch"])
     assert str(tmp_path / "out" / "benchmark.json") in told
 
 
