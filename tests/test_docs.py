@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from house_tree import house_tree
+from renew_docs import output_blocks
 from test_architecture import HOUSE
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +87,17 @@ def test_names_that_a_page_imports_from_the_scripts_are_there(page):
         if module in ours:
             found = importlib.import_module(module)
             assert [name for name in names.split(", ") if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_block_of_output_says_how_it_is_renewed(page):
+    """See renew_docs.py; other blocks name their language."""
+    text = page.read_text(encoding="utf-8")
+    assert [block.content for block in output_blocks(text) if not block.is_marked] == []
+    opened = re.findall(r"^ *```.*", text, flags=re.M)[::2]
+    languages = ("```", "```bash", "```json", "```python")
+    assert [fence for fence in opened if fence not in languages] == []
+    assert opened.count("```") == len(output_blocks(text))
 
 
 def test_the_tree_of_the_architecture_page_is_that_of_the_package():
