@@ -19,8 +19,9 @@ from smallgpt.files.writing import remove_leftovers, write_json
 PREDICTIONS, METRICS, MADE_FROM = "predictions.jsonl", "metrics.json", "made_from.json"
 PREDICTIONS_TABLE = "predictions.csv"
 CONFUSION_PNG, RELIABILITY_PNG = "confusion_matrix.png", "reliability.png"
-CLASSES_PNG, MISTAKES_PNG = "class_accuracy.png", "mistakes.png"
-PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, CLASSES_PNG, MISTAKES_PNG)
+CLASSES_PNG, COVERAGE_PNG = "class_accuracy.png", "coverage.png"
+MISTAKES_PNG = "mistakes.png"
+PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, COVERAGE_PNG, CLASSES_PNG, MISTAKES_PNG)
 _RESULTS = (PREDICTIONS, PREDICTIONS_TABLE, METRICS, *PICTURES)
 EVALUATION_FILES = re.compile("|".join(map(re.escape, (*_RESULTS, MADE_FROM))))
 # How rows and figures of ours begin. Pictures and a table count as ours where these lie beside.

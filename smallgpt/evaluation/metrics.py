@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
+from smallgpt.evaluation.abstention import CoverageCurve
 from smallgpt.evaluation.calibration import expected_calibration_error, reliability
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelAnswers
 from smallgpt.evaluation.statistics import (
@@ -90,6 +91,7 @@ def label_figures(
     known_M = np.flatnonzero(np.isfinite(answers.confidence_N))
     right_M, confidence_M = right_N[known_M], answers.confidence_N[known_M]
     raw_confidence_M = answers.raw_confidence_N[known_M]
+    curve = CoverageCurve.of(confidence_M, right_M)
     p_values_L = label_p_values(confusion_LxL)
     support_of = dict(zip(present, support.tolist(), strict=True))
     not_told = [index for index in present if p_values_L[index] > LABEL_LEVEL]
@@ -125,6 +127,8 @@ def label_figures(
             for place, index in enumerate(present)
         },
         "confusion_matrix": _confusion_figure(confusion_LxL, present),
+        "coverage": curve.points(),
+        "aurc": curve.area(),
         "reliability": reliability(confidence_M, right_M),
         "raw_reliability": reliability(raw_confidence_M, right_M),
     }

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: confusion matrix, accuracy by label, reliability diagram, mistakes."""
+"""Pictures of an evaluation: labels and their confusions, confidence and coverage, mistakes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,16 @@ from smallgpt.charts import (
     text_inches,
 )
 from smallgpt.console import plural
-from smallgpt.evaluation.folder import CLASSES_PNG, CONFUSION_PNG, MISTAKES_PNG, RELIABILITY_PNG
+from smallgpt.evaluation.abstention import CoverageCurve, curve_of
+from smallgpt.evaluation.folder import (
+    CLASSES_PNG,
+    CONFUSION_PNG,
+    COVERAGE_PNG,
+    MISTAKES_PNG,
+    RELIABILITY_PNG,
+)
 from smallgpt.evaluation.metrics import confusion_cells
+from smallgpt.evaluation.statistics import wilson_interval
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.pictures import draw_image_sheet
@@ -35,6 +43,7 @@ _MOST_CONFUSED_DRAWN = 24  # of more labels; with one row and column for all oth
 _CELL_INCHES, _BAR_INCHES = 0.45, 0.24
 _NAME_COLUMNS = 28
 _MOST_MISTAKES = 32
+_LEAST_SHARE_FRAMED = 0.1
 
 
 def draw_evaluation(
@@ -54,6 +63,7 @@ def draw_evaluation(
         calibrated = f"calibrated, error {figures['ece']:.3f}"
         curves.insert(0, (calibrated, figures["reliability"]))
     draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
+    draw_coverage(folder / COVERAGE_PNG, curve_of(predictions), figures.get("answered"))
     if codebook_path is not None and figures["accuracy"] < 1:
         draw_mistakes(folder / MISTAKES_PNG, predictions, dataset, codebook_path)
 
@@ -134,6 +144,43 @@ def draw_reliability(
             handle.set_sizes([30])
     upper.grid(alpha=0.3)
     lower.grid(axis="y", alpha=0.3)
+    save_chart(figure, path)
+
+
+def draw_coverage(
+    path: str | Path, curve: CoverageCurve, answered: dict[str, Any] | None = None
+) -> None:
+    """Accuracy of the answered rows against their share, above the lowest confidence answered.
+
+    `answered` (`CoverageCurve.answered_at`) is marked, unless no row is.
+    """
+    share_K = curve.answered_K / curve.rows
+    accuracy_K = curve.right_K / curve.answered_K
+    low_K, high_K = wilson_interval(curve.right_K, curve.answered_K)
+    figure = new_figure(5.5, 6.5)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.fill_between(share_K, low_K, high_K, color=LIGHT, alpha=0.5, label="95 % interval")
+    upper.plot(share_K, accuracy_K, color=BLUE, label="answered rows")
+    upper.axhline(
+        accuracy_K[-1], color="black", linewidth=0.8, linestyle="--",
+        label=f"all rows, {accuracy_K[-1]:.3f}",
+    )  # fmt: skip
+    lower.plot(share_K, curve.confidence_K, color=BLUE)
+    if answered is not None and answered["answered"]:
+        mark = {"color": VERMILION, "marker": "D", "linestyle": "none", "zorder": 3}
+        label = f"confidence from {answered['threshold']}: {answered['accuracy']:.3f}"
+        upper.plot(answered["coverage"], answered["accuracy"], label=label, **mark)
+        lower.plot(answered["coverage"], answered["threshold"], **mark)
+    # Of a few rows the interval is so wide that it would leave no room for the others.
+    many_K = curve.answered_K >= _LEAST_SHARE_FRAMED * curve.rows
+    bottom = low_K[many_K].min()
+    upper.set_ylim(bottom - 0.05 * (1 - bottom), 1 + 0.05 * (1 - bottom))
+    upper.set(title="Accuracy of the rows that are answered", ylabel="share right")
+    lower.set(xlabel="share of rows answered (coverage)", xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
+    lower.set_ylabel("lowest\nconfidence")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
     save_chart(figure, path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from smallgpt.console import format_table, plural, printable, share_bar, shorten
 from smallgpt.evaluation.answers import describe_answers
 from smallgpt.evaluation.metrics import confusion_cells
+from smallgpt.evaluation.statistics import exact_interval
 from smallgpt.evaluation.verdicts import (
     accuracy_interval,
     baseline_lines,
@@ -40,6 +41,7 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
     if "accuracy" in figures:
         parts += [*chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
+        parts.append(_coverage_table(figures))
     elif "answers" not in figures:
         parts.append(
             "label figures need rows with labels; this file has none (--label_column names their "
@@ -107,6 +109,11 @@ def _reading_lines(figures: dict[str, Any]) -> list[str]:
             f"!!! {learned} have the tokens of a row in {printable(figures['learned_from'])}, from "
             f"which the model learned: expect less on new rows"
         )
+    if "abstained" in figures:
+        found.append(
+            f"no answer to {figures['abstained']:,} of {plural(figures['records'], 'row')}: "
+            f"confidence below {figures['abstain_below']}"
+        )
     return found
 
 
@@ -125,12 +132,44 @@ def _label_summary(figures: dict[str, Any]) -> str:
         top_2 = []  # of a model of two labels it says nothing
     rows = [
         ["accuracy", percent(figures["accuracy"]), f"95 % interval {span(low, high)}"],
+        *_of_answered(figures),
         ["chance", percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
         *top_2,
         ["macro F1", f"{figures['macro_f1']:.3f}", ""],
         ["calibration error", error, raw],
     ]
     return format_table(["labels", "", ""], rows, left=(0, 2))
+
+
+def _of_answered(figures: dict[str, Any]) -> list[list[str]]:
+    """The accuracy of the answered rows, beside that of all; [] where all are answered."""
+    if "answered" not in figures:
+        return []
+    point = figures["answered"]
+    rows = f"{point['answered']:,} of {figures['labelled_records']:,} rows answered"
+    if not point["answered"]:
+        return [["  of answered rows", "-", rows]]
+    interval = f"95 % interval {span(*_interval_at(point))}, {rows} ({percent(point['coverage'])})"
+    return [["  of answered rows", percent(point["accuracy"]), interval]]
+
+
+def _coverage_table(figures: dict[str, Any]) -> str:
+    """Accuracy where only rows of at least a confidence are answered, until all are right."""
+    if figures["accuracy"] == 1:
+        return ""
+    rows = []
+    for point in figures["coverage"]:
+        interval, threshold = span(*_interval_at(point)), f"{point['threshold']}"
+        rows.append([percent(point["coverage"]), percent(point["accuracy"]), interval, threshold])
+        if point["accuracy"] == 1:
+            break
+    header = ["rows answered", "right", "95 % interval", "--abstain_below"]
+    return format_table(header, rows, left=()) if rows else ""
+
+
+def _interval_at(point: dict[str, Any]) -> list[float]:
+    """The exact interval of the accuracy of answered rows, as that of all rows is told."""
+    return exact_interval(round(point["accuracy"] * point["answered"]), point["answered"])
 
 
 def _label_table(figures: dict[str, Any], blocks: bool) -> str:

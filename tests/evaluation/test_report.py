@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smallgpt.console import text_width
+from smallgpt.evaluation.abstention import CoverageCurve
 from smallgpt.evaluation.folder import PICTURES
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.metrics import confusion_cells, label_figures, language_figures
@@ -61,6 +62,14 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
     }
 
 
+def predictions_like(true, told, names) -> list[dict]:
+    """The same rows, as far as pictures look at them."""
+    return [
+        {"label": names[label], "prediction": names[answer], "confidence": 0.8}
+        for label, answer in zip(true, told, strict=True)
+    ]
+
+
 HALF_RIGHT = ([0] * 20 + [1] * 20, [0] * 15 + [1] * 5 + [1] * 20)
 
 
@@ -74,6 +83,57 @@ def test_report_names_what_a_person_asks_for():
     assert "of the body              1.200" in text and "of the label             2.500" in text
     assert "not on this file" in text and "majority class  30.0 %" in text
     assert "!!!" not in text and "guesses" not in text
+
+
+def figures_by_confidence(right, answered_at=None) -> dict:
+    """Figures of rows of two labels whose confidence falls from 0.99 to 0.51."""
+    confidence = np.linspace(0.99, 0.51, len(right))
+    true, told = np.zeros(len(right), int), np.where(right, 0, 1)
+    of_cat = np.where(right, confidence, 1 - confidence)
+    answers = LabelProbabilities.of(np.log(np.stack([of_cat, 1 - of_cat], axis=1))).answers(1.0)
+    figures = {
+        **figures_of(true, told, ["cat", "dog"], None),
+        **label_figures(true, answers, ["cat", "dog"]),
+    }
+    if answered_at is not None:
+        curve = CoverageCurve.of(answers.confidence_N, np.array(right))
+        figures |= {"abstain_below": answered_at, "abstained": 3}
+        figures["answered"] = curve.answered_at(answered_at)
+    return figures
+
+
+def test_report_says_how_good_the_answers_are_above_a_confidence():
+    # Of 40 rows the 35th and the last are wrong.
+    right = [place not in (34, 39) for place in range(40)]
+    lines = describe_figures(figures_by_confidence(right), blocks=False).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("rows answered"))
+    assert lines[start].split("  ")[-1] == "--abstain_below"
+    # 38 and 36 of 40; the 32 of 80 % are all right, so 50 % say nothing more.
+    confidence = np.linspace(0.99, 0.51, 40)
+    for line, answered in zip(lines[start + 1 : start + 4], (38, 36, 32), strict=True):
+        cells = line.replace(" %", "").replace("..", "").split()
+        wrong = int(answered > 34)
+        low, high = exact_interval(answered - wrong, answered)
+        assert [float(cell) for cell in cells[:-1]] == pytest.approx(
+            [100 * answered / 40, 100 * (1 - wrong / answered), 100 * low, 100 * high], abs=0.051
+        )
+        assert (confidence >= float(cells[-1])).sum() == answered
+    assert lines[start + 4] == ""
+
+
+def test_report_of_rows_all_told_right_has_nothing_to_answer_less_for():
+    text = describe_figures(figures_by_confidence([True] * 40), blocks=False)
+    assert "rows answered" not in text and "not one mistake" in text
+
+
+def test_report_tells_the_accuracy_of_answered_rows_beside_that_of_all():
+    right = [place not in (34, 39) for place in range(40)]
+    text = describe_figures(figures_by_confidence(right, answered_at=0.6), blocks=False)
+    assert "\nno answer to 3 of 40 rows: confidence below 0.6\n" in text
+    assert re.search(r"\naccuracy +95.0 %  95 % interval", text)
+    assert re.search(
+        r"\n  of answered rows +100.0 %  .+, 32 of 40 rows answered \(80.0 %\)\n", text
+    )
 
 
 def test_report_can_do_without_block_characters():
@@ -278,7 +338,8 @@ def test_run_without_labels_is_compared_by_perplexity():
 def test_pictures_of_few_and_of_many_labels(tmp_path, names):
     random = np.random.default_rng(0)
     true, told = random.integers(0, len(names), (2, 200))
-    draw_evaluation(tmp_path, figures_of(true, told, names), [], None, None)
+    rows = predictions_like(true, told, names)
+    draw_evaluation(tmp_path, figures_of(true, told, names), rows, None, None)
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == set(PICTURES) - {"mistakes.png"}
     for name in drawn:
@@ -293,7 +354,7 @@ def test_pictures_and_report_of_very_many_labels_are_legible_and_short(tmp_path)
     told[:2000] = true[:2000]
     told[2000:2100], true[2000:2100] = 7, 11
     figures = figures_of(true, told, names)
-    draw_evaluation(tmp_path, figures, [], None, None)
+    draw_evaluation(tmp_path, figures, predictions_like(true, told, names), None, None)
     for name in set(PICTURES) - {"mistakes.png"}:
         with Image.open(tmp_path / name) as image:
             assert 400 < image.width < 2400 and 400 < image.height < 2400
@@ -359,7 +420,8 @@ def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
         **label_figures(true, LabelProbabilities.of(log_probs).answers(1.0), names),
     }
     assert describe_figures(figures, blocks=False)
-    draw_evaluation(tmp_path_factory.mktemp("odd"), figures, [], None, None)
+    rows = predictions_like(true, told, names)
+    draw_evaluation(tmp_path_factory.mktemp("odd"), figures, rows, None, None)
 
 
 def test_wide_captions_take_fewer_columns_and_a_short_one_leaves_them(tmp_path):

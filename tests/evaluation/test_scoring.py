@@ -145,6 +145,31 @@ def reliability_of(rows: list[dict], name: str) -> list[dict]:
     return bins
 
 
+def coverage_of(rows: list[dict]) -> tuple[list[dict], list[float]]:
+    """The rows answered at each threshold of a report, and the share wrong at each confidence."""
+    found, shares_wrong = [], []
+    for lowest in [row["confidence"] for row in rows]:
+        answered = [row for row in rows if row["confidence"] >= lowest]
+        right = sum(row["prediction"] == row["label"] for row in answered)
+        interval = stats.binomtest(right, len(answered)).proportion_ci(method="wilson")
+        found.append(
+            {
+                "threshold": lowest,
+                "answered": len(answered),
+                "coverage": len(answered) / len(rows),
+                "accuracy": right / len(answered),
+                "accuracy_interval": [interval.low, interval.high],
+            }
+        )
+        shares_wrong.append(1 - right / len(answered))
+    points = []
+    for share in (0.95, 0.9, 0.8, 0.5):
+        least = math.ceil(share * len(rows))
+        enough = [point for point in found if point["answered"] >= least]
+        points.append(min(enough, key=lambda point: point["answered"]))
+    return points, shares_wrong
+
+
 def perplexity_ends(rows: list[dict]) -> list[float]:
     """The interval of the perplexity, from the residuals of a mean weighted by tokens."""
     nll, counts = (np.array([row[name] for row in rows]) for name in ("nll_sum", "token_count"))
@@ -191,6 +216,8 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
     bins, raw_bins = reliability_of(labelled, "confidence"), reliability_of(
         labelled, "raw_confidence"
     )  # fmt: skip
+
+    points, shares_wrong = coverage_of(labelled)
 
     def error(of: list[dict]) -> float:
         return sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in of) / len(true)
@@ -240,6 +267,8 @@ def figures_of(rows: list[dict], temperature: float) -> dict:
             for label in present
         },
         "confusion_matrix": sklearn_metrics.confusion_matrix(true, told, labels=present).tolist(),
+        "coverage": points,
+        "aurc": math.fsum(shares_wrong) / len(labelled),
         "reliability": bins,
         "raw_reliability": raw_bins,
     }
@@ -261,6 +290,13 @@ def assert_same(found, expected, where: str = "") -> None:
         assert found == expected and type(found) is type(expected), where
 
 
+def at_confidences_of(rows: list[dict], points: list[dict]) -> list[dict]:
+    """Points of metrics.json, their thresholds as the lowest confidence that they answer."""
+    labelled = [row["confidence"] for row in rows if row["label"] is not None]
+    lowest = [min(c for c in labelled if c >= point["threshold"]) for point in points]
+    return [{**point, "threshold": low} for point, low in zip(points, lowest, strict=True)]
+
+
 # Figures of the reading, not of the scores.
 OF_READING = {
     *("rows_cut", "tokens_left_out", "learned_unknown", "learned_rows", "learned_from"),
@@ -274,6 +310,7 @@ def test_every_figure_recomputes_from_the_predictions(evaluation):
     words = {"model", "data", "device", "precision", "validation"}
     words |= OF_READING
     measured = {name: value for name, value in figures.items() if name not in words}
+    measured["coverage"] = at_confidences_of(rows, measured["coverage"])
     assert_same(measured, figures_of(rows, 1.7))
 
 
@@ -292,6 +329,7 @@ def test_every_figure_recomputes_from_the_largest_probabilities(largest_only):
     words = {"model", "data", "device", "precision", "validation"}
     words |= OF_READING
     measured = {name: value for name, value in figures.items() if name not in words}
+    measured["coverage"] = at_confidences_of(rows, measured["coverage"])
     cells = measured["confusion_matrix"]
     table = np.zeros((cells["labels"],) * 2, int)
     for true, told, count in cells["entries"]:
