@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     if mode == "generate":
         return generate_rows(trained, settings)
     if settings.prompt is not None:
-        return name_label(trained, settings.prompt, settings.json)
+        return name_label(trained, settings.prompt, settings.json, settings.abstain_below)
     mode, rows = read_input(trained, settings)
     if mode == "evaluate":
         return score_rows(trained, settings, rows)
@@ -178,12 +178,14 @@ def check_image(trained: TrainedModel, settings: InferenceSettings, image: str) 
     return is_there
 
 
-def name_label(trained: TrainedModel, prompt: str, as_json: bool) -> int:
+def name_label(
+    trained: TrainedModel, prompt: str, as_json: bool, abstain_below: float | None
+) -> int:
     """Print the label of a prompt."""
     from smallgpt.evaluation.verdicts import describe_confidence
     from smallgpt.inference.classify import say_label
 
-    say_label(trained, prompt, as_json)
+    say_label(trained, prompt, as_json, abstain_below)
     if not as_json:
         print(describe_confidence(trained.validation), file=sys.stderr)
     return 0
@@ -238,6 +240,7 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
         settings.batch_size,
         settings.overwrite,
         settings.output_format,
+        settings.abstain_below,
     )
     stream = sys.stderr if settings.json else sys.stdout
     failed = say_bad_rows(trained, predictions, "classified", stream) and settings.strict
@@ -267,7 +270,7 @@ def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: Given
     from smallgpt.inference.classify import label_given
     from smallgpt.inference.files import say_bad_rows
 
-    predictions = label_given(trained, rows, settings.batch_size)
+    predictions = label_given(trained, rows, settings.batch_size, settings.abstain_below)
     if not settings.json and (settings.output_format or rows.form) == "csv":
         labels = trained.vocabulary.label_names
         lines, notes = predictions_table(predictions, labels, rows.table, rows.log)
@@ -299,10 +302,11 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
             settings.max_new_tokens,
             settings.overwrite,
             settings.output_format,
+            settings.abstain_below,
         )
     else:
         figures, predictions, _ = score_given(
-            trained, rows, settings.batch_size, settings.max_new_tokens
+            trained, rows, settings.batch_size, settings.max_new_tokens, settings.abstain_below
         )
     stream = sys.stderr if settings.json else sys.stdout
     failed = say_bad_rows(trained, predictions, "scored", stream) and settings.strict

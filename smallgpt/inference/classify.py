@@ -9,10 +9,12 @@ from typing import Any
 
 from smallgpt.console import format_table, json_text, plural, printable_lines
 from smallgpt.errors import UserError
+from smallgpt.evaluation.abstention import abstain, is_unusable
 from smallgpt.evaluation.folder import ResultFolder
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of
 from smallgpt.evaluation.scoring import classify_rows
+from smallgpt.evaluation.verdicts import why_not_calibrated
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns
 from smallgpt.inference.files import GivenRows, refuse_unusable
 from smallgpt.inference.log_rows import read_given
@@ -27,7 +29,7 @@ from smallgpt.rows.dataset import TokenLabelDataset
 MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
 
 
-Labels = tuple[str, dict[str, float]]
+Labels = tuple[str | None, dict[str, float]]
 
 
 def classify(
@@ -36,29 +38,34 @@ def classify(
     *,
     batch_size: int = 64,
     unknown_token: str | None = None,
+    abstain_below: float | None = None,
 ) -> Labels | list[Labels]:
     """The predicted label and calibrated probabilities, descending; above 200 labels the top 50.
 
     `rows`: one row or many, see `python_rows`; many give a list in their order. `unknown_token`
-    "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in training. What reading
-    changed, such as rows that were cut, is printed on standard error.
+    "unk" reads unknown tokens as <UNK>, "error" refuses them; None: as in training. The label of a
+    row whose confidence is below `abstain_below` is None. What reading changed, such as rows that
+    were cut, is printed on standard error.
 
     Raises:
         SettingsError: a value that the command line would refuse.
         UserError: no rows, a row that breaks the format, or a model without labels.
     """
-    check_arguments("interactive", batch_size=batch_size)
+    check_arguments("classify", prompt="rows", batch_size=batch_size, abstain_below=abstain_below)
     refuse_without_labels(trained)
     given = python_rows(trained, rows)
     dataset = rows_to_classify(trained, given, unknown_token)
     for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(line), file=sys.stderr)
-    told = label_answers(trained, dataset, batch_size)
+    told = label_answers(trained, dataset, batch_size, abstain_below)
     return given.answer([(each["prediction"], each["probabilities"]) for each in told])
 
 
 def label_answers(
-    trained: TrainedModel, dataset: TokenLabelDataset, batch_size: int
+    trained: TrainedModel,
+    dataset: TokenLabelDataset,
+    batch_size: int,
+    abstain_below: float | None = None,
 ) -> list[dict[str, Any]]:
     """Label entries of predictions.jsonl of each row, probabilities descending.
 
@@ -72,7 +79,8 @@ def label_answers(
             raise not_finite(trained)
         falling = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
         answer["probabilities"] = dict(falling)
-    return answers
+    say_uncalibrated(trained, abstain_below)
+    return abstain(answers, abstain_below)
 
 
 def classify_file(
@@ -83,12 +91,14 @@ def classify_file(
     overwrite: bool = False,
     unknown_token: str | None = None,
     columns: Columns | EventColumns = USUAL_COLUMNS,
+    abstain_below: float | None = None,
 ) -> list[dict[str, Any]]:
     """Label every row of a JSONL file or table; write and return the objects of predictions.jsonl.
 
     Of a table predictions.csv is written too. What reading changed, such as rows that were cut, is
     printed on standard error. `unknown_token`: see `unknown_token_of`. `columns`:
-    which columns or keys hold the rows; `EventColumns` those of a log of events.
+    which columns or keys hold the rows; `EventColumns` those of a log of events. `abstain_below`:
+    a row of lower confidence has the prediction None, with the reason.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
@@ -97,10 +107,18 @@ def classify_file(
             classification, no such file, not one row that can be classified, or a model without
             labels.
     """
-    check_arguments("classify", test_data=path, output_dir=output_dir, batch_size=batch_size)
+    check_arguments(
+        "classify",
+        test_data=path,
+        output_dir=output_dir,
+        batch_size=batch_size,
+        abstain_below=abstain_below,
+    )
     trained = with_unknown_token(trained, unknown_token)
     rows = read_given(trained, path, columns, for_label=True)
-    return classify_given(trained, rows, output_dir, batch_size, overwrite)[0]
+    return classify_given(
+        trained, rows, output_dir, batch_size, overwrite, abstain_below=abstain_below
+    )[0]
 
 
 def classify_given(
@@ -110,20 +128,23 @@ def classify_given(
     batch_size: int,
     overwrite: bool,
     output_format: str | None = None,
+    abstain_below: float | None = None,
 ) -> tuple[list[dict[str, Any]], ResultFolder]:
     """Label rows that were read with `for_label`, from wherever; otherwise as `classify_file`.
 
     `output_dir` None: a folder named after the source of the rows, beside the model folder.
     `output_format` "csv" writes predictions.csv too, None only of a table.
     """
-    with hold_results(trained, rows, "classify", output_dir, overwrite) as results:
-        predictions = label_given(trained, rows, batch_size)
+    with hold_results(trained, rows, "classify", output_dir, overwrite, abstain_below) as results:
+        predictions = label_given(trained, rows, batch_size, abstain_below)
         results.begin()
         write_rows(results, predictions, trained, rows, output_format)
     return predictions, results
 
 
-def label_given(trained: TrainedModel, rows: GivenRows, batch_size: int) -> list[dict[str, Any]]:
+def label_given(
+    trained: TrainedModel, rows: GivenRows, batch_size: int, abstain_below: float | None
+) -> list[dict[str, Any]]:
     """The objects of predictions.jsonl of rows that were read with `for_label`; writes nothing.
 
     Raises:
@@ -135,7 +156,8 @@ def label_given(trained: TrainedModel, rows: GivenRows, batch_size: int) -> list
     for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
     probs = classify_dataset(trained, dataset, batch_size)
-    return predictions_of(dataset, probs, trained.temperature)
+    say_uncalibrated(trained, abstain_below)
+    return abstain(predictions_of(dataset, probs, trained.temperature), abstain_below)
 
 
 def classify_dataset(
@@ -166,12 +188,24 @@ def refuse_without_labels(trained: TrainedModel) -> None:
 # ------------------------------------------------------------------------------- printing
 
 
-def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
+def say_uncalibrated(trained: TrainedModel, abstain_below: float | None) -> None:
+    """Say, where answers are withheld, that the confidence that decides it is not calibrated."""
+    reason = why_not_calibrated(trained.validation)
+    if abstain_below is not None and reason:
+        print(
+            f"answers are withheld by a confidence that is not calibrated: {reason}",
+            file=sys.stderr,
+        )
+
+
+def say_label(
+    trained: TrainedModel, prompt: str, as_json: bool, abstain_below: float | None = None
+) -> None:
     """Print the label probabilities of a prompt."""
     refuse_without_labels(trained)
     given = python_rows(trained, prompt)
     dataset = rows_to_classify(trained, given)
-    (answer,) = label_answers(trained, dataset, 1)
+    (answer,) = label_answers(trained, dataset, 1, abstain_below)
     say_unknown(trained, dataset.counts.unknown_names)
     left_out = dataset.counts.cut_tokens
     if left_out:
@@ -181,10 +215,14 @@ def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
             file=sys.stderr,
         )
     if as_json:
-        names = ("confidence", "raw_confidence", "probabilities", "probabilities_left_out")
+        names = (
+            "reason", "confidence", "raw_confidence", "probabilities", "probabilities_left_out"
+        )  # fmt: skip
         figures = {name: answer[name] for name in names if name in answer}
         print(json_text({"label": answer["prediction"], **figures}))
         return
+    if answer["prediction"] is None:
+        print(f"no answer: {answer['reason']}\n")
     shown = [*answer["probabilities"].items()][:MOST_LABELS_SHOWN]
     rows = [[name, f"{probability:.4f}"] for name, probability in shown]
     print(format_table(["label", "probability"], rows))
@@ -196,7 +234,10 @@ def say_label(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 
 def say_label_counts(predictions: list[dict[str, Any]]) -> None:
     """Print the number of rows with each predicted label; of many labels the most frequent."""
-    counts = Counter(row["prediction"] or "could not be classified" for row in predictions)
+    counts = Counter(
+        "could not be classified" if is_unusable(row) else row["prediction"] or row["reason"]
+        for row in predictions
+    )
     names = sorted(counts)
     if len(names) > MOST_LABELS_SHOWN:
         names = sorted(names, key=lambda name: -counts[name])[:MOST_LABELS_SHOWN]

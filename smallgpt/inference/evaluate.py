@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from smallgpt.console import printable_lines
+from smallgpt.evaluation.abstention import abstain, abstention_figures
 from smallgpt.evaluation.answers import answer_figures, generate_answers
 from smallgpt.evaluation.folder import METRICS, ResultFolder
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
@@ -18,7 +19,11 @@ from smallgpt.evaluation.pictures import draw_evaluation
 from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
 from smallgpt.evaluation.scoring import Scores, score_rows
 from smallgpt.files.writing import write_json
-from smallgpt.inference.classify import classify_dataset
+from smallgpt.inference.classify import (
+    classify_dataset,
+    refuse_without_labels,
+    say_uncalibrated,
+)
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns
 from smallgpt.inference.files import GivenRows, refuse_unusable
 from smallgpt.inference.learned_rows import count_learned_rows
@@ -43,19 +48,23 @@ def evaluate_file(
     overwrite: bool = False,
     unknown_token: str | None = None,
     columns: Columns | EventColumns = USUAL_COLUMNS,
+    abstain_below: float | None = None,
 ) -> dict[str, Any]:
     """Score JSONL or a table, answer its instructions, write its evaluation; returns the metrics.
 
     predictions.jsonl has every row of the file, one that could not be scored with its reason; every
     metric can be recomputed from it. Of a table predictions.csv is written too. `unknown_token`:
     see `unknown_token_of`. `columns`:
-    which columns or keys hold the rows; `EventColumns` those of a log of events.
+    which columns or keys hold the rows; `EventColumns` those of a log of events. `abstain_below`:
+    a row of lower confidence has the prediction None, with the reason; the metrics tell the share
+    and the accuracy of the others under `answered`.
 
     Raises:
         SettingsError: a value that the command line would refuse, or rows that would be
             overwritten.
         UserError: files of others in output_dir or, without `overwrite`, another evaluation, no
-            such file, or not one row that can be scored.
+            such file, not one row that can be scored, or `abstain_below` for a model without
+            labels.
     """
     check_arguments(
         "evaluate",
@@ -63,10 +72,19 @@ def evaluate_file(
         output_dir=output_dir,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        abstain_below=abstain_below,
     )
     trained = with_unknown_token(trained, unknown_token)
     rows = read_given(trained, path, columns)
-    return evaluate_given(trained, rows, output_dir, batch_size, max_new_tokens, overwrite)[0]
+    return evaluate_given(
+        trained,
+        rows,
+        output_dir,
+        batch_size,
+        max_new_tokens,
+        overwrite,
+        abstain_below=abstain_below,
+    )[0]
 
 
 def evaluate_given(
@@ -77,6 +95,7 @@ def evaluate_given(
     max_new_tokens: int | None,
     overwrite: bool,
     output_format: str | None = None,
+    abstain_below: float | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], ResultFolder]:
     """Evaluate rows that were read already, from wherever; otherwise as `evaluate_file`.
 
@@ -85,27 +104,45 @@ def evaluate_given(
     objects of predictions.jsonl, and where both were written.
     """
     with hold_results(
-        trained, rows, "evaluate", output_dir, overwrite, max_new_tokens=max_new_tokens
+        trained,
+        rows,
+        "evaluate",
+        output_dir,
+        overwrite,
+        abstain_below,
+        max_new_tokens=max_new_tokens,
     ) as results:
-        figures, predictions, dataset = score_given(trained, rows, batch_size, max_new_tokens)
+        figures, predictions, dataset = score_given(
+            trained, rows, batch_size, max_new_tokens, abstain_below
+        )
         results.begin()
-        write_rows(results, predictions, trained, rows, output_format)
+        told = abstain(predictions, abstain_below)
+        write_rows(results, told, trained, rows, output_format)
         # With very many labels one line for each label, not for each of its metrics.
         many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
         write_json(results.path / METRICS, figures, most_levels=2 if many else None)
         # Last, so that a failure to draw loses no metrics.
         draw_evaluation(results.path, figures, predictions, dataset, trained.codebook)
-    return figures, predictions, results
+    return figures, told, results
 
 
 def score_given(
-    trained: TrainedModel, rows: GivenRows, batch_size: int, max_new_tokens: int | None
+    trained: TrainedModel,
+    rows: GivenRows,
+    batch_size: int,
+    max_new_tokens: int | None,
+    abstain_below: float | None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], TokenLabelDataset]:
     """The metrics, the objects of predictions.jsonl, and the rows that could be scored.
 
+    The objects have the predictions of all rows, also of those that only `abstain` withholds.
+
     Raises:
-        UserError: not one row could be scored.
+        UserError: not one row could be scored, or `abstain_below` for a model without labels.
     """
+    if abstain_below is not None:
+        refuse_without_labels(trained)
+        say_uncalibrated(trained, abstain_below)
     dataset = rows.dataset
     for line in dataset.counts.codebook_lines():
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
@@ -147,7 +184,7 @@ def score_given(
         "validation": trained.validation or None,
     }
     predictions = predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers)
-    return figures, predictions, dataset
+    return figures | abstention_figures(predictions, abstain_below), predictions, dataset
 
 
 def ask_unlabelled(

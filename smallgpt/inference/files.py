@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 from smallgpt.console import plural, printable
 from smallgpt.errors import UserError
+from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.files.reading import open_input, read_bytes, size_text
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns, open_table, renamed, table_records
 from smallgpt.inference.unknown_tokens import UNK_REMEDY
@@ -156,12 +157,12 @@ def say_bad_rows(
     `verb`: "scored".
     """
     first_line: dict[str, int] = {}
-    counts = Counter(row["reason"] for row in predictions if "reason" in row)
+    unusable = [row for row in predictions if is_unusable(row)]
+    counts = Counter(row["reason"] for row in unusable)
     if not counts:
         return False
-    for row in predictions:
-        if "reason" in row:
-            first_line.setdefault(row["reason"], row["line"])
+    for row in unusable:
+        first_line.setdefault(row["reason"], row["line"])
     lines = [
         f"!!! {counts.total():,} of {plural(len(predictions), 'row')} could not be {verb}; "
         f"the predictions have them with the reason:"

@@ -18,6 +18,7 @@ import numpy as np
 
 from smallgpt.console import format_table, plural, printable, printable_lines
 from smallgpt.errors import UserError
+from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.inputs.labelled_images import LabelledImages, checked_images
 from smallgpt.inputs.like_codebook import converted, unlike_training
@@ -161,8 +162,9 @@ def say_each_picture(predictions: Sequence[dict[str, Any]]) -> None:
     rows = []
     for row in predictions:
         name = printable(str(row["row"].get("file", row["line"])))
-        if row["prediction"] is not None:
-            rows.append([name, printable(row["prediction"]), f"{row['confidence']:.4f}"])
+        if not is_unusable(row):
+            label = printable(row["prediction"] or row["reason"])
+            rows.append([name, label, f"{row['confidence']:.4f}"])
     print(format_table(["picture", "label", "confidence"], rows))
 
 

@@ -33,6 +33,7 @@ def hold_results(
     mode: str,
     output_dir: str | Path | None,
     overwrite: bool,
+    abstain_below: float | None,
     **settings: Any,
 ) -> AbstractContextManager[ResultFolder]:
     """Lock the folder for the results of rows: without `output_dir` one beside the model folder.
@@ -53,8 +54,9 @@ def hold_results(
         "settings": {
             "device": trained.device.type,
             "precision": trained.precision.name,
-            # Absent where it is an error, as it was for versions that did not know it.
+            # Absent where they change nothing, as for versions that did not know them.
             **({"unknown_token": "unk"} if trained.settings.unknown_token == "unk" else {}),
+            **({"abstain_below": abstain_below} if abstain_below is not None else {}),
             **settings,
         },
     }

@@ -96,6 +96,14 @@ class InferenceSettings:
         "as <UNK> and counted. Default: as training was told; unk where training rows had <UNK>.",
         choices=("error", "unk"),
     )
+    abstain_below: float | None = option(
+        None,
+        "No label is told for a row whose confidence is below this: its prediction is empty, with "
+        "the reason. An evaluation tells what share is answered, and how well. Default: every row "
+        "is answered.",
+        above=0,
+        maximum=1,
+    )
     strict: bool = option(
         False, "Exit with 1 where a row of --test_data or --images could not be used."
     )
@@ -190,6 +198,8 @@ class InferenceSettings:
             yield "--overwrite needs --test_data, --images or --image: it replaces their files"
         if self.strict and (not of_files or mode == "generate"):
             yield "--strict needs --test_data or --images, to evaluate or to classify"
+        if self.abstain_below is not None and mode not in ("classify", "evaluate"):
+            yield "--abstain_below needs --mode classify, or rows to evaluate"
         if mode != "generate" and self.image is not None:
             yield "--image needs --mode generate"
         if mode != "generate" and self.label is not None:
