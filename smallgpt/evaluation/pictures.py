@@ -43,7 +43,6 @@ _MOST_CONFUSED_DRAWN = 24  # of more labels; with one row and column for all oth
 _CELL_INCHES, _BAR_INCHES = 0.45, 0.24
 _NAME_COLUMNS = 28
 _MOST_MISTAKES = 32
-_LEAST_SHARE_FRAMED = 0.1
 
 
 def draw_evaluation(
@@ -166,14 +165,14 @@ def draw_coverage(
         label=f"all rows, {accuracy_K[-1]:.3f}",
     )  # fmt: skip
     lower.plot(share_K, curve.confidence_K, color=BLUE)
+    # Of few rows the interval is so wide that it would leave no room for the others.
+    bottom = min(low_K[share_K >= 0.5].min(), accuracy_K[share_K >= 0.1].min())
     if answered is not None and answered["answered"]:
+        bottom = min(bottom, answered["accuracy"])
         mark = {"color": VERMILION, "marker": "D", "linestyle": "none", "zorder": 3}
         label = f"confidence from {answered['threshold']}: {answered['accuracy']:.3f}"
         upper.plot(answered["coverage"], answered["accuracy"], label=label, **mark)
         lower.plot(answered["coverage"], answered["threshold"], **mark)
-    # Of a few rows the interval is so wide that it would leave no room for the others.
-    many_K = curve.answered_K >= _LEAST_SHARE_FRAMED * curve.rows
-    bottom = low_K[many_K].min()
     upper.set_ylim(bottom - 0.05 * (1 - bottom), 1 + 0.05 * (1 - bottom))
     upper.set(title="Accuracy of the rows that are answered", ylabel="share right")
     lower.set(xlabel="share of rows answered (coverage)", xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
