@@ -545,7 +545,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("spare", [60_000, 160_000, 260_000, 360_000, 460_000, 560_000])
+@pytest.mark.parametrize("spare", [60_000, 160_000, 260_000, 360_000, 460_000, 500_000])
 def test_really_full_disk_stops_the_run_and_costs_nothing(tmp_path, small_disk, spare, ends_alike):
     settings = short_run(tmp_path)  # with charts that take their room
     small = change(settings, output_dir=str(small_disk / "run"))
