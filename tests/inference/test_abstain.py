@@ -1,6 +1,7 @@
 """Answers withheld below a confidence, wherever rows come from."""
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,6 +15,8 @@ from trained_models import BEST_MODEL, SIDE, body_of, image_of
 
 from inference import EventColumns, classify, classify_file, evaluate_file
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.model.build import build_model
+from smallgpt.tokens.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -230,6 +233,19 @@ def test_a_model_without_a_calibrated_confidence_says_so_in_one_line(untrained, 
         )
     classify(trained, "A B")
     assert not capsys.readouterr().err
+
+
+def test_a_model_without_labels_has_no_answer_to_withhold(untrained, vocabulary, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"tokens": "A B C"}\n')
+    settings = untrained["tokens"].settings
+    plain = Vocabulary(vocabulary.tokens[:10])
+    trained = dataclasses.replace(
+        untrained["tokens"], model=build_model(settings, plain), vocabulary=plain
+    )
+    evaluate_file(trained, path, tmp_path / "out")
+    with pytest.raises(UserError, match="no label tokens"):
+        evaluate_file(trained, path, tmp_path / "out", abstain_below=0.5, overwrite=True)
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.5, float("nan")])
