@@ -15,6 +15,7 @@ From Python:
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from smallgpt.training.stopping import StopRequestedError, StopSignal
 
 if TYPE_CHECKING:  # they import torch; --help and wrong flags answer without
     from smallgpt.training.best_model import BestModel
+    from smallgpt.training.budget import Budget
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
     from smallgpt.training.run import Evaluation, Run
@@ -123,10 +125,10 @@ def train_in(
         from smallgpt.training.resume import check_places, find_run_to_resume, go_on, is_finished
 
         settings, resumed = find_run_to_resume(settings, folder)
-        if resumed and is_finished(settings, resumed.loop):
+        if resumed and is_finished(settings, resumed):
             say(
                 f"the run in {folder.root} is finished ({resumed.loop.finished}); "
-                f"--num_epochs with more epochs goes on with it"
+                f"more {'--max_minutes' if settings.max_minutes else '--num_epochs'} go on with it"
             )
             return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
         if resumed:
@@ -147,9 +149,10 @@ def train_in(
     from smallgpt.checks.report import report_data, save_report, stored_baselines
     from smallgpt.checks.report_words import say_report
     from smallgpt.training.best_model import BestModel
+    from smallgpt.training.budget import Budget
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
-    from smallgpt.training.schedule import say_plan
+    from smallgpt.training.schedule import measured_seconds, say_plan
     from smallgpt.training.setup import build_run, torch_state_restored
     from smallgpt.training.update import Updater
 
@@ -170,8 +173,10 @@ def train_in(
         )
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
+        seconds = measured_seconds(run)
+        budget = Budget(run, seconds) if run.is_timed else None
         if not resumed:
-            say_plan(run)
+            say_plan(run, seconds)
         # From here on files are written. Had anything above failed, an older run would be intact.
         try:
             for path in folder.evaluations() if clearing else ():
@@ -181,21 +186,26 @@ def train_in(
             folder.remove_leftovers()
             log.open()
             if resumed:
-                go_on(run, resumed, best)
+                go_on(run, resumed, best, seconds)
             else:
                 save_report(report, folder.data_report, folder.data_picture)
-            write_text(folder.settings, to_yaml(settings))
+            write_text(folder.settings, to_yaml(run.settings_with_plan))
             if settings.tensorboard:
                 journal.open_events(run.state.step if resumed else None)
-            return train_epochs(run, updater, best, journal, checkpoints)
+            return train_epochs(run, updater, best, journal, checkpoints, budget)
         except OSError as error:
             raise disk_error(error, folder, checkpoints.last_step) from None
 
 
 def train_epochs(
-    run: Run, updater: Updater, best: BestModel, journal: Journal, checkpoints: Checkpoints
+    run: Run,
+    updater: Updater,
+    best: BestModel,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    budget: Budget | None,
 ) -> TrainResult:
-    """The training loop: to the last epoch, to early stopping, or until a signal asks to stop.
+    """The training loop: to the last update, to early stopping, or until a signal asks to stop.
 
     Args:
         run: its model is trained; its state says where the loop stands.
@@ -203,34 +213,46 @@ def train_epochs(
         best: keeps the best weights.
         journal: writes metrics.jsonl, the table and the curves.
         checkpoints: saves what is needed to resume.
+        budget: keeps the plan within --max_minutes, where there is one.
     """
     settings, state, folder = run.settings, run.state, run.folder
     evaluation: Evaluation | None = None
-    finished = plural(settings.num_epochs, "epoch")
+    finished = ""
     state.start_clock()
     with StopSignal() as stop:
         try:
             if checkpoints.last_step is None:
                 checkpoints.save()  # from now on there is one to resume from
-            while state.epoch < settings.num_epochs:
+            while state.step < run.total_steps or state.epoch_step:
                 updates = run.updates_of_epoch(state.epoch)
-                name = f"epoch {state.epoch + 1}/{settings.num_epochs}"
+                name = f"epoch {state.epoch + 1}/{math.ceil(run.total_steps / run.steps_per_epoch)}"
                 with progress_bar(name, len(updates), "step", state.epoch_step) as bar:
                     for batches in updates[state.epoch_step :]:
                         stop.raise_if_requested()
+                        if state.step >= run.total_steps:  # a plan may end within an epoch
+                            break
                         updater.set_learning_rate()
                         updater.compute_gradients(batches)
                         updater.step_optimizers()
                         journal.record_training(updater)
+                        if budget and budget.is_due() and budget.plan_anew():
+                            write_text(folder.settings, to_yaml(run.settings_with_plan))
                         checkpoints.save_if_due()
                         bar.update()
                 updater.end_epoch()
+                if not run.is_evaluated_now():
+                    state.begin_epoch()
+                    continue
+                began = state.seconds
                 with run.averaged_weights():
                     evaluation = run.validate(stop)
                     state.read_clock()
                     is_best = best.consider(evaluation)
                 journal.record_evaluation(evaluation.figures, is_best)
                 state.begin_epoch()
+                if budget:
+                    state.read_clock()
+                    budget.note_evaluation(state.seconds - began)
                 if best.is_out_of_patience():
                     finished = "early stopping"
                     run.log.say(
@@ -258,7 +280,7 @@ def train_epochs(
         best.tell()
         journal.draw_curves()
         # Saved last: after a crash before this, --resume makes what is missing.
-        state.finished = finished
+        state.finished = finished or plural(state.step, "step")
         checkpoints.save()
     journal.say_result()
     return TrainResult(EXIT_OK, folder, state.best_step, evaluation.figures)

@@ -21,6 +21,7 @@ from smallgpt.options.common import (
 )
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.option import Mistakes, option, shared
+from smallgpt.options.plan import read_plan
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
 # Far above any small GPT: larger values in a config file are mistakes.
@@ -152,6 +153,18 @@ class TrainSettings:
     )
 
     num_epochs: int = option(16, "Passes over the training rows.", group="Training", minimum=1)
+    max_minutes: float | None = option(
+        None,
+        "Instead of num_epochs: as many updates as fit into this time, the evaluations included. "
+        "The plan is made anew where the machine turns out slower or faster.",
+        above=0,
+    )
+    steps: str | None = option(
+        None,
+        "Instead of num_epochs: a number of updates. A run with max_minutes notes here what it "
+        "planned, so that its settings.yaml repeats it: 1200 1100@300 = first 1,200, after 300 of "
+        "them 1,100.",
+    )
     batch_size: int = option(32, "Rows in one forward pass.", minimum=1)
     grad_accumulation_steps: int = option(
         1,
@@ -336,19 +349,24 @@ class TrainSettings:
 
     @staticmethod
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
-        """Flags of the shape, where a preset or a checkpoint decides it."""
+        """Flags of the shape, where a preset or a checkpoint decides it; two lengths of a run."""
+        mistakes = []
+        lengths = [name for name in ("max_minutes", "steps", "num_epochs") if name in flags]
+        if len(lengths) > 1:
+            given = " and ".join(f"--{name}" for name in lengths)
+            mistakes = [(lengths[0], f"{given}: each says how long to train; give one of them")]
         preset, init_from = values.get("preset", "none"), values.get("init_from")
         shaping = [name for name in SHAPE if name in flags]
         if init_from is not None and "preset" in flags and preset != "none":
             shaping.append("preset")
         if not shaping or (preset == "none" and init_from is None):
-            return []
+            return mistakes
         given = " ".join(f"--{name}" for name in shaping)
         if init_from is not None:
             text = f"{given}: the shape is that of init_from {init_from}; drop the one or the other"
         else:
             text = f"{given}: preset {preset} sets the shape; drop it or give --preset none"
-        return [(shaping[0], text)]
+        return [*mistakes, (shaping[0], text)]
 
     def resolved_token_dropout(self) -> float:
         """The share of the input tokens that training reads as <UNK>."""
@@ -371,6 +389,11 @@ class TrainSettings:
             yield f"max_length ({self.max_length}) is above {limit}"
         if from_scratch and lora:
             yield "lora_rank adapts a pretrained model: name one with --init_from"
+        if self.steps is not None:
+            try:
+                read_plan(self.steps)
+            except ValueError:
+                yield f"steps {self.steps!r} is no number of updates, such as 1200 or 1200 1100@300"
         if self.lora_alpha is not None and not lora:
             yield "lora_alpha has no effect without --lora_rank"
         if self.merge_lora and not lora:

@@ -65,7 +65,7 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
     losses = [row["train_loss"] for row in evaluations if row["train_loss"] is not None]
     if not losses:
         return []
-    ended_itself = len(losses) < settings.num_epochs
+    ended_itself = state.step < run.total_steps
     before = losses[-1 - max(1, len(losses) // 4)] if len(losses) > 1 else None
     if state.step < _FEW_UPDATES and not ended_itself:
         found.append(
@@ -75,7 +75,7 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
     elif before is not None and losses[-1] < before * (1 - _CHANGE) and not ended_itself:
         found.append(
             f"more epochs: the training loss still fell at the end, from {before:.3f} to "
-            f"{losses[-1]:.3f} (--num_epochs {2 * settings.num_epochs})"
+            f"{losses[-1]:.3f} (--num_epochs {2 * state.epoch})"
         )
     if len(losses) > 2 and min(losses) > losses[0] * (1 - _CHANGE):
         found.append(

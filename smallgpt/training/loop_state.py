@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from smallgpt.options.plan import is_plan
 
 
 @dataclass
@@ -27,6 +29,8 @@ class LoopState:
     epoch_nll: float = 0.0  # summed since the epoch began
     epoch_tokens: int = 0
     finished: str = ""  # why the run ended, empty while it has not
+    # [updates done when this was planned, updates of the whole run] for each plan; see schedule.py.
+    plan: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.start_clock()
@@ -38,20 +42,23 @@ class LoopState:
         Raises:
             ValueError: missing, unknown or impossible values.
         """
-        if values.keys() != {field.name for field in fields(cls)}:
+        values = {"plan": []} | values  # older versions had none
+        if values.keys() != {each.name for each in fields(cls)}:
             raise ValueError("its position is incomplete")
-        for field in fields(cls):
-            value = values[field.name]
-            if field.type == "int":
+        for each in fields(cls):
+            value = values[each.name]
+            if each.type == "int":
                 good = type(value) is int and value >= 0
-            elif field.type == "str":
+            elif each.type == "str":
                 good = isinstance(value, str)
+            elif each.name == "plan":
+                good = is_plan(value)
             else:
-                good = (value is None and "None" in field.type) or (
+                good = (value is None and "None" in each.type) or (
                     isinstance(value, float) and math.isfinite(value)
                 )
             if not good:
-                raise ValueError(f"{field.name} cannot be {str(value)[:40]}")
+                raise ValueError(f"{each.name} cannot be {str(value)[:40]}")
         return cls(**values)
 
     def start_clock(self) -> None:
@@ -61,6 +68,11 @@ class LoopState:
     def read_clock(self) -> None:
         """Update `seconds`."""
         self.seconds = time.monotonic() - self._clock_zero
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run, as it is planned at this step."""
+        return [total for made, total in self.plan if made <= self.step][-1]
 
     def add_losses(self, nll: float, terms: int, tokens: int) -> None:
         """Add an update: `nll` (nats) sums `terms` losses, from a forward pass of `tokens`."""

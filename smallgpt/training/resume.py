@@ -15,14 +15,13 @@ from smallgpt.training.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
-from smallgpt.training.loop_state import LoopState
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.schedule import say_plan
 
 # Options that may differ when a run resumes: those that change its result, those that change only
 # its files, and those compared as resolved (`Run.way_of_computing`) or of this call only.
-_CHANGES_THE_RESULT = {"num_epochs", "early_stopping_patience", "on_nonfinite"}
+_CHANGES_THE_RESULT = {"num_epochs", "max_minutes", "early_stopping_patience", "on_nonfinite"}
 _CHANGES_ITS_FILES = {
     "gradient_checkpointing",  # the same bits from less memory
     "log_steps",
@@ -57,6 +56,8 @@ def find_run_to_resume(
                 f"--overwrite, which deletes it, or choose another --output_dir"
             )
         return settings, None
+    if settings.max_minutes is not None and found.settings.get("steps") is None:
+        settings = replace(settings, steps=None)  # settings.yaml has what the clock planned
     # An option that the version of the run did not have is at its default: no run differs by it.
     stored = asdict(TrainSettings()) | found.settings
     if settings.init_from is not None and stored.get("init_from") is not None:
@@ -97,15 +98,22 @@ def check_places(settings: TrainSettings) -> None:
         )
 
 
-def is_finished(settings: TrainSettings, loop: LoopState) -> bool:
+def is_finished(settings: TrainSettings, checkpoint: Checkpoint) -> bool:
     """Whether a stored run has nothing left to do under these settings."""
+    loop = checkpoint.loop
     if loop.finished == "early stopping":
         return 0 < settings.early_stopping_patience <= loop.evaluations_without_progress
-    return bool(loop.finished) and loop.epoch >= settings.num_epochs
+    if not loop.finished:
+        return False
+    if settings.max_minutes is None and settings.steps is None:
+        return loop.epoch >= settings.num_epochs
+    return settings.max_minutes == checkpoint.settings.get("max_minutes")
 
 
-def go_on(run: Run, checkpoint: Checkpoint, best: BestModel) -> None:
+def go_on(run: Run, checkpoint: Checkpoint, best: BestModel, seconds: tuple[float, float]) -> None:
     """Restore weights, optimizers and generators, and print what has changed since.
+
+    `seconds`: of `schedule.measured_seconds`.
 
     Raises:
         UserError: the checkpoint was made with other data or another vocabulary.
@@ -118,7 +126,7 @@ def go_on(run: Run, checkpoint: Checkpoint, best: BestModel) -> None:
         run.cross_fit.forget(unknown=run.state.best_value is not None)
     run.log.keep_rows(run.state.metrics_rows)
     run.log.say(f"going on from step {run.state.step:,} ({checkpoint.path})")
-    say_plan(run)  # its first step shows whether compiling works
+    say_plan(run, seconds)
     lines, exact = what_changed(checkpoint, run.settings, run.way_of_computing(), run.total_steps)
     for line in lines:
         run.log.say(line)

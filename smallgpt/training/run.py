@@ -20,6 +20,7 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import Adapter, found_from_anywhere
+from smallgpt.options.plan import plan_text
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -34,6 +35,8 @@ from smallgpt.training.weight_average import averaged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_EVALUATIONS = 24  # about so many of a run with many epochs; of one with fewer, after each epoch
 
 
 class Evaluation(NamedTuple):
@@ -87,8 +90,30 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
-        return self.steps_per_epoch * self.settings.num_epochs
+        """Updates of the whole run, as it is planned now."""
+        return self.state.total_steps
+
+    def epochs_an_evaluation(self, total_steps: int) -> int:
+        """After how many epochs each an evaluation comes in a plan of so many updates."""
+        return max(1, round(total_steps / self.steps_per_epoch / _EVALUATIONS))
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether --max_minutes makes the plan; a plan that is given as `steps` stays."""
+        return self.settings.max_minutes is not None and self.settings.steps is None
+
+    @property
+    def settings_with_plan(self) -> TrainSettings:
+        """The settings that repeat the run, with the plan that the clock has made so far."""
+        if not self.is_timed:
+            return self.settings
+        return replace(self.settings, steps=plan_text(self.state.plan))
+
+    def is_evaluated_now(self) -> bool:
+        """Whether an evaluation follows the epoch that has just ended."""
+        state = self.state
+        each = self.epochs_an_evaluation(self.total_steps)
+        return state.step >= self.total_steps or (state.epoch + 1) % each == 0
 
     def updates_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
         """The row numbers of each update, in batches; they depend on seed and epoch alone.
@@ -130,7 +155,7 @@ class Run:
     def save_model(self, folder: Path, validation: dict[str, Any]) -> None:
         """Write the current weights as a model folder, with their validation metrics."""
         model, adapter = self.model, self.adapter
-        settings = replace(self.settings, max_length=self.trained_length)
+        settings = replace(self.settings_with_plan, max_length=self.trained_length)
         if self.rows.has_unknown:  # then it is one of the tokens that the model knows
             settings = replace(settings, unknown_token="unk")
         if adapter is not None and settings.merge_lora:

@@ -1,4 +1,10 @@
-"""Learning rate schedule; the steps of a run and their estimated time."""
+"""The plan of a run, the learning rate of each update, and the estimated time.
+
+A plan is a number of updates. With --max_minutes it is made anew where the machine turns out slower
+or faster than it looked (`budget.py`). So a run has a list of plans, each a pair: the updates that
+were done when it was made, and the updates of the whole run. The learning rate then goes on from
+where it is, and still reaches its end at the last update.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +26,22 @@ from smallgpt.training.run import Run
 _MUCH_SLOWER = 5  # times: from here on the plan names the length that would be faster
 
 
-def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> float:
+def place_in_schedule(step: int, plan: list[list[int]]) -> float:
+    """Where update `step` (from 0) stands in the schedule of the first plan's updates.
+
+    The last update of a plan that was made anew stands where that of the first one stood.
+    """
+    last = plan[0][1] - 1
+    ends = [made for made, _ in plan[1:]] + [step]
+    place = 0.0
+    for (made, total), end in zip(plan, ends, strict=True):
+        updates = min(step, end) - made
+        if updates > 0:
+            place += updates * (last - place) / max(1, total - 1 - made)
+    return min(place, last)
+
+
+def learning_rate_at(step: float, total_steps: int, settings: TrainSettings) -> float:
     """Learning rate of update `step` (from 0): linear warm-up, then half a cosine."""
     warmup = round(settings.warmup_fraction * total_steps)
     if step < warmup:
@@ -31,17 +52,21 @@ def learning_rate_at(step: int, total_steps: int, settings: TrainSettings) -> fl
     return settings.learning_rate * (lowest + (1 - lowest) * cosine)
 
 
-def say_plan(run: Run) -> None:
-    """Print the steps to go and their estimated time, measured on real batches."""
-    settings = run.settings
-    left = run.total_steps - run.state.step
+def say_plan(run: Run, seconds: tuple[float, float]) -> None:
+    """Print the steps to go and their estimated time; `seconds`: of `measured_seconds`."""
+    settings, total = run.settings, run.state.plan[-1][1]
+    left = total - run.state.step
     if left > 0:
+        update, evaluation = seconds
+        epochs = total / run.steps_per_epoch
+        evaluations = left / run.steps_per_epoch / run.epochs_an_evaluation(total)
+        time_left = left * update + evaluations * evaluation
+        whole = f"{epochs:.1f} epochs" if epochs % 1 else plural(int(epochs), "epoch")
         run.log.say(
-            f"plan: {plural(settings.num_epochs, 'epoch')} of "
-            f"{plural(run.steps_per_epoch, 'step')} "
+            f"plan: {whole} of {plural(run.steps_per_epoch, 'step')} "
             f"({plural(settings.batch_size * settings.grad_accumulation_steps, 'row')} each), "
             f"{plural(left, 'step')} to go, {plural(round(_tokens_of_epoch(run)), 'token')} an "
-            f"epoch; about {format_duration(left * seconds_per_step(run))} without early stopping"
+            f"epoch; about {format_duration(time_left)}"
         )
         _say_cost_of_longest_rows(run)
 
@@ -63,8 +88,8 @@ def _say_cost_of_longest_rows(run: Run) -> None:
         )
 
 
-def seconds_per_step(run: Run) -> float:
-    """Measured seconds of one update, with its share of evaluation; leaves the run unchanged."""
+def measured_seconds(run: Run) -> tuple[float, float]:
+    """Seconds of one update, as measured, and of one evaluation; leaves the run unchanged."""
     flops_N = _flops(run, run.rows)
     updates = run.updates_of_epoch(run.state.epoch)
     flops = [sum(float(flops_N[rows].sum()) for rows in batches) for batches in updates]
@@ -83,10 +108,11 @@ def seconds_per_step(run: Run) -> float:
         times.append(time.perf_counter() - began)
         run.gradients.clear_gradients()
     set_random_states(states, run.device)
-    # A forward pass is a third of a step's arithmetic.
-    evaluation = float(_flops(run, run.validation_rows).sum()) / (3 * mean * len(flops))
     # Where one row is as long as all others together, no update is of average size.
-    return min(times[1:]) * mean / flops[typical] * (1.1 + evaluation)
+    a_flop = min(times[1:]) / flops[typical]
+    # A forward pass is a third of a step's arithmetic.
+    evaluation = float(_flops(run, run.validation_rows).sum()) / 3
+    return 1.1 * a_flop * mean, a_flop * evaluation
 
 
 def _flops(run: Run, rows: TokenLabelDataset, max_length: int | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ from smallgpt.model.lora import require_peft
 from smallgpt.model.pretrained import with_pretrained_shape
 from smallgpt.model.weights_file import SETTINGS
 from smallgpt.options.common import LEAST_LENGTH
+from smallgpt.options.plan import read_plan
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -126,6 +127,7 @@ def build_run(
         )
     metric = choose_metric(settings, validation_rows)
     rows_an_update = settings.batch_size * settings.grad_accumulation_steps
+    steps_per_epoch = math.ceil(round(len(rows) * rows.epoch_share) / rows_an_update)
     return Run(
         settings=settings,
         folder=folder,
@@ -142,7 +144,7 @@ def build_run(
         optimizers=optimizers,
         scaler=scaler,
         gradients=make_step(model, rows, settings, precision, scaler, log.say),
-        steps_per_epoch=math.ceil(round(len(rows) * rows.epoch_share) / rows_an_update),
+        steps_per_epoch=steps_per_epoch,
         trained_length=length,
         best_metric=metric,
         belongs_to={
@@ -157,8 +159,20 @@ def build_run(
         baselines=dict(baselines or {}),
         cross_fit=CrossFit(validation_rows, metric),
         command=command,
-        state=replace(resumed.loop, finished="") if resumed else LoopState(),
+        state=_state(settings, resumed, steps_per_epoch),
     )
+
+
+def _state(settings: TrainSettings, resumed: Checkpoint | None, steps_per_epoch: int) -> LoopState:
+    """Where the loop stands, with its plan; that of --max_minutes a new run has yet to make."""
+    state = replace(resumed.loop, finished="") if resumed else LoopState()
+    if resumed and resumed.settings.get("max_minutes") != settings.max_minutes:
+        state.plan = []
+    if settings.steps is not None:
+        state.plan = read_plan(settings.steps)
+    elif settings.max_minutes is None:
+        state.plan = [[0, steps_per_epoch * settings.num_epochs]]
+    return state
 
 
 def _code_embeddings(

@@ -18,7 +18,7 @@ import torch
 
 from smallgpt.errors import UserError
 from smallgpt.training.run import Run
-from smallgpt.training.schedule import learning_rate_at
+from smallgpt.training.schedule import learning_rate_at, place_in_schedule
 from smallgpt.training.weight_average import update_average
 
 _MOST_LINES_SHOWN = 8
@@ -61,7 +61,9 @@ class Updater:
     def set_learning_rate(self) -> None:
         """Give the optimizers the learning rate of this step."""
         run = self.run
-        self.learning_rate = learning_rate_at(run.state.step, run.total_steps, run.settings)
+        plan = run.state.plan
+        place = place_in_schedule(run.state.step, plan)
+        self.learning_rate = learning_rate_at(place, plan[0][1], run.settings)
         for optimizer in run.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate

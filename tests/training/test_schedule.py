@@ -7,7 +7,7 @@ import pytest
 from training_runs import change, small_settings, start_run
 
 from smallgpt.options.training import TrainSettings
-from smallgpt.training.schedule import learning_rate_at, say_plan, seconds_per_step
+from smallgpt.training.schedule import learning_rate_at, measured_seconds, say_plan
 
 
 @pytest.fixture
@@ -38,29 +38,32 @@ def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
         return real(batches)
 
     run.gradients.add_gradients = add_gradients
-    seconds_per_step(run)
+    measured_seconds(run)
     nearest = min(abs(size - np.mean(sizes)) for size in sizes)
     assert {abs(size - np.mean(sizes)) for size in seen} == {nearest}
 
 
 def test_a_plan_that_one_endless_row_makes_slow_names_the_length_that_does_not(settings, capsys):
-    say_plan(start_run(settings))
+    say_plan(start_run(settings), (0.1, 0.1))
     plan = capsys.readouterr().out
     assert "plan: 2 epochs of 6 steps (8 rows each), 12 steps to go, " in plan
     assert "warning" not in plan
     with open(settings.data_path, "a") as handle:
         handle.write(json.dumps({"tokens": "a b c d e f " * 500, "label": "up"}) + "\n")
     run = start_run(change(settings, max_length=3003, n_positions=3003))
-    say_plan(run)
+    say_plan(run, (0.1, 0.1))
     (line,) = (x for x in capsys.readouterr().out.splitlines() if "warning" in x)
     in_training = 3003 in run.rows.lengths_N
     assert in_training and "times slower: --max_length 14 cuts 1 of 49 rows" in line
     assert "leaves out 2,989 tokens" in line
     # With that length the plan has nothing to warn of.
-    say_plan(start_run(change(settings, max_length=14)))
+    say_plan(start_run(change(settings, max_length=14)), (0.1, 0.1))
     assert "warning" not in capsys.readouterr().out
 
 
 def test_a_run_of_one_is_told_in_the_singular(settings, capsys):
-    say_plan(start_run(change(settings, num_epochs=1, batch_size=1, validation_fraction=0.98)))
+    say_plan(
+        start_run(change(settings, num_epochs=1, batch_size=1, validation_fraction=0.98)),
+        (0.1, 0.1),
+    )
     assert "plan: 1 epoch of " in capsys.readouterr().out
