@@ -75,17 +75,17 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
     elif before is not None and losses[-1] < before * (1 - _CHANGE) and not ended_itself:
         found.append(
             f"more epochs: the training loss still fell at the end, from {before:.3f} to "
-            f"{losses[-1]:.3f} (--num_epochs {2 * state.epoch})"
+            f"{losses[-1]:.3f} (--num_epochs {2 * round(run.total_steps / run.steps_per_epoch)})"
         )
     if len(losses) > 2 and min(losses) > losses[0] * (1 - _CHANGE):
         found.append(
             f"another learning rate: the training loss hardly fell, from {losses[0]:.3f} to "
             f"{losses[-1]:.3f} (--learning_rate is {settings.learning_rate:g})"
         )
-    best_epoch = state.best_step / run.steps_per_epoch
-    if best_epoch < len(losses) / 2 and losses[-1] < losses[0] * (1 - _SHARE):
+    if state.best_step < state.step / 2 and losses[-1] < losses[0] * (1 - _SHARE):
+        best, last = (round(step / run.steps_per_epoch) for step in (state.best_step, state.step))
         found.append(
-            f"less learning by heart: after epoch {best_epoch:.0f} of {len(losses)} the training "
+            f"less learning by heart: after epoch {best} of {last} the training "
             f"loss fell and the validation rows got no better (more rows or variants, a smaller "
             f"model, --dropout above {settings.dropout:g})"
         )

@@ -57,12 +57,14 @@ def test_course_of_the_run_decides_about_epochs_and_learning_rate(run):
         "(--num_epochs 160)"
     ) in advice(run, falling)
     assert "more epochs" not in advice(run) and "learning rate" not in advice(run)
+    run.state.step = 240
     assert "more epochs" not in advice(run, falling[:40])  # early stopping ended it
+    run.state.step = 480
     assert "another learning rate: the training loss hardly fell" in advice(run, [2.0] * 80)
     run.state.best_step = 60
     assert "after epoch 10 of 80 the training loss fell" in advice(run, falling)
     run.state.step = 12
-    run = replace(run, settings=change(run.settings, num_epochs=2))
+    run.state.plan = [[0, 12]]
     told = advice(run, [3.0, 2.9])
     assert "more epochs: the weights were updated 12 times only (--num_epochs 100)" in told
     assert "by heart" not in told
