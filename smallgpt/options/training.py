@@ -351,7 +351,11 @@ class TrainSettings:
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
         """Flags of the shape, where a preset or a checkpoint decides it; two lengths of a run."""
         mistakes = []
-        lengths = [name for name in ("max_minutes", "steps", "num_epochs") if name in flags]
+        lengths = [
+            name
+            for name in ("max_minutes", "steps", "num_epochs")
+            if name in flags and values[name] is not None
+        ]
         if len(lengths) > 1:
             given = " and ".join(f"--{name}" for name in lengths)
             mistakes = [(lengths[0], f"{given}: each says how long to train; give one of them")]
