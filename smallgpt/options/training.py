@@ -241,8 +241,8 @@ class TrainSettings:
     )
     early_stopping_patience: int = option(
         10,
-        "Stop after this many evaluations without progress of best_metric; 0 = never. Progress "
-        "often comes late, when the learning rate has fallen.",
+        "Stop after this many evaluations without progress of best_metric, counted in the second "
+        "half of the plan, when the learning rate has fallen; 0 = never.",
         minimum=0,
     )
 

@@ -10,6 +10,7 @@ from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.training.run import Evaluation, Run
+from smallgpt.training.schedule import place_in_schedule
 from smallgpt.training.stored_figures import with_figures
 
 
@@ -61,7 +62,8 @@ class BestModel:
             run.save_model(
                 run.folder.best_model, {**(told or evaluation.figures), "best_value": value}
             )
-        else:
+        elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] / 2:
+            # Before, the learning rate is high, and no progress says little.
             state.evaluations_without_progress += 1
         return is_best
 

@@ -38,11 +38,12 @@ def test_best_model_is_the_one_of_the_best_evaluation(settings):
 
 
 def test_early_stopping_waits_for_its_patience(settings):
-    result = train(change(settings, num_epochs=50, learning_rate=0.3, early_stopping_patience=2))
+    result = train(change(settings, num_epochs=30, learning_rate=0.3, early_stopping_patience=2))
     rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
     losses = [row["label_loss"] for row in rows]
-    assert len(losses) < 50
-    assert losses.index(min(losses)) == len(losses) - 3
+    assert len(losses) < 30
+    # In the first half of the plan the learning rate is high, and none is counted.
+    assert len(losses) == max(losses.index(min(losses)) + 1, 14) + 2
 
 
 def test_weights_that_are_not_finite_are_never_kept_as_the_best_model(settings):
