@@ -7,6 +7,7 @@
     python inference.py --test_data data/digits/test.jsonl         # evaluation folder
     python inference.py --images pictures/                         # labels of your own pictures
     python inference.py --mode classify --test_data new.csv        # the table with labels beside
+    python inference.py --mode compare --model_path A B --test_data test.jsonl   # which is better
 
 From Python:
 
@@ -27,7 +28,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from smallgpt.command import run_command
 from smallgpt.console import can_show_blocks, json_text, printable_lines
 from smallgpt.errors import SettingsError, UserError
-from smallgpt.evaluation.folder import METRICS, PICTURES, PREDICTIONS, PREDICTIONS_TABLE
+from smallgpt.evaluation.folder import (
+    COMPARISON,
+    COMPARISON_PNG,
+    METRICS,
+    PICTURES,
+    PREDICTIONS,
+    PREDICTIONS_TABLE,
+)
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.reading import same_file
 from smallgpt.model.place import check_model_folder
@@ -36,7 +44,9 @@ from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
     from smallgpt.evaluation.folder import ResultFolder
+    from smallgpt.inference.columns import Columns
     from smallgpt.inference.files import GivenRows
+    from smallgpt.inputs.event_log import EventColumns
     from smallgpt.model.folder import TrainedModel
 
 # Public functions and their modules, loaded on first use. Each mode too imports what it needs when
@@ -69,16 +79,19 @@ def main(argv: list[str]) -> int:
         description="Use a trained model.",
         epilog="Without flags: an interactive next-token prompt for outputs/best_model.",
     )
-    check_model_folder(Path(settings.model_path))  # a wrong name need not wait for torch
+    mode = settings.resolved_mode()
+    if mode == "compare":
+        return compare_models(settings)
+    (model_path,) = settings.model_path
+    check_model_folder(Path(model_path))  # a wrong name need not wait for torch
     from smallgpt.model.folder import load_trained_model
 
     trained = load_trained_model(
-        settings.model_path, settings.device, settings.precision, settings.vocab_path
+        model_path, settings.device, settings.precision, settings.vocab_path
     )
     from smallgpt.inference.unknown_tokens import with_unknown_token
 
     trained = with_unknown_token(trained, settings.unknown_token)
-    mode = settings.resolved_mode()
     if mode == "interactive":
         return answer_prompts(trained, settings)
     if mode == "generate":
@@ -193,21 +206,24 @@ def name_label(
 
 def read_input(trained: TrainedModel, settings: InferenceSettings) -> tuple[str, GivenRows]:
     """The rows of --test_data or --images, and whether to classify or to evaluate them."""
-    from smallgpt.inference.columns import Columns
     from smallgpt.inference.log_rows import read_given
-    from smallgpt.inputs.event_log import EventColumns
 
     if settings.images is not None:
         return read_images(trained, settings, settings.images)
     mode, path = settings.resolved_mode(), settings.test_data
     assert path is not None  # without pictures and a prompt, its absence is a contradiction
+    return mode, read_given(trained, path, columns_of(settings), mode == "classify")
+
+
+def columns_of(settings: InferenceSettings) -> Columns | EventColumns:
+    """The columns of --test_data that hold its rows."""
+    from smallgpt.inference.columns import Columns
+    from smallgpt.inputs.event_log import EventColumns
+
     group, event = settings.group_column, settings.event_column
-    columns: Columns | EventColumns
     if group is not None and event is not None:  # given together or not at all
-        columns = EventColumns(group, event, settings.time_column, settings.label_column)
-    else:
-        columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
-    return mode, read_given(trained, path, columns, mode == "classify")
+        return EventColumns(group, event, settings.time_column, settings.label_column)
+    return Columns(settings.text_column, settings.tokens_column, settings.label_column)
 
 
 def read_images(
@@ -320,12 +336,39 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
     return EXIT_FAILED if failed else EXIT_OK
 
 
+def compare_models(settings: InferenceSettings) -> int:
+    """Compare models, or evaluations, with the first of them; or list the runs of a folder."""
+    folder = Path(settings.model_path[0])
+    from smallgpt.inference.run_table import describe_runs, is_folder_of_runs, table_of_runs
+
+    if len(settings.model_path) == 1 and is_folder_of_runs(folder):
+        if settings.test_data is not None or settings.output_dir is not None:
+            raise UserError(
+                f"{folder} holds runs, which are listed and not tested: drop --test_data and "
+                f"--output_dir, or name two models"
+            )
+        runs = table_of_runs(folder)
+        print(json_text({"runs": runs}) if settings.json else describe_runs(folder, runs))
+        return EXIT_OK
+    from smallgpt.evaluation.comparison_report import describe_comparison
+    from smallgpt.inference.compare import compare
+
+    found, results = compare(settings, columns_of(settings))
+    stream = sys.stderr if settings.json else sys.stdout
+    if settings.json:
+        print(json_text(found))
+    else:
+        print(describe_comparison(found), end="\n\n")
+    say_written(results, stream)
+    return EXIT_OK
+
+
 def say_written(results: ResultFolder | None, stream: TextIO) -> None:
     """Print where results are, and why they are not where they usually are."""
     if results is None:
         print("nothing was written: --output_dir FOLDER keeps the predictions", file=stream)
         return
-    names = (METRICS, PREDICTIONS, PREDICTIONS_TABLE, *PICTURES)
+    names = (METRICS, PREDICTIONS, PREDICTIONS_TABLE, *PICTURES, COMPARISON, COMPARISON_PNG)
     written = [name for name in names if (results.path / name).exists()]
     line = f"written to {results.path}: {', '.join(written)}"
     print(printable_lines("\n".join(filter(None, [results.instead, line]))), file=stream)

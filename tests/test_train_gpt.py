@@ -35,6 +35,7 @@ from training_runs import (
 )
 
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.model.folder import load_trained_model
@@ -42,7 +43,6 @@ from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.setup import torch_state_restored

@@ -18,16 +18,18 @@ from smallgpt.files.writing import remove_leftovers, write_json
 
 PREDICTIONS, METRICS, MADE_FROM = "predictions.jsonl", "metrics.json", "made_from.json"
 PREDICTIONS_TABLE = "predictions.csv"
+COMPARISON, COMPARISON_PNG = "compare.json", "compare.png"
 CONFUSION_PNG, RELIABILITY_PNG = "confusion_matrix.png", "reliability.png"
 CLASSES_PNG, COVERAGE_PNG = "class_accuracy.png", "coverage.png"
 MISTAKES_PNG = "mistakes.png"
 PICTURES = (CONFUSION_PNG, RELIABILITY_PNG, COVERAGE_PNG, CLASSES_PNG, MISTAKES_PNG)
-_RESULTS = (PREDICTIONS, PREDICTIONS_TABLE, METRICS, *PICTURES)
+_RESULTS = (PREDICTIONS, PREDICTIONS_TABLE, METRICS, *PICTURES, COMPARISON, COMPARISON_PNG)
 EVALUATION_FILES = re.compile("|".join(map(re.escape, (*_RESULTS, MADE_FROM))))
 # How rows and figures of ours begin. Pictures and a table count as ours where these lie beside.
 _STARTS = {
     PREDICTIONS: b'{"line": ',
     METRICS: b'{\n  "model": ',
+    COMPARISON: b'{\n  "compared": ',
     MADE_FROM: b'{\n  "mode": ',
 }
 # What of made_from.json tells one evaluation from another: contents of rows and model, by digest.
@@ -142,13 +144,14 @@ def holding_results(
 
 def _refuse_replacing(folder: Path, made_from: Mapping[str, Any]) -> None:
     """Raise UserError where a folder has results that are made from something else."""
-    if not any((folder / name).exists() for name in (METRICS, PREDICTIONS)):
+    if not any((folder / name).exists() for name in (METRICS, PREDICTIONS, COMPARISON)):
         return
     stored = read_made_from(folder)
     changed = [name for name in _IDENTITY if stored.get(name) != made_from[name]]
     if not changed:
         return
-    what = "a classification" if stored.get("mode") == "classify" else "an evaluation"
+    kinds = {"classify": "a classification", "compare": "a comparison"}
+    what = kinds.get(str(stored.get("mode")), "an evaluation")
     if isinstance(stored.get("data"), str):
         what += f" of {stored['data']}"
     if (stored.get("mode"), stored.get("data")) == (made_from["mode"], made_from["data"]):

@@ -49,8 +49,8 @@ def hold_results(
         "mode": mode,
         "model": str(trained.folder),
         "data": rows.source,
-        "rows": _digest_of_rows(rows.dataset),
-        "weights": _digest_of_folder(trained.folder),
+        "rows": digest_of_rows(rows.dataset),
+        "weights": digest_of_folder(trained.folder),
         "settings": {
             "device": trained.device.type,
             "precision": trained.precision.name,
@@ -87,7 +87,7 @@ def write_rows(
             print(printable_lines(note), file=sys.stderr)
 
 
-def _digest_of_rows(dataset: TokenLabelDataset) -> str:
+def digest_of_rows(dataset: TokenLabelDataset) -> str:
     """Digest of records that were kept, the user's own keys and bad rows included."""
     digest = hashlib.blake2b(digest_size=16)
     bad = [[row.line, row.reason, row.record] for row in dataset.bad_rows]
@@ -98,7 +98,7 @@ def _digest_of_rows(dataset: TokenLabelDataset) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_folder(folder: Path) -> str:
+def digest_of_folder(folder: Path) -> str:
     """Digest of the names and contents of the files of a model folder."""
     digest = hashlib.blake2b(digest_size=16)
     for path in contents(folder):

@@ -215,12 +215,7 @@ def load_trained_model(
     check_model_folder(folder)
     is_adapter = is_adapter_folder(folder)
     vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
-    try:
-        settings = load_settings(TrainSettings, existing(folder / SETTINGS))
-    except SettingsError as error:  # not a wrong flag: the exit code is that of a bad model
-        raise UserError(
-            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
-        ) from None
+    settings = stored_settings(folder)
     if is_adapter:
         model, metadata = load_adapter(folder, settings, vocabulary)
         validation = parse_validation(folder / ADAPTER_WEIGHTS, metadata)
@@ -259,6 +254,20 @@ def load_trained_model(
         # A frozen backbone reads its rows whole.
         or (settings.resolved_token_dropout() > 0 and not settings.freeze_backbone),
     )
+
+
+def stored_settings(folder: Path) -> TrainSettings:
+    """The settings in a model folder.
+
+    Raises:
+        UserError: none, or not such that training wrote.
+    """
+    try:
+        return load_settings(TrainSettings, existing(folder / SETTINGS))
+    except SettingsError as error:  # not a wrong flag: the exit code is that of a bad model
+        raise UserError(
+            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
+        ) from None
 
 
 def _load_model(

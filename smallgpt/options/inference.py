@@ -15,8 +15,11 @@ STANDARD_INPUT = "-"  # as --test_data
 class InferenceSettings:
     """Settings of `inference.py`."""
 
-    model_path: str = option(
-        "outputs/best_model", "Model folder that training wrote.", group="Model"
+    model_path: tuple[str, ...] = option(
+        ("outputs/best_model",),
+        "Model folder that training wrote. With --mode compare several, or evaluation folders, or "
+        "one folder of runs.",
+        group="Model",
     )
     vocab_path: str | None = option(
         None, "Check that this vocabulary is the model's own (the model folder holds it already)."
@@ -29,10 +32,10 @@ class InferenceSettings:
     mode: str | None = option(
         None,
         "interactive: next-token prompt. generate: continue a row. classify: name the label. "
-        "evaluate: score a file. Without it: evaluate with --test_data or labelled --images, "
-        "classify with other --images, else interactive.",
+        "evaluate: score a file. compare: models with one another. Without it: evaluate with "
+        "--test_data or labelled --images, classify with other --images, else interactive.",
         group="Task",
-        choices=("interactive", "generate", "classify", "evaluate"),
+        choices=("interactive", "generate", "classify", "evaluate", "compare"),
     )
     prompt: str | None = option(
         None,
@@ -84,8 +87,9 @@ class InferenceSettings:
         None,
         "Folder for the result files of --test_data or --images. Default: none for standard input "
         "(its predictions are printed), else beside the model folder one named after the file: "
-        "`evaluation_test` (`classification_test` to classify) for test.jsonl; where that holds "
-        "other results, the next free of `evaluation_test_2` ...",
+        "`evaluation_test` (`classification_test` to classify, `comparison_test` beside the first "
+        "model to compare) for test.jsonl; where that holds other results, the next free of "
+        "`evaluation_test_2` ...",
     )
     overwrite: bool = option(
         False, "Replace results of another evaluation in the folder, or the file of --image."
@@ -165,10 +169,14 @@ class InferenceSettings:
             yield "--mode evaluate needs --test_data FILE or --images PATH"
         elif mode == "classify" and not given:
             yield "--mode classify needs --prompt TOKENS, --test_data FILE or --images PATH"
+        elif mode == "compare":
+            yield from self._contradictions_of_compare()
         elif mode in ("interactive", "generate") and self.test_data is not None:
             yield f"--test_data does not go with --mode {mode}"
         elif mode == "interactive" and self.images is not None:
             yield "--images does not go with --mode interactive"
+        if mode != "compare" and len(self.model_path) > 1:
+            yield f"--model_path names {len(self.model_path)} models: --mode compare takes several"
         named = self._named_columns()
         if named and self.test_data is None:
             yield f"--{next(iter(named))} needs --test_data"
@@ -194,7 +202,7 @@ class InferenceSettings:
             yield "--labels needs --images to evaluate or to classify"
         if (self.keep is None) != (mode != "generate" or self.images is None):
             yield "--keep SHARE goes with --mode generate --images PICTURE, and they with it"
-        if self.overwrite and not of_files and self.image is None:
+        if self.overwrite and not of_files and self.image is None and mode != "compare":
             yield "--overwrite needs --test_data, --images or --image: it replaces their files"
         if self.strict and (not of_files or mode == "generate"):
             yield "--strict needs --test_data or --images, to evaluate or to classify"
@@ -216,6 +224,16 @@ class InferenceSettings:
             yield f"--image writes a PNG: {self.image} must end in .png"
         if self.device == "cpu" and self.precision == "fp16":
             yield FP16_NEEDS_GPU
+
+    def _contradictions_of_compare(self) -> Iterator[str]:
+        """Options that say nothing to a comparison."""
+        for name in ("prompt", "images", "output_format"):
+            if getattr(self, name) is not None:
+                yield f"--{name} does not go with --mode compare"
+        if self.strict:
+            yield "--strict does not go with --mode compare: it says how many rows were left out"
+        if self.test_data == STANDARD_INPUT:
+            yield "--mode compare reads --test_data once a model: give a file, not standard input"
 
     def _named_columns(self) -> dict[str, str]:
         """The columns of --test_data that were named, by option."""

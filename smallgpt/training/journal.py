@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import command_hint, format_duration
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.training.advice import needs_advice, what_may_help
 from smallgpt.training.event_files import EventFiles
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.pictures import draw_training_curves
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import EVENT_FILES

@@ -29,10 +29,10 @@ from smallgpt.evaluation.folder import (
     PREDICTIONS,
     check_evaluation_folder,
 )
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.locks import hold_folder
 from smallgpt.files.reading import contents, first_bytes
 from smallgpt.files.writing import remove, remove_leftovers
-from smallgpt.training.metrics_file import read_metrics
 
 EVENT_FILES = "events.out.tfevents.*"  # of any program
 EVENT_SUFFIX = ".smallgpt"  # of ours

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from smallgpt.console import plural, printable_lines, say
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.writing import (
     json_line,
     make_folder,
@@ -15,7 +16,6 @@ from smallgpt.files.writing import (
     open_to_append,
     write_text,
 )
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
 
 

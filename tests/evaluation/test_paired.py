@@ -28,7 +28,7 @@ TABLES = [(3, 12, 300, 44), (0, 6, 90, 4), (25, 4, 10, 1), (7, 7, 20, 6), (1, 0,
 @pytest.mark.parametrize("table", TABLES)
 def test_accuracies_are_compared_by_mcnemars_exact_test(table):
     found = accuracy_difference(*rights(*table))
-    first, second, both, neither = table
+    first, second, *_ = table
     assert found["p_value"] == pytest.approx(stats.binomtest(first, first + second, 0.5).pvalue)
     assert found["difference"] == pytest.approx((second - first) / sum(table))
     names = ("only_first", "only_second", "both", "neither")

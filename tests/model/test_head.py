@@ -33,6 +33,7 @@ from transformers import (
 
 from inference import main
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
@@ -50,7 +51,6 @@ from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.labels import label_token
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.gradients import HeadStep, TokenStep, make_step
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.objective import Objective, class_weights
 from train_gpt import train
 

@@ -404,7 +404,7 @@ def test_reference_model_and_default_paths_stay():
     assert settings.data_path == "data/digits/train.jsonl"
     assert settings.vocab_path == "data/digits/vocab.json"
     assert settings.output_dir == "outputs"
-    assert InferenceSettings().model_path == "outputs/best_model"
+    assert InferenceSettings().model_path == ("outputs/best_model",)
 
 
 def test_vocabulary_is_that_beside_the_rows_unless_another_is_named(tmp_path, monkeypatch):

@@ -7,10 +7,10 @@ import torch
 from training_runs import change, small_settings, start_run
 
 from smallgpt.errors import UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
 from smallgpt.model.folder import load_trained_model
 from smallgpt.training.data import read_data
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.stopping import StopSignal
 from smallgpt.training.stored_figures import stored_figures
 from train_gpt import train

@@ -5,6 +5,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+from smallgpt.training.metrics_file import read_metrics
 from training_runs import change, same_weights, small_settings
 
 from smallgpt.errors import SettingsError
@@ -12,7 +13,6 @@ from smallgpt.options.plan import plan_text, read_plan
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.training import loop_state, schedule
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.schedule import place_in_schedule
 from smallgpt.training.update import Updater

@@ -32,6 +32,7 @@ from transformers.models.gpt2 import modeling_gpt2
 from smallgpt.checks import report
 from smallgpt.command import run_command
 from smallgpt.console import progress_bar
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
@@ -44,7 +45,6 @@ from smallgpt.training.best_model import choose_metric
 from smallgpt.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from smallgpt.training.cross_fitting import CrossFit
 from smallgpt.training.loop_state import LoopState
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
 from train_gpt import main as train_main
 

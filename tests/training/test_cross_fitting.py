@@ -13,13 +13,13 @@ from small_rows import dataset_of, unique_rows
 from training_runs import change, small_settings
 
 from smallgpt.evaluation.label_probabilities import LabelAnswers
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
 from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.model.folder import replace_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.training.checkpoint import sha256_of
 from smallgpt.training.cross_fitting import CrossFit
-from smallgpt.training.metrics_file import read_metrics
 from train_gpt import train
 
 

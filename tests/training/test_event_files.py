@@ -7,8 +7,8 @@ import pytest
 from training_runs import change, small_settings
 
 from smallgpt.errors import UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.training.event_files import EventFiles
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.update import Updater
 from train_gpt import train
 

@@ -23,12 +23,12 @@ from training_runs import ROOT, change, command, same_weights, weights_of, write
 
 from smallgpt.checks.report import stored_baselines
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
 from smallgpt.training import checkpoint, run_folder, schedule
 from smallgpt.training.journal import Journal
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.update import Updater

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.writing import json_line
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 

@@ -9,11 +9,11 @@ import torch
 from training_runs import change, small_settings, start_run, update
 
 from smallgpt.errors import UserError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.training.checkpoint import Checkpoints
 from smallgpt.training.data import read_data
 from smallgpt.training.gradients import TokenStep
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.update import Updater

@@ -6,13 +6,13 @@ import pytest
 import torch
 from training_runs import write_rule_rows
 
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
-from smallgpt.training.metrics_file import read_metrics
 from smallgpt.training.muon import Muon
 from smallgpt.training.weight_average import averaged, update_average
 from train_gpt import train

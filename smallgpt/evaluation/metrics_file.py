@@ -1,4 +1,4 @@
-"""Reading metrics.jsonl."""
+"""Reading metrics.jsonl of a training run."""
 
 from __future__ import annotations
 
