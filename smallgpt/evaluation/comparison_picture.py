@@ -8,13 +8,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from smallgpt.charts import new_figure, plain_text, save_chart
-from smallgpt.console import printable, shorten
+from smallgpt.charts import BLUE, VERMILION, new_figure, plain_text, save_chart, short_name
 from smallgpt.evaluation.comparison_report import is_told
 
-_NAME_LETTERS = 40
-# Colours of Okabe and Ito (2008), told apart by colour-blind people; marks differ as well.
-_BETTER, _WORSE, _UNCLEAR = "#0072B2", "#D55E00", "#555555"
+_NAME_COLUMNS = 40
+_UNCLEAR = "#555555"
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
         color, marker, face = _UNCLEAR, "o", "white"
         if is_told(test, panel.no_difference):
             better = (value > panel.no_difference) == panel.higher_is_better
-            color, marker = (_BETTER, "o") if better else (_WORSE, "s")
+            color, marker = (BLUE, "o") if better else (VERMILION, "s")
             face = color
         if test["interval"] is not None:
             ends = [scale * end for end in test["interval"]]
@@ -95,4 +93,4 @@ def _draw_panel(axes: Axes, panel: _Panel) -> None:
 
 def _name(side: dict[str, Any]) -> str:
     """The path of a model, shortened to fit beside an axis."""
-    return shorten(printable(side["path"].removesuffix("/best_model")), _NAME_LETTERS, "…")
+    return short_name(side["path"].removesuffix("/best_model"), _NAME_COLUMNS)

@@ -144,7 +144,7 @@ def _scored(
     rows = read_given(trained, data, columns)
     digest = digest_of_rows(rows.dataset)
     figures, predictions, _ = score_given(
-        trained, rows, settings.batch_size, settings.max_new_tokens
+        trained, rows, settings.batch_size, settings.max_new_tokens, abstain_below=None
     )
     return replace(contender, evaluated=Evaluated(figures, predictions, digest))
 

@@ -204,6 +204,17 @@ def test_rows_that_one_model_could_not_score_are_left_out(two, compare, tmp_path
     assert "1 row left out" in done.stdout
 
 
+def test_answers_withheld_for_their_confidence_are_compared(two, compare, tmp_path):
+    folder = tmp_path / "withheld"
+    run_here(main, *models(two, "long/best_model"), *rows(two), "--output_dir", folder,
+             "--abstain_below", 0.99)  # fmt: skip
+    assert any("reason" in row for row in json_lines(folder / "predictions.jsonl"))
+    _, found = compare("--model_path", two / "long" / "evaluation_test", folder)
+    (test,) = found["comparisons"]
+    accuracy = test["labels"]["accuracy"]
+    assert test["left_out"] == 0 and accuracy["only_first"] == accuracy["only_second"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
