@@ -36,6 +36,7 @@ from smallgpt.inference.log_rows import read_given
 from smallgpt.inference.model_facts import ModelFacts, differing_settings
 from smallgpt.inference.results import digest_of_folder, digest_of_rows
 from smallgpt.inference.unknown_tokens import with_unknown_token
+from smallgpt.inference.validation_rows import read_validation_rows, share_validation_rows
 from smallgpt.inputs.event_log import EventColumns
 from smallgpt.model.config_json import is_number
 from smallgpt.model.folder import load_trained_model
@@ -69,7 +70,8 @@ def compare(
 ) -> tuple[dict[str, Any], ResultFolder]:
     """Compare the models or evaluations of `model_path`, and write compare.json and compare.png.
 
-    Without `test_data` models are compared by their settings and validation figures alone.
+    Without `test_data` models are compared on their validation rows, where these are the same for
+    all and still there, else by their settings and validation figures alone.
 
     Raises:
         UserError: too few or many of them, one that cannot be read, or rows that differ.
@@ -89,12 +91,20 @@ def compare(
             f"{' and '.join(str(each.path) for each in contenders[:2])}: compare models with "
             f"models, or evaluation folders with evaluation folders"
         )
-    data = settings.test_data
-    if data is not None:
-        contenders = [_scored(each, data, settings, columns) for each in contenders]
-    elif contenders[0].evaluated is not None:
-        data = str(contenders[0].evaluated.figures.get("data", contenders[0].path))
+    facts = [each.facts for each in contenders if each.facts is not None]
+    chose = settings.test_data is None and contenders[0].evaluated is None
+    if settings.test_data is not None or (chose and share_validation_rows(facts)):
+        scored = [_scored(each, settings, columns) for each in contenders]
+        if all(each.evaluated is not None for each in scored):
+            contenders = scored
+    first = contenders[0]
+    data = str(first.evaluated.figures.get("data", first.path)) if first.evaluated else None
     found = _found(contenders, data)
+    if chose and data is not None:
+        found["notes"].append(
+            f"compared on {data}, which chose the models too: expect less on new rows "
+            f"(--test_data FILE)"
+        )
     with _hold(contenders, data, settings) as results:
         results.begin()
         write_json(results.path / COMPARISON, found)
@@ -130,22 +140,31 @@ def _is_model(folder: Path) -> bool:
 
 
 def _scored(
-    contender: Contender,
-    data: str,
-    settings: InferenceSettings,
-    columns: Columns | EventColumns,
+    contender: Contender, settings: InferenceSettings, columns: Columns | EventColumns
 ) -> Contender:
-    """A contender with the evaluation of a file of rows by its model."""
+    """A contender with the evaluation of rows by its model: `test_data`, or its validation rows.
+
+    Without one where its validation rows are no longer there.
+    """
+    assert contender.facts is not None  # of a model, not an evaluation
     print(printable_lines(f"{contender.letter}: {contender.path}"), file=sys.stderr)
     trained = load_trained_model(
         contender.path, settings.device, settings.precision, settings.vocab_path
     )
     trained = with_unknown_token(trained, settings.unknown_token)
-    rows = read_given(trained, data, columns)
+    if settings.test_data is not None:
+        rows = read_given(trained, settings.test_data, columns)
+    else:
+        found = read_validation_rows(trained, contender.facts)
+        if found is None:
+            return contender
+        rows = found
     digest = digest_of_rows(rows.dataset)
     figures, predictions, _ = score_given(
         trained, rows, settings.batch_size, settings.max_new_tokens, abstain_below=None
     )
+    if settings.test_data is None:  # they may stand in the training file, and were not learned
+        figures["learned_rows"] = None
     return replace(contender, evaluated=Evaluated(figures, predictions, digest))
 
 

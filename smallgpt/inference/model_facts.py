@@ -16,6 +16,7 @@ from smallgpt.model.weights_file import MADE_BY, read_validation
 from smallgpt.options.option import options_of
 from smallgpt.options.training import TrainSettings
 
+VALIDATION_DATA = "the validation data"  # in made_by.json
 _MOST_BYTES = 2**20  # of made_by.json
 # Where a run writes: it differs by nature, and the path of the model tells it.
 _NO_DIFFERENCE = {"output_dir"}

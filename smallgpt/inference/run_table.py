@@ -14,11 +14,10 @@ from smallgpt.errors import UserError
 from smallgpt.evaluation.comparison_report import setting_text
 from smallgpt.evaluation.verdicts import percent, span
 from smallgpt.files.reading import contents
-from smallgpt.inference.model_facts import ModelFacts, differing_settings
+from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts, differing_settings
 from smallgpt.model.config_json import is_number
 from smallgpt.model.place import CONFIG, is_adapter_folder
 
-_VALIDATION = "the validation data"  # in made_by.json
 _FIGURES = ("accuracy", "label_loss", "perplexity")
 
 
@@ -99,7 +98,7 @@ def _most_common(values: Sequence[Any]) -> Any:
 def describe_runs(folder: Path, runs: list[dict[str, Any]]) -> str:
     """The table of runs as text; runs that were validated on other rows are marked."""
     whole = [run for run in runs if "problem" not in run]
-    data = [run["data"].get(_VALIDATION, "unknown") for run in whole]
+    data = [run["data"].get(VALIDATION_DATA, "unknown") for run in whole]
     marks = {name: f"{number}" for number, name in enumerate(dict.fromkeys(data), 1)}
     has = {name: any(name in run["figures"] for run in whole) for name in _FIGURES}
     version_differs = len({run["version"] for run in whole}) > 1

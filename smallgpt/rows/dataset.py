@@ -207,6 +207,10 @@ class TokenLabelDataset:
         digest.update(np.ascontiguousarray(self.tokens).data)
         return digest.hexdigest()
 
+    def described_fingerprint(self) -> str:
+        """The number of rows and the beginning of their fingerprint, as a person compares them."""
+        return f"{len(self):,} rows ({self.fingerprint()[:16]})"
+
     def is_sound(self) -> bool:
         """Whether all columns have their types and keep to their bounds.
 

@@ -148,8 +148,8 @@ def build_run(
         trained_length=length,
         best_metric=metric,
         belongs_to={
-            "the training data": _fingerprint(rows),
-            "the validation data": _fingerprint(validation_rows),
+            "the training data": rows.described_fingerprint(),
+            "the validation data": validation_rows.described_fingerprint(),
             "the vocabulary": (
                 f"{len(vocabulary):,} tokens ({vocabulary.fingerprint()[:_DIGITS]})"
             ),
@@ -186,10 +186,6 @@ def _code_embeddings(
     if known:
         log.say(f"{len(known)} code embeddings start from the patches of {path}")
     return known
-
-
-def _fingerprint(rows: TokenLabelDataset) -> str:
-    return f"{len(rows):,} rows ({rows.fingerprint()[:_DIGITS]})"
 
 
 def trained_length(

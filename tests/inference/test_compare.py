@@ -17,6 +17,7 @@ from training_runs import ROOT, small_settings, write_rule_rows
 
 from inference import main
 from smallgpt.charts import is_own_chart
+from smallgpt.model.weights_file import read_validation
 from train_gpt import train
 
 
@@ -145,11 +146,45 @@ def test_of_three_models_each_is_compared_with_the_first_and_corrected(two, comp
     assert done.stdout.count("(Holm)") == 1
 
 
-def test_models_without_rows_to_compare_are_laid_side_by_side(two, compare, tmp_path):
-    done, found = compare(*models(two))
+def test_without_rows_models_are_compared_on_the_validation_rows_they_share(two, compare):
+    done, found = compare(*models(two), "--precision", "fp32")  # as in training
+    assert done.returncode == 0, done.stderr
+    (test,) = found["comparisons"]
+    stored = read_validation(two / "long" / "best_model")
+    assert test["rows"] == stored["rows"] and found["data"].endswith("(the validation rows)")
+    assert "which chose the models too" in done.stdout and "learned" not in done.stdout
+    # The same weights on the same rows.
+    assert found["compared"][1]["figures"]["label_loss"] == pytest.approx(
+        best_evaluation(two / "long")["label_loss"], rel=1e-4
+    )
+
+
+def best_evaluation(run: Path) -> dict:
+    """The evaluation in metrics.jsonl that became the best model."""
+    rows = [row for row in json_lines(run / "metrics.jsonl") if row["kind"] == "validation"]
+    return min(rows, key=lambda row: row["label_loss"])
+
+
+@pytest.fixture
+def without_rows(two, tmp_path) -> Path:
+    """The two runs, whose training file has changed since."""
+    folder = tmp_path / "changed"
+    for name in ("short", "long"):
+        shutil.copytree(two / name, folder / name)
+        settings = folder / name / "best_model" / "settings.yaml"
+        text = settings.read_text().replace(str(two / "rows.jsonl"), str(folder / "rows.jsonl"))
+        settings.write_text(text)
+    lines = (two / "rows.jsonl").read_text().splitlines(keepends=True)
+    (folder / "rows.jsonl").write_text("".join(lines[:100]))
+    return folder
+
+
+def test_models_without_rows_to_compare_are_laid_side_by_side(without_rows, compare, tmp_path):
+    done, found = compare(*models(without_rows))
     assert done.returncode == 0 and found["comparisons"] == []
     assert "num_epochs" in done.stdout and "needs the same rows" in done.stdout
-    assert found["compared"][0]["figures"]["accuracy"] <= 1
+    stored = read_validation(without_rows / "short" / "best_model")
+    assert found["compared"][0]["figures"]["accuracy"] == stored["accuracy"]
     assert not (tmp_path / "out" / "compare.png").exists()
 
 
