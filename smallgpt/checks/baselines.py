@@ -14,6 +14,8 @@ seed, and the notes give the counts. What the choices cost and reach: docs/measu
   could be fitted on would hold a row or less of each.
 - nearest neighbour by cosine on the features of naive Bayes; on pairs of place and token that is
   the row with the most equal places.
+- gradient-boosted trees on the token of each place, where all bodies have one length, no place has
+  more than 255 tokens, there are at most 20 labels (each grows a tree 300 times) and no codebook.
 - an RBF support-vector machine on the pixels that the codebook decodes the tokens to.
 - unigram perplexity with add-one smoothing, and bigram perplexity interpolated with it after Witten
   and Bell (1991): P(w|v) = (c(v w) + t(v) P(w)) / (c(v) + t(v)), t(v) counting the distinct tokens
@@ -33,13 +35,15 @@ from smallgpt.evaluation.metrics import perplexity
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 
-STEPS = 6  # how often `measure_baselines` calls `done`
+STEPS = 7  # how often `measure_baselines` calls `done`
 _SEED = 0
 _LANGUAGE_TOKENS = 20_000_000
 _MOST_ROWS, _MOST_TOKENS = 60_000, 3_000_000
 _LINEAR_WORK = 15_000_000  # tokens times labels
 _MOST_MACHINE_LABELS = 500  # above it no support-vector machines; see the docstring
 _NEIGHBOUR_ROWS, _NEIGHBOUR_TOKENS = 10_000, 1_000_000
+_MOST_TREE_LABELS = 20
+_TREE_WORK = 500_000  # rows times places times labels: some seconds
 _PIXEL_ROWS, _PIXEL_VALUES = 6_000, 6_000_000
 _ASKED_ROWS = 2_000  # that nearest neighbour and the RBF machine are measured on
 _CHOICE_ROWS = 10_000  # that decide the features of naive Bayes
@@ -150,6 +154,16 @@ def _measure_classifiers(
     few = asked.sample(_ASKED_ROWS, _NEIGHBOUR_TOKENS, _SEED)
     accuracy = classifiers.accuracy_of(classifiers.NEAREST_NEIGHBOUR, features, some, few)
     found.add("nearest_neighbour_accuracy", accuracy, features.name, (some, known), (few, asked))
+    done()
+
+    if codebook is None and labels <= _MOST_TREE_LABELS and classifiers.TokenOfPlace.suits(known):
+        places = int(known.body_lengths_N[0])
+        some = known.sample(max(1, _TREE_WORK // (places * labels)), _MOST_TOKENS, _SEED)
+        few = asked.sample(_MOST_ROWS, _MOST_TOKENS, _SEED)
+        if _has_several_classes(some):
+            trees = classifiers.TokenOfPlace(known)
+            accuracy = classifiers.accuracy_of(trees.new_model, trees, some, few)
+            found.add("boosted_trees_accuracy", accuracy, trees.name, (some, known), (few, asked))
     done()
 
     if codebook is not None and few_labels:

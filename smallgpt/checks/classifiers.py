@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
@@ -22,6 +23,7 @@ from smallgpt.tokens.vocabulary import Vocabulary
 LINEAR_MACHINE = partial(LinearSVC, max_iter=30, random_state=0)
 NEAREST_NEIGHBOUR = partial(KNeighborsClassifier, 1, metric="cosine", algorithm="brute")
 RBF_MACHINE = partial(SVC, C=5.0)
+_MOST_CATEGORIES = 255  # of a column of HistGradientBoostingClassifier
 
 
 class RowFeatures:
@@ -64,6 +66,49 @@ class RowFeatures:
         counts_NxF.indices = counts_NxF.indices.astype(np.int32)
         counts_NxF.indptr = counts_NxF.indptr.astype(np.int32)
         return counts_NxF
+
+
+class TokenOfPlace:
+    """Rows of one body length as a column a place: the token's number among those seen there."""
+
+    name = "on the token of each place"
+
+    def __init__(self, rows: TokenLabelDataset):
+        """Columns for the tokens of these rows, which must suit."""
+        self._seen = [np.unique(column) for column in _bodies(rows).T]
+
+    @staticmethod
+    def suits(rows: TokenLabelDataset) -> bool:
+        """Whether all bodies have one length, and no place more tokens than a tree can part."""
+        if len(np.unique(rows.body_lengths_N)) > 1:
+            return False
+        most = max(len(np.unique(column)) for column in _bodies(rows).T)
+        return most <= _MOST_CATEGORIES
+
+    def new_model(self) -> HistGradientBoostingClassifier:
+        """Trees that ask which token stands at a place."""
+        return HistGradientBoostingClassifier(
+            max_iter=300,
+            early_stopping=False,
+            random_state=0,
+            categorical_features=[True] * len(self._seen),
+        )
+
+    def of(self, rows: TokenLabelDataset) -> np.ndarray:
+        """Columns NxP; NaN for a token that was not seen there, or where a row has ended."""
+        ids_M, row_M = tokens_of(rows.without_tails())
+        place_M = places_within(row_M)
+        numbers_NxP = np.full((len(rows), len(self._seen)), np.nan)
+        for place, seen in enumerate(self._seen):
+            ids, of_rows = ids_M[place_M == place], row_M[place_M == place]
+            known = np.isin(ids, seen)
+            numbers_NxP[of_rows[known], place] = np.searchsorted(seen, ids[known])
+        return numbers_NxP
+
+
+def _bodies(rows: TokenLabelDataset) -> np.ndarray:
+    """Ids of bodies of one length, as a matrix."""
+    return np.stack([rows.body(index) for index in range(len(rows))])
 
 
 class PixelFeatures:
@@ -114,7 +159,7 @@ def naive_bayes_accuracy(
 
 def accuracy_of(
     new_model: Callable[[], Any],
-    features: RowFeatures | PixelFeatures,
+    features: RowFeatures | TokenOfPlace | PixelFeatures,
     known: TokenLabelDataset,
     asked: TokenLabelDataset,
 ) -> float:

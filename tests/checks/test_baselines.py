@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.svm import SVC
 
@@ -148,6 +149,29 @@ def test_machines_that_many_labels_leave_without_rows_are_left_out_and_that_is_s
     assert found["naive_bayes_accuracy"] == found["nearest_neighbour_accuracy"] == 1
     assert "linear_ngram_accuracy" not in found
     assert notes["linear_ngram_accuracy"].startswith("left out: of 501 labels, more than 500, it")
+
+
+def test_trees_tell_a_rule_of_places_that_no_ngram_tells(make):
+    # The label is whether the first and the last token are equal: neither is telling alone.
+    random = np.random.default_rng(0)
+    bodies = ["".join(random.choice(list("ABC"), 6)) for _ in range(400)]
+    texts = [f"{' '.join(body)}:{int(body[0] == body[-1])}" for body in bodies]
+    train, validation = make(*texts[:300]), make(*texts[300:], "A B C A B D:0", "A B:1")
+    figures, notes = measure_baselines(train, validation, None, nothing)
+    # scikit-learn's trees on one column for each token of each place.
+    columns = [np.array([list(body) for body in bodies]) == token for token in "ABC"]
+    column_NxF, same_N = np.hstack(columns), [body[0] == body[-1] for body in bodies]
+    trees = HistGradientBoostingClassifier(max_iter=300).fit(column_NxF[:300], same_N[:300])
+    expected = trees.score(column_NxF[300:], same_N[300:])
+    assert figures["boosted_trees_accuracy"] == pytest.approx(expected, abs=0.05)
+    assert figures["boosted_trees_accuracy"] > figures["linear_ngram_accuracy"] + 0.2
+    assert notes["boosted_trees_accuracy"] == (
+        "on the token of each place; fitted on 300 rows, measured on 102"
+    )
+    assert (
+        "boosted_trees_accuracy"
+        not in measure_baselines(make("A B:1", "A:0"), validation, None, nothing)[0]
+    )
 
 
 def test_svm_on_decoded_pixels_equals_one_on_the_images(split_digits, digits_folder):
