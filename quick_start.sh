@@ -138,8 +138,12 @@ case "${1:-}" in
     -h | --help | help)
         sed -n '2,9s/^# \{0,1\}//p' "$0"
         ;;
+    --version)
+        sed -n 's/^VERSION = "\(.*\)"/smallgpt \1/p' smallgpt/distribution.py
+        ;;
     *)
-        echo "usage: ./quick_start.sh [setup | test | check]" >&2
+        echo "quick_start.sh: unknown word: $1" >&2
+        echo "usage: ./quick_start.sh [setup | test | check | --version]" >&2
         exit 2
         ;;
 esac

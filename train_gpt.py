@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallgpt.command import run_command
@@ -101,6 +102,11 @@ def train(settings: TrainSettings, command: str | None = None) -> TrainResult:
     if settings.tensorboard:
         check_tensorboard()
     folder.check_start(settings.overwrite)
+    # Before the data is read. It loads torch, for which a wrong path need not wait.
+    if settings.device not in ("auto", "cpu") and Path(settings.data_path).exists():
+        from smallgpt.model.hardware import check_device
+
+        check_device(settings.device)
     with folder.locked(), RunLog(folder, later=True) as log:
         if folder.holds_run() and not (settings.resume or settings.overwrite):
             raise UserError(

@@ -454,6 +454,28 @@ def test_mistake_is_told_in_plain_words(settings, flags, code, words):
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+def test_a_missing_vocabulary_names_the_command_that_makes_it_or_the_nearest(settings, tmp_path):
+    rows = tmp_path / "mine" / "rows.jsonl"
+    rows.parent.mkdir()
+    rows.write_bytes(Path(settings.data_path).read_bytes())
+    asked = change(settings, data_path=str(rows), vocab_path=str(rows.with_name("vocab.json")))
+    make = rf"no vocab\.json beside {rows}: make one with `python prepare_data.py tokens --input "
+    with pytest.raises(UserError, match=rf"{make}{rows}`, or name it with --vocab_path$"):
+        train(asked)
+    (tmp_path / "mine" / "words.json").write_text("{}")
+    with pytest.raises(UserError, match=r"did you mean .*/mine/words\.json\?$"):
+        train(change(asked, vocab_path=str(tmp_path / "mine" / "word.json")))
+
+
+def test_a_device_that_is_not_here_is_told_before_the_data_and_leaves_no_folder(settings, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="--device cuda: no such device here"):
+        train(change(settings, device="cuda"))
+    assert capsys.readouterr().out == ""
+    assert not Path(settings.output_dir).exists()
+
+
 def test_first_call_before_any_data_names_the_command_that_makes_it(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "train_gpt.py")],
@@ -519,8 +541,9 @@ def test_check_data_says_where_the_bad_rows_beyond_the_first_are_listed(settings
     assert train(change(settings, data_path=str(rows), check_data=True)).exit_code == 1
     folder = RunFolder(settings.output_dir)
     told = capsys.readouterr().err.splitlines()
-    assert sum("zzz" in line for line in told) == 20
-    assert told[20] == f"error: ... and 110 more bad rows; all are listed in {folder.data_report}"
+    assert told[0].startswith("error: 130 bad rows: correct them, or ")
+    assert sum("zzz" in line for line in told) == 5  # they are all alike
+    assert told[6] == f"error: ... and 125 more; all are listed in {folder.data_report}"
     listed = json.loads(folder.data_report.read_text())["errors"]["shown"]
     assert [row["line"] for row in listed] == list(range(61, 191))
 

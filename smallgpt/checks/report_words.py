@@ -8,7 +8,7 @@ from typing import Any
 
 from smallgpt.checks.leak_state import short_name
 from smallgpt.console import format_table, plural
-from smallgpt.rows.bad_rows import bad_rows_remedy
+from smallgpt.rows.bad_rows import bad_rows_remedy, some_of_each_kind
 from smallgpt.rows.lengths import describe_lengths
 
 
@@ -92,18 +92,21 @@ def describe_baselines(report: dict[str, Any]) -> str:
 
 
 def describe_errors(report: dict[str, Any], most: int, listed_in: Path | None) -> str:
-    """The first `most` bad rows, where all are listed (None: in no file), and the remedy."""
+    """The remedy, some of the first `most` bad rows, where all are listed (None: in no file)."""
     errors = report["errors"]
-    lines = [f"{bad['file']}:{bad['line']}: {bad['reason']}" for bad in errors["shown"][:most]]
+    lines = some_of_each_kind(
+        (f"{bad['file']}:{bad['line']}", bad["reason"]) for bad in errors["shown"][:most]
+    )
     if errors["count"] > len(lines):
-        line = f"... and {plural(errors['count'] - len(lines), 'more bad row')}; "
+        line = f"... and {errors['count'] - len(lines):,} more; "
         which = f"the first {len(errors['shown']):,}" if errors["left_out"] else "all"
         if listed_in is None:
             lines.append(f"{line}with an --output_dir without a run {which} are listed there")
         else:
             lines.append(f"{line}{which} are listed in {listed_in}")
     reasons = [bad["reason"] for bad in errors["shown"]]
-    return "\n".join([*lines, bad_rows_remedy(reasons, report["rows"])])
+    remedy = bad_rows_remedy(reasons, report["rows"])
+    return "\n".join([f"{plural(errors['count'], 'bad row')}: {remedy}", *lines])
 
 
 def _has(report: dict[str, Any], kind: str) -> bool:

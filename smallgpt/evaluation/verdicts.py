@@ -130,8 +130,8 @@ def how_chosen(validation: dict[str, Any]) -> str:
     if among == 1:
         return ""
     return (
-        f"the best of {among:,} evaluations: its figures are told from rows that had no say in the "
-        f"choice (cross-fitting)"
+        f"the best of {among:,} evaluations; so that luck does not count, each row is judged by "
+        f"the evaluation that the other rows would have chosen: somewhat lower figures mostly"
     )
 
 
@@ -152,9 +152,13 @@ def describe_confidence(validation: dict[str, Any]) -> str:
             f"confidence: temperature {found['temperature']:.2f}, fitted on {rows}; "
             f"{too_few_to_tell_calibration(found['rows'])}"
         )
+    # Whether answers are too sure is known no better than how many of them are right.
+    low, high = validation["accuracy_interval"]
+    is_unclear = abs(found["raw_ece"] - found["ece"]) < (high - low) / 2
     return (
         f"confidence: calibration error {found['raw_ece']:.3f} before and {found['ece']:.3f} after "
-        f"temperature {found['temperature']:.2f}, measured on held-out parts of {rows}"
+        f"temperature {found['temperature']:.2f}{', no clear difference' if is_unclear else ''}, "
+        f"measured on held-out parts of {rows}"
     )
 
 

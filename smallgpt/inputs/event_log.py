@@ -31,6 +31,7 @@ LABEL = "label"  # the column of labels where none is named
 _SPECIAL = (PAD, IMG, END_IMG, CLS, EOS)
 _ABSENT = object()
 _NAMED = 10
+_MOST_LIKELY_LABELS = 200  # different values of a column that could be the label
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,18 @@ class EventLog:
                 f"first: {shown(column)} in that of {place})"
             )
         return notes
+
+    def likely_label(self) -> str | None:
+        """Where no row has a label, the column of fewest values, one for each row; None without."""
+        if any(label is not None for label, _ in self._labels):
+            return None
+        counts = {
+            column: len(set(map(str, values)))
+            for column, values in self._others.items()
+            if all(value is not _ABSENT and not _is_blank(value) for value in values)
+        }
+        likely = [column for column, count in counts.items() if 2 <= count <= _MOST_LIKELY_LABELS]
+        return min(likely, key=counts.__getitem__, default=None)
 
 
 def _is_blank(value: Any) -> bool:

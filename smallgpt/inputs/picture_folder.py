@@ -92,23 +92,23 @@ def _list_pictures(
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     files: list[Path] = []
     labels: list[str] = []
-    passed_over: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()  # what they are, where
     for path in sorted(root.iterdir()) if classes else ():
         if not path.is_dir() or path.name.startswith("."):
-            passed_over["beside the class folders"] += 1
+            left_out["file", " beside the class folders"] += 1
     for folder in classes or [root]:
         before = len(files)
         for path in sorted(folder.iterdir()):
             if path.name.startswith("."):
-                passed_over["hidden"] += 1
+                left_out["hidden file", ""] += 1
             elif path.is_dir():
-                passed_over["in deeper folders"] += 1
+                left_out["deeper folder", ""] += 1
             elif not is_picture(path):
-                passed_over["no picture"] += 1
+                left_out["file", " of another kind"] += 1
             else:
                 files.append(path)
         if classes and len(files) == before:
-            passed_over["class folder without pictures"] += 1
+            left_out["class folder", " without pictures"] += 1
         elif classes:
             place = f"{root}/{printable(folder.name)}"
             labels += [label_name(folder.name, place, names)] * (len(files) - before)
@@ -117,9 +117,9 @@ def _list_pictures(
             f"{root}: no pictures in it; expected pictures (PNG, JPEG, ...), or one subfolder per "
             f"class, with the pictures directly in it: {root}/cat/1.png"
         )
-    if passed_over:
-        what = ", ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
-        notes.append(f"{root}: passed over {what}")
+    if left_out:
+        what = ", ".join(f"{plural(n, kind)}{where}" for (kind, where), n in left_out.items())
+        notes.append(f"{root}: left out {what}")
     return files, labels if classes else None
 
 
@@ -227,7 +227,7 @@ def _common_size(
             notes.append(
                 f"{plural(len(others), 'picture')} resized to {width}x{height} (the first: "
                 f"{printable(files[place].name)}, {size[0]}x{size[1]})"
-                + (f", {stretched:,} of them stretched" if stretched else "")
+                + (f", {stretched:,} of them stretched to this shape" if stretched else "")
             )
         return wanted
     for place, size in sizes.items():

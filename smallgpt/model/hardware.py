@@ -22,19 +22,27 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device here.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    check_device(name)
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps else "cpu"
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     kind, _, number = name.partition(":")
+    if number:
+        torch.cuda.set_device(int(number))
+        return torch.device(kind, int(number))
+    return torch.device(name)
+
+
+def check_device(name: str) -> None:
+    """Raise UserError if there is no such device here; `name` as in `choose_device`."""
+    kind, _, number = name.partition(":")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
         raise UserError(f"--device {name}: no such device here; use --device cpu")
     if number:
         count = torch.cuda.device_count()
         if not number.isdecimal() or int(number) >= count:
             raise UserError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
-        torch.cuda.set_device(int(number))
-        return torch.device(kind, int(number))
-    return torch.device(name)
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallgpt.distribution import VERSION
-from smallgpt.options.option import Mistakes, Option, did_you_mean, options_of
+from smallgpt.options.option import Mistakes, Option, nearest, options_of
 
 _NO_VALUE = object()  # a flag given without a value
 
@@ -28,8 +28,10 @@ def parse_flags(
     for text in unknown:
         name = text.split("=")[0]
         if name.startswith("-"):
-            near = did_you_mean(name, [f"--{known}" for known in options])
-            mistakes.append(("", f"unknown flag {name}{near}"))
+            near = nearest(name.lstrip("-"), options)
+            hint = f"; did you mean --{near}?" if near else ""
+            # It is about the option that was meant, which is then not missed as well.
+            mistakes.append((near, f"unknown flag {name}{hint}"))
         else:
             mistakes.append(("", f"{text!r} does not belong to a flag (see {prog} --help)"))
     values: dict[str, Any] = {}

@@ -142,12 +142,22 @@ def _options_of(settings_class: type) -> dict[str, Option]:
     return options
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that begins so, has these initials, or is spelled alike; "" without any."""
+    name, known = name.lower(), list(known)
+    near = [each for each in known if each.startswith(f"{name}_")]
+    if not near:
+        of_initials = [x for x in known if "".join(word[:1] for word in x.split("_")) == name]
+        # The longest, as it is the likeliest to be shortened: lr is no lora_rank.
+        near = sorted(of_initials, key=len, reverse=True)
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NEAR?`, "" if no known name is near."""
-    known = list(known)
-    close = [each for each in known if each.startswith(f"{name.lower()}_")]
-    close = close or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _convert(kind: Any, raw: Any) -> Any:

@@ -38,9 +38,11 @@ def report_lines(summary: dict[str, Any], seconds: float) -> list[str]:
         )
     if summary["train"].get("variants"):
         kind = "image" if of_images else "text"
+        variants = summary["train"]["variants"]
         facts.append(
-            f"{plural(summary['train']['variants'], 'variant')} of the training {kind}s beside "
-            f"them in {TRAIN}; an epoch visits each {kind} once, in a variant drawn anew"
+            f"{plural(variants, 'variant')} of the training {kind}s beside them in {TRAIN}, "
+            f"{summary['train']['rows'] + variants:,} lines together; an epoch visits each {kind} "
+            f"once, in a variant drawn anew"
         )
     fact = (
         f"{plural(summary['vocabulary_size'], 'token')} in the vocabulary, "

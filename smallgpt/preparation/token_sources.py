@@ -89,6 +89,8 @@ def _read_log(
     if on_bad_row == "error":
         bad.raise_if_any()
     notes += log.notes()
+    if (column := log.likely_label()) is not None:
+        notes.append(f"no labels: if {shown(column)} is the label, add --label_column {column}")
     if bad.count:
         notes.append(f"{plural(bad.count, 'bad event')} skipped, the first: {bad.first[0]}")
     return log

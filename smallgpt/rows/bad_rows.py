@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from smallgpt.console import command_hint, plural
+from smallgpt.console import command_hint
 from smallgpt.errors import UserError
 
 MOST_ERRORS_SHOWN = 20
+_MOST_ALIKE_SHOWN = 5
+_VALUE = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
 # More are not kept for a report: nobody reads them, and they fill the memory.
 MOST_BAD_ROWS = 1_000_000
 REMEDY = "correct them, or leave them out with --on_bad_row skip"
@@ -50,14 +54,28 @@ class BadRows:
         """Raise if a row was bad.
 
         Raises:
-            UserError: the first bad rows, how many more there are, and the remedy.
+            UserError: the remedy, the first bad rows, and how many more there are.
         """
         if not self.count:
             return
-        lines = list(self.first)
+        if self.count == 1:
+            raise UserError(f"{self.first[0]}\n{remedy}")
+        lines = some_of_each_kind(zip(self.places, self.reasons, strict=True))
         if self.count > len(lines):
-            lines.append(f"... and {plural(self.count - len(lines), f'more bad {self.what}')}")
-        raise UserError("\n".join([*lines, remedy]))
+            lines.append(f"... and {self.count - len(lines):,} more")
+        raise UserError("\n".join([f"{self.count:,} bad {self.what}s: {remedy}", *lines]))
+
+
+def some_of_each_kind(bad: Iterable[tuple[str, str]]) -> list[str]:
+    """Bad rows as `place: reason`, of many that differ only in values the first five."""
+    of_kind: Counter[str] = Counter()
+    lines = []
+    for place, reason in bad:
+        kind = _VALUE.sub("", reason)
+        of_kind[kind] += 1
+        if of_kind[kind] <= _MOST_ALIKE_SHOWN:
+            lines.append(f"{place}: {reason}")
+    return lines
 
 
 def could_be_unk(reason: str) -> bool:

@@ -10,6 +10,7 @@ from smallgpt.tokens.labels import label_text, label_token
 from smallgpt.tokens.vocabulary import Vocabulary
 
 TAIL_LENGTH = 3  # <CLS> <CLS_k> <EOS>
+_MOST_LABELS_NAMED = 10
 LABEL_BEFORE_TAIL = "a label token stands before the label tail: it gives the label away"
 
 
@@ -86,4 +87,9 @@ def _class_of(label: Any, vocabulary: Vocabulary, may_be_unknown: bool) -> int:
         return index
     if may_be_unknown:
         return -1
-    raise RowError(f"label {shown(label)}: the vocabulary has no token {shown(token)}")
+    known = ", ".join(vocabulary.label_names[:_MOST_LABELS_NAMED]) or "none"
+    more = len(vocabulary.labels) - _MOST_LABELS_NAMED
+    raise RowError(
+        f"label {shown(label)}: the vocabulary has no token {shown(token)}; its labels are {known}"
+        + (f" and {more:,} more" if more > 0 else "")
+    )

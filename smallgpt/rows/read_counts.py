@@ -45,24 +45,30 @@ class ReadCounts:
             if name in self.unknown_names or len(self.unknown_names) < _MOST_UNKNOWN:
                 self.unknown_names[name] = self.unknown_names.get(name, 0) + 1
 
-    def lines(self, learned_unknown: bool = True) -> list[str]:
+    def lines(self, learned_unknown: bool | None = None) -> list[str]:
         """What a person should know about the reading, one line each.
 
-        `learned_unknown`: whether the model that the rows are for had <UNK> in training.
+        `learned_unknown`: whether the model that the rows are for had <UNK> in training; None:
+        they are for training one.
         """
         found = []
         if self.completed:
-            found.append(f"{plural(self.completed, 'label tail')} completed")
+            whose = "its" if self.completed == 1 else "their"
+            found.append(f"{plural(self.completed, 'row')} got the tokens of {whose} `label`")
         if self.repaired:
             found.append(f"{plural(self.repaired, 'broken label tail')} repaired")
         if self.cut:
             up_to = "" if self.cut == 1 else "up to "
+            cut_to = f"max_length, {self.max_length:,}"
+            if learned_unknown is not None:
+                cut_to = f"{self.max_length:,}, the most that the model has learned to read"
             found.append(
                 f"{plural(self.cut, 'row')} of {up_to}{self.longest_cut:,} tokens cut to "
-                f"max_length, {self.max_length:,}: {plural(self.cut_tokens, 'token')} left out"
+                f"{cut_to}: {plural(self.cut_tokens, 'token')} left out"
             )
         if self.unknown_tokens:
-            found.append(unknown_line(self.unknown_tokens, self.unknown_names, learned_unknown))
+            learned = learned_unknown is not False
+            found.append(unknown_line(self.unknown_tokens, self.unknown_names, learned))
         if self.padding_dropped:
             found.append(f"<PAD> at the end of {plural(self.padding_dropped, 'row')} dropped")
         if self.other_labels:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from smallgpt.console import command_hint, plural
 from smallgpt.errors import UserError
-from smallgpt.options.training import TrainSettings
+from smallgpt.files.reading import contents
+from smallgpt.options.option import nearest
+from smallgpt.options.training import DIGITS_ROWS, TrainSettings
 from smallgpt.rows.codebook_of_rows import KnownCodebook
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.prepared_summary import has_variants
+from smallgpt.rows.prepared_summary import VOCABULARY, has_variants
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -47,6 +49,8 @@ def read_data(
             else f"name your rows with --data_path (`{make}` makes some)"
         )
         raise UserError(f"{settings.data_path}: no such file; {remedy}")
+    if not Path(settings.vocabulary_file).exists():
+        raise _no_vocabulary(settings)
     vocabulary = Vocabulary.load(settings.vocabulary_file)
     codebook = _known_codebook(settings)
     skip = settings.on_bad_row == "skip"
@@ -87,6 +91,21 @@ def read_data(
         if not rows.bad_rows:
             raise
         return rows, rows.subset(slice(0, 0))  # the bad rows are reported nonetheless
+
+
+def _no_vocabulary(settings: TrainSettings) -> UserError:
+    """The error of a vocabulary that is not there, with the nearest one."""
+    path, rows = Path(settings.vocabulary_file), Path(settings.data_path)
+    beside = rows.with_name(VOCABULARY)
+    near = nearest(path.name, [x.name for x in contents(path.parent) if x.suffix == ".json"])
+    if near or beside.exists():
+        found = path.with_name(near) if near else beside
+        return UserError(f"{path}: no such file (the vocabulary); did you mean {found}?")
+    missing = f"{path}: no such file (the vocabulary)"
+    if path in (beside, Path(DIGITS_ROWS).with_name(VOCABULARY)):  # none was named
+        missing = f"no {VOCABULARY} beside {rows}"
+    make = command_hint("prepare_data.py", "tokens", "--input", rows)
+    return UserError(f"{missing}: make one with `{make}`, or name it with --vocab_path")
 
 
 def _known_codebook(settings: TrainSettings) -> KnownCodebook | None:

@@ -33,6 +33,7 @@ from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.locks import hold_folder
 from smallgpt.files.reading import contents, first_bytes
 from smallgpt.files.writing import remove, remove_leftovers
+from smallgpt.rows.prepared_summary import read_summary
 
 EVENT_FILES = "events.out.tfevents.*"  # of any program
 EVENT_SUFFIX = ".smallgpt"  # of ours
@@ -99,6 +100,11 @@ class RunFolder:
             if os.path.lexists(folder) and not folder.is_dir():
                 raise UserError(f"{folder} is no folder, and a run has one of that name: {_REMEDY}")
         if not self._left_by_run():
+            if read_summary(self.root):
+                raise UserError(
+                    f"{self.root} holds prepared data: give the run a folder of its own, "
+                    f"--output_dir {Path('outputs', 'runs', self.root.resolve().name)}"
+                )
             for path in (p for place in _WRITTEN_IN for p in self._own_in(place)):
                 if not self._is_own(path):
                     raise UserError(

@@ -254,7 +254,9 @@ def test_baseline_as_good_as_the_model_is_told():
     assert "labels: not clearly better than the baseline nearest row" in text
     assert "perplexity: WORSE than the baseline unigram" in text
     enough = {**validation, "calibration": {**VALIDATION["calibration"], "rows": 100}}
-    assert "0.200 before and 0.100 after temperature 1.50" in describe_validation(enough)
+    assert "0.200 before and 0.100 after temperature 1.50, no clear" in describe_validation(enough)
+    many = {**enough, "accuracy_interval": [0.59, 0.61]}
+    assert "0.200 before and 0.100 after temperature 1.50, measured" in describe_validation(many)
 
 
 @pytest.mark.parametrize(

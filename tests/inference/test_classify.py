@@ -98,7 +98,10 @@ def test_rows_that_are_cut_to_be_classified_are_told(run, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"tokens": "<Z_000> " * 60}) + "\n")
     done = run("--mode", "classify", "--test_data", str(tmp_path / "rows.jsonl"),
                "--output_dir", str(tmp_path / "out"), "--json")  # fmt: skip
-    assert "rows.jsonl: 1 row of 63 tokens cut to max_length, " in done.stderr
+    assert (
+        "rows.jsonl: 1 row of 63 tokens cut to 21, the most that the model has learned to "
+        in done.stderr
+    )
     assert json.loads(done.stdout)["line"] == 1
 
 

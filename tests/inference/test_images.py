@@ -143,10 +143,9 @@ def test_a_folder_without_classes_is_classified_and_broken_files_are_kept(world,
     (folder / "notes.txt").write_text("no picture")
     assert run(world, "--images", folder, "--output_dir", tmp_path / "out") == 0
     out, err = capsys.readouterr()
-    assert "passed over 1 no picture" in err
-    assert (
-        "1 picture resized to 8x8 (the first: c\\x1b[31m é.png, 16x24), 1 of them stretched" in err
-    )
+    assert "left out 1 file of another kind" in err
+    line = "1 picture resized to 8x8 (the first: c\\x1b[31m é.png, 16x24), 1 of them stretched"
+    assert f"{line} to this shape" in err
     assert "1 coloured picture read as grey" in err
     assert "!!! 1 of 4 rows could not be classified" in out and "b.png: not a picture" in out
     assert "\x1b" not in out + err

@@ -137,7 +137,7 @@ def test_new_events_are_refused_or_read_as_unk(run):
 def test_a_long_session_is_cut_from_its_start(run, capsys):
     events = [["s1", "buy", str(at), "app", ""] for at in range(20)]
     (found,) = run(events, "--mode", "classify", *LOG)
-    assert "1 row of 23 tokens cut to max_length, 8" in capsys.readouterr().err
+    assert "1 row of 23 tokens cut to 8, the most that" in capsys.readouterr().err
     assert found["prediction"]
 
 

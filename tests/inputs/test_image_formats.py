@@ -328,7 +328,8 @@ def test_different_sizes_name_two_files_and_the_remedy(folder):
     assert "--image_size" in text
     read = read_images(folder, image_size=6)
     assert read.images_NxHxWxC.shape == (4, 6, 6, 1)
-    assert read.notes[0] == "4 pictures resized to 6x6 (the first: 0.png, 4x4), 1 of them stretched"
+    line = "4 pictures resized to 6x6 (the first: 0.png, 4x4), 1 of them stretched to this shape"
+    assert read.notes[0] == line
 
 
 def test_unreadable_pictures_are_named(folder):
@@ -372,7 +373,7 @@ def test_a_folder_without_classes_gives_pictures_without_labels(tmp_path):
     read = read_images(tmp_path)
     assert (read.labels, read.files) == (None, ["1.png", "2.png"])
     assert read.images_NxHxWxC[:, 0, 0, 0].tolist() == [10, 20]
-    assert "passed over 1 no picture" in read.notes[0]
+    assert "left out 1 file of another kind" in read.notes[0]
 
 
 def test_one_picture_is_read_by_itself(tmp_path):

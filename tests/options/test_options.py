@@ -205,12 +205,36 @@ def test_empty_flag_value_is_refused():
         (("--ro=9",), ""),
         (("--colour", "red"), "--color"),
         (("-rows", "9"), "--rows"),
+        (("--zzz", "9"), "--zzz"),
     ],
 )
 def test_abbreviated_or_mistyped_flag_is_unknown_and_the_nearest_is_named(argv, nearest):
     mistake = mistakes_of(*argv)[0]
     assert mistake.startswith(f"unknown flag {argv[0].split('=')[0]}")
     assert nearest in mistake
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--lr", "--learning_rate"),
+        ("--bs", "--batch_size"),
+        ("--wd", "--weight_decay"),
+        ("--epochs", "--num_epochs"),
+        ("--dry", None),
+    ],
+)
+def test_initials_of_a_flag_are_understood_and_nothing_far_is_suggested(flag, meant):
+    with pytest.raises(SettingsError) as caught:
+        read_settings(TrainSettings, [flag, "1"], prog="prog.py", description="")
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert caught.value.mistakes == [f"unknown flag {flag}{hint}"]
+
+
+def test_a_flag_that_was_meant_is_not_missed_as_well():
+    with pytest.raises(SettingsError) as caught:
+        read_settings(TokensSettings, ["--inptu", "x"], prog="prog.py", description="")
+    assert caught.value.mistakes == ["unknown flag --inptu; did you mean --input?"]
 
 
 def test_word_without_a_flag_is_refused():

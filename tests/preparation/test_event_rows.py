@@ -64,6 +64,15 @@ def test_a_log_becomes_one_row_a_session_that_carries_its_value(tmp_path, table,
     assert "kept with each row: user" in said
 
 
+def test_a_column_that_looks_like_the_label_is_named_where_no_row_has_one(tmp_path, table, capsys):
+    path = table(*shop_log())
+    prepare(tmp_path / "out", "--input", path, *LOG)
+    said = capsys.readouterr().out
+    assert "no labels: if 'result' is the label, add --label_column result" in said
+    prepare(tmp_path / "labelled", "--input", path, *LOG, "--label_column", "result")
+    assert "no labels" not in capsys.readouterr().out
+
+
 def test_sessions_of_one_event_without_a_label_can_be_learned_from(tmp_path, table):
     events = [["s", "e"], *([f"s{n}", f"e{n % 5}"] for n in range(30))]
     argv = ("--group_column", "s", "--event_column", "e")

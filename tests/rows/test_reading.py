@@ -30,7 +30,7 @@ def test_rows_are_read_with_their_lines_labels_and_counts(vocabulary, write_rows
     assert (counts.rows, counts.labelled, counts.completed, counts.repaired) == (3, 2, 1, 1)
     assert counts.padding_dropped == 1
     assert counts.lines() == [
-        "1 label tail completed",
+        "1 row got the tokens of its `label`",
         "1 broken label tail repaired",
         "<PAD> at the end of 1 row dropped",
     ]
@@ -99,14 +99,16 @@ def test_last_line_cut_off_by_a_crash_is_told(vocabulary, tmp_path):
         read(path, vocabulary)
 
 
-def test_first_20_bad_rows_are_shown_and_the_rest_counted(vocabulary, write_rows):
-    path = write_rows({"tokens": "A B"}, *[{"tokens": f"A bad{n}"} for n in range(25)])
+def test_the_remedy_comes_first_then_some_bad_rows_of_each_kind(vocabulary, write_rows):
+    bad = [{"tokens": f"A bad{n}"} for n in range(9)] + [{"tokens": ""}, {"tokens": "B bad"}]
+    path = write_rows({"tokens": "A B"}, *bad)
     with pytest.raises(UserError) as caught:
         read(path, vocabulary)
     told = str(caught.value).splitlines()
-    assert [line.split(": ")[0] for line in told[:20]] == [f"{path}:{n}" for n in range(2, 22)]
-    assert told[20] == "... and 5 more bad rows"
-    assert len(told) == 22
+    assert told[0].startswith("11 bad rows: correct them, or leave them out with --on_bad_row skip")
+    shown = [f"{path}:{n}" for n in (2, 3, 4, 5, 6, 11)]
+    assert [line.split(": ")[0] for line in told[1:-1]] == shown
+    assert told[-1] == "... and 5 more"
 
 
 def test_bad_rows_are_skipped_and_counted(vocabulary, write_rows):

@@ -152,9 +152,9 @@ def test_best_model_tells_what_all_evaluations_came_to(run_of_eight):
     assert stored["best_value"] == min(row["label_loss"] for row in rows)
     log = result.folder.log.read_text()
     assert (
-        "the best of 8 evaluations: its figures are told from rows that had no say in the choice"
-        in log
-    )
+        "the best of 8 evaluations; so that luck does not count, each row is judged by the "
+        "evaluation that the other rows would have chosen"
+    ) in log
     last = read_validation(result.folder.final_model)
     assert last["chosen_among"] == 1 and last["label_loss"] == rows[-1]["label_loss"]
 

@@ -199,6 +199,14 @@ def test_file_of_others_in_the_place_of_a_run_s_is_refused(tmp_path, name, clear
             RunFolder(tmp_path).check_start(clearing)
 
 
+def test_folder_of_prepared_data_is_refused_with_another_one(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    write_json(folder / "prepared.json", {"command": "tokens"})
+    with pytest.raises(UserError, match=r"holds prepared data: .*--output_dir outputs/runs/shop$"):
+        RunFolder(folder).check_start(clearing=False)
+
+
 def test_pipe_in_the_place_of_a_run_s_file_is_refused_and_not_read(tmp_path):
     for name in ("settings.yaml", "train.log", "data_report.json"):
         os.mkfifo(tmp_path / name)
