@@ -5,10 +5,10 @@ import signal
 from types import SimpleNamespace
 
 import pytest
-from smallgpt.training.metrics_file import read_metrics
 from training_runs import change, same_weights, small_settings
 
 from smallgpt.errors import SettingsError
+from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.options.plan import plan_text, read_plan
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
