@@ -63,7 +63,13 @@ def is_told(test: dict[str, Any], no_difference: float) -> bool:
 def describe_comparison(found: dict[str, Any]) -> str:
     """The report of compare.json."""
     sides, comparisons = found["compared"], found["comparisons"]
-    parts = [_names(sides), _differences(found), _figures(sides), *map(printable, found["notes"])]
+    rows = "" if found["data"] is None else f"\nrows  {printable(found['data'])}"
+    parts = [
+        _names(sides) + rows,
+        _differences(found),
+        _figures(sides),
+        *map(printable, found["notes"]),
+    ]
     for each in comparisons:
         parts.append(_tests(each, found["group_by"]))
     if len(comparisons) > 1:
@@ -107,7 +113,8 @@ def _differences(found: dict[str, Any]) -> str:
         if any(value != values[0] for value in values):
             rows.append([name, *(value or "unknown" for value in values)])
     for name, values in found["settings"].items():
-        rows.append([name, *map(setting_text, values)])
+        cells = zip(sides, values, strict=True)
+        rows.append([name, *(setting_text(v) if s["model"] else "unknown" for s, v in cells)])
     if not rows:
         return "no option differs"
     header = ["what differs", *(side["letter"] for side in sides)]

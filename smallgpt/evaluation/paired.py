@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from smallgpt.evaluation.metrics import perplexity
 from smallgpt.evaluation.statistics import ACCURACY_LEVEL, exact_interval, ratio_interval
 
 # The highest p value at which two models count as told apart.
@@ -106,8 +107,8 @@ def perplexity_ratio(
     losses = mean_difference(nll_sum_N, other_nll_sum_N, count_N, group_N)
     ends = losses["interval"]
     return {
-        "ratio": math.exp(losses["difference"]),
-        "interval": ends and [math.exp(end) for end in ends],
+        "ratio": perplexity(losses["difference"]),
+        "interval": ends and [perplexity(end) for end in ends],
         "p_value": losses["p_value"],
         "loss_difference": losses["difference"],
         "tokens": int(count_N.sum()),

@@ -216,9 +216,10 @@ def _side(contender: Contender) -> dict[str, Any]:
         validation["ece"] = validation.get("calibration", {}).get("ece")
     figures = evaluated.figures if evaluated else validation
     kept = {name: figures[name] for name in _FIGURES if is_number(figures.get(name), 0, _LARGEST)}
-    interval = figures.get("accuracy_interval")
-    if "accuracy" in kept and isinstance(interval, list) and len(interval) == 2:
-        kept["accuracy_interval"] = interval
+    ends = figures.get("accuracy_interval")
+    ends = ends if isinstance(ends, list) else []
+    if "accuracy" in kept and len(ends) == 2 and all(is_number(end, 0, 1) for end in ends):
+        kept["accuracy_interval"] = ends
     return {
         "letter": contender.letter,
         "path": str(contender.path),

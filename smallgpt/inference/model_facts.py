@@ -10,6 +10,7 @@ from typing import Any
 from smallgpt.errors import UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.reading import parse_json, read_text
+from smallgpt.inference.files import beside
 from smallgpt.model.folder import stored_settings
 from smallgpt.model.place import check_model_folder
 from smallgpt.model.weights_file import MADE_BY, read_validation
@@ -51,7 +52,7 @@ class ModelFacts:
         check_model_folder(folder)
         made_by = _made_by(folder / MADE_BY)
         data = made_by.get("data")
-        rows = read_metrics(folder.parent / "metrics.jsonl")
+        rows = read_metrics(beside(folder, "metrics.jsonl"))
         return cls(
             folder,
             stored_settings(folder),

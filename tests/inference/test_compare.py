@@ -23,7 +23,7 @@ from train_gpt import train
 
 def train_two(folder: Path) -> None:
     """Two models of the same rows, one trained for longer, and their evaluations of other rows."""
-    settings = replace(small_settings(folder), learning_rate=1e-2)
+    settings = replace(small_settings(folder), learning_rate=1e-2, early_stopping_patience=0)
     write_rule_rows(folder, 240)
     rows = json_lines(folder / "rows.jsonl")
     with open(settings.data_path, "w") as handle:
@@ -31,18 +31,25 @@ def train_two(folder: Path) -> None:
     with open(folder / "test.jsonl", "w") as handle:
         for number, row in enumerate(rows[220:] * 2):  # each person wrote two of them
             handle.write(json.dumps({**row, "meta": {"source": number % 20}}) + "\n")
-    for name, epochs in (("short", 1), ("long", 15)):
-        train(
-            replace(
-                settings,
-                output_dir=str(folder / name),
-                num_epochs=epochs,
-                early_stopping_patience=0,
-            )
-        )
-        done = run_here(main, "--model_path", folder / name / "best_model", "--test_data",
-                        folder / "test.jsonl")  # fmt: skip
+    for name, changes in {
+        "short": {"num_epochs": 1},
+        "long": {"num_epochs": 15},
+        "head": {"classifier": "head"},
+    }.items():
+        train(replace(settings, output_dir=str(folder / name), **changes))
+        done = run_here(main, *models(folder, name), *rows_of(folder))
         assert done.returncode == 0, done.stderr
+
+
+def models(two: Path, *names: str) -> list[object]:
+    """The words that name the models of runs, by default of the two."""
+    names = names or ("short", "long")
+    return ["--model_path", *(two / name / "best_model" for name in names)]
+
+
+def rows_of(two: Path) -> list[object]:
+    """The words that name the rows to compare on."""
+    return ["--test_data", two / "test.jsonl"]
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +70,8 @@ def compare(tmp_path):
     return run
 
 
-def models(two: Path, *names: str) -> list[object]:
-    """The words that name runs, which stand for their best models."""
-    return ["--model_path", *(two / name for name in names or ("short", "long"))]
-
-
-def rows(two: Path) -> list[object]:
-    """The words that name the rows to compare on."""
-    return ["--test_data", two / "test.jsonl"]
-
-
 def test_models_are_compared_on_the_rows_of_a_file(two, compare, tmp_path):
-    done, found = compare(*models(two), *rows(two))
+    done, found = compare(*models(two), *rows_of(two))
     assert done.returncode == 0, done.stderr
     (test,) = found["comparisons"]
     accuracy = test["labels"]["accuracy"]
@@ -100,7 +97,7 @@ def test_models_are_compared_on_the_rows_of_a_file(two, compare, tmp_path):
 
 
 def test_evaluation_folders_tell_the_same_as_their_models(two, compare):
-    _, of_models = compare(*models(two), *rows(two))
+    _, of_models = compare(*models(two), *rows_of(two))
     folders = [two / name / "evaluation_test" for name in ("short", "long")]
     done, found = compare("--model_path", *folders, "--overwrite")
     assert done.returncode == 0, done.stderr
@@ -112,7 +109,7 @@ def test_evaluation_folders_tell_the_same_as_their_models(two, compare):
 
 
 def test_tokens_are_compared_by_the_ratio_of_perplexities(two, compare):
-    _, found = compare(*models(two), *rows(two))
+    _, found = compare(*models(two), *rows_of(two))
     tokens, figures = found["comparisons"][0]["tokens"], [s["figures"] for s in found["compared"]]
     for test, name in (("all", "perplexity"), ("body", "body_perplexity")):
         ratio = figures[1][name] / figures[0][name]
@@ -121,8 +118,34 @@ def test_tokens_are_compared_by_the_ratio_of_perplexities(two, compare):
         assert low < ratio < high
 
 
+def test_a_run_stands_for_its_best_model(two, compare):
+    words = ["--model_path", two / "long", two / "short", *rows_of(two)]
+    _, found = compare(*words)
+    assert [Path(side["model"]) for side in found["compared"]] == models(two, "long", "short")[1:]
+
+
+def test_a_model_that_names_labels_alone_is_compared_by_its_labels(two, compare):
+    done, found = compare(*models(two, "long", "head"), *rows_of(two))
+    (test,) = found["comparisons"]
+    assert test["labels"]["label_loss"] is None and test["tokens"] is None
+    assert test["labels"]["rows"] == 40
+    assert "label losses are not compared: one model names a label among" in done.stdout
+    assert "perplexities are not compared: a model that names labels alone" in done.stdout
+
+
+def test_rows_without_labels_are_compared_by_perplexity(two, compare, tmp_path):
+    bare = tmp_path / "bare.jsonl"
+    rows = [json.dumps({"tokens": row["tokens"]}) for row in json_lines(two / "test.jsonl")]
+    bare.write_text("\n".join(rows))
+    done, found = compare(*models(two), "--test_data", bare)
+    (test,) = found["comparisons"]
+    assert test["labels"] is None and test["groups"] is None
+    assert "B is better than A: perplexity ratio 0." in done.stdout
+    assert "labels are not compared: no row has a label" in done.stdout
+
+
 def test_the_better_model_is_named_whichever_comes_first(two, compare):
-    done, _ = compare(*models(two, "long", "short"), *rows(two))
+    done, _ = compare(*models(two, "long", "short"), *rows_of(two))
     assert "A is better than B: +" in done.stdout
 
 
@@ -136,7 +159,7 @@ def test_a_model_beside_itself_is_not_told_apart(two, compare):
 
 
 def test_of_three_models_each_is_compared_with_the_first_and_corrected(two, compare):
-    done, found = compare(*models(two, "short", "long", "short"), *rows(two))
+    done, found = compare(*models(two, "short", "long", "short"), *rows_of(two))
     tests = [each["labels"]["accuracy"] for each in found["comparisons"]]
     assert [(each["model"], each["against"]) for each in found["comparisons"]] == [
         ("B", "A"),
@@ -241,13 +264,25 @@ def test_rows_that_one_model_could_not_score_are_left_out(two, compare, tmp_path
 
 def test_answers_withheld_for_their_confidence_are_compared(two, compare, tmp_path):
     folder = tmp_path / "withheld"
-    run_here(main, *models(two, "long/best_model"), *rows(two), "--output_dir", folder,
+    run_here(main, *models(two, "long"), *rows_of(two), "--output_dir", folder,
              "--abstain_below", 0.99)  # fmt: skip
     assert any("reason" in row for row in json_lines(folder / "predictions.jsonl"))
     _, found = compare("--model_path", two / "long" / "evaluation_test", folder)
     (test,) = found["comparisons"]
     accuracy = test["labels"]["accuracy"]
     assert test["left_out"] == 0 and accuracy["only_first"] == accuracy["only_second"] == 0
+
+
+def test_an_evaluation_whose_model_is_gone_is_compared_by_its_labels(two, compare, tmp_path):
+    copy = changed_evaluation(two, tmp_path, lambda rows: None)
+    figures = json.loads((copy / "metrics.json").read_text())
+    damaged = {**figures, "model": "gone", "accuracy_interval": ["\x1b[31m", 2]}
+    (copy / "metrics.json").write_text(json.dumps(damaged))
+    done, found = compare("--model_path", two / "short" / "evaluation_test", copy)
+    assert done.returncode == 0, done.stderr
+    (test,) = found["comparisons"]
+    assert test["labels"]["rows"] == 40
+    assert test["no_tokens"].startswith("the model of ") and "\x1b" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -273,14 +308,14 @@ def test_mistakes_are_told_in_one_line(two, words, code, told):
 
 
 def test_results_of_another_comparison_stay(two, compare):
-    done, _ = compare(*models(two), *rows(two))
-    assert compare(*models(two), *rows(two))[0].returncode == 0  # the same
-    done, _ = compare(*models(two, "long", "short"), *rows(two))
+    done, _ = compare(*models(two), *rows_of(two))
+    assert compare(*models(two), *rows_of(two))[0].returncode == 0  # the same
+    done, _ = compare(*models(two, "long", "short"), *rows_of(two))
     assert done.returncode == 1 and "holds a comparison of" in done.stderr
 
 
 def test_the_command_prints_json_for_machines(two, tmp_path):
-    words = [*models(two), *rows(two), "--output_dir", tmp_path / "out"]
+    words = [*models(two), *rows_of(two), "--output_dir", tmp_path / "out"]
     done = subprocess.run(
         [sys.executable, "inference.py", "--mode", "compare", "--json", *map(str, words)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
