@@ -59,7 +59,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
         folder = root / name
         with open(root / f"{name}.made", "a") as made:
             fcntl.flock(made, fcntl.LOCK_EX)
-            if not made.tell():
+            if not os.path.getsize(made.name):
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to make it
                 folder.mkdir()
                 make(folder)
