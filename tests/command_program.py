@@ -55,10 +55,11 @@ def run(body: str, *argv: str, **options) -> tuple[int, str, str]:
 
 
 def run_here(
-    main: Callable[[list[str]], int | None], *argv: object, stdin: str = ""
+    main: Callable[[list[str]], int | None], *argv: object, stdin: str | bytes = ""
 ) -> subprocess.CompletedProcess:
     """What a script does with its `main`, in this process: exit code, standard output and error."""
     words = ["script.py", *map(str, argv)]
+    given = stdin if isinstance(stdin, bytes) else stdin.encode()
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -67,6 +68,6 @@ def run_here(
         pytest.raises(SystemExit) as left,
     ):
         patch.setattr(sys, "argv", words)
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         run_command(main)
     return subprocess.CompletedProcess(words, left.value.code, out.getvalue(), err.getvalue())

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_program import run_here
 
 from prepare_data import main
 from smallgpt.errors import SettingsError
@@ -34,7 +35,6 @@ def test_a_wrong_command_line_names_what_was_meant(argv, words):
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
-        (["--help"], 0),
         (["tokens", "--help"], 0),
         ([], 2),
         (["digits", "--seed", "x"], 2),
@@ -43,16 +43,23 @@ def test_a_wrong_command_line_names_what_was_meant(argv, words):
         (["tokens", "--input", "prepare_data.py"], 1),
     ],
 )
-def test_exit_codes_without_a_traceback(tmp_path, argv, code):
+def test_exit_codes_without_a_traceback(tmp_path, argv, code, monkeypatch):
     argv = [*argv, "--output_dir", str(tmp_path / "out")] if len(argv) > 1 else argv
-    done = subprocess.run(
-        [sys.executable, "prepare_data.py", *argv],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    monkeypatch.chdir(ROOT)
+    done = run_here(main, *argv)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") == (code != 0)
     assert bool(done.stdout) == (code == 0)
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["tokens", "--input", "nowhere"], 1)])
+def test_the_script_leaves_with_its_code(argv, code):
+    done = subprocess.run(
+        [sys.executable, "prepare_data.py", *argv],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, bool(done.stdout)) == (code, code == 0), done.stderr
 
 
 def test_inputs_of_a_repeated_flag_add_up(tmp_path, write_rows):

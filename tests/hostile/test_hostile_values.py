@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_program import run_here
 from hostile.models import SMALL
 from hostile.options import VOCABULARY
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+import inference
+import prepare_data
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import MOST_JSON_LEVELS, parse_json, shown
 from smallgpt.inference.classify import classify
@@ -130,10 +133,7 @@ def test_loop_of_links_as_input_and_output_is_told(tmp_path):
         ["--input", tmp_path / "loop", "--output_dir", tmp_path / "out"],
         ["--input", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "loop"],
     ):
-        done = subprocess.run(
-            [sys.executable, "prepare_data.py", "tokens", *argv],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run_here(prepare_data.main, "tokens", *argv)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
 
 
@@ -263,10 +263,8 @@ def test_codebook_of_equal_patches_has_finite_embeddings():
 
 def test_prompts_from_a_pipe_may_be_any_bytes(model_folder):
     asked = [b"\xff\xfe", b"\0", b"<IMG>", b"x" * 3_000_000, b"<Z_001> <Z_002>", b"\xed\xa0\x80"]
-    done = subprocess.run(
-        [sys.executable, "inference.py", "--json", "--model_path", str(model_folder)],
-        cwd=ROOT, input=b"\n".join(asked), capture_output=True, check=False,
-    )  # fmt: skip
+    argv = ["--json", "--model_path", model_folder]
+    done = run_here(inference.main, *argv, stdin=b"\n".join(asked))
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert ["error" in answer for answer in answers] == [True, True, False, True, False, True]

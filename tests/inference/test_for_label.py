@@ -17,10 +17,8 @@ from train_gpt import train
 LETTERS = {"low": "abc", "high": "defg"}
 
 
-@pytest.fixture(scope="module")
-def letter_settings(tmp_path_factory):
-    """Rows of an s and letters from the first or the second part of the alphabet."""
-    folder = tmp_path_factory.mktemp("letters")
+def letter_settings(folder: Path) -> TrainSettings:
+    """A run on rows of an s and letters from the first or the second part of the alphabet."""
     settings = small_settings(folder)
     tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *"sabcdefg", "<CLS_low>", "<CLS_high>"]
     Path(settings.vocab_path).write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
@@ -34,8 +32,9 @@ def letter_settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(letter_settings):
-    return load_trained_model(train(letter_settings).folder.final_model, "cpu", "fp32")
+def trained(made_once):
+    made = made_once("letters", lambda folder: train(letter_settings(folder)))
+    return load_trained_model(made / "run" / "final_model", "cpu", "fp32")
 
 
 @pytest.mark.parametrize("label", ["low", "high"])
@@ -87,10 +86,10 @@ def test_the_command_says_how_the_rows_were_made(trained, capsys):
     assert answer["note"].startswith("generated from the label low: 1 of ")
 
 
-def test_rows_that_have_no_label_to_stand_first_are_refused(letter_settings, tmp_path):
+def test_rows_that_have_no_label_to_stand_first_are_refused(tmp_path):
     plain = tmp_path / "plain.jsonl"
     plain.write_text("".join(f'{{"tokens": "s {a} {b}"}}\n' for a in "abc" for b in "abc"))
-    settings = change(letter_settings, data_path=str(plain), output_dir=str(tmp_path / "run"))
+    settings = change(letter_settings(tmp_path), data_path=str(plain))
     with pytest.raises(UserError, match="--label_first_share needs labels, and no row has one"):
         train(settings)
     for contradiction in ({"classifier": "head"}, {"task": "instruct"}):

@@ -21,7 +21,7 @@ from train_gpt import train
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, unpainted):
     return small_settings(tmp_path)
 
 
