@@ -244,9 +244,9 @@ def read_images(
 
 
 def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
-    """Label rows; print how many have each label, of a few pictures the label of each."""
+    """Label rows; print the label of each of the first, and how many have each label."""
     from smallgpt.evaluation.verdicts import describe_confidence
-    from smallgpt.inference.classify import classify_given, say_label_counts
+    from smallgpt.inference.classify import classify_given, say_first_labels, say_label_counts
     from smallgpt.inference.files import say_bad_rows
 
     predictions, results = classify_given(
@@ -264,16 +264,7 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
         for row in predictions:
             print(json_text(row))
     else:
-        if settings.images is not None:
-            from smallgpt.inference.images import MOST_SHOWN, say_each_picture
-
-            if len(predictions) <= MOST_SHOWN:
-                say_each_picture(predictions)
-                print()
-            elif settings.output_format is None:
-                print(
-                    "the label of each picture: predictions.jsonl (--output_format csv: a table)\n"
-                )
+        say_first_labels(predictions, settings.images is not None)
         say_label_counts(predictions)
         print(describe_confidence(trained.validation))
     say_written(results, stream)

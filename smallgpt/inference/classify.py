@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from smallgpt.console import format_table, json_text, plural, printable_lines
+from smallgpt.console import format_table, json_text, plural, printable, printable_lines
 from smallgpt.errors import UserError
 from smallgpt.evaluation.abstention import abstain, is_unusable
-from smallgpt.evaluation.folder import ResultFolder
+from smallgpt.evaluation.folder import PREDICTIONS, ResultFolder
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.predictions import predictions_of
 from smallgpt.evaluation.scoring import classify_rows
@@ -27,6 +27,7 @@ from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
 MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
+MOST_ROWS_SHOWN = 10  # whose labels are printed one by one
 
 
 Labels = tuple[str | None, dict[str, float]]
@@ -230,6 +231,26 @@ def say_label(
     if others:
         rest = max(0.0, 1 - sum(probability for _, probability in shown))
         print(f"the other {plural(others, 'label')} together {rest:.4f}")
+
+
+def say_first_labels(predictions: list[dict[str, Any]], are_pictures: bool) -> None:
+    """Print the labels of the first rows, each with its line or file and its confidence."""
+    shown = [row for row in predictions[:MOST_ROWS_SHOWN] if not is_unusable(row)]
+    cells = [
+        [
+            printable(str(row["row"].get("file", row["line"]) if are_pictures else row["line"])),
+            printable(row["prediction"] or row["reason"]),
+            f"{row['confidence']:.4f}",
+        ]
+        for row in shown
+    ]
+    what = "picture" if are_pictures else "line"
+    print(format_table([what, "label", "confidence"], cells, left=(0, 1)))
+    if len(predictions) > MOST_ROWS_SHOWN:
+        print(
+            f"the first {MOST_ROWS_SHOWN} of {len(predictions):,} rows; all of them: {PREDICTIONS}"
+        )
+    print()
 
 
 def say_label_counts(predictions: list[dict[str, Any]]) -> None:

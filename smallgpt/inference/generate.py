@@ -60,7 +60,8 @@ def generate(
 
     Args:
         rows: what comes first, one row or many, see `python_rows`; many give a list in their
-            order. None = <IMG> for a model of images.
+            order. None = <IMG> for a model of images, else a first token drawn as the training
+            rows began.
         count: rows generated from each.
         max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
         seed: of many rows the i-th, from 0, is continued as it is alone with seed + i.
@@ -95,6 +96,7 @@ def generate(
     )
     refuse_labels_only(trained)
     vocabulary = trained.vocabulary
+    first: list[tuple[int, float]] = []
     if rows is not None:
         given = upper_parts(trained, python_rows(trained, rows), keep)
         prompts = rows_to_continue(trained, given, unknown_token)
@@ -104,9 +106,9 @@ def generate(
         prompts = [[vocabulary.img_id]]
         given = PythonRows([{"input_ids": prompts[0]}], True)
     else:
-        raise UserError(
-            "generating needs the first tokens of a row: give a --prompt (from Python rows)"
-        )
+        first = _first_tokens(trained)
+        prompts = [[first[0][0]]]  # the most frequent, for the checks and with `greedy`
+        given = PythonRows([{"input_ids": prompts[0]}], True)
     plan = any_token() if free else well_formed(trained, label is not None)
     rooms = []
     for index, ids in enumerate(prompts):
@@ -135,10 +137,17 @@ def generate(
         which: list[int], on_progress: Callable[[int], object] | None = None
     ) -> list[list[int]]:
         """Rows that begin with some prompts, each repeated; they have the same room."""
+        starts = [prompts[index] for index in which]
+        if first and not greedy:
+            ids, weights = zip(*first, strict=True)
+            drawn = torch.multinomial(
+                torch.tensor(weights), len(which), replacement=True, generator=generators[0]
+            )
+            starts = [[ids[place]] for place in drawn.tolist()]
         try:
             new = generate_tokens(
                 decoder,
-                [prompts[index] for index in which],
+                starts,
                 max_new_tokens=rooms[which[0]].most,
                 stop_ids=stops,
                 sampling=sampling,
@@ -153,7 +162,7 @@ def generate(
             raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
         if trained.is_instructed:
             return new
-        return [prompts[index] + tokens for index, tokens in zip(which, new, strict=True)]
+        return [start + tokens for start, tokens in zip(starts, new, strict=True)]
 
     def samples_of(index: int) -> Callable[[int], list[list[int]]]:
         return lambda how_many: sample([index] * how_many)
@@ -184,6 +193,23 @@ def generate(
             note = "; ".join(filter(None, [room.note, found.note]))
             made.append(Generated(found.rows, found.tried, note))
     return given.answer(made)
+
+
+def _first_tokens(trained: TrainedModel) -> list[tuple[int, float]]:
+    """The tokens that training rows began with and how often each, the most frequent first.
+
+    Raises:
+        UserError: the model folder does not tell, or the model answers instructions.
+    """
+    known = trained.vocabulary.ids
+    counts = {} if trained.is_instructed else trained.first_tokens
+    found = [(known[token], float(count)) for token, count in counts.items() if token in known]
+    if not found:
+        special = {*trained.vocabulary.special_ids, *trained.vocabulary.label_ids}
+        names = (name for name, index in known.items() if index not in special)
+        example = "" if trained.is_instructed else f", for example --prompt {next(names, '...')}"
+        raise UserError(f"give the first tokens of a row with --prompt{example}")
+    return found
 
 
 def _known_ids(*ids: int | None) -> set[int]:

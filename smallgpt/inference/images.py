@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smallgpt.console import format_table, plural, printable, printable_lines
+from smallgpt.console import plural, printable, printable_lines
 from smallgpt.errors import UserError
-from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.inputs.labelled_images import LabelledImages, checked_images
 from smallgpt.inputs.like_codebook import converted, unlike_training
@@ -27,8 +26,6 @@ from smallgpt.rows.reading import Found
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.labels import label_text, label_token
 from smallgpt.tokens.vocabulary import END_IMG, IMG
-
-MOST_SHOWN = 20  # pictures whose labels are printed one by one
 
 
 @dataclass(frozen=True)
@@ -155,17 +152,6 @@ def without_unknown_labels(trained: TrainedModel, found: list[Found]) -> list[Fo
         (line, {k: v for k, v in record.items() if k != "label" or v not in unknown}, problem)
         for line, record, problem in found
     ]
-
-
-def say_each_picture(predictions: Sequence[dict[str, Any]]) -> None:
-    """Print the file, label and confidence of each picture."""
-    rows = []
-    for row in predictions:
-        name = printable(str(row["row"].get("file", row["line"])))
-        if not is_unusable(row):
-            label = printable(row["prediction"] or row["reason"])
-            rows.append([name, label, f"{row['confidence']:.4f}"])
-    print(format_table(["picture", "label", "confidence"], rows))
 
 
 # ------------------------------------------------------------------------------- completing

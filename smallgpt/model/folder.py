@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,8 @@ class TrainedModel:
     codebook: Path | None  # None for rows that are no images
     folder: Path
     validation: dict[str, Any]  # figures on the validation rows; {} if training stored none
+    # How many training rows began with each token, the most frequent first; {} if none is stored.
+    first_tokens: dict[str, int] = field(default_factory=dict)
     learned_unknown: bool = False  # whether training rows had <UNK>, or token dropout made it
 
     @property
@@ -249,6 +251,8 @@ def load_trained_model(
         precision=choose_precision(precision, target),
         codebook=codebook_path if codebook_path.exists() else None,
         folder=folder,
+        # No figure, and stored among them since it belongs to the same weights.
+        first_tokens=validation.pop("first_tokens", {}),
         validation=validation,
         learned_unknown=settings.unknown_token == "unk"
         # A frozen backbone reads its rows whole.

@@ -95,6 +95,7 @@ def _is_validation(value: Any) -> bool:
     if "names_left_out" in value:
         left_out = value["names_left_out"]
         whole &= _is_count(left_out["not_told"]) and _is_count(left_out["too_few_rows"])
+    whole &= all(_is_count(count) and count for count in value.get("first_tokens", {}).values())
     if "labelled_records" in value:
         whole &= _is_count(value["labelled_records"])
     if "chosen_among" in value:

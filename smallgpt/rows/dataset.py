@@ -145,6 +145,13 @@ class TokenLabelDataset:
         inside_P = places_P - self.starts_N[row_P]
         return bool(((inside_P >= 0) & (inside_P < self.lengths_N[row_P])).any())
 
+    def first_tokens(self, most: int) -> dict[str, int]:
+        """How many rows begin with each token, the `most` most frequent; not of a special one."""
+        counts_V = np.bincount(self.tokens[self.starts_N], minlength=len(self.vocabulary))
+        counts_V[[*self.vocabulary.special_ids, *self.vocabulary.label_ids]] = 0
+        ids = np.argsort(-counts_V, kind="stable")[:most].tolist()
+        return {self.vocabulary.tokens[i]: int(counts_V[i]) for i in ids if counts_V[i]}
+
     @property
     def has_variants(self) -> bool:
         """Whether any row is a variant of another."""

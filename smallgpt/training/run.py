@@ -36,6 +36,7 @@ from smallgpt.training.weight_average import averaged
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_MOST_FIRST_TOKENS = 1000  # stored with a model, for rows that are generated without a prompt
 _EVALUATIONS = 24  # about so many of a run with many epochs; of one with fewer, after each epoch
 
 
@@ -169,6 +170,7 @@ class Run:
             "rows": len(self.validation_rows),
             **stored_figures(validation),
             "baselines": self.baselines,
+            "first_tokens": self.rows.first_tokens(_MOST_FIRST_TOKENS),
         }
         made_by = {
             "smallgpt": VERSION,

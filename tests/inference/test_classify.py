@@ -94,6 +94,19 @@ def test_a_file_without_one_row_to_classify_is_refused(trained, tmp_path):
         classify_file(trained, data, tmp_path / "out")
 
 
+def test_the_first_rows_of_a_file_are_shown_with_label_and_confidence(run, tmp_path):
+    rows = [{"tokens": body_of(number % 2)} for number in range(12)]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "out"
+    done = run("--mode", "classify", "--test_data", tmp_path / "new.jsonl", "--output_dir", out)
+    shown = done.stdout.splitlines()
+    assert shown[0].split() == ["line", "label", "confidence"]
+    told = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    for line, row in zip(shown[1:11], told, strict=False):
+        assert line.split() == [str(row["line"]), row["prediction"], f"{row['confidence']:.4f}"]
+    assert shown[11] == "the first 10 of 12 rows; all of them: predictions.jsonl"
+
+
 def test_rows_that_are_cut_to_be_classified_are_told(run, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"tokens": "<Z_000> " * 60}) + "\n")
     done = run("--mode", "classify", "--test_data", str(tmp_path / "rows.jsonl"),

@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import pytest
 import torch
 from PIL import Image
-from trained_models import BEST_MODEL
+from trained_models import BEST_MODEL, train_rule_rows
+from training_runs import LETTERS
 
-from inference import (
-    classify,
-    generate,
-    main,
-)
+from inference import classify, generate, load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -99,6 +97,41 @@ def test_a_label_is_asked_for_only_where_a_row_can_end_in_one(untrained):
     trained = dataclasses.replace(untrained["tokens"], vocabulary=vocabulary)
     with pytest.raises(UserError, match="needs <CLS> and <EOS>"):
         generate(trained, "A", label="1")
+
+
+# ---- without a prompt -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alphabet(made_once):
+    """A model of the rows of `write_rule_rows`, which have no start token."""
+    return load_trained_model(made_once("rule rows", train_rule_rows) / "run" / "best_model", "cpu")
+
+
+def test_rows_without_a_start_token_begin_as_the_training_rows_did(alphabet):
+    assert set(alphabet.first_tokens) == set(LETTERS)
+    tilted = dataclasses.replace(alphabet, first_tokens={"b": 300, "d": 100})
+    made = [
+        alphabet.vocabulary.decode(row) for row in generate(tilted, count=400, seed=1).sequences
+    ]
+    begun = Counter(row.split()[0] for row in made)
+    assert set(begun) == {"b", "d"} and 260 < begun["b"] < 340
+    again = generate(tilted, count=400, seed=1).sequences
+    assert made == [alphabet.vocabulary.decode(row) for row in again]
+    (greedy,) = generate(tilted, greedy=True).sequences
+    assert alphabet.vocabulary.decode(greedy[:1]) == "b"
+
+
+def test_rows_of_a_label_need_no_prompt(alphabet):
+    label = classify(alphabet, "a b c d")[0]
+    for row in generate(alphabet, label=label, count=3, seed=1).sequences:
+        assert alphabet.vocabulary.decode(row).endswith(f"<CLS> <CLS_{label}> <EOS>")
+
+
+def test_where_no_first_token_is_known_one_is_asked_for_with_an_example(alphabet):
+    older = dataclasses.replace(alphabet, first_tokens={})
+    with pytest.raises(UserError, match=r"with --prompt, for example --prompt a$"):
+        generate(older)
 
 
 # ---- pictures -------------------------------------------------------------------------
