@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from prepare_data import COMMANDS
+from smallgpt.distribution import VERSION
 from smallgpt.options.benchmark import BenchmarkSettings
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.option import options_of
@@ -86,3 +88,14 @@ def test_a_flag_that_a_page_names_is_there(page):
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_]+(?![\w-])", text))
     assert named - known_flags() == set()
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "told"),
+    [("--version", 0, f"smallgpt {VERSION}\n"), ("tset", 2, "unknown word: tset\n")],
+)
+def test_quick_start_tells_its_version_and_names_a_wrong_word(word, code, told):
+    done = subprocess.run(
+        [ROOT / "quick_start.sh", word], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code and told in done.stdout + done.stderr

@@ -110,18 +110,26 @@ def _draw_lengths(axes: Axes, report: dict[str, Any]) -> None:
 
 def _draw_token_ranks(axes: Axes, report: dict[str, Any]) -> None:
     words = report["vocabulary"]
+    used = words["size"] - words["never_used"]
+    axes.set(
+        title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",
+        ylabel="times it stands in the rows",
+    )
+    counts = words["counts"]
+    if counts:
+        axes.bar(range(len(counts)), list(counts.values()), color=DARK)
+        names = [short_name(token, 18) for token in counts]
+        axes.set_xticks(range(len(names)), names, rotation=90, size=NAME_SIZE, **plain_text())
+        whole_numbers(axes.yaxis)
+        axes.margins(x=0.01)
+        return
     axes.loglog(words["ranks"], words["counts_of_ranks"], color=DARK, marker="o", markersize=2.5)
     # Whole decades, which have numbers.
     axes.set_xlim(0.8, 1.3 * max([10, *words["ranks"]]))
     axes.set_ylim(0.8, 1.5 * max([10, *words["counts_of_ranks"]]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    used = words["size"] - words["never_used"]
-    axes.set(
-        title=f"Vocabulary: {used:,} of {words['size']:,} tokens used, {words['used_once']:,} once",
-        xlabel="rank of the token",
-        ylabel="times it stands in the rows",
-    )
+    axes.set_xlabel("rank of the token")
     axes.grid(alpha=0.3)
 
 

@@ -31,6 +31,7 @@ from smallgpt.rows.splitting import number_keys, split_rows
 _MOST_BYTES = 2**26  # of data_report.json, which grows with the vocabulary
 MOST_ERRORS_LISTED = 10_000  # in data_report.json: some 2 MB
 _LENGTH_BINS = 40
+_MOST_TOKENS_NAMED = 30  # of a small vocabulary
 _FAR = 5  # times the length of nine rows in ten: from here on the bins of lengths grow
 _EXAMPLES, _EXAMPLES_OF_BODY = 5, 10
 _TOKENS_AT_ONCE = 4_000_000
@@ -173,6 +174,8 @@ def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
     used = np.sort(counts_V[counts_V > 0])[::-1]
     # Ranks for a chart with a logarithmic axis: all of the first ones, then ever fewer.
     ranks = np.unique(np.geomspace(1, max(1, len(used)), 100).astype(int))[: len(used)]
+    falling = np.argsort(-counts_V, kind="stable")[: len(used)].tolist()
+    few = len(used) <= _MOST_TOKENS_NAMED
     return {
         "size": len(tokens),
         "never_used": int((counts_V == 0).sum()),
@@ -181,6 +184,8 @@ def _vocabulary(tokens: list[str], counts_V: np.ndarray) -> dict[str, Any]:
         "most_frequent_share": float(counts_V[most] / max(1, counts_V.sum())),
         "ranks": ranks.tolist(),
         "counts_of_ranks": used[ranks - 1].tolist(),
+        # Of a vocabulary so small every token, by its name.
+        "counts": {tokens[i]: int(counts_V[i]) for i in falling} if few else {},
     }
 
 

@@ -8,7 +8,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from smallgpt.charts import new_figure
-from smallgpt.checks.pictures import _draw_label_counts, _draw_lengths, draw_data_report
+from smallgpt.checks.pictures import (
+    _draw_label_counts,
+    _draw_lengths,
+    _draw_token_ranks,
+    draw_data_report,
+)
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -49,6 +54,13 @@ def test_picture_of_many_long_and_odd_label_names_is_drawn(tmp_path, count):
     draw_data_report(tmp_path / "many.png", report_of(rows, rows.subset(slice(0, 1))))
     with Image.open(tmp_path / "many.png") as picture:
         assert picture.width < 2500 and picture.height < 2500
+
+
+def test_tokens_of_a_small_vocabulary_have_a_bar_with_their_name(make):
+    axes = Figure().add_subplot()
+    _draw_token_ranks(axes, report_of(make("A A B:", "A C:"), make("A B:")))
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["A", "B", "C"]
+    assert [bar.get_height() for bar in axes.patches] == [4, 2, 1]
 
 
 def test_lengths_far_beyond_the_others_are_drawn_on_a_scale_that_shows_the_others(vocabulary):
