@@ -15,4 +15,4 @@ def test_bombs_are_refused_within_bounded_memory(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"after {done.stdout.split()}: {done.stderr[-2000:]}"
-    assert len(done.stdout.split()) == 23
+    assert done.stdout.endswith("all of them\n")
