@@ -6,7 +6,8 @@
 Clipping follows in `smallgpt/training/update.py`. No step waits for a GPU: the sum is a tensor, to
 be read when the number is needed.
 
-Sizes in names: B rows of a batch, M tokens read, N rows of the data set, E width, L labels.
+Sizes in names: B rows of a batch, M tokens read, S of them scored, N rows of the data set, E
+width, L labels.
 """
 
 from __future__ import annotations
@@ -109,17 +110,17 @@ class TokenStep(_Step):
             batch = rows_to_predict(objective.rows, indices, device, first_B)
             weights_M = np.ones(len(batch.ids_M), np.float32)
             weights_M[batch.label_places_R] = objective.label_weights_N[indices][batch.labelled_B]
-            hidden_MxE = objective.forward(objective.drop_tokens(batch.ids_M), batch.lengths_B)
-            targets_M = batch.targets_M
+            hidden_SxE = objective.forward(objective.drop_tokens(batch.ids_M), batch.lengths_B)
+            targets_S, weights_S = batch.targets_M, weights_M
             if batch.scored_M is not None:
-                weights_M = weights_M[batch.scored_M]
                 # Numbers, not booleans, of which a GPU would have to tell the host how many.
                 scored_S = to_device(np.flatnonzero(batch.scored_M), device)
-                hidden_MxE, targets_M = hidden_MxE[scored_S], targets_M[scored_S]
-            nll_M = objective.nll(hidden_MxE, targets_M)
-            loss = (nll_M * to_device(weights_M, device)).sum() / total_weight
+                hidden_SxE, targets_S = hidden_SxE[scored_S], targets_S[scored_S]
+                weights_S = weights_M[batch.scored_M]
+            nll_S = objective.nll(hidden_SxE, targets_S)
+            loss = (nll_S * to_device(weights_S, device)).sum() / total_weight
             self.scaler.scale(loss).backward()
-            nll += nll_M.detach().sum()
+            nll += nll_S.detach().sum()
         return nll
 
 

@@ -41,8 +41,10 @@ class Objective:
         self._scored_counts = rows.scored_counts
         self.device: torch.device = next(model.parameters()).device
         self.class_weights_L = class_weights(rows, settings)
+        # Of each row's label token: the loss is a sum with the first, divided by a sum of the
+        # second, which leaves the class weights out so that they do not cancel (`total_weight`).
         self.label_weights_N = np.ones(len(rows))
-        self._plain_weights_N = np.ones(len(rows))  # without class weights
+        self._plain_weights_N = np.ones(len(rows))
         if settings.task != "lm":
             labelled_N = rows.classes_N >= 0
             by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
