@@ -1,12 +1,16 @@
 """The tree of docs/architecture.md: every room and file with the first sentence of its docstring.
 
-python tests/house_tree.py     # prints it, to be put into the page
+python tests/house_tree.py             # prints it
+python tests/house_tree.py --write     # puts it into the page
 """
 
 import ast
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+_MARK = "<!-- output: python tests/house_tree.py -->\n```\n"
 
 
 def first_sentence(path: Path) -> str:
@@ -34,7 +38,18 @@ def house_tree(rooms: list[str]) -> str:
     return "\n".join(lines)
 
 
+def with_tree(page: str, tree: str) -> str:
+    """The text of the page with this tree in place of the one it has."""
+    before, _, rest = page.partition(_MARK)
+    _, fence, after = rest.partition("\n```\n")
+    return before + _MARK + tree + fence + after
+
+
 if __name__ == "__main__":
     from test_architecture import HOUSE
 
-    print(house_tree([room for rooms in HOUSE for room in rooms]))
+    tree = house_tree([room for rooms in HOUSE for room in rooms])
+    if "--write" in sys.argv:
+        PAGE.write_text(with_tree(PAGE.read_text("utf-8"), tree), "utf-8")
+    else:
+        print(tree)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from house_tree import house_tree
+from house_tree import PAGE, house_tree, with_tree
 from renew_docs import output_blocks
 from test_architecture import HOUSE
 
@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Others that a user reads, and that name files.
 NOTES = sorted(path for kind in ("*.txt", "*.yaml", "*.sh", "*.toml") for path in ROOT.glob(kind))
+CHINESE = [ROOT / "README.zh-CN.md", *sorted(ROOT.glob("docs/zh/*.md"))]
 _LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 
 
@@ -101,6 +102,17 @@ def test_a_block_of_output_says_how_it_is_renewed(page):
 
 
 def test_the_tree_of_the_architecture_page_is_that_of_the_package():
-    """Made anew by: python tests/house_tree.py"""
-    tree = house_tree([room for rooms in HOUSE for room in rooms])
-    assert tree in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    is_current = page == with_tree(page, house_tree([room for rooms in HOUSE for room in rooms]))
+    assert is_current, "run python tests/house_tree.py --write"
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_chinese_page_names_the_same_flags_as_its_twin(page):
+    twin = ROOT / "README.md" if page.parent == ROOT else ROOT / "docs" / page.name
+    ours, theirs = (
+        set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text.read_text("utf-8"), flags=re.ASCII))
+        for text in (page, twin)
+    )
+    assert ours
+    assert sorted(ours ^ theirs) == []
