@@ -129,31 +129,6 @@ def stored_bytes(folder: Path) -> dict[str, bytes]:
     return {n: t.numpy().tobytes() for n, t in load_file(folder / "model.safetensors").items()}
 
 
-# ------------------------------------------------------------------------------- settings
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({"classifier_hidden": 8}, "classifier_hidden needs --classifier head"),
-        ({"freeze_backbone": True, "init_from": "x"}, "freeze_backbone needs --classifier head"),
-        ({"classifier": "head", "freeze_backbone": True}, "name one with --init_from"),
-        ({"classifier": "head", "init_from": "x", "lora_rank": 4}, "lora_rank does not go with"),
-        ({"classifier": "head", "task": "lm"}, "task lm needs label_token"),
-        ({"classifier": "head", "task": "instruct"}, "task instruct needs label_token"),
-        ({"classifier": "head", "compile": "on"}, "compile on has no effect"),
-        ({"class_weights": "balanced", "task": "lm"}, "class_weights balanced needs task classify"),
-        (
-            {"classifier": "head", "freeze_backbone": True, "init_from": "x", "optimizer": "muon"},
-            "leaves no block to optimizer muon",
-        ),
-    ],
-)
-def test_contradiction_is_told_in_one_line(values, told):
-    (line,) = TrainSettings(**values).contradictions()
-    assert told in line and "\n" not in line
-
-
 # ------------------------------------------------------------------------------- logits
 
 
