@@ -205,8 +205,8 @@ def _token_scorer(
     def score(indices_B: np.ndarray) -> None:
         batch = rows_to_predict(dataset, indices_B, device)
         counts_B = batch.lengths_B
-        hidden_MxD = forward(batch.ids_M, counts_B)
-        nll_M, correct_M = _token_scores(hidden_MxD, batch.targets_M, head)
+        hidden_MxE = forward(batch.ids_M, counts_B)
+        nll_M, correct_M = _token_scores(hidden_MxE, batch.targets_M, head)
         if batch.scored_M is not None:
             nll_M, correct_M = nll_M * batch.scored_M, correct_M * batch.scored_M
         # Rows lie after one another in M, so each row's sum is one slice.
@@ -219,8 +219,8 @@ def _token_scorer(
         places_R = batch.label_places_R
         if len(places_R):
             labelled_R = indices_B[batch.labelled_B]
-            at_cls_RxD = hidden_MxD[to_device(places_R, device)]
-            scores.label_probs.put(labelled_R, _log_softmax(label_head(at_cls_RxD)))
+            at_cls_RxE = hidden_MxE[to_device(places_R, device)]
+            scores.label_probs.put(labelled_R, _log_softmax(label_head(at_cls_RxE)))
             scores.label_nll_N[labelled_R] = nll_M[places_R]
 
     return score
@@ -251,12 +251,12 @@ def _label_scorer(
 
 
 def _token_scores(
-    hidden_MxD: torch.Tensor, targets_M: torch.Tensor, head: TokenHead
+    hidden_MxE: torch.Tensor, targets_M: torch.Tensor, head: TokenHead
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negative log likelihood (float64) and correctness (0 or 1) of M predicted tokens."""
     nll, correct = [], []
     chunk = max(1, _MOST_LOGITS // len(head.weight_VxE))
-    for hidden, targets in zip(hidden_MxD.split(chunk), targets_M.split(chunk), strict=True):
+    for hidden, targets in zip(hidden_MxE.split(chunk), targets_M.split(chunk), strict=True):
         logits = head(hidden)
         nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
         correct.append((logits.argmax(-1) == targets).long().cpu())

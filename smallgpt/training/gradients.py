@@ -5,9 +5,6 @@
 
 Clipping follows in `smallgpt/training/update.py`. No step waits for a GPU: the sum is a tensor, to
 be read when the number is needed.
-
-Sizes in names: B rows of a batch, M tokens read, S of them scored, N rows of the data set, E
-width, L labels.
 """
 
 from __future__ import annotations
