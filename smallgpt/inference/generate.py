@@ -207,7 +207,8 @@ def _first_tokens(trained: TrainedModel) -> list[tuple[int, float]]:
     if not found:
         special = {*trained.vocabulary.special_ids, *trained.vocabulary.label_ids}
         names = (name for name, index in known.items() if index not in special)
-        example = "" if trained.is_instructed else f", for example --prompt {next(names, '...')}"
+        of_text = trained.vocabulary.tokenizer is not None
+        example = "" if of_text else f", for example --prompt {next(names, '...')}"
         raise UserError(f"give the first tokens of a row with --prompt{example}")
     return found
 

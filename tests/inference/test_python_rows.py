@@ -226,7 +226,7 @@ def test_the_prompt_of_many_that_nothing_can_follow_is_named(trained):
 def test_mistakes_name_the_arguments_of_python(trained, of_texts):
     for told, ask in {
         r"free=True": lambda: generate(trained, "A <CLS> <CLS_1> <EOS>"),
-        r"\(from Python rows\)": lambda: generate(of_texts),
+        r"give the first tokens of a row with --prompt$": lambda: generate(of_texts),
         "label 'dog': the model has no such label": lambda: generate(trained, label="dog"),
     }.items():
         with pytest.raises(UserError, match=told):

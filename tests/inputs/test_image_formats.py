@@ -245,7 +245,7 @@ def test_folder_gives_pictures_by_class_and_name(folder):
     assert read.notes == []
 
 
-def test_other_files_are_passed_over_and_counted(folder):
+def test_other_files_are_left_out_and_counted(folder):
     write(folder / "a" / ".hidden.png", b"")
     write(folder / "a" / "notes.txt", b"")
     write(folder / "a" / "deeper" / "1.png", picture())
@@ -256,10 +256,10 @@ def test_other_files_are_passed_over_and_counted(folder):
     assert read.files == ["a/0.png", "b/1.jpg", "b/2.png"]
     (note,) = read.notes
     for words in (
-        "2 beside the class folders",
-        "1 hidden",
-        "1 no picture",
-        "1 in deeper folders",
+        "2 files beside the class folders",
+        "1 hidden file",
+        "1 file of another kind",
+        "1 deeper folder",
         "1 class folder without pictures",
     ):
         assert words in note

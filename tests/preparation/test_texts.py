@@ -462,7 +462,7 @@ def test_bad_records_are_skipped_where_asked_for_and_told(reviews, tmp_path):
     path.write_text(path.read_text() + '{"text": "", "label": 1}\n{"text": "a"}\n')
     with pytest.raises(UserError, match=r":61: `text` is empty\n.*:62: no label") as caught:
         prepare_text(reviews)
-    assert str(caught.value).splitlines()[-1].endswith("--on_bad_row skip")
+    assert str(caught.value).splitlines()[0].endswith("--on_bad_row skip")
     summary = prepare_text(replace(reviews, on_bad_row="skip"))
     assert any("2 bad records skipped" in note for note in summary["notes"])
 
