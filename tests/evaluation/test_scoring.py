@@ -377,7 +377,7 @@ def test_classifying_keeps_the_largest_probabilities_as_well(
     assert sum(answer["probabilities"].values()) + rest["share"] == pytest.approx(1)
     data = str(largest_only[2].parent / "rows.jsonl")
     main([*argv, "--test_data", data, "--output_dir", str(tmp_path / "told")])
-    told = capsys.readouterr().out.split("\n\n")[1].splitlines()  # after the unusable rows
+    told = capsys.readouterr().out.split("\n\n")[2].splitlines()  # after the first rows
     counts = [row["prediction"] for row in rows]
     most = max(set(counts), key=counts.count)
     assert told[1].split() == [most, str(counts.count(most))]
