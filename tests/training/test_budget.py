@@ -48,7 +48,7 @@ class Clock:
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, unpainted):
     return change(small_settings(tmp_path), max_minutes=5.0, log_steps=1, early_stopping_patience=0)
 
 
