@@ -24,7 +24,7 @@ SCRIPTS = {
 }
 OF_ALL = {"--help", "--version"}
 # Flags of other programs: tensorboard, python -m venv, pytest-xdist, ruff, tests/fuzz.py.
-FOREIGN = {"--logdir", "--clear", "--check", "--maxprocesses", "--dist", "--minutes"}
+FOREIGN = {"--logdir", "--clear", "--check", "--write", "--maxprocesses", "--dist", "--minutes"}
 
 
 def settings_of(words: list[str]) -> tuple[type, list[str]]:
