@@ -209,7 +209,7 @@ def train_epochs(
     best: BestModel,
     journal: Journal,
     checkpoints: Checkpoints,
-    budget: Budget | None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """The training loop: to the last update, to early stopping, or until a signal asks to stop.
 
