@@ -23,9 +23,6 @@ from typing import Any
 from smallgpt.files.reading import shown
 
 Mistakes = list[tuple[str, str]]  # (the option it is about or "", a line for the user)
-# The value of an option that is decided later, from the data. It stands for a number here and
-# there, so its type is left open: what decides replaces it before anything counts with it.
-AUTO: Any = "auto"
 # Nobody needs more steps, rows or seconds; sums and products of such numbers fit into floats.
 _LARGEST_NUMBER = 10**9
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
@@ -42,7 +39,6 @@ class Option:
         minimum, maximum: inclusive bounds of a number; above, below: exclusive bounds.
         instead: advice for a value out of range.
         flag_only: a flag for one call, such as `--resume`, with no place in config.yaml.
-        can_be_auto: `AUTO` is a value as well, also of a number.
         name, kind: of the field; kinds are int, float, bool, str, `X | None`, `tuple[str, ...]`.
     """
 
@@ -56,7 +52,6 @@ class Option:
     below: float | None = None
     instead: str = ""
     flag_only: bool = False
-    can_be_auto: bool = False
     name: str = ""
     kind: Any = str
 
@@ -74,10 +69,9 @@ class Option:
             "at most": self.maximum,
             "below": self.below,
         }
-        text = "|".join(self.choices) or ", ".join(
+        return "|".join(self.choices) or ", ".join(
             f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None
         )
-        return f"auto, or {text}" if self.can_be_auto and not self.choices else text
 
     def check(self, raw: Any) -> Any:
         """A flag's text or a YAML value, converted to the option's type.
@@ -85,8 +79,6 @@ class Option:
         Raises:
             ValueError: another type or a value out of range; says what was expected.
         """
-        if self.can_be_auto and isinstance(raw, str) and raw.lower() == AUTO:
-            return AUTO
         value = _convert(self.kind, raw)
         # A choice that ends in :N allows any number there.
         named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value
