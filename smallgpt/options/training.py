@@ -26,6 +26,7 @@ from smallgpt.options.plan import read_plan
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
 # Far above any small GPT: larger values in a config file are mistakes.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
+_LENGTHS = ("max_minutes", "steps", "num_epochs")  # how long to train, one of them
 DIGITS_ROWS = "data/digits/train.jsonl"
 # The shape of a model, and the presets: OpenAI's GPT-2 in its four sizes (Radford et al., 2019),
 # the default, and one to try things with.
@@ -338,8 +339,12 @@ class TrainSettings:
         """Drop the vocabulary of a config file where one lies beside the rows asked for.
 
         Only one beside the digits or the file's own rows: any other was chosen. And what a run
-        that is resumed has stored stays, unless its rows have moved.
+        that is resumed has stored stays, unless its rows have moved. A flag that says how long to
+        train beats what the file says of it.
         """
+        if any(flags.get(name) is not None for name in _LENGTHS):
+            values.pop("max_minutes", None)
+            values.pop("steps", None)
         if flags.get("resume") and "data_path" not in flags:
             return
         usual = DIGITS_ROWS, values.get("data_path", DIGITS_ROWS)
@@ -351,11 +356,7 @@ class TrainSettings:
     def flag_contradictions(flags: Set[str], values: Mapping[str, Any]) -> Mistakes:
         """Flags of the shape, where a preset or a checkpoint decides it; two lengths of a run."""
         mistakes = []
-        lengths = [
-            name
-            for name in ("max_minutes", "steps", "num_epochs")
-            if name in flags and values[name] is not None
-        ]
+        lengths = [name for name in _LENGTHS if name in flags and values[name] is not None]
         if len(lengths) > 1:
             given = " and ".join(f"--{name}" for name in lengths)
             mistakes = [(lengths[0], f"{given}: each says how long to train; give one of them")]

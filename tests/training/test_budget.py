@@ -142,6 +142,18 @@ def test_one_length_of_a_run_is_enough(tmp_path):
         main(["--steps", "many"])
 
 
+def test_a_flag_beats_the_length_that_a_file_says(settings, monkeypatch):
+    clock = Clock(monkeypatch)
+    stored = train(settings).folder.settings  # which has max_minutes and the plan
+    config = stored.with_name("kept.yaml")
+    config.write_text(stored.read_text())
+    new = ["--config", str(config), "--overwrite"]
+    clock.now = clock.updates = 0
+    assert main([*new, "--num_epochs", "2"]) == 0 and clock.updates == 12
+    clock.now = clock.updates = 0
+    assert main([*new, "--max_minutes", "1"]) == 0 and 50 <= clock.now <= 60
+
+
 def test_steps_alone_are_so_many_updates(settings):
     result = train(change(settings, max_minutes=None, steps="17"))
     assert len(rates_of(result)) == 17 == read_metrics(result.folder.metrics)[-1]["step"]
