@@ -66,15 +66,21 @@ def difference_interval(
 def ratio_interval(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float] | None:
     """The 95 % interval of sum(sum_N) / sum(count_N) over other rows of the kind; None of one row.
 
-    Rows are drawn, not tokens: those of one row are alike. By linearization and Student's t.
+    Rows are drawn, not tokens: those of one row are alike. By Student's t.
     """
-    rows = len(sum_N)
-    if rows < 2:
+    if len(sum_N) < 2:
         return None
-    ratio = sum_N.sum() / count_N.sum()
-    error = math.sqrt(rows / (rows - 1) * ((sum_N - ratio * count_N) ** 2).sum()) / count_N.sum()
-    margin = scipy.stats.t.ppf(1 - ACCURACY_LEVEL, rows - 1) * error
+    ratio, error = ratio_and_error(sum_N, count_N)
+    margin = scipy.stats.t.ppf(1 - ACCURACY_LEVEL, len(sum_N) - 1) * error
     return float(ratio - margin), float(ratio + margin)
+
+
+def ratio_and_error(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float]:
+    """sum(sum_N) / sum(count_N) and its standard error, by linearization; at least two rows."""
+    rows, count = len(sum_N), count_N.sum()
+    ratio = sum_N.sum() / count
+    variance = ((sum_N - ratio * count_N) ** 2).sum() * rows / (rows - 1)
+    return float(ratio), float(math.sqrt(variance) / count)
 
 
 def chance_p_value(right: int, rows: int, chance: float) -> float:

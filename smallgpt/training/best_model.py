@@ -31,7 +31,7 @@ def choose_metric(settings: TrainSettings, validation_rows: TokenLabelDataset) -
 
 
 class BestModel:
-    """Saves the best evaluation's weights as best_model; counts evaluations without progress."""
+    """Saves the weights that `CrossFit` chooses; counts evaluations without a new lowest cost."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -39,7 +39,7 @@ class BestModel:
         self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
 
     def consider(self, evaluation: Evaluation) -> bool:
-        """Save the weights if this evaluation is the best so far; returns whether.
+        """Save the weights if this evaluation is chosen as the best so far; returns whether.
 
         Raises:
             UserError: the metric is not finite.
@@ -48,20 +48,16 @@ class BestModel:
         value = float(evaluation.figures[self._figure])
         if not math.isfinite(value):
             raise UserError(f"the validation {run.best_metric} is no longer finite")
-        run.cross_fit.add(evaluation.results)
-        if state.best_value is None:
-            is_best = True
-        elif self._figure == "accuracy":
-            is_best = value > state.best_value
-        else:
-            is_best = value < state.best_value
+        lowest = run.cross_fit.lowest
+        is_best = run.cross_fit.add(evaluation.results)
         if is_best:
             state.best_value, state.best_step = value, state.step
-            state.evaluations_without_progress = 0
             told = run.cross_fit.figures(evaluation.results.temperature)
             run.save_model(
                 run.folder.best_model, {**(told or evaluation.figures), "best_value": value}
             )
+        if run.cross_fit.lowest < lowest:
+            state.evaluations_without_progress = 0
         elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] / 2:
             # Before, the learning rate is high, and no progress says little.
             state.evaluations_without_progress += 1
@@ -94,13 +90,13 @@ class BestModel:
         except UserError as error:
             say(f"warning: {error}; the next evaluation counts as the best so far")
             state.best_value, state.best_step = None, 0
-            self._run.cross_fit.forget(unknown=False)
+            self._run.cross_fit.forget(None)
             return
         # Older versions chose by the figure that they told.
         step, value = stored.get("step"), stored.get("best_value", stored.get(self._figure))
         if not exact and isinstance(step, int) and step > state.step and isinstance(value, float):
             state.best_value, state.best_step = value, step
-            self._run.cross_fit.forget(unknown=True)
+            self._run.cross_fit.forget(value)
             say(
                 f"{folder} was saved after the checkpoint, at step {step:,}; it stays until a "
                 f"better one comes"

@@ -120,10 +120,7 @@ def go_on(run: Run, checkpoint: Checkpoint, best: BestModel, seconds: tuple[floa
     """
     parts = run.model, run.optimizers, run.scaler
     evaluated = load_checkpoint(checkpoint, *parts, run.belongs_to)
-    if evaluated:
-        run.cross_fit.restore(evaluated)
-    else:  # nothing is evaluated yet, or by an older version
-        run.cross_fit.forget(unknown=run.state.best_value is not None)
+    run.cross_fit.restore(evaluated, run.state.best_value)
     run.log.keep_rows(run.state.metrics_rows)
     run.log.say(f"going on from step {run.state.step:,} ({checkpoint.path})")
     say_plan(run, seconds)

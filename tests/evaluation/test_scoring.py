@@ -644,7 +644,8 @@ def test_training_stores_what_it_measured_with_the_weights(random_labels):
     report = json.loads(run.data_report.read_text())
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     measured = [row for row in rows if row["kind"] == "validation"]
-    best = min(measured, key=lambda row: row["label_loss"])
+    best_step = read_validation(run.best_model)["step"]
+    (best,) = (row for row in measured if row["step"] == best_step)
     for folder, row in ((run.best_model, best), (run.final_model, measured[-1])):
         stored = read_validation(folder)
         assert stored["step"] == row["step"]
