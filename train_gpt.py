@@ -5,6 +5,7 @@
     python train_gpt.py --data_path my.jsonl --vocab_path vocab.json --output_dir outputs/runs/my
     python train_gpt.py --resume                  # go on after Ctrl-C or a crash
     python train_gpt.py --check_data              # look at the data only
+    python train_gpt.py --learning_curve          # would more rows help?
     python train_gpt.py --init_from DIR_OR_NAME --lora_rank 8 ...
 
 From Python:
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallgpt.command import run_command
-from smallgpt.console import command_hint, plural, print_error, progress_bar, say
+from smallgpt.console import plural, print_error, progress_bar, say
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.writing import write_text
@@ -35,10 +36,12 @@ from smallgpt.training.run_log import RunLog
 from smallgpt.training.stopping import StopRequestedError, StopSignal
 
 if TYPE_CHECKING:  # they import torch; --help and wrong flags answer without
+    from smallgpt.rows.dataset import TokenLabelDataset
     from smallgpt.training.best_model import BestModel
     from smallgpt.training.budget import Budget
-    from smallgpt.training.checkpoint import Checkpoints
+    from smallgpt.training.checkpoint import Checkpoint, Checkpoints
     from smallgpt.training.journal import Journal
+    from smallgpt.training.learning_curve import LearningCurve
     from smallgpt.training.run import Evaluation, Run
     from smallgpt.training.update import Updater
 
@@ -124,19 +127,21 @@ def train_in(
     from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
 
     # Settings: the stored ones where a run resumes; with --init_from the pretrained model's shape.
-    resumed, clearing = None, settings.overwrite and folder.holds_run()
+    resumed, finished, clearing = None, False, settings.overwrite and folder.holds_run()
     if clearing:
         folder.check_inputs(inputs_of(settings))
     if settings.resume:
-        from smallgpt.training.resume import check_places, find_run_to_resume, go_on, is_finished
+        from smallgpt.training.resume import check_places, find_run_to_resume, is_finished
 
         settings, resumed = find_run_to_resume(settings, folder)
-        if resumed and is_finished(settings, resumed):
+        finished = resumed is not None and is_finished(settings, resumed)
+        if resumed and finished:
             say(
                 f"the run in {folder.root} is finished ({resumed.loop.finished}); "
                 f"more {'--max_minutes' if settings.max_minutes else '--num_epochs'} go on with it"
             )
-            return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
+            if not settings.learning_curve:
+                return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
         if resumed:
             check_places(settings)
         else:
@@ -152,35 +157,75 @@ def train_in(
     train_rows, validation_rows = read_data(settings, say)
     settings = replace(settings, task=task_of(settings, train_rows))
 
-    from smallgpt.checks.report import report_data, save_report, stored_baselines
+    from smallgpt.checks.report import report_data
     from smallgpt.checks.report_words import say_report
+
+    curve = None
+    if settings.learning_curve:
+        from smallgpt.training.learning_curve import LearningCurve
+
+        curve = LearningCurve(folder, settings, train_rows, validation_rows, log.say)
+    if resumed and finished and curve:
+        curve.check_whole(resumed)
+        log.open()
+        done = resumed.loop
+        curve.say_plan(done.total_steps, 0, done.seconds / max(1, done.step))
+        result = TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
+    else:
+        report = None
+        if resumed:
+            for reason in resumed.passed_over:
+                log.say(f"warning: {reason} and passed over")
+        else:
+            codebook = codebook_beside(settings.vocabulary_file)
+            report = report_data(train_rows, validation_rows, settings, codebook)
+            say_report(report, log.say)
+        rows = train_rows, validation_rows
+        result = train_run(folder, settings, log, *rows, command, resumed, report, clearing, curve)
+    if curve and result.exit_code == EXIT_OK:
+        return replace(result, exit_code=train_on_parts(curve, validation_rows, command))
+    return result
+
+
+def train_run(
+    folder: RunFolder,
+    settings: TrainSettings,
+    log: RunLog,
+    rows: TokenLabelDataset,
+    validation_rows: TokenLabelDataset,
+    command: str | None,
+    resumed: Checkpoint | None,
+    report: dict[str, Any] | None = None,
+    clearing: bool = False,
+    curve: LearningCurve | None = None,
+) -> TrainResult:
+    """Build a run and train it.
+
+    Args:
+        resumed: goes on from here.
+        report: on the data, of a new run; a part of a learning curve has none.
+        clearing: delete the run that is in the folder.
+        curve: has other runs in the time of --max_minutes.
+    """
+    from smallgpt.checks.report import save_report, stored_baselines
     from smallgpt.training.best_model import BestModel
     from smallgpt.training.budget import Budget
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
-    from smallgpt.training.schedule import measured_seconds, say_plan
+    from smallgpt.training.resume import go_on
+    from smallgpt.training.schedule import measured_seconds, planned_seconds, say_plan
     from smallgpt.training.setup import build_run, torch_state_restored
     from smallgpt.training.update import Updater
 
-    if resumed:
-        for reason in resumed.passed_over:
-            log.say(f"warning: {reason} and passed over")
-        baselines = stored_baselines(folder.data_report)
-    else:
-        codebook = codebook_beside(settings.vocabulary_file)
-        report = report_data(train_rows, validation_rows, settings, codebook)
-        say_report(report, log.say)
-        baselines = report["baselines"]
-
+    baselines = report["baselines"] if report else stored_baselines(folder.data_report)
     with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
-        run = build_run(
-            settings, folder, log, train_rows, validation_rows, baselines, resumed, command
-        )
+        run = build_run(settings, folder, log, rows, validation_rows, baselines, resumed, command)
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
         seconds = measured_seconds(run)
-        budget = Budget(run, seconds) if run.is_timed else None
+        share = curve.share_of_whole if curve else 1.0
+        budget = Budget(run, seconds, share) if run.is_timed else None
         if not resumed:
             say_plan(run, seconds)
         # From here on files are written. Had anything above failed, an older run would be intact.
@@ -193,14 +238,41 @@ def train_in(
             log.open()
             if resumed:
                 go_on(run, resumed, best, seconds)
-            else:
+            if report:
                 save_report(report, folder.data_report, folder.data_picture)
             write_text(folder.settings, to_yaml(run.settings_with_plan))
             if settings.tensorboard:
                 journal.open_events(run.state.step if resumed else None)
+            if curve:
+                left = run.total_steps - run.state.step
+                curve.say_plan(run.total_steps, left, planned_seconds(run, seconds, 1))
             return train_epochs(run, updater, best, journal, checkpoints, budget)
         except OSError as error:
             raise disk_error(error, folder, checkpoints.last_step) from None
+
+
+def train_on_parts(
+    curve: LearningCurve, validation_rows: TokenLabelDataset, command: str | None
+) -> int:
+    """Train on the parts of the rows that a learning curve lacks, and tell it; the exit code."""
+    from smallgpt.training.resume import is_finished
+
+    total = curve.total_steps()
+    try:
+        for part in curve.missing(total):
+            settings, resumed = curve.begin(part, total)
+            if not (resumed and is_finished(settings, resumed)):
+                with RunLog(part.folder, later=True, shown=False) as log:
+                    rows = part.rows, validation_rows
+                    result = train_run(part.folder, settings, log, *rows, command, resumed)
+                if result.exit_code != EXIT_OK:
+                    curve.say(f"stopped and saved; go on with: {part.folder.go_on_hint()}")
+                    return result.exit_code
+            curve.take(part, total)
+        curve.finish(total)
+    except OSError as error:  # not of a run, which tells its own
+        raise disk_error(error, curve.parts[0].folder, total) from None
+    return EXIT_OK
 
 
 def train_epochs(
@@ -273,7 +345,7 @@ def train_epochs(
                         best.consider(evaluation)
         except StopRequestedError:
             checkpoints.save()
-            hint = command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
+            hint = folder.go_on_hint(settings.learning_curve)
             run.log.say(
                 f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: "
                 f"{hint}"

@@ -315,6 +315,13 @@ class TrainSettings:
         "rows are listed in it, up to 10,000, and the exit is then 1.",
         flag_only=True,
     )
+    learning_curve: bool = option(
+        False,
+        "Train on 1/8, 1/4 and 1/2 of the training rows as well, and tell whether more rows would "
+        "help: learning_curve.json and plots/learning_curve.png. Takes about 2.6 times as long; "
+        "max_minutes is then the time of all.",
+        flag_only=True,
+    )
 
     def __post_init__(self) -> None:
         if self.vocab_path is None:
@@ -422,8 +429,8 @@ class TrainSettings:
             yield "freeze_backbone keeps a pretrained model: name one with --init_from"
         if head and self.freeze_backbone and self.optimizer == "muon":
             yield "freeze_backbone leaves no block to optimizer muon: use adamw"
-        if self.check_data and (self.resume or self.overwrite):
-            yield "--check_data trains nothing: drop --resume and --overwrite"
+        if self.check_data and (self.resume or self.overwrite or self.learning_curve):
+            yield "--check_data trains nothing: drop --resume, --overwrite and --learning_curve"
         if self.resume and self.overwrite:
             yield "--resume keeps a run and --overwrite deletes it: give one of them"
         if compiled and self.precision == "fp16":

@@ -24,7 +24,7 @@ def split_dataset(
     Raises:
         UserError: all rows belong together, so nothing can be held out.
     """
-    keys = [number_keys(rows.body_keys()), rows.groups_N, rows.sources_N]
+    keys = _keys_of(rows)
     train, held_out = split_rows(keys, rows.classes_N, fraction, seed)
     held_out = held_out[~rows.augmented_N[held_out]]
     if not len(train) or not len(held_out):
@@ -33,6 +33,17 @@ def split_dataset(
             f"{_why_unsplit(rows, keys)}; give more rows or --val_data_path"
         )
     return rows.subset(train), rows.subset(held_out)
+
+
+def half_of(rows: TokenLabelDataset, seed: int) -> TokenLabelDataset:
+    """Half of the rows, drawn as `split_dataset` draws; all of them where they belong together."""
+    kept, _ = split_rows(_keys_of(rows), rows.classes_N, 0.5, seed)
+    return rows.subset(kept)
+
+
+def _keys_of(rows: TokenLabelDataset) -> list[np.ndarray]:
+    """By which rows belong together: as `keys` of `split_rows`."""
+    return [number_keys(rows.body_keys()), rows.groups_N, rows.sources_N]
 
 
 def fold_rows(rows: TokenLabelDataset, counts_N: np.ndarray, most_folds: int) -> np.ndarray:

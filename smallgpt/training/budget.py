@@ -21,11 +21,14 @@ _EARLIEST = 0.95  # a plan that would end between this share and the limit stays
 class Budget:
     """Plans a run so that it ends within `max_minutes`."""
 
-    def __init__(self, run: Run, seconds: tuple[float, float]):
-        """Plan the run, unless its checkpoint has a plan; `seconds`: of `measured_seconds`."""
+    def __init__(self, run: Run, seconds: tuple[float, float], share: float = 1.0):
+        """Plan the run, unless its checkpoint has a plan.
+
+        `seconds`: of `measured_seconds`. `share`: of the time, where other runs have the rest.
+        """
         self._run, state = run, run.state
         assert run.settings.max_minutes is not None
-        self._limit = 60 * run.settings.max_minutes
+        self._limit = 60 * run.settings.max_minutes * share
         self._seconds_of_update, self._seconds_of_evaluation = seconds
         self._looks = [look for look in _LOOKS if look * self._limit > state.seconds]
         self._look()
@@ -61,7 +64,7 @@ class Budget:
         run.log.say(
             f"planned anew at step {state.step:,}, after {format_duration(state.seconds)}: "
             f"{plural(total, 'step')} instead of {state.total_steps:,} fit into "
-            f"{run.settings.max_minutes:g} minutes"
+            f"{self._limit / 60:.4g} minutes"
         )
         self._plan(total)
         return True

@@ -24,8 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from smallgpt.errors import UserError
@@ -232,12 +233,7 @@ def load_checkpoint(
         UserError: it was made with other data, or its tensors do not fit this model.
     """
     path = checkpoint.path
-    changed = differences(checkpoint.belongs_to, belongs_to)
-    if changed:
-        raise UserError(
-            f"--resume: {'; '.join(changed)}, since {path} was saved; put the old back, or start a "
-            f"new run in another --output_dir"
-        )
+    check_belongs(checkpoint, belongs_to)
     try:
         weights, training = load_file(path / _MODEL), load_file(path / _TRAINING)
         parameters = _stored(model)
@@ -275,6 +271,26 @@ def load_checkpoint(
         raise UserError(
             f"{path}: not a checkpoint of this run ({error}); delete it to go on from another"
         ) from None
+
+
+def check_belongs(checkpoint: Checkpoint, belongs_to: Mapping[str, str]) -> None:
+    """Raise UserError if a checkpoint was made with other data than that of `belongs_to`."""
+    changed = differences(checkpoint.belongs_to, belongs_to)
+    if changed:
+        raise UserError(
+            f"--resume: {'; '.join(changed)}, since {checkpoint.path} was saved; put the old back, "
+            f"or start a new run in another --output_dir"
+        )
+
+
+def evaluated_rows(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The stored results of the validation rows, of `CrossFit.state`, by name."""
+    with safe_open(checkpoint.path / _TRAINING, "numpy") as tensors:
+        return {
+            place.split("/")[1]: tensors.get_tensor(place)
+            for place in tensors.keys()  # noqa: SIM118 (it is no dictionary)
+            if place.startswith(f"{_EVALUATED}/")
+        }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Training curves: loss, perplexity and accuracy by step."""
+"""Training curves: loss, perplexity and accuracy by step; the learning curve by rows."""
 
 from __future__ import annotations
 
@@ -60,4 +60,37 @@ def _draw_curves(
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend(frameon=False)
+    save_chart(figure, path)
+
+
+def draw_learning_curve(path: Path, found: dict[str, Any]) -> None:
+    """Draw the points of learning_curve.json with their intervals, and the curve continued."""
+    name, points, later = found["figure"], found["points"], found["continued"]
+    figure, axes = new_chart(7, 4.5)
+    rows = [point["rows"] for point in points]
+    values = [point[name] for point in points]
+    for point in points:
+        if point["interval"] is not None:
+            axes.plot([point["rows"]] * 2, point["interval"], color=BLUE, linewidth=2, alpha=0.6)
+    axes.plot(rows, values, color=BLUE, marker="o", label="trained")
+    ahead = [points[-1], *later]
+    rows_ahead = [point["rows"] for point in ahead]
+    ends = [[point["interval"][side] for point in later] for side in (0, 1)]
+    now = points[-1]["interval"] or [values[-1]] * 2
+    axes.plot(
+        rows_ahead, [point[name] for point in ahead], color=VERMILION, linestyle="--", marker="s",
+        markerfacecolor="white", label="continued, with 95 % interval", markevery=slice(1, None),
+    )  # fmt: skip
+    axes.fill_between(
+        rows_ahead, [now[0], *ends[0]], [now[1], *ends[1]], color=VERMILION, alpha=0.15, linewidth=0
+    )
+    axes.set_xscale("log", base=2)
+    ticks = rows + rows_ahead[1:]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    on = f"{found['validation_rows']:,} validation rows"
+    axes.set(title=f"Learning curve: {name} on {on}", xlabel="training rows")
+    axes.set_ylabel("share right" if name == "accuracy" else name)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="best")
     save_chart(figure, path)

@@ -33,7 +33,7 @@ _CHANGES_ITS_FILES = {
 # Paths of inputs. Their contents may not change, and are compared by fingerprint.
 _PLACES = {"data_path", "val_data_path", "vocab_path", "init_from"}
 _HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
-_THIS_CALL = {"config", "resume", "overwrite", "check_data"}
+_THIS_CALL = {"config", "resume", "overwrite", "check_data", "learning_curve"}
 
 
 def find_run_to_resume(
@@ -81,6 +81,12 @@ def find_run_to_resume(
     if mistakes:
         raise SettingsError(mistakes)
     return settings, found
+
+
+def result_settings(settings: TrainSettings) -> dict[str, Any]:
+    """The options on which the weights depend, but for the machine and the contents of the rows."""
+    others = _CHANGES_ITS_FILES | _HOW_AND_WHERE | _THIS_CALL | _PLACES - {"init_from"}
+    return {name: value for name, value in asdict(settings).items() if name not in others}
 
 
 def check_places(settings: TrainSettings) -> None:

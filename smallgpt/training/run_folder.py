@@ -4,7 +4,10 @@
       settings.yaml  data_report.json  data_report.png  metrics.jsonl  train.log
       events.out.tfevents.*.smallgpt  (--tensorboard)
       plots/  checkpoints/  best_model/  final_model/  evaluation_*/
+      learning_curve.json  learning_curve/part_8.json  learning_curve/part_8/  (--learning_curve)
 
+A learning curve trains on parts of the rows. Each part has a run folder of its own until it is
+done, then a file of its validation results.
 settings.yaml holds the resolved settings, and each model folder has a copy, so that whoever uses a
 model cuts rows exactly as training did. All other files in these folders belong to somebody else: a
 run neither writes nor deletes them.
@@ -42,13 +45,15 @@ EVENT_SUFFIX = ".smallgpt"  # of ours
 CHECKPOINT_NAME = re.compile(r"step_\d{8,}(_evaluated|_finished)?")
 _OWN = {
     "checkpoints": CHECKPOINT_NAME,
-    "plots": re.compile(r"(loss|perplexity|accuracy)\.png"),
+    "plots": re.compile(r"(loss|perplexity|accuracy|learning_curve)\.png"),
+    "learning_curve": re.compile(r"part_\d+\.json"),
     "": re.compile(
         r"settings\.yaml|data_report\.(json|png)|metrics\.jsonl|train\.log"
-        r"|events\.out\.tfevents\..+\.smallgpt|best_model|final_model"
+        r"|events\.out\.tfevents\..+\.smallgpt|best_model|final_model|learning_curve\.json"
     ),
 }
-_WRITTEN_IN = ("", "plots", "checkpoints")  # the folders that training writes in
+_PART = re.compile(r"learning_curve/part_\d+/?")  # the folder of a part, before its own folders
+_WRITTEN_IN = ("", "plots", "checkpoints", "learning_curve")  # the folders that training writes in
 # What checkpoints and model folders consist of.
 _PARTS = {
     *("state.json", "made_by.json", "training.safetensors", "model.safetensors", "config.json"),
@@ -64,10 +69,10 @@ _REMEDY = "move it, or choose another --output_dir"
 
 
 class RunFolder:
-    """Paths of one training run below `root`."""
+    """Paths of one training run below `root`; `whole`: the run of whose rows it learns a part."""
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
+    def __init__(self, root: str | Path, whole: RunFolder | None = None):
+        self.root, self._whole = Path(root), whole
         self.settings = self.root / "settings.yaml"
         self.data_report = self.root / "data_report.json"
         self.data_picture = self.root / "data_report.png"
@@ -77,6 +82,22 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best_model = self.root / "best_model"
         self.final_model = self.root / "final_model"
+        self.learning_curve = self.root / "learning_curve.json"
+        self.learning_curve_picture = self.plots / "learning_curve.png"
+
+    def part(self, divisor: int) -> RunFolder:
+        """The folder of the run on 1/divisor of the rows."""
+        return RunFolder(self.part_results(divisor).with_suffix(""), self)
+
+    def part_results(self, divisor: int) -> Path:
+        """The file with the validation results of that run."""
+        return self.root / "learning_curve" / f"part_{divisor}.json"
+
+    def go_on_hint(self, learning_curve: bool = False) -> str:
+        """The command that goes on with the run, on request with its learning curve."""
+        flags = ["--learning_curve"] if learning_curve or self._whole else []
+        root = (self._whole or self).root
+        return command_hint("train_gpt.py", "--resume", *flags, "--output_dir", root)
 
     def nearest_run(self) -> Path | None:
         """The run beside this folder that is called nearly the same, None where there is none."""
@@ -114,7 +135,12 @@ class RunFolder:
         elif clearing:
             for folder in self.evaluations():
                 check_evaluation_folder(folder, "--overwrite would delete it")
-            wholes = (self.best_model, self.final_model, *self._own_in("checkpoints"))
+            runs = (self, *map(RunFolder, self._parts()))
+            wholes = [
+                path
+                for run in runs
+                for path in (run.best_model, run.final_model, *run._own_in("checkpoints"))
+            ]
             for path in (path for whole in wholes for path in contents(whole)):
                 if path.name not in _PARTS:
                     raise UserError(
@@ -182,13 +208,29 @@ class RunFolder:
 
     def _places(self) -> dict[str, re.Pattern]:
         """`_OWN` with evaluations; the root last, since metrics and models show a run is here."""
-        places = _OWN | {path.name: EVALUATION_FILES for path in self.evaluations()}
+        places = {
+            f"learning_curve/{part.name}/{place}".rstrip("/"): names
+            for part in self._parts()
+            for place, names in _OWN.items()
+        }
+        places |= _OWN | {path.name: EVALUATION_FILES for path in self.evaluations()}
         places[""] = places.pop("")
         return places
 
+    def _parts(self) -> list[Path]:
+        """The folders of runs on parts of the rows that are not done yet."""
+        folder = self.root / "learning_curve"
+        if folder.is_symlink():
+            return []
+        return [
+            path
+            for path in contents(folder)
+            if re.fullmatch(r"part_\d+", path.name) and path.is_dir() and not path.is_symlink()
+        ]
+
     def _own_in(self, place: str) -> list[Path]:
         """The paths in a folder of `_places` that have a name of the run's, sorted."""
-        names = _OWN.get(place, EVALUATION_FILES)
+        names = _OWN.get(_PART.sub("", place), EVALUATION_FILES)
         return [p for p in contents(self.root / place) if names.fullmatch(p.name)]
 
     def _left_by_run(self) -> bool:
@@ -241,5 +283,5 @@ def disk_error(error: OSError, folder: RunFolder, step: int | None) -> UserError
         return UserError(f"{what} and run again; nothing had been saved yet")
     return UserError(
         f"{what}, then go on from the checkpoint of step {step:,}, which is whole: "
-        + command_hint("train_gpt.py", "--resume", "--output_dir", folder.root)
+        f"{folder.go_on_hint()}"
     )

@@ -22,9 +22,13 @@ from smallgpt.training.run_folder import RunFolder
 class RunLog:
     """Lines to terminal and train.log, figures to metrics.jsonl and (`events`) TensorBoard."""
 
-    def __init__(self, folder: RunFolder, later: bool = False):
-        """`later`: write no file before `open`, which then writes the lines said until then."""
+    def __init__(self, folder: RunFolder, later: bool = False, shown: bool = True):
+        """`later`: write no file before `open`, which then writes the lines said until then.
+
+        `shown`: whether lines go to the terminal as well.
+        """
         self.events: Any = None
+        self._shown = shown
         self._folder = folder
         self._log, self._metrics = _AppendedFile(folder.log), _AppendedFile(folder.metrics)
         if not later:
@@ -40,7 +44,7 @@ class RunLog:
         """Print `text` above a progress bar and append it with the time to train.log."""
         text = printable_lines(text)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        for line in [*text.splitlines(), *say(text)]:
+        for line in [*text.splitlines(), *(say(text) if self._shown else [])]:
             self._log.write(f"{stamp}  {line}\n")
 
     def record(self, row: dict[str, Any]) -> None:

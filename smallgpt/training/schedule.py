@@ -57,18 +57,22 @@ def say_plan(run: Run, seconds: tuple[float, float]) -> None:
     settings, total = run.settings, run.state.plan[-1][1]
     left = total - run.state.step
     if left > 0:
-        update, evaluation = seconds
         epochs = total / run.steps_per_epoch
-        evaluations = left / run.steps_per_epoch / run.epochs_an_evaluation(total)
-        time_left = left * update + evaluations * evaluation
         whole = f"{epochs:.1f} epochs" if epochs % 1 else plural(int(epochs), "epoch")
         run.log.say(
             f"plan: {whole} of {plural(run.steps_per_epoch, 'step')} "
             f"({plural(settings.batch_size * settings.grad_accumulation_steps, 'row')} each), "
             f"{plural(left, 'step')} to go, {plural(round(_tokens_of_epoch(run)), 'token')} an "
-            f"epoch; about {format_duration(time_left)}"
+            f"epoch; about {format_duration(planned_seconds(run, seconds, left))}"
         )
         _say_cost_of_longest_rows(run)
+
+
+def planned_seconds(run: Run, seconds: tuple[float, float], updates: int) -> float:
+    """Estimated time of so many updates of the plan; `seconds`: of `measured_seconds`."""
+    update, evaluation = seconds
+    each = run.steps_per_epoch * run.epochs_an_evaluation(run.state.plan[-1][1])
+    return updates * (update + evaluation / each)
 
 
 def _say_cost_of_longest_rows(run: Run) -> None:

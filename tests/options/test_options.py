@@ -406,7 +406,7 @@ def test_every_option_is_documented_and_its_default_is_valid(settings_class):
             "data_path vocab_path batch_size num_epochs learning_rate max_length device config "
             "val_data_path output_dir n_layer n_head n_embd n_positions dropout precision seed "
             "grad_accumulation_steps label_loss_weight early_stopping_patience best_metric "
-            "on_bad_row unknown_token group_by resume overwrite check_data",
+            "on_bad_row unknown_token group_by resume overwrite check_data learning_curve",
         ),
         (
             InferenceSettings,
@@ -485,7 +485,7 @@ def test_config_yaml_is_what_settings_py_prints():
 
 def test_config_yaml_holds_the_defaults():
     assert read(config=DEFAULT_CONFIG, settings_class=TrainSettings) == TrainSettings()
-    flag_only = {"config", "resume", "overwrite", "check_data"}
+    flag_only = {"config", "resume", "overwrite", "check_data", "learning_curve"}
     text = DEFAULT_CONFIG.read_text(encoding="utf-8")
     for field in dataclasses.fields(TrainSettings):
         assert (f"\n{field.name}: " in text) == (field.name not in flag_only), field.name

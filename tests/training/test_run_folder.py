@@ -53,6 +53,12 @@ RUN = [
     "plots/loss.png",
     "plots/perplexity.png",
     "plots/accuracy.png",
+    "plots/learning_curve.png",
+    "learning_curve.json",
+    "learning_curve/part_8.json",
+    "learning_curve/part_4/settings.yaml",
+    "learning_curve/part_4/best_model/model.safetensors",
+    "learning_curve/part_4/checkpoints/step_00000000/state.json",
     "checkpoints/step_00000000/state.json",
     "checkpoints/step_00000012_finished/state.json",
     "checkpoints/.step_00000014.7.tmp",
@@ -80,6 +86,8 @@ MINE = [
     ".notes.2024.tmp",
     "mine/x.bin",
     "plots/mine.png",
+    "learning_curve/mine.json",
+    "learning_curve/part_4/notes.txt",
     "plots/loss.png.old",
     "checkpoints/step_12/model.bin",
     "checkpoints/best.ckpt",
@@ -118,6 +126,7 @@ def test_clearing_deletes_the_run_and_nothing_else(tmp_path):
     assert files_in(tmp_path) == sorted(MINE)
     assert {str(path.relative_to(tmp_path)) for path in told} == {
         "plots/mine.png", "plots/loss.png.old", "checkpoints/step_12", "checkpoints/best.ckpt",
+        "learning_curve/mine.json", "learning_curve/part_4", "learning_curve/part_4/notes.txt",
         "evaluation/old", "events.out.tfevents.1.host.2.0",
     }  # fmt: skip
     assert not folder.holds_run() and not (tmp_path / "best_model").exists()
