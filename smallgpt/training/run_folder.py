@@ -60,11 +60,12 @@ _PARTS = {
     *("generation_config.json", "adapter_config.json", "adapter_model.safetensors"),
     *("vocab.json", "tokenizer.json", "tokenizer_config.json", "settings.yaml", "codebook.npz"),
 }
-# How settings.yaml, train.log and data_report.json of a run differ from other files so named.
+# How settings.yaml, train.log and the reports of a run differ from other files so named.
 _SETTINGS_LINE = re.compile(r"(# (Data|Model|Training|Run)|[a-z][a-z0-9_]*: .+| .+|)")
 _SETTINGS_KEYS = ("\ndata_path: ", "\nvocab_path: ", "\noutput_dir: ")
 _LOG_START = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  |$")
 _REPORT_START = b'{\n  "rows": '
+_CURVE_START = b'{\n  "figure": '
 _REMEDY = "move it, or choose another --output_dir"
 
 
@@ -207,15 +208,18 @@ class RunFolder:
         ]
 
     def _places(self) -> dict[str, re.Pattern]:
-        """`_OWN` with evaluations; the root last, since metrics and models show a run is here."""
-        places = {
-            f"learning_curve/{part.name}/{place}".rstrip("/"): names
-            for part in self._parts()
-            for place, names in _OWN.items()
-        }
-        places |= _OWN | {path.name: EVALUATION_FILES for path in self.evaluations()}
-        places[""] = places.pop("")
-        return places
+        """`_OWN` with evaluations and parts, each folder after those within it.
+
+        The root comes last, since metrics and models show that a run is here.
+        """
+        places = _OWN | {path.name: EVALUATION_FILES for path in self.evaluations()}
+        curve, root = places.pop("learning_curve"), places.pop("")
+        for part in self._parts():
+            places |= {
+                f"learning_curve/{part.name}/{place}".rstrip("/"): names
+                for place, names in _OWN.items()
+            }
+        return places | {"learning_curve": curve, "": root}
 
     def _parts(self) -> list[Path]:
         """The folders of runs on parts of the rows that are not done yet."""
@@ -251,6 +255,8 @@ class RunFolder:
             return path.is_file() and first_bytes(path) == b""
         if path in (self.data_report, self.data_picture):
             return path.is_file() and first_bytes(self.data_report).startswith(_REPORT_START)
+        if path == self.learning_curve:
+            return path.is_file() and first_bytes(path).startswith(_CURVE_START)
         return path.match(EVENT_FILES)  # a run adds one and leaves the others
 
     def locked(self) -> AbstractContextManager[None]:

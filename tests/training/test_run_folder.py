@@ -104,6 +104,7 @@ def write_files(root: Path, names: list[str]) -> None:
         "train.log": "2026-11-24 21:15:26  data: 3 rows\n",
         "metrics.jsonl": '{"kind": "train", "step": 1}\n',
         "data_report.json": '{\n  "rows": 3\n}\n',
+        "learning_curve.json": '{\n  "figure": "accuracy"\n}\n',
         "made_from.json": '{\n  "mode": "evaluate"\n}\n',
         "metrics.json": '{\n  "model": "best_model"\n}\n',
         "predictions.jsonl": '{"line": 1, "label": "7"}\n',
@@ -193,6 +194,8 @@ OTHERS = {
     "data_report.json": ["", "{}", '{"rows": 3}'],
     "data_report.png": ["x"],
     "plots/loss.png": ["x", ""],
+    "learning_curve.json": ["{}", '{"figure": "accuracy"}'],
+    "learning_curve/part_8.json": ["{}"],
     "best_model/config.json": ["{}"],
     "checkpoints/step_00001000/model.safetensors": ["x"],
 }  # fmt: skip
