@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load_file
 
 ALL = ("--log_steps", "1", "--seed", "3", "--device", "cpu")
+CODES = ("--codebook_size", "500")  # so that trees with other rules prepare the same rows
 SMALL = ("--n_layer", "2", "--n_head", "2", "--n_embd", "32", *ALL)
 # Keys of times and of what follows from them, such as digests of files with times in them.
 TIMES = {"seconds", "tokens_per_second", "window_began", "sha256"}
@@ -91,14 +92,14 @@ def environment() -> dict[str, str]:
 
 def digits(tree: Tree) -> None:
     """Images to rows, a run with the default objective, evaluation, classification."""
-    tree.run("prepare_data.py", "digits", "--output_dir", "data")
+    tree.run("prepare_data.py", "digits", *CODES, "--augment", "0", "--output_dir", "data")
     train(tree, "run", "--num_epochs", "1", "--batch_size", "64")
     use(tree, "run")
 
 
 def variants(tree: Tree) -> None:
     """Variants of images, Muon, averaged weights, accumulation, balanced classes."""
-    tree.run("prepare_data.py", "digits", "--output_dir", "data", "--augment", "3")
+    tree.run("prepare_data.py", "digits", *CODES, "--output_dir", "data", "--augment", "3")
     train(
         tree, "run", "--num_epochs", "1", "--optimizer", "muon", "--ema_decay", "0.99",
         "--learning_rate", "2e-3", "--batch_size", "32", "--grad_accumulation_steps", "2",
@@ -109,7 +110,7 @@ def variants(tree: Tree) -> None:
 
 def head(tree: Tree) -> None:
     """A head that names labels, then the same with its backbone frozen."""
-    tree.run("prepare_data.py", "digits", "--output_dir", "data")
+    tree.run("prepare_data.py", "digits", *CODES, "--augment", "0", "--output_dir", "data")
     flags = ("--num_epochs", "1", "--batch_size", "64", "--classifier", "head")
     train(tree, "run", *flags)
     tree.run("inference.py", "--model_path", "run/best_model", "--test_data", "data/test.jsonl")
@@ -177,7 +178,7 @@ def lora(tree: Tree) -> None:
 
 def resumed(tree: Tree) -> None:
     """A run that is stopped in the middle of an epoch and goes on."""
-    tree.run("prepare_data.py", "digits", "--output_dir", "data", "--augment", "2")
+    tree.run("prepare_data.py", "digits", *CODES, "--output_dir", "data", "--augment", "2")
     flags = (
         *data_flags(), *SMALL, "--output_dir", "run", "--num_epochs", "2", "--batch_size", "32",
         "--optimizer", "muon", "--ema_decay", "0.9", "--checkpoint_steps", "7",

@@ -21,7 +21,7 @@ def make_digits_world(folder: Path) -> Path:
     np.savez(folder / "all.npz", images=PIXELS, labels=LABELS)
     data = folder / "data" / "digits"
     prepare = ["images", "--input", folder / "all.npz", "--test_last", 10, "--patch_size", 2]
-    prepare += ["--codebook_size", 150, "--output_dir", data]
+    prepare += ["--codebook_size", 150, "--augment", 0, "--output_dir", data]
     assert main([str(part) for part in prepare]) == 0
     vocabulary = Vocabulary.load(data / "vocab.json")
     shape = TrainSettings(n_layer=1, n_head=8, n_positions=21, max_length=21, dropout=0.0)

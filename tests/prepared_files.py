@@ -23,7 +23,7 @@ IMAGE_FILES = {
 DIGITS = load_digits()
 SMALL = DIGITS.images[:120].astype(np.uint8)
 SMALL_LABELS = DIGITS.target[:120]
-_QUICK = ("--patch_size", "2", "--codebook_size", "40")
+_QUICK = ("--patch_size", "2", "--codebook_size", "40", "--augment", "0")
 
 
 def read_rows(path: Path) -> list[dict]:

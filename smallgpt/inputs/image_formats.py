@@ -16,7 +16,7 @@ from pathlib import Path
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.inputs.idx_images import read_idx_images
 from smallgpt.inputs.labelled_images import ImageOptions, LabelledImages
-from smallgpt.inputs.like_codebook import like_codebook
+from smallgpt.inputs.like_codebook import in_color, like_codebook
 from smallgpt.inputs.npz_images import is_npz, read_npz_images
 from smallgpt.inputs.picture_folder import is_picture, read_pictures
 from smallgpt.tokens.codebook import Codebook
@@ -30,7 +30,7 @@ class ImageFormat:
     fits: Callable[[Path], bool]
     read: Callable[[Path, ImageOptions], LabelledImages]
     own_labels: str | None = None  # why no file of labels can be given; None: it can
-    of_pictures: bool = False  # whether it takes --image_size and --color
+    of_pictures: bool = False  # whether it takes --image_size, and reads as --color says
 
 
 # The first that fits is used. IDX comes last: its error for other files names what is expected.
@@ -66,7 +66,7 @@ def read_images(
         labels_path: IDX file with the labels of an IDX file.
         image_size: pixels a side that pictures of a folder are resized to, regardless of their
             proportions: nothing is cut off and nothing is added.
-        color: of a folder, "grey", "rgb", or "auto": rgb if any pixel has colour.
+        color: "grey", "rgb", or "auto": as it is, for pictures rgb if any pixel has colour.
         names: give the same for training and test images, which share label tokens.
         codebook: convert the images to its size, colour and pixel values (`like_codebook.py`).
         keep_unreadable: collect unreadable pictures in `unreadable` as long as others can be read.
@@ -79,10 +79,8 @@ def read_images(
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder (the images)")
     found = next(each for each in FORMATS if each.fits(path))
-    if not found.of_pictures and (image_size is not None or color != "auto"):
-        raise SettingsError(
-            [f"{path} is a file: --image_size and --color are for folders of pictures"]
-        )
+    if not found.of_pictures and image_size is not None:
+        raise SettingsError([f"{path} is a file: --image_size is for folders of pictures"])
     if found.own_labels is not None and labels_path is not None:
         raise SettingsError([f"{path} is {found.own_labels}: leave {labels_path} out"])
     labels = None if labels_path is None else Path(labels_path)
@@ -91,4 +89,6 @@ def read_images(
         size, color = (codebook.width, codebook.height), codebook.color
     options = ImageOptions(names or LabelNames(), labels, size, color, keep_unreadable)
     source = found.read(path, options)
-    return source if codebook is None else like_codebook(codebook, source)
+    if codebook is not None:
+        return like_codebook(codebook, source)
+    return source if found.of_pictures or color == "auto" else in_color(source, color)

@@ -30,6 +30,12 @@ def like_codebook(codebook: Codebook, source: LabelledImages) -> LabelledImages:
     return replace(source, images_NxHxWxC=images_NxHxWxC, notes=[*source.notes, *notes])
 
 
+def in_color(source: LabelledImages, color: str) -> LabelledImages:
+    """The images as "grey" or "rgb", with a note on those that were not."""
+    images_NxHxWxC, notes = _in_color(source.images_NxHxWxC, color)
+    return replace(source, images_NxHxWxC=images_NxHxWxC, notes=[*source.notes, *notes])
+
+
 def converted(
     codebook: Codebook, images_NxHxWxC: np.ndarray, white: float | None = None
 ) -> tuple[np.ndarray, list[str]]:
@@ -37,16 +43,8 @@ def converted(
 
     `white`: the pixel value of white, where the source says so.
     """
-    notes = []
-    count, height, width, channels = images_NxHxWxC.shape
-    if channels > codebook.channels:
-        coloured = sum(not is_grey_image(image) for image in images_NxHxWxC)
-        if coloured:
-            notes.append(f"{plural(coloured, 'coloured image')} read as grey")
-        images_NxHxWxC = np.stack([_grey(image) for image in images_NxHxWxC])
-    elif channels < codebook.channels:
-        notes.append(f"{plural(count, 'grey image')} read as rgb")
-        images_NxHxWxC = images_NxHxWxC.repeat(3, axis=3)
+    images_NxHxWxC, notes = _in_color(images_NxHxWxC, codebook.color)
+    count, height, width, _ = images_NxHxWxC.shape
     if (height, width) != (codebook.height, codebook.width):
         notes.append(
             f"{plural(count, 'image')} of {width}x{height} pixels resized to "
@@ -62,6 +60,19 @@ def converted(
         )
         images_NxHxWxC = _scaled(images_NxHxWxC, (black, white), codebook)
     return images_NxHxWxC, notes
+
+
+def _in_color(images_NxHxWxC: np.ndarray, color: str) -> tuple[np.ndarray, list[str]]:
+    """Images as "grey" or "rgb", and a line if that changed any."""
+    channels = images_NxHxWxC.shape[3]
+    if channels == (1 if color == "grey" else 3):
+        return images_NxHxWxC, []
+    if channels == 1:
+        notes = [f"{plural(len(images_NxHxWxC), 'grey image')} read as rgb"]
+        return images_NxHxWxC.repeat(3, axis=3), notes
+    coloured = sum(not is_grey_image(image) for image in images_NxHxWxC)
+    notes = [f"{plural(coloured, 'coloured image')} read as grey"] if coloured else []
+    return np.stack([_grey(image) for image in images_NxHxWxC]), notes
 
 
 def _grey(image_HxWx3: np.ndarray) -> np.ndarray:

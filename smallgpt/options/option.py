@@ -26,6 +26,7 @@ Mistakes = list[tuple[str, str]]  # (the option it is about or "", a line for th
 # Nobody needs more steps, rows or seconds; sums and products of such numbers fit into floats.
 _LARGEST_NUMBER = 10**9
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+AUTO: Any = "auto"  # the value of an option that is chosen later, when the data is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Option:
         choices: the allowed values of a string; `cuda:N` allows `cuda:0`, `cuda:1` and so on.
         minimum, maximum: inclusive bounds of a number; above, below: exclusive bounds.
         instead: advice for a value out of range.
+        can_be_auto: whether it may be `AUTO`, whatever its kind.
         flag_only: a flag for one call, such as `--resume`, with no place in config.yaml.
         name, kind: of the field; kinds are int, float, bool, str, `X | None`, `tuple[str, ...]`.
     """
@@ -51,6 +53,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     instead: str = ""
+    can_be_auto: bool = False
     flag_only: bool = False
     name: str = ""
     kind: Any = str
@@ -69,9 +72,9 @@ class Option:
             "at most": self.maximum,
             "below": self.below,
         }
-        return "|".join(self.choices) or ", ".join(
-            f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None
-        )
+        auto = [AUTO] if self.can_be_auto else []
+        found = [f"{word} {bound:.15g}" for word, bound in bounds.items() if bound is not None]
+        return "|".join([*auto, *self.choices]) if self.choices else ", ".join(auto + found)
 
     def check(self, raw: Any) -> Any:
         """A flag's text or a YAML value, converted to the option's type.
@@ -79,6 +82,8 @@ class Option:
         Raises:
             ValueError: another type or a value out of range; says what was expected.
         """
+        if self.can_be_auto and raw == AUTO:
+            return AUTO
         value = _convert(self.kind, raw)
         # A choice that ends in :N allows any number there.
         named = re.sub(r":\d{1,3}$", ":N", value) if isinstance(value, str) else value

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallgpt.options.common import LARGEST_SEED, LEAST_LENGTH, ON_BAD_ROW
-from smallgpt.options.option import Mistakes, Option, option, options_of, shared
+from smallgpt.options.option import AUTO, Mistakes, Option, option, options_of, shared
 
 _CODEBOOK_SIZE = Option(
-    500, "Codes in the codebook, one token each.", "Codebook", minimum=2, maximum=65_000
+    AUTO,
+    "Codes in the codebook, one token each. auto = as many as the patches of the training images "
+    "carry, 16 to 256.",
+    "Codebook",
+    minimum=2,
+    maximum=65_000,
+    can_be_auto=True,
 )
 _TEST_FRACTION = Option(
     0.2, "Share of the rows for the test file, stratified.", "Split", above=0, below=1
@@ -48,14 +54,15 @@ _IN_ORDER = Option(
 )
 
 
-def _augment(of: str, how: str) -> Any:
-    return option(
-        0,
-        f"Write so many variants of each training {of} beside it, {how}. An epoch of training "
-        f"visits each {of} once, in a variant drawn anew.",
-        group="Variants",
-        minimum=0,
-    )
+_AUGMENT_IMAGES = Option(
+    AUTO,
+    "Write so many variants of each training image beside it, shifted, turned and scaled. An epoch "
+    "of training visits each image once, in a variant drawn anew. auto = 100,000 lines of them, 4 "
+    "to 100 of each image; 0 where turning or shifting an image changes its meaning.",
+    "Variants",
+    minimum=0,
+    can_be_auto=True,
+)
 
 
 def _held_out(what: str, default: float) -> Any:
@@ -72,7 +79,7 @@ class DigitsSettings:
         2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
     )
     codebook_size: int = shared(_CODEBOOK_SIZE)
-    augment: int = _augment("image", "shifted, turned and scaled")
+    augment: int = shared(_AUGMENT_IMAGES)
     test_fraction: float = shared(_TEST_FRACTION)
     seed: int = shared(_SEED)
 
@@ -103,9 +110,11 @@ class ImagesSettings:
         None, "Resize pictures of a folder to this many pixels a side.", minimum=1
     )
     color: str = option(
-        "auto",
-        "Read pictures of a folder as grey or rgb. auto = rgb if any picture has colour.",
-        choices=("auto", "grey", "rgb"),
+        AUTO,
+        "Read images as grey or rgb. auto = rgb if any image has colour, unless the colours say "
+        "nothing of the labels.",
+        choices=("grey", "rgb"),
+        can_be_auto=True,
     )
     codebook: str | None = option(
         None,
@@ -113,12 +122,18 @@ class ImagesSettings:
         "it. The images get its size, colour, range of pixel values and patches.",
         group="Codebook",
     )
-    patch_size: int = option(4, "Side of a patch in pixels; 1 = one token per pixel.", minimum=1)
+    patch_size: int = option(
+        AUTO,
+        "Side of a patch in pixels; 1 = one token per pixel. auto = the smallest, from 2, that "
+        "cuts an image into at most 64 patches.",
+        minimum=1,
+        can_be_auto=True,
+    )
     codebook_size: int = shared(_CODEBOOK_SIZE)
     codebook_images: int = option(
         10_000, "Fit the codebook on at most this many training images, drawn at random.", minimum=1
     )
-    augment: int = _augment("image", "shifted, turned and scaled")
+    augment: int = shared(_AUGMENT_IMAGES)
     test_fraction: float = shared(_TEST_FRACTION)
     test_last: int | None = option(
         None, "Hold out the last N images as the test set instead of a random share.", minimum=1
@@ -243,8 +258,13 @@ class TextSettings:
         "is predicted once; less shows the same text from other starts, in training only.",
         minimum=1,
     )
-    augment: int = _augment(
-        "text with a label", "its clauses in another order and a fifth of them left out"
+    augment: int = option(
+        0,
+        "Write so many variants of each training text with a label beside it, its clauses in "
+        "another order and a fifth of them left out. An epoch of training visits each text with a "
+        "label once, in a variant drawn anew.",
+        group="Variants",
+        minimum=0,
     )
     validation_fraction: float = _held_out("validation", 0.1)
     test_fraction: float = _held_out("the test file", 0.1)

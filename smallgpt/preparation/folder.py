@@ -35,7 +35,7 @@ from smallgpt.files.writing import (
     replace_files,
     write_json,
 )
-from smallgpt.options.option import options_of
+from smallgpt.options.option import AUTO, options_of
 from smallgpt.options.preparation import PreparationSettings
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.prepared_summary import SUMMARY, VOCABULARY, read_summary, side_figures
@@ -96,7 +96,10 @@ def check_output(command: str, settings: PreparationSettings, inputs: Iterable[s
 
 
 def _refuse_other_settings(folder: Path, command: str, settings: PreparationSettings) -> None:
-    """Raise UserError where a folder was prepared by another command or with other settings."""
+    """Raise UserError where a folder was prepared by another command or with other settings.
+
+    What is still `auto` is not compared: what was chosen is, when this is called with it.
+    """
     summary = read_summary(folder)
     if summary["command"] != command:
         other = shown(summary["command"]).strip("'")
@@ -104,10 +107,12 @@ def _refuse_other_settings(folder: Path, command: str, settings: PreparationSett
     stored = summary.get("settings")
     if not isinstance(stored, dict):
         return  # damaged: the files decide
-    different = []
+    different, options = [], options_of(type(settings))
     for name, value in stored_settings(settings).items():
         # An earlier version lacks the options that it did not know.
-        before = stored.get(name, options_of(type(settings))[name].default)
+        before = stored.get(name, options[name].default)
+        if options[name].can_be_auto and AUTO in (value, before):
+            continue
         if name != "output_dir" and _comparable(name, value) != _comparable(name, before):
             different.append(f"--{name} was {_as_typed(before)}, is {_as_typed(value)}")
     if different:

@@ -22,6 +22,7 @@ from smallgpt.files.writing import write_text
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.inputs.labelled_images import LabelledImages
 from smallgpt.inputs.like_codebook import unlike_training
+from smallgpt.options.option import AUTO
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.augmentation import vary_images
 from smallgpt.preparation.folder import (
@@ -43,6 +44,7 @@ from smallgpt.preparation.image_codebook import (
     load_codebook,
     vocabulary_with,
 )
+from smallgpt.preparation.recipe import codes_for, color_for, patch_size_for, variants_for
 from smallgpt.preparation.splits import check_split, label_notes, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.codebook_of_rows import CODES_OF
@@ -90,14 +92,24 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
     names = LabelNames()
     existing = None if settings.codebook is None else load_codebook(settings.codebook)
     codebook = None if existing is None else existing.codebook
-    source = read_images(
-        settings.input,
-        settings.labels,
-        settings.image_size,
-        settings.color,
-        names,
-        codebook=codebook,
-    )
+
+    def read(color: str) -> LabelledImages:
+        return read_images(
+            settings.input,
+            settings.labels,
+            settings.image_size,
+            color,
+            names,
+            codebook=codebook,
+        )
+
+    source, recipe = read(settings.color), []
+    if settings.color == AUTO and codebook is None:
+        settings, reason = _with_color(settings, source)
+        if reason:
+            recipe.append(f"{settings.color}, {reason}")
+        if settings.color != _color(source):
+            source = read(settings.color)  # as the flag would, to the last bit of a resized picture
     own_test = None
     if settings.test_input is not None:
         folder = Path(settings.test_input).is_dir()
@@ -105,16 +117,32 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
             settings.test_input,
             settings.test_labels,
             settings.image_size if folder else None,
-            # The training images decide about colour.
-            ("grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb") if folder else "auto",
+            _color(source),  # the training images decide
             names,
             codebook=codebook,
         )
         _check_same_kind(settings, source, own_test)
     source = dataclasses.replace(source, notes=[*names.notes(), *source.notes])
     return _prepare(
-        "images", settings, source, own_test, settings.test_last, settings.codebook_images, existing
-    )
+        "images", settings, source, own_test, settings.test_last, settings.codebook_images,
+        existing, recipe,
+    )  # fmt: skip
+
+
+def _with_color(settings: ImagesSettings, source: LabelledImages) -> tuple[ImagesSettings, str]:
+    """Settings with the colour that suits the training images, and why where there was a choice."""
+    color, reason = "grey", ""
+    if _color(source) == "rgb":
+        train = np.arange(len(source))
+        if settings.test_input is None:
+            train, _ = _split(settings, source, None, settings.test_last)
+        labels = None if source.labels is None else [source.labels[i] for i in train]
+        color, reason = color_for(source.images_NxHxWxC[train], labels, settings.seed)
+    return dataclasses.replace(settings, color=color), reason
+
+
+def _color(source: LabelledImages) -> str:
+    return "grey" if source.images_NxHxWxC.shape[3] == 1 else "rgb"
 
 
 def _check_same_kind(
@@ -144,9 +172,17 @@ def _prepare(
     test_last: int | None = None,
     codebook_images: int = ImagesSettings.codebook_images,
     existing: ExistingCodebook | None = None,
+    recipe: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Split, fit the codebook (or take the `existing` one), encode, augment, write all files."""
+    """Split, choose what is `auto`, fit the codebook (or take the `existing` one), encode, augment,
+    write all files. `recipe`: what was chosen already.
+    """
     _, height, width, channels = source.images_NxHxWxC.shape
+    if existing is None and settings.patch_size == AUTO:
+        settings = dataclasses.replace(settings, patch_size=patch_size_for(height, width))
+        patches = -(-height // settings.patch_size) * -(-width // settings.patch_size)
+        size = f"{settings.patch_size}x{settings.patch_size}"
+        recipe = [*recipe, f"patches of {size} pixels, {patches} an image"]
     if existing is None and settings.patch_size > max(height, width):
         raise SettingsError(
             [f"--patch_size {settings.patch_size} is larger than the images ({width}x{height})"]
@@ -161,6 +197,17 @@ def _prepare(
         images_NxHxWxC = np.concatenate([images_NxHxWxC, own_test.images_NxHxWxC])
 
     train, test = _split(settings, source, own_test, test_last)
+    if existing is None and settings.codebook_size == AUTO:
+        size = codes_for(images_NxHxWxC[train], settings.patch_size, settings.seed)
+        settings = dataclasses.replace(settings, codebook_size=size)
+        recipe = [*recipe, plural(size, "code")]
+    if settings.augment == AUTO:
+        shape = (len(train), *images_NxHxWxC.shape[1:])
+        settings = dataclasses.replace(settings, augment=variants_for(shape))
+        recipe = [*recipe, _told_variants(settings.augment)]
+    if recipe:
+        notes.append(f"recipe: {'; '.join(recipe)}")
+    check_output(command, settings, ())  # once more, with what was chosen
     if existing is not None:
         codebook = existing.codebook
     else:
@@ -241,6 +288,15 @@ def _prepare(
         draw_pictures(folder, codebook, images_NxHxWxC, codes_NxP, labels, test, rmse)
         write_summary(folder, summary)
     return summary
+
+
+def _told_variants(count: int) -> str:
+    if not count:
+        return "no variants, since the images are many"
+    return (
+        f"{plural(count, 'variant')} of each image (--augment 0 where turning or shifting an image "
+        f"changes its meaning)"
+    )
 
 
 def _split(

@@ -12,9 +12,10 @@ from smallgpt.tokens.vocabulary import Vocabulary
 
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory) -> Path:
-    """The digits as `prepare_data.py digits` makes them."""
+    """The digits, each once, in the reference vocabulary of 500 codes."""
     folder = tmp_path_factory.mktemp("digits")
-    prepare_data.main(["digits", "--output_dir", str(folder)])
+    flags = ["--codebook_size", "500", "--augment", "0", "--output_dir", str(folder)]
+    prepare_data.main(["digits", *flags])
     return folder
 
 

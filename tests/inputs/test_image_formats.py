@@ -407,11 +407,26 @@ def test_pictures_that_are_recoloured_are_told(folder):
     assert read_images(folder, color="rgb").notes == ["3 grey pictures read as rgb"]
 
 
+def test_files_are_recoloured_and_told_as_pictures_are(tmp_path):
+    path, grey = tmp_path / "images.npz", np.full((4, 3, 3, 3), 9, np.uint8)
+    np.savez(path, images=grey)
+    assert read_images(path, color="grey").notes == []
+    assert read_images(path).images_NxHxWxC.shape[3] == 3
+    grey[1, 2, 2] = (255, 0, 0)
+    np.savez(path, images=grey)
+    read = read_images(path, color="grey")
+    assert read.notes == ["1 coloured image read as grey"]
+    assert read.images_NxHxWxC[1, 2, 2] == 76 and read.images_NxHxWxC[0, 2, 2] == 9
+    write(tmp_path / "idx", idx(IMAGES))
+    read = read_images(tmp_path / "idx", color="rgb")
+    assert read.notes == [f"{len(IMAGES)} grey images read as rgb"]
+    assert (read.images_NxHxWxC == IMAGES[..., None]).all()
+
+
 def test_options_that_do_not_fit_the_source_are_usage_errors(folder):
     path = write(folder / "images", idx(IMAGES))
     np.savez(folder / "images.npz", images=IMAGES)
     assert "--image_size" in mistake(path, image_size=8)
-    assert "--color" in mistake(path, color="rgb")
     assert "subfolders name the classes" in mistake(folder, path)
     assert "own labels" in mistake(folder / "images.npz", path)
     assert "no such file" in mistake(folder / "nowhere")

@@ -34,8 +34,8 @@ def pictures(folder, values=SMALL, labels=SMALL_LABELS):
 
 
 def prepare(out, source, codebook, *flags):
-    argv = ["--input", source, "--codebook", codebook, "--output_dir", out, *flags]
-    assert main(["images", *map(str, argv)]) == 0
+    argv = ["--input", source, "--codebook", codebook, "--augment", 0, "--output_dir", out]
+    assert main(["images", *map(str, [*argv, *flags])]) == 0
     return out
 
 
