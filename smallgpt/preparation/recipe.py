@@ -25,18 +25,17 @@ from smallgpt.tokens.k_means import chunks, distinct_patches
 _MOST_PATCHES = 64
 _SMALLEST_PATCH = 2  # of single pixels a row is long, and says little with each token
 
+_FOLDS = 5  # each image is held out once
 _SIZES = (16, 32, 64, 128, 256)
 # A model has to meet a code some times to learn what it means.
 _PATCHES_PER_CODE = 20
 # Held-out squared error over that of the images fitted on: codes beyond fit the noise of these.
 _MOST_OVERFIT = 1.10
-_HELD_OUT = 5  # one image of so many
 # Images that the number of codes is chosen by, and their pixel values: seconds of k-means.
-_MOST_JUDGED, _MOST_JUDGED_VALUES = 1000, 2**22
+_MOST_JUDGED, _MOST_JUDGED_VALUES = 1000, 2**21
 
 _MOST_COLORED = 2000  # images whose colours are looked at
 _LEAST_COLORED = 50  # with fewer, colours that matter would not stand out from chance
-_FOLDS = 5
 _GRID, _HUES = 4, 8
 _SIGNIFICANT = 0.01  # how often colours that say nothing are kept
 
@@ -60,27 +59,29 @@ def codes_for(images_NxHxWxC: np.ndarray, patch_size: int, seed: int) -> int:
     images held out nearly as well as those they were fitted on.
     """
     random = np.random.default_rng(seed)
-    most = min(_MOST_JUDGED, max(_HELD_OUT, _MOST_JUDGED_VALUES // images_NxHxWxC[0].size))
+    most = min(_MOST_JUDGED, max(_FOLDS, _MOST_JUDGED_VALUES // images_NxHxWxC[0].size))
     some = images_NxHxWxC[random.permutation(len(images_NxHxWxC))[:most]]
     # An image that comes twice would be held out and known.
     distinct, _, _ = distinct_patches(some.reshape(len(some), -1))
     some = distinct[random.permutation(len(distinct))].reshape(-1, *some.shape[1:])
-    held_out, known = np.split(some, [len(some) // _HELD_OUT])
     _, height, width, _ = some.shape
     patches = len(some) * -(-height // patch_size) * -(-width // patch_size)
     sizes = [size for size in _SIZES if _PATCHES_PER_CODE * size <= patches]
     best = _SIZES[0]
-    if not len(held_out):
+    if len(some) < _FOLDS:
         return best
+    folds_N = np.arange(len(some)) % _FOLDS
     with progress_bar("choosing the number of codes", len(sizes), "size") as bar:
         for size in sizes:
-            codebook = Codebook.fit(known, patch_size, size, seed, len(known))
-            if len(codebook) < size:  # all distinct patches are codes
-                return size
-            known_error, error = (
-                codebook.error(part, codebook.encode(part)) ** 2 for part in (known, held_out)
-            )
-            if error > _MOST_OVERFIT * known_error:
+            known_error = held_out_error = 0.0
+            for fold in range(_FOLDS):
+                known, held_out = some[folds_N != fold], some[folds_N == fold]
+                codebook = Codebook.fit(known, patch_size, size, seed, len(known))
+                if len(codebook) < size:  # all distinct patches are codes
+                    return size
+                known_error += codebook.error(known, codebook.encode(known)) ** 2
+                held_out_error += codebook.error(held_out, codebook.encode(held_out)) ** 2
+            if held_out_error > _MOST_OVERFIT * known_error:
                 break
             best = size
             bar.update()

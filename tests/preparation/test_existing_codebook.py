@@ -103,7 +103,7 @@ def test_mistakes_about_the_codebook_are_told(first, tmp_path):
     source = pictures(tmp_path / "in")
     given = ("images", "--input", source, "--output_dir", tmp_path / "out", "--codebook")
     assert "no such file" in mistake(*given, tmp_path / "nowhere")
-    text = mistake(*given, first, "--patch_size", 4, "--color", "auto")
+    text = mistake(*given, first, "--patch_size", "auto", "--color", "auto")
     assert text == f"--color --patch_size: --codebook {first} decides that: drop it"
     with pytest.raises(SettingsError, match="--codebook_size does not go with --codebook"):
         check_settings(ImagesSettings(input="x", codebook=str(first), codebook_size=9))

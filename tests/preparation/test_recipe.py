@@ -42,14 +42,11 @@ def test_many_images_get_few_variants():
     assert variants_for((1000, 224, 224, 3)) == 14
 
 
-def test_noise_gets_few_codes_and_what_comes_again_gets_more():
-    random = np.random.default_rng(0)
-    motifs = random.integers(0, 256, (100, 4, 4))
-    pictures = motifs[random.integers(100, size=(200, 4, 4))].transpose(0, 1, 3, 2, 4)
-    pictures = pictures.reshape(200, 16, 16, 1) * 0.9 + random.uniform(0, 9, (200, 16, 16, 1))
-    noise = random.integers(0, 256, (200, 16, 16, 1))
-    few, many = (codes_for(each.astype(np.uint8), 4, seed=42) for each in (noise, pictures))
-    assert few < many == 128
+def test_noise_gets_few_codes_and_strokes_get_more():
+    noise = np.random.default_rng(0).integers(0, 17, (1000, 8, 8, 1)).astype(np.uint8)
+    strokes = DIGITS.images[:1000, ..., None].astype(np.uint8)
+    few, many = (codes_for(images, 4, seed=42) for images in (noise, strokes))
+    assert few < many
 
 
 def test_as_few_images_as_can_be_and_images_of_few_patches_get_the_fewest_codes():
@@ -93,7 +90,10 @@ def test_colours_stay_where_nothing_tells_whether_they_matter():
     assert color_for(images[:40], few, 42)[1] == "since too few images tell whether colours matter"
     every = [str(number) for number in range(150)]
     assert color_for(images, every, 42)[0] == "rgb"
-    assert color_for(images // 255, None, 42) == ("grey", "since no training image has colour")
+    assert color_for(images[..., :1].repeat(3, axis=3), None, 42) == (
+        "grey",
+        "since no training image has colour",
+    )
 
 
 def test_the_choice_is_told_stored_and_repeated(tmp_path, npz, capsys):
@@ -115,9 +115,12 @@ def test_the_choice_is_told_stored_and_repeated(tmp_path, npz, capsys):
     before = contents(out)
     # The choice again, and what was chosen as flags, into this folder and into another.
     assert main([*given, "--augment", "2"]) == 0
+    assert contents(out) == before
     flags = ["--color", "grey", "--patch_size", "2", "--codebook_size", str(codes)]
     assert main([*given, "--augment", "2", *flags]) == 0
+    before["prepared.json"] = (out / "prepared.json").read_bytes()  # nothing was chosen this time
     assert contents(out) == before
+    assert json.loads(before["prepared.json"])["settings"] == chosen
     again = ImagesSettings(**{**chosen, "output_dir": str(tmp_path / "again")})
     prepare_images(again)
     for name in ("train.jsonl", "test.jsonl", "vocab.json", "codebook.npz"):

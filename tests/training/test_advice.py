@@ -98,7 +98,7 @@ def test_images_decide_about_codes_and_variants(tmp_path, channels):
     np.savez(tmp_path / "images.npz", images=images, labels=SMALL_LABELS)
     data = tmp_path / "data"
     flags = ("--output_dir", str(data), "--patch_size", "2", "--codebook_size", "400")
-    flags += ("--augment", "0")
+    flags += ("--augment", "0", "--color", "grey" if channels == 1 else "rgb")
     main(["images", "--input", str(tmp_path / "images.npz"), *flags])
     settings = TrainSettings(
         data_path=str(data / "train.jsonl"),
