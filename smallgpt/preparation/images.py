@@ -81,8 +81,9 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
         SettingsError: options that the input does not take.
     """
     check_output("images", settings, ())
-    assert settings.input is not None  # its absence is a contradiction of the settings
-    if settings.test_last is not None and Path(settings.input).is_dir():
+    path = settings.input
+    assert path is not None  # its absence is a contradiction of the settings
+    if settings.test_last is not None and Path(path).is_dir():
         raise SettingsError(
             [
                 "--test_last would hold out the last class of a folder: leave it out for a "
@@ -95,12 +96,7 @@ def prepare_images(settings: ImagesSettings) -> dict[str, Any]:
 
     def read(color: str) -> LabelledImages:
         return read_images(
-            settings.input,
-            settings.labels,
-            settings.image_size,
-            color,
-            names,
-            codebook=codebook,
+            path, settings.labels, settings.image_size, color, names, codebook=codebook
         )
 
     source, recipe = read(settings.color), []
@@ -198,9 +194,9 @@ def _prepare(
 
     train, test = _split(settings, source, own_test, test_last)
     if existing is None and settings.codebook_size == AUTO:
-        size = codes_for(images_NxHxWxC[train], settings.patch_size, settings.seed)
-        settings = dataclasses.replace(settings, codebook_size=size)
-        recipe = [*recipe, plural(size, "code")]
+        codes = codes_for(images_NxHxWxC[train], settings.patch_size, settings.seed)
+        settings = dataclasses.replace(settings, codebook_size=codes)
+        recipe = [*recipe, plural(codes, "code")]
     if settings.augment == AUTO:
         shape = (len(train), *images_NxHxWxC.shape[1:])
         settings = dataclasses.replace(settings, augment=variants_for(shape))
