@@ -85,9 +85,7 @@ quick_start() {
         step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16 \
             --overwrite
     fi
-    # With variants of every image the model needs less dropout, and Muon learns most per minute.
-    step "training" "$PY" train_gpt.py --resume --num_epochs 32 --validation_fraction 0.1 \
-        --optimizer muon --learning_rate 2e-3 --batch_size 64 --dropout 0.1 --token_dropout 0
+    step "training" "$PY" train_gpt.py --resume
     if [ ! outputs/evaluation_test/metrics.json -nt outputs/best_model/model.safetensors ]; then
         # That of the weights before, if it is there, has lost its model.
         step "evaluating on test rows the model has never seen" \

@@ -28,6 +28,7 @@ from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.writing import write_text
 from smallgpt.options.config_file import to_yaml
+from smallgpt.options.option import AUTO
 from smallgpt.options.reader import check_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
 from smallgpt.training.event_files import check_tensorboard
@@ -163,8 +164,11 @@ def train_in(
     curve = None
     if settings.learning_curve:
         from smallgpt.training.learning_curve import LearningCurve
+        from smallgpt.training.recipe import choose_recipe
 
-        curve = LearningCurve(folder, settings, train_rows, validation_rows, log.say)
+        # The parts get what all rows choose.
+        whole, _ = choose_recipe(settings, train_rows)
+        curve = LearningCurve(folder, whole, train_rows, validation_rows, log.say)
     if resumed and finished and curve:
         curve.check_whole(resumed)
         log.open()
@@ -213,7 +217,12 @@ def train_run(
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
     from smallgpt.training.resume import go_on
-    from smallgpt.training.schedule import measured_seconds, planned_seconds, say_plan
+    from smallgpt.training.schedule import (
+        measured_seconds,
+        planned_seconds,
+        say_plan,
+        within_usual_time,
+    )
     from smallgpt.training.setup import build_run, torch_state_restored
     from smallgpt.training.update import Updater
 
@@ -221,9 +230,11 @@ def train_run(
     with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
         run = build_run(settings, folder, log, rows, validation_rows, baselines, resumed, command)
+        if settings.num_epochs == AUTO and not resumed:
+            run = within_usual_time(run)
+        seconds = measured_seconds(run)
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
-        seconds = measured_seconds(run)
         share = curve.share_of_whole if curve else 1.0
         budget = Budget(run, seconds, share) if run.is_timed else None
         if not resumed:

@@ -1,11 +1,11 @@
 """Random rows with a leak planted in them, and reports of rows."""
 
 import numpy as np
+from plain_settings import plain_settings
 
 from smallgpt.checks.leaks import find_leaks
 from smallgpt.checks.report import report_data
 from smallgpt.checks.sides import Sides
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.rows.splitting import split_dataset
@@ -17,8 +17,8 @@ VOCABULARY = Vocabulary(
     ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *WORDS, "X", "X0", "X1", "X2", "X3", "[Green]"]
     + [f"<CLS_{label}>" for label in LABELS]
 )
-ONE_FILE = TrainSettings(data_path="rows.jsonl")
-TWO_FILES = TrainSettings(data_path="rows.jsonl", val_data_path="held_out.jsonl")
+ONE_FILE = plain_settings(data_path="rows.jsonl")
+TWO_FILES = plain_settings(data_path="rows.jsonl", val_data_path="held_out.jsonl")
 
 
 def make_rows(plant, rows=600, labels=4, one_length=False, seed=0) -> TokenLabelDataset:

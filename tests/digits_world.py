@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from plain_settings import plain_settings
 from prepared_files import DIGITS
 
 from prepare_data import main
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 PIXELS, LABELS = DIGITS.images[:150].astype(np.uint8), DIGITS.target[:150]  # 0..16
@@ -24,7 +24,7 @@ def make_digits_world(folder: Path) -> Path:
     prepare += ["--codebook_size", 150, "--augment", 0, "--output_dir", data]
     assert main([str(part) for part in prepare]) == 0
     vocabulary = Vocabulary.load(data / "vocab.json")
-    shape = TrainSettings(n_layer=1, n_head=8, n_positions=21, max_length=21, dropout=0.0)
+    shape = plain_settings(n_layer=1, n_head=8, n_positions=21, max_length=21, dropout=0.0)
     torch.manual_seed(0)
     model = build_model(shape, vocabulary)
     rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]

@@ -21,13 +21,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from plain_settings import plain_settings
+
 import prepare_data
 from smallgpt.console import format_table
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import TrainedModel, load_trained_model
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import read_dataset
-from train_gpt import TrainSettings, train
+from train_gpt import train
 
 NAMES, SESSIONS = 5000, 2000
 RARE = 300  # names from this rank on are rare
@@ -65,7 +67,7 @@ def measured(folder: Path, min_count: int, token_dropout: float, seed: int) -> l
             "tokens", "--input", past, "--output_dir", str(data), "--test_fraction", "0.1",
             "--min_count", str(min_count),
         ])  # fmt: skip
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=f"{data}/train.jsonl", val_data_path=f"{data}/test.jsonl",
         vocab_path=f"{data}/vocab.json", n_layer=2, n_head=4, n_embd=64, num_epochs=6, seed=seed,
         token_dropout=token_dropout, output_dir=str(folder / "run"), overwrite=True,

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from plain_settings import plain_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertTokenizer,
@@ -112,7 +113,7 @@ def write_data(folder: Path, checkpoint: Path, texts: list[str] = TEXTS) -> tupl
 def train_settings(folder: Path, checkpoint: Path, **values) -> TrainSettings:
     """Settings of a short run that starts from `checkpoint`."""
     rows, vocab = write_data(folder / "data", checkpoint)
-    base = TrainSettings(
+    base = plain_settings(
         data_path=str(rows), vocab_path=str(vocab), output_dir=str(folder / "run"),
         init_from=str(checkpoint), max_length=POSITIONS, num_epochs=2, batch_size=8,
         learning_rate=3e-3, log_steps=1, precision="fp32", device="cpu",

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_settings import plain_settings
 from prepared_files import idx
 
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -50,7 +50,7 @@ PROGRAMS = {
 
 def save_drawn(folder: Path, vocabulary: Vocabulary) -> None:
     """A model folder with drawn weights."""
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=32, max_length=32)
+    shape = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=32, max_length=32)
     save_model_folder(build_model(shape, vocabulary).eval(), folder, vocabulary, shape, None)
 
 

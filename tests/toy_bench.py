@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import torch
+from plain_settings import plain_settings
 
 from smallgpt.benchmark.workloads import CPU_SIZES, Shape, Sizes, vocabulary_of
 from smallgpt.model.build import build_model
-from smallgpt.options.training import TrainSettings
 
 SHAPE = Shape(n_layer=1, n_head=2, n_embd=16, n_positions=64, codes=120)
 # The names stay, and with them the keys of the targets.
@@ -31,5 +31,5 @@ TOY = Sizes(
 
 
 def small_model(**changes) -> torch.nn.Module:
-    settings = TrainSettings(n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32)
+    settings = plain_settings(n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32)
     return build_model(replace(settings, **changes), vocabulary_of(SHAPE)).eval()

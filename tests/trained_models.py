@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from plain_settings import plain_settings
 from training_runs import small_settings
 
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from train_gpt import train
 
@@ -46,7 +46,7 @@ def train_bars(folder: Path) -> None:
                 row = {"tokens": f"<IMG> {text} </IMG>", "label": number % 2, "id": f"r{number}"}
                 handle.write(json.dumps(row) + "\n")
     train(
-        TrainSettings(
+        plain_settings(
             data_path=str(folder / "train.jsonl"),
             vocab_path=str(folder / "vocab.json"),
             output_dir=str(folder / "run"),

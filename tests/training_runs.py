@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from plain_settings import plain_settings
 from safetensors.torch import load_file
 
 from smallgpt.options.option import options_of
@@ -42,7 +43,7 @@ def write_rule_rows(folder: Path, rows: int = 60) -> tuple[Path, Path]:
 def small_settings(folder: Path) -> TrainSettings:
     """Settings of a run of a second on the rows of `write_rule_rows`."""
     data, vocab = write_rule_rows(folder)
-    return TrainSettings(
+    return plain_settings(
         data_path=str(data),
         vocab_path=str(vocab),
         output_dir=str(folder / "run"),

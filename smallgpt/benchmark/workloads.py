@@ -124,8 +124,13 @@ def vocabulary_of(shape: Shape) -> Vocabulary:
 
 
 def settings_of(shape: Shape) -> TrainSettings:
-    """The defaults of train_gpt.py with this shape."""
+    """Settings with this shape, and fixed values of what a recipe would choose by the rows."""
     return TrainSettings(
+        batch_size=32,
+        dropout=0.2,
+        token_dropout=0.1,
+        optimizer="adamw",
+        learning_rate=1e-3,
         max_length=shape.n_positions,
         n_positions=shape.n_positions,
         n_layer=shape.n_layer,

@@ -20,7 +20,7 @@ from smallgpt.options.common import (
     PRECISIONS,
 )
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.option import Mistakes, option, shared
+from smallgpt.options.option import AUTO, Mistakes, option, shared
 from smallgpt.options.plan import read_plan
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
@@ -39,6 +39,11 @@ PRESETS = {
     "gpt2-large": (36, 20, 1280, 1024),
     "gpt2-xl": (48, 25, 1600, 1024),
 }
+
+
+def chosen(help: str, **facts: Any) -> Any:
+    """An option that the recipe chooses where it is not given (training/recipe.py)."""
+    return option(AUTO, help, can_be_auto=True, **facts)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class TrainSettings:
         maximum=MOST_POSITIONS,
     )
     validation_fraction: float = option(
-        0.2,
+        0.1,
         "Share of the rows held out for validation, stratified by label. Rows with the same "
         "body stay on one side.",
         above=0,
@@ -88,8 +93,8 @@ class TrainSettings:
 
     preset: str = option(
         "none",
-        "A shape by name: sets n_layer, n_head, n_embd and n_positions. small-token = the default "
-        "shape; gpt2 to gpt2-xl = those of OpenAI.",
+        "A shape by name: sets n_layer, n_head, n_embd and n_positions. gpt2 to gpt2-xl = "
+        "those of OpenAI.",
         group="Model",
         choices=("none", *PRESETS),
     )
@@ -114,24 +119,17 @@ class TrainSettings:
         minimum=1,
         maximum=MOST_WIDTH,
     )
-    n_layer: int = option(6, "Transformer blocks.", minimum=1, maximum=MOST_LAYERS)
-    n_head: int = option(8, "Attention heads in a block; must divide n_embd.", minimum=1)
-    n_embd: int = option(384, "Width of the model.", minimum=1, maximum=MOST_WIDTH)
+    n_layer: int = chosen("Transformer blocks.", minimum=1, maximum=MOST_LAYERS)
+    n_head: int = chosen("Attention heads in a block; must divide n_embd.", minimum=1)
+    n_embd: int = chosen("Width of the model.", minimum=1, maximum=MOST_WIDTH)
     n_positions: int = option(
         1024,
         "Positions the model has; at least max_length.",
         minimum=LEAST_LENGTH,
         maximum=MOST_POSITIONS,
     )
-    dropout: float = option(
-        0.2,
-        "Dropout of embeddings and residuals. The default suits a few thousand rows; with many "
-        "tens of thousands 0 to 0.1 learns faster.",
-        minimum=0,
-        below=1,
-    )
-    token_dropout: float | None = option(
-        None,
+    dropout: float = chosen("Dropout of embeddings and residuals.", minimum=0, below=1)
+    token_dropout: float | None = chosen(
         "Share of the input tokens that training reads as <UNK> (never special or label tokens). "
         "none = half of dropout.",
         minimum=0,
@@ -153,7 +151,7 @@ class TrainSettings:
         below=1,
     )
 
-    num_epochs: int = option(16, "Passes over the training rows.", group="Training", minimum=1)
+    num_epochs: int = chosen("Passes over the training rows.", group="Training", minimum=1)
     max_minutes: float | None = option(
         None,
         "Instead of num_epochs: as many updates as fit into this time, the evaluations included. "
@@ -166,7 +164,7 @@ class TrainSettings:
         "planned, so that its settings.yaml repeats it: 1200 1100@300 = first 1,200, after 300 of "
         "them 1,100.",
     )
-    batch_size: int = option(32, "Rows in one forward pass.", minimum=1)
+    batch_size: int = chosen("Rows in one forward pass.", minimum=1)
     grad_accumulation_steps: int = option(
         1,
         "Forward passes before one update. It has the rows of batch_size times this many at once "
@@ -195,13 +193,12 @@ class TrainSettings:
         False,
         "Save models with the additions merged in, as plain checkpoints, instead of as an adapter.",
     )
-    optimizer: str = option(
-        "adamw",
+    optimizer: str = chosen(
         "muon = Muon for the matrices of the blocks, AdamW for the rest: fewer steps for the "
         "same loss, each step longer; it wants larger batches.",
         choices=("adamw", "muon"),
     )
-    learning_rate: float = option(1e-3, "Peak learning rate.", above=0)
+    learning_rate: float = chosen("Peak learning rate.", above=0)
     warmup_fraction: float = option(
         0.05, "Share of all steps in which the learning rate rises to its peak.", minimum=0, below=1
     )
@@ -388,7 +385,7 @@ class TrainSettings:
         from_scratch, lora = self.init_from is None, self.lora_rank > 0
         head, compiled = self.classifier == "head", self.compile == "on"
         no_labels = self.task in ("lm", "instruct")
-        if from_scratch and self.n_embd % self.n_head:
+        if from_scratch and AUTO not in (self.n_embd, self.n_head) and self.n_embd % self.n_head:
             near = self.n_head * max(1, round(self.n_embd / self.n_head))
             yield (
                 f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head}): "
@@ -465,6 +462,7 @@ if __name__ == "__main__":
     heading = (
         "Settings of train_gpt.py, each with its default. A flag of the same name beats this\n"
         "file: python train_gpt.py --batch_size 64\n"
+        "The recipe chooses what is `auto` by the training rows, and says what and why.\n"
         "Made by: python -m smallgpt.options.training > config.yaml"
     )
     print(to_yaml(TrainSettings(), heading=heading, explain=True), end="")

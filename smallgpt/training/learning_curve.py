@@ -32,6 +32,7 @@ from smallgpt.evaluation.statistics import ratio_interval, wilson_interval
 from smallgpt.evaluation.verdicts import percent, span
 from smallgpt.files.reading import parse_json, read_text
 from smallgpt.files.writing import write_json
+from smallgpt.options.option import AUTO
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.splitting import half_of
@@ -264,6 +265,7 @@ class LearningCurve:
             self._settings,
             output_dir=str(part.folder.root),
             max_minutes=None,
+            num_epochs=AUTO,  # `steps` says how long
             steps=str(part.updates(total)),
             keep_checkpoints=1,
             tensorboard=False,

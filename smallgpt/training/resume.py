@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.options.option import AUTO, options_of
 from smallgpt.options.training import SHAPE, TrainSettings
 from smallgpt.training.best_model import BestModel
 from smallgpt.training.checkpoint import (
@@ -60,6 +61,9 @@ def find_run_to_resume(
         settings = replace(settings, steps=None)  # settings.yaml has what the clock planned
     # An option that the version of the run did not have is at its default: no run differs by it.
     stored = asdict(TrainSettings()) | found.settings
+    recipe = [name for name, option in options_of(TrainSettings).items() if option.can_be_auto]
+    chosen = {name: stored[name] for name in recipe if getattr(settings, name) == AUTO}
+    settings = replace(settings, **chosen)
     if settings.init_from is not None and stored.get("init_from") is not None:
         shape = {name: found.settings[name] for name in SHAPE}
         settings = replace(settings, preset="none", **shape)  # as the pretrained model had it

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,12 +19,16 @@ import torch
 from smallgpt.console import format_duration, plural
 from smallgpt.model.flops import counted_parameters, training_flops
 from smallgpt.model.hardware import random_states, set_random_states
+from smallgpt.options.option import AUTO
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lengths import covering_length, describe_cut
 from smallgpt.training.muon import Muon
+from smallgpt.training.recipe import epochs_in_time
 from smallgpt.training.run import Run
 
+# Of the time that one thread takes, what two take; small models gain little from more.
+_SHARE_OF_THREADS = 0.65
 _MUCH_SLOWER = 5  # times: from here on the plan names the length that would be faster
 
 
@@ -50,6 +56,25 @@ def learning_rate_at(step: float, total_steps: int, settings: TrainSettings) -> 
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     lowest = settings.final_lr_fraction
     return settings.learning_rate * (lowest + (1 - lowest) * cosine)
+
+
+def within_usual_time(run: Run) -> Run:
+    """The run with the epochs of the recipe, halved until they fit into the time it allows."""
+    epochs = run.settings.num_epochs
+    if epochs == AUTO:  # max_minutes or steps say how long
+        return run
+    update, evaluation = _seconds_if_idle(run)
+    evaluations = 1 / run.epochs_an_evaluation(run.total_steps)
+    of_epoch = run.steps_per_epoch * update + evaluations * evaluation
+    fits = epochs_in_time(epochs, run.rows, of_epoch)
+    if fits == epochs:
+        return run
+    run.log.say(
+        f"{plural(fits, 'epoch')} instead of {epochs}, which would take "
+        f"{format_duration(epochs * of_epoch)} on this machine (--num_epochs {epochs} takes them)"
+    )
+    run.state.plan = [[0, run.steps_per_epoch * fits]]
+    return replace(run, settings=replace(run.settings, num_epochs=fits))
 
 
 def say_plan(run: Run, seconds: tuple[float, float]) -> None:
@@ -92,7 +117,25 @@ def _say_cost_of_longest_rows(run: Run) -> None:
         )
 
 
-def measured_seconds(run: Run) -> tuple[float, float]:
+def _seconds_if_idle(run: Run) -> tuple[float, float]:
+    """`measured_seconds` of a machine that does nothing else, on a CPU."""
+    threads = torch.get_num_threads()
+    if run.device.type != "cpu":
+        return measured_seconds(run)
+    # The CPU time of one thread is the same beside other work; threads that wait for one another
+    # use it up.
+    torch.set_num_threads(1)
+    try:
+        update, evaluation = measured_seconds(run, time.thread_time)
+    finally:
+        torch.set_num_threads(threads)
+    share = 1 if threads == 1 else _SHARE_OF_THREADS
+    return share * update, share * evaluation
+
+
+def measured_seconds(
+    run: Run, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
     """Seconds of one update, as measured, and of one evaluation; leaves the run unchanged."""
     flops_N = _flops(run, run.rows)
     updates = run.updates_of_epoch(run.state.epoch)
@@ -103,13 +146,13 @@ def measured_seconds(run: Run) -> tuple[float, float]:
     # Dropout draws random numbers; the run's generators must stay as they are.
     states = random_states(run.device)
     for _ in range(3):
-        began = time.perf_counter()
+        began = clock()
         float(run.gradients.add_gradients(updates[typical]))
         for optimizer in run.optimizers:
             if isinstance(optimizer, Muon):  # AdamW's arithmetic is little
                 optimizer.rehearse()
         getattr(torch, run.device.type).synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
         run.gradients.clear_gradients()
     set_random_states(states, run.device)
     # Where one row is as long as all others together, no update is of average size.

@@ -33,6 +33,7 @@ from smallgpt.training.data import codebook_beside
 from smallgpt.training.gradients import make_step
 from smallgpt.training.loop_state import LoopState
 from smallgpt.training.optimizers import make_optimizers
+from smallgpt.training.recipe import choose_recipe
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
@@ -74,7 +75,7 @@ def build_run(
     resumed: Checkpoint | None = None,
     command: str | None = None,
 ) -> Run:
-    """All parts of a run, ready for its first update.
+    """All parts of a run, ready for its first update; its settings leave nothing to choose.
 
     `baselines`: of the data report. `command`: the command line, if any. Weights of a `resumed`
     checkpoint are not restored here, but by `resume.go_on`.
@@ -93,6 +94,9 @@ def build_run(
             raise UserError("--classifier head needs labelled validation rows")
         rows, validation_rows = rows.without_tails(), validation_rows.without_tails()
     vocabulary, codebook = rows.vocabulary, codebook_beside(settings.vocabulary_file)
+    settings, reasons = choose_recipe(settings, rows)
+    if reasons:
+        log.say(f"recipe: {reasons}")
 
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)

@@ -49,7 +49,7 @@ def test_our_epoch_is_that_of_train_gpt_on_all_rows(bench, shipped, capsys):
         assert not torch.equal(run.model.transformer.wte.weight, before)
         assert sorted(run.rows.lengths_N) == sorted(job.lengths)
         assert run.settings.dropout == 0.1
-        assert run.settings.token_dropout == (None if shipped else 0)
+        assert run.settings.token_dropout == (0.1 if shipped else 0)
         if shipped:
             assert run.settings.attention_dropout == TrainSettings.attention_dropout
     assert capsys.readouterr().out == ""

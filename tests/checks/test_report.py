@@ -14,12 +14,12 @@ from checked_rows import ONE_FILE, TWO_FILES, report_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 
 from smallgpt.checks.pictures import draw_data_report
 from smallgpt.checks.report import _token_counts, report_data
 from smallgpt.checks.report_words import describe_baselines, describe_errors, describe_report
 from smallgpt.errors import UserError
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import dataset_from_records, read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -101,7 +101,7 @@ def test_bad_rows_of_both_files_are_listed(vocabulary, write_rows, tmp_path, mon
         write_rows(good, good, *[{"tokens": "x"}] * 120, name="b.jsonl"),
     ]
     sides = [read_dataset(path, vocabulary, max_length=8, on_bad_row="keep") for path in paths]
-    settings = TrainSettings(data_path=str(paths[0]), val_data_path=str(paths[1]))
+    settings = plain_settings(data_path=str(paths[0]), val_data_path=str(paths[1]))
     report = report_data(*sides, settings, None)
     assert report["errors"]["count"] == 121
     assert (len(report["errors"]["shown"]), report["errors"]["left_out"]) == (121, 0)
@@ -145,7 +145,7 @@ def test_across_in_one_file_is_what_a_plain_split_would_let_pass(make):
     different = [" ".join("ABCD"[(i >> k) % 4] for k in (0, 2, 4)) + ":1" for i in range(60)]
     rows = make(*different, *["A A A A:0"] * 40)
     report = report_of(
-        *split_dataset(rows, 0.25, 7), TrainSettings(validation_fraction=0.25, seed=7)
+        *split_dataset(rows, 0.25, 7), plain_settings(validation_fraction=0.25, seed=7)
     )
     # The forty are one group and a class of its own, so that they can only be learned.
     assert report["splits"]["validation"]["labels"]["0"] == 0
@@ -310,7 +310,7 @@ def seconds_of_forward(vocabulary: Vocabulary, rows: int, length: int) -> float:
     from smallgpt.model.forward import Forward
     from smallgpt.model.hardware import choose_device, choose_precision
 
-    settings = TrainSettings(data_path="rows.jsonl")
+    settings = plain_settings(data_path="rows.jsonl")
     device = choose_device("cpu")
     model = build_model(settings, vocabulary).eval()
     precision = choose_precision("auto", device)

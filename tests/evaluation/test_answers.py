@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 
 from inference import main
 from smallgpt.evaluation.answers import (
@@ -24,11 +25,10 @@ from smallgpt.inference.files import read_rows
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.instruction_template import instruction_prompt
 from train_gpt import train
 
-SETTINGS = TrainSettings(n_layer=1, n_head=2, n_embd=32, n_positions=96, max_length=96)
+SETTINGS = plain_settings(n_layer=1, n_head=2, n_embd=32, n_positions=96, max_length=96)
 ROWS = [
     {"instruction": "Say fox.", "input": "", "output": "fox", "id": "r0"},
     {"instruction": "Say dog.", "output": "the lazy dog", "id": "r1"},

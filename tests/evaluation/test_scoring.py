@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_settings import plain_settings
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
@@ -26,7 +27,6 @@ from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.weights_file import read_validation
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.rows.splitting import fold_rows
@@ -35,7 +35,7 @@ from train_gpt import train
 
 LABELS = ["a", "b", "c", "d", "e"]
 BODY = ["A", "B", "C", "D", "E", "F"]
-SETTINGS = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=32, max_length=32)
+SETTINGS = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=32, max_length=32)
 STORED = {
     "measured_on": "the validation rows of the training run",
     "step": 7,
@@ -605,7 +605,7 @@ def random_labels(tmp_path_factory):
             body = " ".join(BODY[(start + place) % 6] for place in range(random.integers(20, 28)))
             rows.append({"tokens": body, "label": LABELS[random.integers(3)]})
         write_rows(folder / f"{name}.jsonl", rows)
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(folder / "train.jsonl"), vocab_path=str(folder / "vocab.json"),
         output_dir=str(folder / "run"), n_layer=1, n_head=2, n_embd=32, n_positions=32,
         max_length=32, num_epochs=6, batch_size=16, learning_rate=1e-2, precision="fp32",
@@ -709,7 +709,7 @@ import numpy as np
 from inference import main
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
-from smallgpt.options.training import TrainSettings
+
 from smallgpt.training.best_model import BestModel
 from smallgpt.training.checkpoint import Checkpoints
 from smallgpt.training.data import read_data
@@ -731,7 +731,7 @@ with open(folder / "rows.jsonl", "w") as handle:
         handle.write(json.dumps({"tokens": text, "label": names[label]}) + "\\n")
 with open(folder / "rows.jsonl") as handle:
     (folder / "train.jsonl").write_text("".join(next(handle) for _ in range(640)))
-settings = TrainSettings(
+settings = plain_settings(
     data_path=str(folder / "train.jsonl"), val_data_path=str(folder / "rows.jsonl"),
     vocab_path=str(folder / "vocab.json"), output_dir=str(folder / "run"), classifier="head",
     n_layer=1, n_head=2, n_embd=32, n_positions=64, max_length=64, num_epochs=1, device="cpu",

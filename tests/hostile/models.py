@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hostile.options import CONFIG_WORDS, VOCABULARY, WORDS
 from hostile.reader import folder_reader
+from plain_settings import plain_settings
 
 from smallgpt.evaluation.report import _validation_table
 from smallgpt.evaluation.verdicts import describe_confidence
@@ -18,9 +19,8 @@ from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel, load_trained_model, save_model_folder
-from smallgpt.options.training import TrainSettings
 
-SMALL = TrainSettings(n_layer=2, n_head=2, n_embd=8, n_positions=16, max_length=16)
+SMALL = plain_settings(n_layer=2, n_head=2, n_embd=8, n_positions=16, max_length=16)
 VALIDATION = {
     "rows": 30,
     "perplexity": 3.5,

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from hostile.reader import Reader
+from plain_settings import plain_settings
 
 import inference
 import prepare_data
@@ -67,7 +68,7 @@ READERS = (
     Reader(
         "config.yaml",
         "config.yaml",
-        lambda: to_yaml(TrainSettings()).encode(),
+        lambda: to_yaml(plain_settings()).encode(),
         _read_config,
         words=CONFIG_WORDS,
         names_file=False,

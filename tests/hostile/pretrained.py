@@ -10,13 +10,13 @@ from pathlib import Path
 
 from hostile.reader import folder_reader
 from hostile.texts import CLAUSES, TEXT_SPECIAL, text_vocabulary
+from plain_settings import plain_settings
 from pretrained_models import save_byte_level
 
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.folder import load_trained_model, save_model_folder
 from smallgpt.model.lora import add_adapter
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 
 
@@ -31,7 +31,7 @@ def _pretrained_files() -> dict[str, bytes]:
 
 def _start_from(folder: Path) -> None:
     """As `train_gpt.py --init_from` before its first step."""
-    settings = TrainSettings(init_from=str(folder), max_length=16)
+    settings = plain_settings(init_from=str(folder), max_length=16)
     settings = with_pretrained_shape(settings)
     load_pretrained(settings, text_vocabulary(), str)
 
@@ -46,7 +46,7 @@ def _prepare_with_tokenizer_of(folder: Path) -> None:
 @cache
 def _adapter_files() -> dict[str, bytes]:
     """The files of an adapter, with its base in a subfolder."""
-    settings = TrainSettings(
+    settings = plain_settings(
         init_from="base", max_length=16, n_positions=48, n_layer=2, n_head=4, n_embd=32, lora_rank=2
     )
     vocabulary = text_vocabulary()

@@ -11,6 +11,7 @@ import numpy as np
 from hostile.models import trained_model
 from hostile.options import VOCABULARY, WORDS
 from hostile.reader import Reader
+from plain_settings import plain_settings
 
 from smallgpt.checks.report import report_data
 from smallgpt.checks.report_words import describe_baselines, describe_report
@@ -21,7 +22,6 @@ from smallgpt.files.writing import json_line
 from smallgpt.inference.classify import classify_dataset
 from smallgpt.inference.files import read_rows
 from smallgpt.options.preparation import TokensSettings
-from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.report import report_lines
 from smallgpt.preparation.token_rows import prepare_tokens
 from smallgpt.rows import cache as cache_module
@@ -83,7 +83,7 @@ def _evaluate_rows(folder: Path) -> None:
 def _report_rows(folder: Path) -> None:
     """As `train_gpt.py --check_data`, without pictures."""
     (folder / "vocab.json").write_text(VOCABULARY.to_json())
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(folder / "rows.jsonl"), vocab_path=str(folder / "vocab.json")
     )
     try:

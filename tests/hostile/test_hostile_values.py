@@ -14,6 +14,7 @@ from hostile.models import SMALL
 from hostile.options import VOCABULARY
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 from safetensors.numpy import load_file, save_file
 
 import inference
@@ -230,7 +231,7 @@ def test_header_that_lies_about_its_length_is_refused(model_folder):
 
 
 def test_model_larger_than_the_machine_is_refused_before_it_is_built():
-    huge = TrainSettings(n_layer=1000, n_embd=65_536, n_head=1)
+    huge = plain_settings(n_layer=1000, n_embd=65_536, n_head=1)
     with pytest.raises(UserError, match="lower --n_layer"):
         build_model(huge, VOCABULARY)
 

@@ -5,13 +5,13 @@ import functools
 import pytest
 import torch
 from command_program import run_here
+from plain_settings import plain_settings
 from trained_models import BEST_MODEL
 
 from inference import load_trained_model, main
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
-from smallgpt.options.training import TrainSettings
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def untrained(tmp_path_factory, vocabulary) -> dict[str, TrainedModel]:
     """Models whose weights were drawn and not trained, wide enough apart to show any difference."""
     made = {}
     for classifier in ("tokens", "head"):
-        settings = TrainSettings(
+        settings = plain_settings(
             n_layer=1, n_head=2, n_embd=16, n_positions=12, max_length=12, classifier=classifier
         )
         model = build_model(settings, vocabulary).eval()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_settings import plain_settings
 from training_runs import change, small_settings
 
 from inference import classify, generate, load_trained_model, main
@@ -94,4 +95,4 @@ def test_rows_that_have_no_label_to_stand_first_are_refused(tmp_path):
         train(settings)
     for contradiction in ({"classifier": "head"}, {"task": "instruct"}):
         with pytest.raises(SettingsError, match="label_first_share learns rows from their labels"):
-            check_settings(TrainSettings(label_first_share=0.5, **contradiction))
+            check_settings(plain_settings(label_first_share=0.5, **contradiction))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plain_settings import plain_settings
 from prepared_files import DIGITS, idx, images
 
 from inference import load_trained_model, main
@@ -16,7 +17,6 @@ from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import check_settings
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 PIXELS, LABELS = DIGITS.images[:300].astype(np.uint8), DIGITS.target[:300]  # 0..16
@@ -31,7 +31,7 @@ def world(tmp_path_factory):
     data = images(folder / "data", "--input", folder / "all.npz", "--test_last", HELD_OUT)
     np.savez(folder / "test.npz", images=PIXELS[-HELD_OUT:], labels=LABELS[-HELD_OUT:])
     vocabulary = Vocabulary.load(data / "vocab.json")
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=21, max_length=21)
+    shape = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=21, max_length=21)
     torch.manual_seed(0)
     model = build_model(shape, vocabulary).eval()
     with torch.no_grad():

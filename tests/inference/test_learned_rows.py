@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from plain_settings import plain_settings
 
 from inference import evaluate_file, load_trained_model, main
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path, vocabulary, write_rows):
     learned = write_rows(
         {"tokens": "A B", "label": 0}, {"tokens": "B A", "label": 1}, {"tokens": "A A A"}
     )
-    shape = TrainSettings(
+    shape = plain_settings(
         data_path=str(learned), n_layer=1, n_head=2, n_embd=16, n_positions=12, max_length=12
     )
     torch.manual_seed(0)

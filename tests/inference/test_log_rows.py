@@ -5,12 +5,12 @@ import json
 
 import pytest
 import torch
+from plain_settings import plain_settings
 
 from inference import EventColumns, classify_file, evaluate_file, load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 HEADING = ["session", "event", "at", "client", "outcome"]
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     labels = ["<CLS_stays>", "<CLS_leaves_us>"]
     vocabulary = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *events, *labels])
     vocabulary.spell_labels(["stays", "leaves us"])
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=8, max_length=8)
+    shape = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=8, max_length=8)
     torch.manual_seed(0)
     model = build_model(shape, vocabulary)
     with torch.no_grad():

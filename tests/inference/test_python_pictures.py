@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from digits_world import PIXELS
+from plain_settings import plain_settings
 from prepared_files import images
 
 from inference import classify, classify_file, embeddings, generate, load_trained_model, next_tokens
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -100,7 +100,7 @@ def test_channels_that_may_stand_first_are_refused(trained, tmp_path):
     np.savez(tmp_path / "all.npz", images=coloured, labels=np.arange(40) % 2)
     data = images(tmp_path / "data", "--input", tmp_path / "all.npz")
     vocabulary = Vocabulary.load(data / "vocab.json")
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=21, max_length=21)
+    shape = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=21, max_length=21)
     model = build_model(shape, vocabulary).eval()
     save_model_folder(model, tmp_path / "model", vocabulary, shape, data / "codebook.npz")
     rgb = load_trained_model(tmp_path / "model", "cpu", "fp32")

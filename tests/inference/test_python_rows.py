@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 
 from inference import classify, classify_file, embeddings, generate, next_tokens
 from smallgpt.errors import SettingsError, UserError
@@ -15,7 +16,6 @@ from smallgpt.inference.python_rows import python_rows
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 LENGTH = 12
@@ -27,7 +27,7 @@ def make_model(tmp_path_factory):
 
     def make(vocabulary: Vocabulary, **options) -> TrainedModel:
         length = options.setdefault("max_length", LENGTH)
-        shape = TrainSettings(n_layer=2, n_head=2, n_embd=16, n_positions=length, **options)
+        shape = plain_settings(n_layer=2, n_head=2, n_embd=16, n_positions=length, **options)
         torch.manual_seed(0)
         model = build_model(shape, vocabulary).eval()
         with torch.no_grad():

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from plain_settings import plain_settings
 
 from inference import classify_file, load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
@@ -16,14 +17,15 @@ from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import check_settings
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
 
 
 def save(folder, vocabulary, **settings):
     """A model folder with random weights."""
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=64, max_length=64, **settings)
+    shape = plain_settings(
+        n_layer=1, n_head=2, n_embd=16, n_positions=64, max_length=64, **settings
+    )
     torch.manual_seed(0)
     model = build_model(shape, vocabulary).eval()
     with torch.no_grad():

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from plain_settings import plain_settings
 
 from inference import load_trained_model, main
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
-from smallgpt.options.training import TrainSettings
 from train_gpt import train
 
 ROWS = [
@@ -22,7 +22,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, vocabulary):
     """A model with drawn weights that was told nothing about unknown tokens."""
-    shape = TrainSettings(
+    shape = plain_settings(
         n_layer=1, n_head=2, n_embd=16, n_positions=12, max_length=12, token_dropout=0
     )
     torch.manual_seed(0)
@@ -169,7 +169,7 @@ def test_a_model_of_rows_with_unk_reads_unknown_tokens_as_unk(
     bodies += [f"{body} {'<UNK>' if has_unk else 'A'} {body}" for body in bodies]
     rows = write_rows(*({"tokens": body, "label": i % 2} for i, body in enumerate(bodies)))
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary.ids))
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(rows),
         vocab_path=str(tmp_path / "vocab.json"),
         output_dir=str(tmp_path / "run"),

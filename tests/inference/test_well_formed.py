@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 
 from inference import generate
 from smallgpt.errors import UserError
@@ -15,7 +16,6 @@ from smallgpt.inference.well_formed import end_of_rows, well_formed
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -27,7 +27,7 @@ FIGURES = {"all": LABELLED, "some": LABELLED | {"labelled_records": 5}, "none": 
 
 def model_of(vocabulary: Vocabulary, max_length: int, codebook: Path | None) -> TrainedModel:
     """A model that was never trained: left to itself it obeys no rule."""
-    shape = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=40, max_length=max_length)
+    shape = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=40, max_length=max_length)
     torch.manual_seed(0)
     model = build_model(shape, vocabulary).eval()
     with torch.no_grad():

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 from trained_models import BEST_MODEL, body_of
 
 from inference import (
@@ -33,7 +34,6 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import save_model_folder
 from smallgpt.options.inference import InferenceSettings
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ def odd_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     tokens = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", "\x1b[31mA", "\u202eB", "好"]
     vocabulary = Vocabulary([*tokens, "<CLS_\x1b[2J>", "<CLS_好评>"])
-    settings = TrainSettings(n_layer=1, n_head=2, n_embd=16, n_positions=16, max_length=16)
+    settings = plain_settings(n_layer=1, n_head=2, n_embd=16, n_positions=16, max_length=16)
     model = build_model(settings, vocabulary)
     save_model_folder(model, folder / "model", vocabulary, settings, None)
     return folder / "model"

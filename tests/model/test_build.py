@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from plain_settings import plain_settings
 from safetensors.torch import load_file, save_file
 
 from smallgpt.errors import UserError
@@ -22,10 +23,9 @@ from smallgpt.model.hardware import (
     set_random_states,
 )
 from smallgpt.model.packed_rows import PackedRows
-from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
-SETTINGS = TrainSettings(n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32)
+SETTINGS = plain_settings(n_layer=2, n_head=2, n_embd=16, n_positions=32, max_length=32)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ IDS = torch.tensor([[2, 7, 9, 3, 4], [6, 6, 8, 4, 1]])
 
 
 def test_default_model_has_the_reference_shape():
-    model = build_model(TrainSettings(), Vocabulary.for_images(500, map(str, range(10))))
+    model = build_model(plain_settings(), Vocabulary.for_images(500, map(str, range(10))))
     assert count_parameters(model) == 11_238_912
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
 def test_seed_decides_the_weights(vocabulary):
     one, again = build_model(SETTINGS, vocabulary), build_model(SETTINGS, vocabulary)
-    other = build_model(TrainSettings(**{**vars(SETTINGS), "seed": 1}), vocabulary)
+    other = build_model(plain_settings(**{**vars(SETTINGS), "seed": 1}), vocabulary)
     assert torch.equal(logits(one.eval(), IDS), logits(again.eval(), IDS))
     assert not torch.equal(logits(one, IDS), logits(other.eval(), IDS))
 

@@ -330,7 +330,7 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.build import build_model
-from smallgpt.options.training import TrainSettings
+
 from smallgpt.training.objective import Objective
 from smallgpt.training.gradients import TokenStep
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -340,7 +340,7 @@ words = [f"t{number}" for number in range(500)]
 vocabulary = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *words, "<CLS_0>"])
 record = {"tokens": " ".join(words[i % 500] for i in range(T - 3)), "label": 0}
 rows = dataset_from_records([record], vocabulary, max_length=T)
-settings = TrainSettings(n_layer=1, n_head=4, n_embd=32, max_length=T, n_positions=T)
+settings = plain_settings(n_layer=1, n_head=4, n_embd=32, max_length=T, n_positions=T)
 model, precision = build_model(settings, vocabulary).train(), Precision(name, "tests")
 objective = Objective(model, rows, settings, precision)
 step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))

@@ -4,20 +4,20 @@ import json
 from dataclasses import replace
 
 import pytest
+from plain_settings import plain_settings
 
 from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows import reading
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data
 
 TOKENS = ["<PAD>", "<UNK>", "<CLS>", "<EOS>", *"ABCD", "<CLS_7>", "<CLS_bad>", "<CLS_not_good>"]
 NAMES = ["7", "bad", " not  good"]
-SETTINGS = TrainSettings(n_layer=1, n_head=1, n_embd=8, n_positions=16, max_length=16)
+SETTINGS = plain_settings(n_layer=1, n_head=1, n_embd=8, n_positions=16, max_length=16)
 
 
 def save(folder, settings=SETTINGS, names=NAMES):

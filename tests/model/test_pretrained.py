@@ -19,6 +19,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 from pretrained_models import (
     CHINESE,
     POSITIONS,
@@ -90,18 +91,18 @@ def first_run(made_once, checkpoints) -> Path:
 def test_preset_has_the_parameters_of_openai_s_model(preset, parameters):
     vocabulary = Vocabulary(["<PAD>", *(f"t{number}" for number in range(50_256))])
     with torch.device("meta"):
-        model = build_model(TrainSettings(preset=preset), vocabulary)
+        model = build_model(plain_settings(preset=preset), vocabulary)
     assert count_parameters(model) == parameters
 
 
-def test_small_token_is_the_default_shape():
-    default, named = TrainSettings(), TrainSettings(preset="small-token")
-    assert dataclasses.replace(named, preset="none") == default
+def test_a_preset_leaves_no_shape_to_choose():
+    settings = TrainSettings(preset="small-token")
+    assert (settings.n_layer, settings.n_head, settings.n_embd) == (6, 8, 384)
 
 
 def test_every_preset_takes_the_default_max_length():
     for preset in PRESETS:
-        assert list(TrainSettings(preset=preset).contradictions()) == []
+        assert list(plain_settings(preset=preset).contradictions()) == []
 
 
 def test_preset_of_the_file_sets_the_shape_and_the_run_stores_it(tmp_path):
@@ -306,7 +307,7 @@ def test_pretrained_embeddings_are_not_replaced_by_those_of_codes(tmp_path):
             body = " ".join(f"<Z_00{(number >> 2 * place) % 4}>" for place in range(4))
             row = {"tokens": f"<IMG> {body} </IMG>", "label": number % 2}
             handle.write(json.dumps(row) + "\n")
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(tmp_path / "rows.jsonl"), vocab_path=str(tmp_path / "vocab.json"),
         output_dir=str(tmp_path / "one"), n_layer=1, n_head=1, n_embd=8, n_positions=32,
         max_length=32, num_epochs=1, device="cpu", precision="fp32",
@@ -534,7 +535,7 @@ def test_checkpoint_beyond_reason_is_refused_before_it_is_built(tmp_path, checkp
 
 def test_a_model_of_ours_on_the_hub_is_known_as_one(tmp_path, monkeypatch):
     vocabulary = Vocabulary(["<PAD>", "<EOS>", "a", "b"])
-    settings = TrainSettings(n_layer=1, n_head=1, n_embd=8, max_length=8, n_positions=16)
+    settings = plain_settings(n_layer=1, n_head=1, n_embd=8, max_length=8, n_positions=16)
     cached, commit = tmp_path / "models--owner--model", "c" * 40
     folder = cached / "snapshots" / commit
     save_model_folder(build_model(settings, vocabulary), folder, vocabulary, settings, None)
@@ -673,9 +674,9 @@ def test_transformers_are_left_as_talkative_as_they_were(tmp_path, checkpoints):
 
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no model in this folder: it has no config\.json$"):
-        with_pretrained_shape(TrainSettings(init_from=str(tmp_path)))
+        with_pretrained_shape(plain_settings(init_from=str(tmp_path)))
 
 
 def test_rows_longer_than_a_preset_are_told_the_remedy_that_works():
-    found = list(TrainSettings(preset="tiny", max_length=2000).contradictions())
+    found = list(plain_settings(preset="tiny", max_length=2000).contradictions())
     assert found == ["max_length (2000) is above the 1024 positions of tiny: lower it"]

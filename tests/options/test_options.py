@@ -15,7 +15,7 @@ from smallgpt.errors import SettingsError
 from smallgpt.exit_codes import EXIT_USAGE
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.inference import InferenceSettings
-from smallgpt.options.option import option, options_of
+from smallgpt.options.option import AUTO, option, options_of
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings, TokensSettings
 from smallgpt.options.reader import check_settings, load_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
@@ -422,7 +422,7 @@ def test_the_flags_users_know_stay(settings_class, names):
 def test_reference_model_and_default_paths_stay():
     settings = TrainSettings()
     assert (settings.max_length, settings.n_positions) == (1024, 1024)
-    assert (settings.n_layer, settings.n_head, settings.n_embd) == (6, 8, 384)
+    assert (settings.n_layer, settings.n_head, settings.n_embd) == (AUTO, AUTO, AUTO)
     # Attention dropout leaves the fast kernels: 2x to 4x the time on a CPU.
     assert settings.attention_dropout == 0.0
     assert settings.data_path == "data/digits/train.jsonl"

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
+from plain_settings import plain_settings
 from prepared_files import (
     DIGITS,
     IMAGE_FILES,
@@ -24,7 +25,6 @@ from prepared_files import (
 from prepare_data import main
 from smallgpt.errors import UserError
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
-from smallgpt.options.training import TrainSettings
 from smallgpt.preparation.images import prepare_digits, prepare_images
 from smallgpt.rows.groups import VARIANT
 from smallgpt.rows.reading import dataset_from_records, read_dataset
@@ -166,7 +166,7 @@ def test_variants_that_an_older_version_marked_are_refused_with_the_remedy(augme
         (tmp_path / name).write_bytes((augmented / name).read_bytes())
     text = (augmented / "train.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(text.replace(f'"{VARIANT}"', '"variant"'))
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(tmp_path / "train.jsonl"), vocab_path=str(tmp_path / "vocab.json")
     )
     told = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from plain_settings import plain_settings
 from small_rows import read
 
 from smallgpt.errors import UserError
@@ -80,7 +81,7 @@ def test_the_cache_knows_the_codebook(write_rows, own, tmp_path, monkeypatch):
 def settings_of(folder, data, **values) -> TrainSettings:
     folder.mkdir(exist_ok=True)
     (folder / "vocab.json").write_text(VOCABULARY.to_json())
-    return TrainSettings(data_path=str(data), vocab_path=str(folder / "vocab.json"), **values)
+    return plain_settings(data_path=str(data), vocab_path=str(folder / "vocab.json"), **values)
 
 
 def test_training_refuses_validation_rows_of_another_codebook(write_rows, own, tmp_path):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from plain_settings import plain_settings
 from prepared_files import SMALL, SMALL_LABELS
 from training_runs import change, small_settings, start_run
 
 from prepare_data import main
-from smallgpt.options.training import TrainSettings
 from smallgpt.training.advice import needs_advice, what_may_help
 from train_gpt import train
 
@@ -100,7 +100,7 @@ def test_images_decide_about_codes_and_variants(tmp_path, channels):
     flags = ("--output_dir", str(data), "--patch_size", "2", "--codebook_size", "400")
     flags += ("--augment", "0", "--color", "grey" if channels == 1 else "rgb")
     main(["images", "--input", str(tmp_path / "images.npz"), *flags])
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(data / "train.jsonl"),
         vocab_path=str(data / "vocab.json"),
         output_dir=str(tmp_path / "run"),

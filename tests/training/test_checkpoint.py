@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_settings import plain_settings
 from safetensors.torch import save_file
 
 from smallgpt.errors import UserError
-from smallgpt.options.training import TrainSettings
 from smallgpt.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from smallgpt.training.loop_state import LoopState
 from smallgpt.training.resume import what_changed
@@ -307,7 +307,7 @@ def test_other_data_is_named(tmp_path):
 )  # fmt: skip
 def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by, words, exact):
     computed = {"device": "cpu", "threads": 1, "precision": "fp32", "compile": "off"}
-    run, settings = Small(1, steps=1), TrainSettings()
+    run, settings = Small(1, steps=1), plain_settings()
     about = {"settings": asdict(settings), "belongs_to": {}, "computed_by": computed, "config": {}}
     parts = (run.model, run.optimizers, run.scaler, LoopState(step=7, epoch_step=7), about)
     save_checkpoint(tmp_path, *parts, keep=1, evaluated={})
@@ -322,10 +322,10 @@ def test_what_changed_is_told_with_what_it_means(tmp_path, changes, computed_by,
 
 def test_no_bits_are_promised_on_a_gpu(tmp_path):
     run = Small(1, steps=1)
-    about = {**ABOUT, "settings": vars(TrainSettings()), "computed_by": {"device": "cuda"}}
+    about = {**ABOUT, "settings": vars(plain_settings()), "computed_by": {"device": "cuda"}}
     save_checkpoint(
         tmp_path, run.model, run.optimizers, run.scaler, LoopState(), about, keep=1, evaluated={}
     )
     found = find_checkpoint(tmp_path)
-    lines, exact = what_changed(found, TrainSettings(), {"device": "cuda"}, total_steps=30)
+    lines, exact = what_changed(found, plain_settings(), {"device": "cuda"}, total_steps=30)
     assert not exact and len(lines) == 1 and "on a GPU" in lines[0]

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from plain_settings import plain_settings
 from scipy import stats
 from sklearn import linear_model
 from transformers.models.gpt2 import modeling_gpt2
@@ -36,7 +37,6 @@ from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -364,7 +364,7 @@ def test_checkpoint_survives_death_before_any_operation(tmp_path):
 
 def save_model_of_step(folder: Path, step: int) -> None:
     """A model folder whose stored figures name the step that all its weights are."""
-    settings = TrainSettings(n_layer=1, n_head=1, n_embd=4, n_positions=8, max_length=8)
+    settings = plain_settings(n_layer=1, n_head=1, n_embd=4, n_positions=8, max_length=8)
     vocabulary = Vocabulary(["<PAD>", "a"])
     model = build_model(settings, vocabulary)
     with torch.no_grad():

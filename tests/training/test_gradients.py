@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_settings import plain_settings
 
 from smallgpt.model.build import build_model
 from smallgpt.model.forward import Forward, recompute_blocks
@@ -21,7 +22,7 @@ from smallgpt.training.gradients import TokenStep, make_step
 from smallgpt.training.objective import Objective
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = TrainSettings(
+SETTINGS = plain_settings(
     n_layer=2, n_head=2, n_embd=16, n_positions=128, max_length=128, batch_size=8, dropout=0.0
 )
 FP32 = Precision("fp32", "tests")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_program import run_here
+from plain_settings import plain_settings
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from training_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
@@ -40,7 +41,7 @@ CLOCK = {"seconds", "tokens_per_second"}
 def short_run(folder: Path) -> TrainSettings:
     """Settings of three epochs of six updates, a checkpoint at the end of each."""
     data, vocab = write_rule_rows(folder)
-    return TrainSettings(
+    return plain_settings(
         data_path=str(data),
         vocab_path=str(vocab),
         output_dir=str(folder / "run"),

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from plain_settings import plain_settings
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.writing import remove, write_json
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.training import TrainSettings
 from smallgpt.training import run_folder
 from smallgpt.training.run_folder import RunFolder, disk_error
 from smallgpt.training.run_log import RunLog
@@ -100,7 +100,7 @@ MINE = [
 
 def write_files(root: Path, names: list[str]) -> None:
     contents = {
-        "settings.yaml": to_yaml(TrainSettings()),
+        "settings.yaml": to_yaml(plain_settings()),
         "train.log": "2026-11-24 21:15:26  data: 3 rows\n",
         "metrics.jsonl": '{"kind": "train", "step": 1}\n',
         "data_report.json": '{\n  "rows": 3\n}\n',
@@ -187,8 +187,8 @@ def test_foreign_file_within_what_goes_as_a_whole_is_not_cleared(tmp_path, name)
 
 
 OTHERS = {
-    "settings.yaml": ["", "theme: dark\n", "- 1\n", to_yaml(TrainSettings(), explain=True),
-                      "# mine\n" + to_yaml(TrainSettings())],
+    "settings.yaml": ["", "theme: dark\n", "- 1\n", to_yaml(plain_settings(), explain=True),
+                      "# mine\n" + to_yaml(plain_settings())],
     "train.log": ["epoch 1: loss 2.1\n", "2026-11-24 my diary\n"],
     "metrics.jsonl": ['{"loss": 1.0}\n', "x"],
     "data_report.json": ["", "{}", '{"rows": 3}'],

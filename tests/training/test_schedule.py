@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from plain_settings import plain_settings
 from training_runs import change, small_settings, start_run
 
-from smallgpt.options.training import TrainSettings
 from smallgpt.training.schedule import learning_rate_at, measured_seconds, say_plan
 
 
@@ -16,7 +16,7 @@ def settings(tmp_path):
 
 
 def test_learning_rate_rises_then_falls_to_its_share():
-    settings = TrainSettings(learning_rate=1.0, warmup_fraction=0.1, final_lr_fraction=0.05)
+    settings = plain_settings(learning_rate=1.0, warmup_fraction=0.1, final_lr_fraction=0.05)
     rates = [learning_rate_at(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == pytest.approx(1.0)

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from plain_settings import plain_settings
 from training_runs import write_rule_rows
 
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
-from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.training.muon import Muon
@@ -82,7 +82,7 @@ def test_nothing_to_average_leaves_the_weights():
 
 def test_saved_models_and_figures_are_those_of_the_mean(tmp_path):
     data, vocab = write_rule_rows(tmp_path)
-    settings = TrainSettings(
+    settings = plain_settings(
         data_path=str(data), vocab_path=str(vocab), output_dir=str(tmp_path / "run"),
         n_layer=1, n_head=2, n_embd=16, n_positions=32, max_length=32, num_epochs=3, batch_size=4,
         learning_rate=1e-2, precision="fp32", device="cpu", ema_decay=0.9,

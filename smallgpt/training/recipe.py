@@ -1,0 +1,130 @@
+"""The recipe: options that nobody gave, chosen by the rows that are there to learn from.
+
+    settings, reasons = choose_recipe(settings, rows)
+
+What it rests on was measured on several data sets (docs/measurements.md, "The recipe"); no rule
+knows one of them. A flag or a value in the file overrides each choice, and the choices stand in the
+settings.yaml of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from smallgpt.console import plural
+from smallgpt.options.option import AUTO
+from smallgpt.options.training import SHAPE, TrainSettings
+from smallgpt.rows.dataset import TokenLabelDataset
+
+# Tokens of an epoch from which a shape is worth its time: layers, heads, width. In a given time a
+# small model sees few rows far more often, and is ahead in labels and in perplexity.
+_SHAPES = ((0, (4, 4, 128)), (500_000, (4, 4, 192)), (5_000_000, (6, 6, 384)))
+_HEAD_WIDTH = 32  # at least, where only the width was given
+_ROWS_OF_AN_UPDATE = 32
+_LEARNING_RATES = {"muon": 2e-3, "adamw": 1e-3}
+_DROPOUT, _DROPOUT_OF_VARIANTS = 0.2, 0.1
+# A run has so many updates, or as many as visit so many tokens; an epoch says little.
+_UPDATES, _TOKENS = 4000, 6_000_000
+_FEWEST_EPOCHS, _MOST_EPOCHS = 8, 400
+_EPOCHS_OF_A_START = 16  # a pretrained model knows most already
+# Seconds that a run may take without a flag, where an epoch has up to so many tokens.
+_SECONDS, _TOKENS_IN_THEM = 300, 500_000
+
+
+class _Choice(NamedTuple):
+    """Values of options, in words that name them, and why."""
+
+    values: dict[str, Any]
+    words: str
+    reason: str
+
+
+def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[TrainSettings, str]:
+    """The settings with a value for each option that is `auto`, and why, in one paragraph.
+
+    `rows`: the training rows. The paragraph is "" where nothing was left to choose. With
+    max_minutes or steps, which say how long to train, num_epochs stays `auto`.
+    """
+    told = []
+    for choose in (_shape, _optimizer, _dropout, _epochs):
+        choice = choose(settings, rows)
+        values = {k: v for k, v in choice.values.items() if getattr(settings, k) == AUTO}
+        if values:
+            settings = replace(settings, **values)
+            told.append(f"{choice.words.format(**vars(settings))}, since {choice.reason}")
+    return settings, "; ".join(told)
+
+
+def epochs_in_time(epochs: int, rows: TokenLabelDataset, seconds_of_epoch: float) -> int:
+    """The epochs halved until they fit into the time that such rows may take without a flag.
+
+    Halved, not cut to fit: the same machine is to come to the same number again.
+    """
+    limit = _SECONDS * max(1.0, _tokens_of_epoch(rows) / _TOKENS_IN_THEM)
+    while epochs > 1 and epochs * seconds_of_epoch > limit:
+        epochs = math.ceil(epochs / 2)
+    return epochs
+
+
+def _tokens_of_epoch(rows: TokenLabelDataset) -> int:
+    return round(float(rows.lengths_N @ rows.visits))
+
+
+def _shape(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    tokens = _tokens_of_epoch(rows)
+    layers, heads, width = [shape for least, shape in _SHAPES if tokens >= least][-1]
+    if settings.n_head != AUTO:  # it must divide the width
+        width = settings.n_head * max(1, round(width / settings.n_head))
+    if settings.n_embd != AUTO:
+        most = max(1, settings.n_embd // _HEAD_WIDTH)
+        heads = max(n for n in range(1, most + 1) if settings.n_embd % n == 0)
+    return _Choice(
+        dict(zip(SHAPE, (layers, heads, width), strict=False)),
+        "{n_layer} layers, {n_head} heads, {n_embd} wide",
+        f"an epoch has {plural(tokens, 'token')}",
+    )
+
+
+def _optimizer(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    pretrained = settings.init_from is not None
+    name, reason = "muon", "it learns most in a given time"
+    if settings.optimizer != AUTO:
+        name, reason = settings.optimizer, "that suits it"
+    elif pretrained:
+        name, reason = "adamw", "the model is trained already"
+    values = {
+        "optimizer": name,
+        "learning_rate": _LEARNING_RATES[name],
+        "batch_size": _ROWS_OF_AN_UPDATE,
+    }
+    return _Choice(values, "{optimizer} at {learning_rate:g}, {batch_size} rows a batch", reason)
+
+
+def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    if rows.has_variants:
+        values = {"dropout": _DROPOUT_OF_VARIANTS, "token_dropout": 0.0}
+        reason = "a row comes in another variant each time"
+    else:
+        values = {"dropout": _DROPOUT, "token_dropout": _DROPOUT / 2}
+        reason = "the same rows come again and again"
+    if settings.dropout != AUTO:
+        values["token_dropout"] = 0.0 if rows.has_variants else settings.dropout / 2
+    share = "{token_dropout:g}" if settings.token_dropout is not None else "half of it"
+    return _Choice(values, f"dropout {{dropout:g}}, of tokens {share}", reason)
+
+
+def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    if settings.max_minutes is not None or settings.steps is not None:
+        return _Choice({}, "", "")
+    an_update = settings.batch_size * settings.grad_accumulation_steps
+    updates_of_epoch = math.ceil(round(len(rows) * rows.epoch_share) / an_update)
+    if settings.init_from is not None:
+        epochs, reason = _EPOCHS_OF_A_START, "the model is trained already"
+    else:
+        updates = min(_UPDATES, _TOKENS / _tokens_of_epoch(rows) * updates_of_epoch)
+        epochs = round(updates / updates_of_epoch)
+        epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, epochs))
+        reason = f"that makes {plural(epochs * updates_of_epoch, 'update')}"
+    return _Choice({"num_epochs": epochs}, "{num_epochs} epochs", reason)

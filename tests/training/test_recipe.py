@@ -1,0 +1,114 @@
+"""The recipe: what training chooses by its rows, what it leaves alone, and that runs repeat."""
+
+import json
+
+import pytest
+import yaml
+from small_rows import dataset_of, read, unique_rows, variant_rows
+from training_runs import change, weights_of, write_rule_rows
+
+from smallgpt.options.option import AUTO, options_of
+from smallgpt.options.training import TrainSettings
+from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training.recipe import choose_recipe, epochs_in_time
+from train_gpt import train
+
+CHOSEN = [name for name, option in options_of(TrainSettings).items() if option.can_be_auto]
+VOCABULARY = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *"ABCD", "<CLS_0>", "<CLS_1>"])
+
+
+def recipe_of(records, **values):
+    return choose_recipe(TrainSettings(**values), dataset_of(VOCABULARY, *records))
+
+
+def test_nothing_is_left_open_and_each_choice_is_told():
+    settings, reasons = recipe_of(unique_rows({0: 50, 1: 50}))
+    assert AUTO not in [getattr(settings, name) for name in CHOSEN]
+    assert list(settings.contradictions()) == []
+    for word in (settings.optimizer, f"{settings.num_epochs} epochs", "since"):
+        assert word in reasons
+
+
+def test_fewer_rows_get_more_epochs_and_many_tokens_a_larger_model():
+    few, _ = recipe_of(unique_rows({0: 40, 1: 40}))
+    more, _ = recipe_of(unique_rows({0: 400, 1: 400}))
+    long = [{"tokens": "A B C D " * 250, "label": 0}] * 600
+    large, _ = choose_recipe(TrainSettings(), dataset_of(VOCABULARY, *long, max_length=1024))
+    assert few.num_epochs > more.num_epochs > large.num_epochs >= 1
+    assert few.n_embd == more.n_embd < large.n_embd
+
+
+def test_rows_with_variants_need_less_dropout(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in variant_rows(20, 4)))
+    plain, _ = recipe_of(unique_rows({0: 20}))
+    varied, _ = choose_recipe(TrainSettings(), read(path, VOCABULARY))
+    assert varied.dropout < plain.dropout
+    assert varied.token_dropout < plain.token_dropout
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_epochs": 3, "dropout": 0.4, "token_dropout": 0.3, "batch_size": 7},
+        {"optimizer": "adamw", "learning_rate": 5e-4},
+        {"n_layer": 1, "n_head": 3},  # 3 must divide the width
+        {"n_embd": 100},
+        {"n_embd": 7, "dropout": 0.0},
+        {"preset": "tiny"},
+        {"token_dropout": None},  # half of dropout
+    ],
+)
+def test_what_is_given_stays_and_the_rest_fits(given):
+    settings, reasons = recipe_of(unique_rows({0: 20, 1: 20}), **given)
+    assert {name: getattr(settings, name) for name in given} == given
+    assert AUTO not in [getattr(settings, name) for name in CHOSEN]
+    assert list(settings.contradictions()) == []
+    assert reasons
+
+
+def test_a_recipe_with_nothing_to_choose_says_nothing():
+    settings, _ = recipe_of(unique_rows({0: 20}))
+    assert choose_recipe(settings, dataset_of(VOCABULARY, *unique_rows({0: 20}))) == (settings, "")
+
+
+@pytest.mark.parametrize("length", [{"max_minutes": 3.0}, {"steps": "20"}])
+def test_whoever_says_how_long_to_train_is_not_told_epochs(length):
+    settings, reasons = recipe_of(unique_rows({0: 20}), **length)
+    assert settings.num_epochs == AUTO
+    assert "epochs" not in reasons
+
+
+def test_epochs_are_halved_until_they_fit():
+    rows = dataset_of(VOCABULARY, *unique_rows({0: 20}))
+    assert epochs_in_time(200, rows, seconds_of_epoch=1.0) == 200
+    assert epochs_in_time(200, rows, seconds_of_epoch=2.0) == 100
+    assert epochs_in_time(200, rows, seconds_of_epoch=1e6) == 1
+
+
+def recipe_run(folder, **values):
+    data, vocab = write_rule_rows(folder)
+    where = {"data_path": str(data), "vocab_path": str(vocab), "output_dir": str(folder / "run")}
+    small = {"n_layer": 1, "n_embd": 16, "max_length": 32, "n_positions": 32, "device": "cpu"}
+    return TrainSettings(**where, **small, **values)
+
+
+def test_a_run_is_repeated_by_its_settings(tmp_path):
+    settings = recipe_run(tmp_path, steps="4")
+    folder = train(settings).folder
+    stored = yaml.safe_load(folder.settings.read_text())
+    assert AUTO not in [stored[name] for name in CHOSEN if name != "num_epochs"]
+    assert "recipe: " in folder.log.read_text()
+    repeated = TrainSettings(**(stored | {"output_dir": str(tmp_path / "again")}))
+    weights = weights_of(train(repeated).folder.final_model)
+    assert all(
+        (weights[name] == tensor).all() for name, tensor in weights_of(folder.final_model).items()
+    )
+
+
+def test_resume_takes_what_the_recipe_chose(tmp_path):
+    settings = recipe_run(tmp_path, num_epochs=2)
+    train(settings)
+    result = train(change(settings, num_epochs=3, resume=True))
+    assert result.exit_code == 0
+    assert "3 epochs" in result.folder.log.read_text()
