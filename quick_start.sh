@@ -82,8 +82,7 @@ quick_start() {
     setup
     # An older version listed no files there, and marked variants in another way: its are replaced.
     if [ ! -f data/digits/train.jsonl ] || ! grep -qs '"files"' data/digits/prepared.json; then
-        step "preparing the handwritten digits" "$PY" prepare_data.py digits --augment 16 \
-            --overwrite
+        step "preparing the handwritten digits" "$PY" prepare_data.py digits --overwrite
     fi
     step "training" "$PY" train_gpt.py --resume
     if [ ! outputs/evaluation_test/metrics.json -nt outputs/best_model/model.safetensors ]; then

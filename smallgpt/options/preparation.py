@@ -78,7 +78,9 @@ class DigitsSettings:
     patch_size: int = option(
         2, "Side of a patch in pixels; the images are 8x8.", group="Codebook", minimum=1, maximum=8
     )
-    codebook_size: int = shared(_CODEBOOK_SIZE)
+    codebook_size: int = option(
+        500, "Codes in the codebook, one token each.", minimum=2, maximum=65_000
+    )
     augment: int = shared(_AUGMENT_IMAGES)
     test_fraction: float = shared(_TEST_FRACTION)
     seed: int = shared(_SEED)

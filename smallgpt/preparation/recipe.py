@@ -23,7 +23,6 @@ from smallgpt.tokens.k_means import chunks, distinct_patches
 
 # A row of so many codes is learned in minutes on a CPU, and patches are small enough for strokes.
 _MOST_PATCHES = 64
-_SMALLEST_PATCH = 2  # of single pixels a row is long, and says little with each token
 
 _FOLDS = 5  # each image is held out once
 _SIZES = (16, 32, 64, 128, 256)
@@ -45,8 +44,8 @@ _MOST_VARIED_VALUES = 2**31  # pixel values in all variants: a few minutes
 
 
 def patch_size_for(height: int, width: int) -> int:
-    """The smallest side of a patch that cuts an image into at most 64, at least 2 pixels."""
-    size = _SMALLEST_PATCH
+    """The smallest side of a patch that cuts an image into at most 64."""
+    size = 1
     while -(-height // size) * -(-width // size) > _MOST_PATCHES:
         size += 1
     return min(size, max(height, width))
