@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ from smallgpt.model.weights_file import (
     read_tensors,
 )
 from smallgpt.options.config_file import to_yaml
+from smallgpt.options.option import AUTO
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -54,6 +55,7 @@ from smallgpt.tokens.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_DEFAULTS_BEFORE_RECIPE: dict[str, Any] = {"dropout": 0.2, "token_dropout": None}
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
 
 
@@ -267,11 +269,14 @@ def stored_settings(folder: Path) -> TrainSettings:
         UserError: none, or not such that training wrote.
     """
     try:
-        return load_settings(TrainSettings, existing(folder / SETTINGS))
+        settings = load_settings(TrainSettings, existing(folder / SETTINGS))
     except SettingsError as error:  # not a wrong flag: the exit code is that of a bad model
         raise UserError(
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
         ) from None
+    # What the recipe chose stands there; an option that is missing had an older version's default.
+    missing = {k: v for k, v in _DEFAULTS_BEFORE_RECIPE.items() if getattr(settings, k) == AUTO}
+    return replace(settings, **missing)
 
 
 def _load_model(

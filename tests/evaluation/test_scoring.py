@@ -706,7 +706,9 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append("tests")
 from inference import main
+from plain_settings import plain_settings
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
 

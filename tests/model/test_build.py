@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -245,3 +246,10 @@ def test_a_pickled_file_as_a_model_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(UserError, match=r"a pickle can run any code .* model\.safetensors") as no:
         load_trained_model(tmp_path / name)
     assert "\n" not in str(no.value)
+
+
+def test_settings_of_a_version_that_lacked_an_option_are_read(saved):
+    path = saved[1] / "settings.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not re.match("(token_)?dropout:", line)))
+    assert load_trained_model(saved[1]).learned_unknown  # such versions hid a tenth of the tokens

@@ -324,13 +324,13 @@ def test_a_row_of_16_000_tokens_takes_less_than_1_gib():
 import re, sys
 from pathlib import Path
 import numpy as np, torch
-sys.path[:0] = ["."]
+sys.path[:0] = [".", "tests"]
+from plain_settings import plain_settings
 from smallgpt.rows.reading import dataset_from_records
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.build import build_model
-
 from smallgpt.training.objective import Objective
 from smallgpt.training.gradients import TokenStep
 from smallgpt.tokens.vocabulary import Vocabulary
