@@ -164,11 +164,8 @@ def train_in(
     curve = None
     if settings.learning_curve:
         from smallgpt.training.learning_curve import LearningCurve
-        from smallgpt.training.recipe import choose_recipe
 
-        # The parts get what all rows choose.
-        whole, _ = choose_recipe(settings, train_rows)
-        curve = LearningCurve(folder, whole, train_rows, validation_rows, log.say)
+        curve = LearningCurve(folder, settings, train_rows, validation_rows, log.say)
     if resumed and finished and curve:
         curve.check_whole(resumed)
         log.open()
@@ -255,6 +252,7 @@ def train_run(
             if settings.tensorboard:
                 journal.open_events(run.state.step if resumed else None)
             if curve:
+                curve.train_parts_as(run.settings)
                 left = run.total_steps - run.state.step
                 curve.say_plan(run.total_steps, left, planned_seconds(run, seconds, 1))
             return train_epochs(run, updater, best, journal, checkpoints, budget)

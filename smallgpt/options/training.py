@@ -195,7 +195,7 @@ class TrainSettings:
     )
     optimizer: str = chosen(
         "muon = Muon for the matrices of the blocks, AdamW for the rest: fewer steps for the "
-        "same loss, each step longer; it wants larger batches.",
+        "same loss, each step longer.",
         choices=("adamw", "muon"),
     )
     learning_rate: float = chosen("Peak learning rate.", above=0)

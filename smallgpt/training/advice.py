@@ -149,7 +149,8 @@ def _images(run: Run) -> list[str]:
         )
     if not run.rows.has_variants and len(run.rows) < _FEW_IMAGES:
         found.append(
-            f"variants of the images: {len(run.rows):,} are few (prepare_data.py ... --augment 16)"
+            f"variants of the images: {len(run.rows):,} are few "
+            f"(prepare_data.py ... --augment auto)"
         )
     return found
 

@@ -114,6 +114,10 @@ class LearningCurve:
             part = half
             self.parts.insert(0, part)
 
+    def train_parts_as(self, settings: TrainSettings) -> None:
+        """Give the parts what the run on all rows has, such as the choices of its recipe."""
+        self._settings = settings
+
     @property
     def share_of_whole(self) -> float:
         """The share of all updates that the run on all rows has."""

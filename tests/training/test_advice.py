@@ -108,7 +108,7 @@ def test_images_decide_about_codes_and_variants(tmp_path, channels):
     )  # fmt: skip
     run = start_run(settings)
     told, count = advice(run), len(run.rows)
-    assert f"variants of the images: {count} are few (prepare_data.py ... --augment 16)" in told
+    assert f"variants of the images: {count} are few (prepare_data.py ... --augment auto)" in told
     assert ("fewer image codes or grey images (--color grey): " in told) == (channels == 3)
     assert "fewer image codes" in told and "--codebook_size 16)" in told
     assert "more rows: 10 labels with 8 training rows each" in told

@@ -10,6 +10,7 @@ from training_runs import change, weights_of, write_rule_rows
 from smallgpt.options.option import AUTO, options_of
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
+from smallgpt.training import recipe
 from smallgpt.training.recipe import choose_recipe, epochs_in_time
 from train_gpt import train
 
@@ -104,6 +105,19 @@ def test_a_run_is_repeated_by_its_settings(tmp_path):
     assert all(
         (weights[name] == tensor).all() for name, tensor in weights_of(folder.final_model).items()
     )
+
+
+def test_a_run_too_long_for_the_machine_gets_fewer_epochs_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_SECONDS", 1e-9)  # no machine is as fast
+    folder = train(recipe_run(tmp_path)).folder
+    assert yaml.safe_load(folder.settings.read_text())["num_epochs"] == 1
+    assert "1 epoch instead of 400, which would take" in folder.log.read_text()
+
+
+def test_epochs_that_were_asked_for_are_never_halved(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_SECONDS", 1e-9)
+    folder = train(recipe_run(tmp_path, num_epochs=3)).folder
+    assert yaml.safe_load(folder.settings.read_text())["num_epochs"] == 3
 
 
 def test_resume_takes_what_the_recipe_chose(tmp_path):
