@@ -15,6 +15,8 @@ PLAIN: dict[str, Any] = {
     "batch_size": 32,
     "optimizer": "adamw",
     "learning_rate": 1e-3,
+    "ema_decay": 0.0,
+    "language_share": 0.0,
 }
 
 

@@ -101,6 +101,23 @@ def against_baseline(validation: dict[str, Any], kind: str) -> str:
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
+def baseline_ahead(validation: dict[str, Any]) -> str:
+    """That a baseline has the better figure, however little; "" where none has.
+
+    Of the labels where there are any, else of the tokens.
+    """
+    kind = "accuracy" if "accuracy" in validation else "perplexity"
+    best = best_baseline(validation, kind)
+    if best is None or kind not in validation:
+        return ""
+    (name, value), own = best, validation[kind]
+    if (value > own) != (kind == "accuracy") or value == own:
+        return ""
+    told = [percent(x) if kind == "accuracy" else f"{x:.2f}" for x in (value, own)]
+    clearly = "" if against_baseline(validation, kind) == "worse" else ", which may be luck"
+    return f"the baseline {name} is ahead, {kind} {told[0]} against {told[1]}{clearly}"
+
+
 def baseline_lines(validation: dict[str, Any]) -> list[str]:
     """A line for each kind of metric in which the model is not clearly ahead of the baselines.
 

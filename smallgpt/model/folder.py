@@ -49,13 +49,12 @@ from smallgpt.model.weights_file import (
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.option import AUTO
 from smallgpt.options.reader import load_settings
-from smallgpt.options.training import TrainSettings
+from smallgpt.options.training import BEFORE_RECIPE, TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_DEFAULTS_BEFORE_RECIPE: dict[str, Any] = {"dropout": 0.2, "token_dropout": None}
 _WEIGHT_KINDS = ("F32", "F16", "BF16", "F64")
 
 
@@ -275,7 +274,7 @@ def stored_settings(folder: Path) -> TrainSettings:
             f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
         ) from None
     # What the recipe chose stands there; an option that is missing had an older version's default.
-    missing = {k: v for k, v in _DEFAULTS_BEFORE_RECIPE.items() if getattr(settings, k) == AUTO}
+    missing = {k: v for k, v in BEFORE_RECIPE.items() if getattr(settings, k) == AUTO}
     return replace(settings, **missing)
 
 

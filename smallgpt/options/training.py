@@ -40,6 +40,14 @@ PRESETS = {
     "gpt2-xl": (48, 25, 1600, 1024),
 }
 
+# What options that the recipe chooses were before it could, in settings that lack them.
+BEFORE_RECIPE: dict[str, Any] = {
+    "dropout": 0.2,
+    "token_dropout": None,
+    "ema_decay": 0.0,
+    "language_share": 0.0,
+}
+
 
 def chosen(help: str, **facts: Any) -> Any:
     """An option that the recipe chooses where it is not given (training/recipe.py)."""
@@ -210,8 +218,7 @@ class TrainSettings:
     adam_beta2: float = option(
         0.95, "AdamW decay of the squared gradient's mean.", minimum=0, below=1
     )
-    ema_decay: float = option(
-        0.0,
+    ema_decay: float = chosen(
         "Evaluate and save a running mean of the weights with this decay instead of the last ones: "
         "0.998 remembers some 500 updates. Steadier and often better with few rows. 0 = the "
         "weights as they are.",
@@ -224,6 +231,12 @@ class TrainSettings:
         "Weight of the label position in the training objective; other tokens weigh 1. "
         "Reported losses are unweighted.",
         minimum=0,
+    )
+    language_share: float = chosen(
+        "Share of the updates, the first ones, in which the label position has no weight: the "
+        "language is learned first, since labels are known by heart before it is.",
+        minimum=0,
+        below=1,
     )
     class_weights: str = option(
         "none",
@@ -240,7 +253,7 @@ class TrainSettings:
     early_stopping_patience: int = option(
         10,
         "Stop after this many evaluations without progress of best_metric, counted in the second "
-        "half of the plan, when the learning rate has fallen; 0 = never.",
+        "half of the plan, when the learning rate has fallen, and after language_share; 0 = never.",
         minimum=0,
     )
 
@@ -412,6 +425,9 @@ class TrainSettings:
         if self.label_first_share and (head or self.task == "instruct"):
             what = "classifier head" if head else "task instruct"
             yield f"label_first_share learns rows from their labels, which {what} does not"
+        if self.language_share not in (AUTO, 0) and (head or no_labels):
+            what = "classifier head" if head else f"task {self.task}"
+            yield f"language_share comes before labels told by tokens, which {what} does not learn"
         if self.classifier_hidden is not None and not head:
             yield "classifier_hidden needs --classifier head"
         if self.freeze_backbone and not head:

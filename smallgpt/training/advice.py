@@ -1,4 +1,4 @@
-"""Advice for a run that is behind guesses or a baseline: what usually helps with such data."""
+"""Advice for a run that is behind a baseline or no better than guesses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from smallgpt.console import plural
 from smallgpt.evaluation.statistics import difference_interval
-from smallgpt.evaluation.verdicts import against_baseline
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.training.run import Run
@@ -20,28 +19,24 @@ _FEW_UPDATES, _FEW_ROWS_OF_A_LABEL, _FEW_IMAGES = 300, 50, 10_000
 _RARE_CODE, _SMALLEST_CODEBOOK = 5, 16
 
 
-def needs_advice(validation: dict[str, Any]) -> bool:
-    """Whether the model is no better than guesses, or clearly worse than a baseline."""
-    kind = "accuracy" if "accuracy" in validation else "perplexity"
-    return validation.get("above_chance") is False or against_baseline(validation, kind) == "worse"
-
-
 def what_may_help(
     run: Run, validation: dict[str, Any], evaluations: list[dict[str, Any]]
 ) -> list[str]:
-    """What usually helps, a line each; only what the data and the course of the run suggest.
+    """What usually helps, a line each, first what helps most; never empty.
 
-    `validation`: the figures stored with the best model; `evaluations`: rows of metrics.jsonl.
+    Only what the data and the course of the run suggest. `validation`: the figures stored with the
+    best model; `evaluations`: rows of metrics.jsonl.
     """
     found = [
         _no_baseline_tells_labels(validation),
-        *_course(run, evaluations),
-        *_tokens(run),
-        _label_weight(run),
         *_images(run),
+        *_tokens(run),
+        *_course(run, evaluations),
+        _label_weight(run),
         _rows(run),
     ]
-    return [line for line in found if line]
+    more = "more rows (--learning_curve tells whether they would), or a longer run (--max_minutes)"
+    return [line for line in found if line] or [more]
 
 
 def _no_baseline_tells_labels(validation: dict[str, Any]) -> str:
@@ -67,12 +62,13 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
         return []
     ended_itself = state.step < run.total_steps
     before = losses[-1 - max(1, len(losses) // 4)] if len(losses) > 1 else None
+    by_heart = state.best_step < state.step / 2 and losses[-1] < losses[0] * (1 - _SHARE)
     if state.step < _FEW_UPDATES and not ended_itself:
         found.append(
             f"more epochs: the weights were updated {plural(state.step, 'time')} only "
             f"(--num_epochs {_more_epochs(run)})"
         )
-    elif before is not None and losses[-1] < before * (1 - _CHANGE) and not ended_itself:
+    elif not (before is None or by_heart or ended_itself) and losses[-1] < before * (1 - _CHANGE):
         found.append(
             f"more epochs: the training loss still fell at the end, from {before:.3f} to "
             f"{losses[-1]:.3f} (--num_epochs {2 * round(run.total_steps / run.steps_per_epoch)})"
@@ -82,7 +78,7 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
             f"another learning rate: the training loss hardly fell, from {losses[0]:.3f} to "
             f"{losses[-1]:.3f} (--learning_rate is {settings.learning_rate:g})"
         )
-    if state.best_step < state.step / 2 and losses[-1] < losses[0] * (1 - _SHARE):
+    if by_heart:
         best, last = (round(step / run.steps_per_epoch) for step in (state.best_step, state.step))
         found.append(
             f"less learning by heart: after epoch {best} of {last} the training "
@@ -148,9 +144,10 @@ def _images(run: Run) -> list[str]:
             f"times in the training rows (prepare_data.py ... --codebook_size {size})"
         )
     if not run.rows.has_variants and len(run.rows) < _FEW_IMAGES:
-        found.append(
+        found.insert(
+            0,
             f"variants of the images: {len(run.rows):,} are few "
-            f"(prepare_data.py ... --augment auto)"
+            f"(prepare_data.py ... --augment auto)",
         )
     return found
 

@@ -37,6 +37,7 @@ class BestModel:
         self._run = run
         # The name of the metric among the figures of an evaluation.
         self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
+        self._patient_from = max(0.5, run.settings.language_share)
 
     def consider(self, evaluation: Evaluation) -> bool:
         """Save the weights if this evaluation is chosen as the best so far; returns whether.
@@ -58,8 +59,8 @@ class BestModel:
             )
         if run.cross_fit.lowest < lowest:
             state.evaluations_without_progress = 0
-        elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] / 2:
-            # Before, the learning rate is high, and no progress says little.
+        elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] * self._patient_from:
+            # Before, no progress says little: the learning rate is high, labels are not learned.
             state.evaluations_without_progress += 1
         return is_best
 

@@ -114,10 +114,10 @@ class TokenStep(_Step):
                 scored_S = to_device(np.flatnonzero(batch.scored_M), device)
                 hidden_SxE, targets_S = hidden_SxE[scored_S], targets_S[scored_S]
                 weights_S = weights_M[batch.scored_M]
-            nll_S = objective.nll(hidden_SxE, targets_S)
-            loss = (nll_S * to_device(weights_S, device)).sum() / total_weight
+            weights = to_device(weights_S / total_weight, device)
+            loss, nll_of_batch = objective.weighted_nll(hidden_SxE, targets_S, weights)
             self.scaler.scale(loss).backward()
-            nll += nll_S.detach().sum()
+            nll += nll_of_batch
         return nll
 
 

@@ -9,20 +9,20 @@ from typing import Any
 from smallgpt.console import command_hint, format_duration
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
+from smallgpt.evaluation.verdicts import baseline_ahead
 from smallgpt.model.weights_file import read_validation
-from smallgpt.training.advice import needs_advice, what_may_help
+from smallgpt.training.advice import what_may_help
 from smallgpt.training.event_files import EventFiles
 from smallgpt.training.pictures import draw_training_curves
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import EVENT_FILES
+from smallgpt.training.schedule import labels_count_at
 from smallgpt.training.update import Updater
 
 # Of the figures of an evaluation, those in its row of metrics.jsonl: of tokens, then of labels. A
 # model that only names labels has no figures of tokens.
-_FIGURES = (
-    *("loss", "perplexity", "body_perplexity", "next_token_accuracy"),
-    *("label_loss", "label_perplexity"),
-)
+_FIGURES_OF_TOKENS = ("loss", "perplexity", "body_perplexity", "next_token_accuracy")
+_FIGURES = (*_FIGURES_OF_TOKENS, "label_loss", "label_perplexity")
 
 
 class Journal:
@@ -64,15 +64,17 @@ class Journal:
     def record_evaluation(self, validation: dict[str, Any], is_best: bool) -> None:
         """Append the evaluation after an epoch to metrics.jsonl, and print its table row."""
         state = self._run.state
+        # Before labels have weight, figures of them would say nothing.
+        names = _FIGURES if self._labels_count() else _FIGURES_OF_TOKENS
         row = {
             "kind": "validation",
             "step": state.step,
             "epoch": state.epoch + 1,
             "seconds": round(state.seconds, 3),
             "train_loss": _mean(state.epoch_nll, state.epoch_tokens),
-            **{name: validation[name] for name in _FIGURES if name in validation},
+            **{name: validation[name] for name in names if name in validation},
         }
-        if "label_loss" in validation:
+        if "label_loss" in row:
             calibration = validation["calibration"]
             row |= {
                 "label_accuracy": validation["accuracy"],
@@ -97,8 +99,9 @@ class Journal:
             cells["perplexity"] = f"{validation['perplexity']:.2f}"
             cells["token acc"] = f"{validation['next_token_accuracy']:.4f}"
         if "label_loss" in validation:
-            cells["label loss"] = f"{validation['label_loss']:.4f}"
-            cells["label acc"] = f"{validation['accuracy']:.4f}"
+            known = self._labels_count()
+            cells["label loss"] = f"{validation['label_loss']:.4f}" if known else "-"
+            cells["label acc"] = f"{validation['accuracy']:.4f}" if known else "-"
         cells["time"] = format_duration(state.seconds)
         widths = {name: max(len(name), 9) for name in cells}
         if not self._has_heading:
@@ -106,6 +109,11 @@ class Journal:
             self._has_heading = True
         row = "  ".join(cell.rjust(widths[name]) for name, cell in cells.items())
         say(row + ("  *" if is_best else ""))
+
+    def _labels_count(self) -> bool:
+        """Whether labels had weight in the last update."""
+        state = self._run.state
+        return labels_count_at(max(0, state.step - 1), state.plan, self._run.settings)
 
     def draw_curves(self) -> None:
         """Draw the training curves from metrics.jsonl."""
@@ -122,15 +130,18 @@ class Journal:
         stored = read_validation(folder.best_model)
         if stored:  # a run of an older version may have nothing better since it goes on
             run.log.say(describe_validation(stored))
-            if needs_advice(stored):
-                rows = read_metrics(folder.metrics)
-                evaluations = [row for row in rows if row["kind"] == "validation"]
-                for number, line in enumerate(what_may_help(run, stored, evaluations)):
-                    run.log.say(f"{'what may help:' if not number else '':14} {line}")
         test_file = Path(run.settings.data_path).with_name("test.jsonl")
         use = ["--test_data", test_file] if test_file.exists() else ["--help"]
         hint = command_hint("inference.py", "--model_path", folder.best_model, *use)
         run.log.say(f"next: {hint}")
+        ahead = baseline_ahead(stored) if stored else ""
+        if ahead or (stored and stored.get("above_chance") is False):
+            rows = read_metrics(folder.metrics)
+            evaluations = [row for row in rows if row["kind"] == "validation"]
+            most, *others = what_may_help(run, stored, evaluations)
+            for number, line in enumerate(others):
+                run.log.say(f"{'may help too:' if not number else '':13} {line}")
+            run.log.say(f"{ahead or 'no better than guesses'}; what would help most: {most}")
 
     def _record(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl; checkpoints store their number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smallgpt.model.cpu_loss import WeightedNll
 from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
@@ -18,7 +20,8 @@ from smallgpt.rows.dataset import TokenLabelDataset
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Most logits (tokens x vocabulary, fp32) of one chunk of `Objective.nll`.
+# Most logits (tokens x vocabulary, fp32) of one chunk of `Objective.weighted_nll`, where autograd
+# keeps them.
 _MOST_LOGITS = 2**26
 
 
@@ -43,13 +46,9 @@ class Objective:
         self.class_weights_L = class_weights(rows, settings)
         # Of each row's label token: the loss is a sum with the first, divided by a sum of the
         # second, which leaves the class weights out so that they do not cancel (`total_weight`).
-        self.label_weights_N = np.ones(len(rows))
-        self._plain_weights_N = np.ones(len(rows))
-        if settings.task != "lm":
-            labelled_N = rows.classes_N >= 0
-            by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
-            self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
-            self._plain_weights_N[labelled_N] = settings.label_loss_weight
+        self._has_label_weights = settings.task != "lm"
+        self._label_weight = math.nan
+        self.weigh_labels(settings.label_loss_weight)
         self.token_dropout = settings.resolved_token_dropout()
         vocabulary = rows.vocabulary
         self._chunk = max(1, _MOST_LOGITS // len(vocabulary))  # tokens
@@ -57,6 +56,19 @@ class Objective:
         self._may_drop_V[[*vocabulary.special_ids, *vocabulary.label_ids]] = False
         unknown = vocabulary.unk_id
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
+
+    def weigh_labels(self, weight: float) -> None:
+        """Let the label tokens weigh so much from now on, each times the weight of its class."""
+        if weight == self._label_weight:
+            return
+        self._label_weight = weight
+        self.label_weights_N = np.ones(len(self.rows))
+        self._plain_weights_N = np.ones(len(self.rows))
+        if self._has_label_weights:
+            classes_N = self.rows.classes_N
+            labelled_N = classes_N >= 0
+            self.label_weights_N[labelled_N] = weight * self.class_weights_L[classes_N[labelled_N]]
+            self._plain_weights_N[labelled_N] = weight
 
     def total_weight(
         self, batches: list[np.ndarray], label_first: Sequence[np.ndarray | None]
@@ -85,13 +97,19 @@ class Objective:
         dropped = torch.rand(ids.shape, device=ids.device) < self.token_dropout
         return ids.masked_fill(dropped & self._may_drop_V[ids], self._replacement)
 
-    def nll(self, hidden_MxE: Tensor, targets_M: Tensor) -> Tensor:
-        """Negative log likelihood nll_M of the targets (nats), from last hidden states.
+    def weighted_nll(
+        self, hidden_MxE: Tensor, targets_M: Tensor, weights_M: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the negative log likelihoods of targets (nats), and their plain sum.
 
-        In chunks of tokens: so one matrix of tokens x vocabulary is in memory, which the gradient
-        needs, instead of three or four intermediate ones.
+        From last hidden states; in chunks of tokens, so that one matrix of tokens x vocabulary is
+        in memory, which the gradient needs, instead of three or four intermediate ones.
         """
         head = self.model.get_output_embeddings()
+        if self.device.type == "cpu" and type(head) is torch.nn.Linear and head.bias is None:
+            dtype = self.precision.dtype
+            loss, nll_M = WeightedNll.apply(hidden_MxE, head.weight, targets_M, weights_M, dtype)
+            return loss, nll_M.sum()
         with self.precision.autocast(self.device):
             nll = [
                 functional.cross_entropy(head(hidden_CxE), targets_C, reduction="none")
@@ -99,7 +117,8 @@ class Objective:
                     hidden_MxE.split(self._chunk), targets_M.split(self._chunk), strict=True
                 )
             ]
-        return torch.cat(nll)
+        nll_M = torch.cat(nll)
+        return nll_M @ weights_M, nll_M.detach().sum()
 
 
 def class_weights(rows: TokenLabelDataset, settings: TrainSettings) -> np.ndarray:

@@ -24,7 +24,7 @@ def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
     if of_tokens:
         loss.append(("validation", validation, "loss"))
         accuracy.append(("next token", validation, "next_token_accuracy"))
-    if "label_loss" in validation[0]:
+    if "label_loss" in validation[-1]:  # the first may come before labels have weight
         loss.append(("validation, label only", validation, "label_loss"))
         accuracy.append(("label", validation, "label_accuracy"))
     unit = "nats per token" if of_tokens else "nats per label"

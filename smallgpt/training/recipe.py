@@ -29,8 +29,13 @@ _DROPOUT, _DROPOUT_OF_VARIANTS = 0.2, 0.1
 _UPDATES, _TOKENS = 4000, 6_000_000
 _FEWEST_EPOCHS, _MOST_EPOCHS = 8, 400
 _EPOCHS_OF_A_START = 16  # a pretrained model knows most already
-# Seconds that a run may take without a flag, where an epoch has up to so many tokens.
-_SECONDS, _TOKENS_IN_THEM = 300, 500_000
+# Seconds that a run may take without a flag, where an epoch has up to so many tokens; of texts with
+# labels.
+_SECONDS, _SECONDS_OF_TEXTS, _TOKENS_IN_THEM = 300, 600, 500_000
+# Texts with labels: the language before the labels, weights averaged over so many updates.
+_SHAPES_OF_TEXTS = ((0, (2, 4, 256)), _SHAPES[-1])
+_LANGUAGE_SHARE, _EMA_DECAY = 2 / 3, 0.998
+_UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS = 4500, 9_000_000
 
 
 class _Choice(NamedTuple):
@@ -48,12 +53,13 @@ def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[Tra
     max_minutes or steps, which say how long to train, num_epochs stays `auto`.
     """
     told = []
-    for choose in (_shape, _optimizer, _dropout, _epochs):
+    for choose in (_shape, _optimizer, _dropout, _language, _epochs):
         choice = choose(settings, rows)
         values = {k: v for k, v in choice.values.items() if getattr(settings, k) == AUTO}
         if values:
             settings = replace(settings, **values)
-            told.append(f"{choice.words.format(**vars(settings))}, since {choice.reason}")
+            if choice.words:
+                told.append(f"{choice.words.format(**vars(settings))}, since {choice.reason}")
     return settings, "; ".join(told)
 
 
@@ -62,7 +68,8 @@ def epochs_in_time(epochs: int, rows: TokenLabelDataset, seconds_of_epoch: float
 
     Halved, not cut to fit: the same machine is to come to the same number again.
     """
-    limit = _SECONDS * max(1.0, _tokens_of_epoch(rows) / _TOKENS_IN_THEM)
+    seconds = _SECONDS_OF_TEXTS if _are_texts_with_labels(rows) else _SECONDS
+    limit = seconds * max(1.0, _tokens_of_epoch(rows) / _TOKENS_IN_THEM)
     while epochs > 1 and epochs * seconds_of_epoch > limit:
         epochs = math.ceil(epochs / 2)
     return epochs
@@ -72,9 +79,23 @@ def _tokens_of_epoch(rows: TokenLabelDataset) -> int:
     return round(float(rows.lengths_N @ rows.visits))
 
 
+def _are_texts_with_labels(rows: TokenLabelDataset) -> bool:
+    return rows.vocabulary.tokenizer is not None and rows.has_labels
+
+
+def _learns_language_first(settings: TrainSettings, rows: TokenLabelDataset) -> bool:
+    return (
+        _are_texts_with_labels(rows)
+        and settings.task == "classify"
+        and settings.classifier == "label_token"
+        and settings.init_from is None
+    )
+
+
 def _shape(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     tokens = _tokens_of_epoch(rows)
-    layers, heads, width = [shape for least, shape in _SHAPES if tokens >= least][-1]
+    shapes = _SHAPES_OF_TEXTS if _are_texts_with_labels(rows) else _SHAPES
+    layers, heads, width = [shape for least, shape in shapes if tokens >= least][-1]
     if settings.n_head != AUTO:  # it must divide the width
         width = settings.n_head * max(1, round(width / settings.n_head))
     if settings.n_embd != AUTO:
@@ -103,7 +124,10 @@ def _optimizer(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
 
 
 def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
-    if rows.has_variants:
+    if _are_texts_with_labels(rows):
+        values = {"dropout": _DROPOUT, "token_dropout": _DROPOUT}
+        reason = "single words are soon known by heart"
+    elif rows.has_variants:
         values = {"dropout": _DROPOUT_OF_VARIANTS, "token_dropout": 0.0}
         reason = "a row comes in another variant each time"
     else:
@@ -115,6 +139,16 @@ def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     return _Choice(values, f"dropout {{dropout:g}}, of tokens {share}", reason)
 
 
+def _language(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    if not _learns_language_first(settings, rows):
+        return _Choice({"language_share": 0.0, "ema_decay": 0.0}, "", "")
+    return _Choice(
+        {"language_share": _LANGUAGE_SHARE, "ema_decay": _EMA_DECAY},
+        "labels after {language_share:.0%} of the updates, weights averaged by {ema_decay:g}",
+        "labels of texts are known by heart before the language is",
+    )
+
+
 def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     if settings.max_minutes is not None or settings.steps is not None:
         return _Choice({}, "", "")
@@ -123,7 +157,10 @@ def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     if settings.init_from is not None:
         epochs, reason = _EPOCHS_OF_A_START, "the model is trained already"
     else:
-        updates = min(_UPDATES, _TOKENS / _tokens_of_epoch(rows) * updates_of_epoch)
+        most, most_tokens = (_UPDATES, _TOKENS)
+        if _learns_language_first(settings, rows):
+            most, most_tokens = _UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS
+        updates = min(most, most_tokens / _tokens_of_epoch(rows) * updates_of_epoch)
         epochs = round(updates / updates_of_epoch)
         epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, epochs))
         reason = f"that makes {plural(epochs * updates_of_epoch, 'update')}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.option import AUTO, options_of
-from smallgpt.options.training import SHAPE, TrainSettings
+from smallgpt.options.training import BEFORE_RECIPE, SHAPE, TrainSettings
 from smallgpt.training.best_model import BestModel
 from smallgpt.training.checkpoint import (
     Checkpoint,
@@ -60,7 +60,7 @@ def find_run_to_resume(
     if settings.max_minutes is not None and found.settings.get("steps") is None:
         settings = replace(settings, steps=None)  # settings.yaml has what the clock planned
     # An option that the version of the run did not have is at its default: no run differs by it.
-    stored = asdict(TrainSettings()) | found.settings
+    stored = asdict(TrainSettings()) | BEFORE_RECIPE | found.settings
     recipe = [name for name, option in options_of(TrainSettings).items() if option.can_be_auto]
     chosen = {name: stored[name] for name in recipe if getattr(settings, name) == AUTO}
     settings = replace(settings, **chosen)

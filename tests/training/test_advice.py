@@ -9,7 +9,8 @@ from prepared_files import SMALL, SMALL_LABELS
 from training_runs import change, small_settings, start_run
 
 from prepare_data import main
-from smallgpt.training.advice import needs_advice, what_may_help
+from smallgpt.evaluation.verdicts import baseline_ahead
+from smallgpt.training.advice import what_may_help
 from train_gpt import train
 
 BEHIND = {
@@ -35,19 +36,27 @@ def advice(run, losses=(3.0, 2.0, 2.0, 2.0) * 20, validation=BEHIND) -> str:
 
 
 @pytest.mark.parametrize(
-    ("figures", "needed"),
+    ("figures", "told"),
     [
-        ({}, True),
-        ({"above_chance": True}, True),  # far behind naive Bayes
-        ({"above_chance": True, "accuracy": 0.89}, False),
-        ({"above_chance": None, "accuracy": 1.0, "labelled_records": 2, "rows": 2}, False),
-        ({"above_chance": True, "baselines": {}}, False),
+        ({}, "the baseline naive bayes is ahead, accuracy 90.0 % against 50.0 %"),
+        (
+            {"accuracy": 0.89},
+            "the baseline naive bayes is ahead, accuracy 90.0 % against 89.0 %, which may be luck",
+        ),
+        ({"accuracy": 0.9}, ""),
+        ({"accuracy": 0.91}, ""),
+        ({"baselines": {}}, ""),
     ],
 )
-def test_only_a_run_that_is_behind_needs_advice(figures, needed):
-    assert needs_advice({**BEHIND, **figures}) is needed
+def test_a_baseline_ahead_is_told_however_little_it_is(figures, told):
+    assert baseline_ahead({**BEHIND, **figures}) == told
+
+
+def test_a_baseline_ahead_in_perplexity_is_told_where_rows_have_no_labels():
     language = {"rows": 9, "perplexity": 5.0, "baselines": {"bigram_perplexity": 4.0}}
-    assert needs_advice(language) and not needs_advice({**language, "perplexity": 3.0})
+    told = "the baseline bigram is ahead, perplexity 4.00 against 5.00"
+    assert baseline_ahead(language) == told
+    assert baseline_ahead({**language, "perplexity": 3.0}) == ""
 
 
 def test_course_of_the_run_decides_about_epochs_and_learning_rate(run):
@@ -121,4 +130,5 @@ def test_images_decide_about_codes_and_variants(tmp_path, channels):
 
 def test_run_at_chance_ends_with_advice(tmp_path):
     log = train(change(small_settings(tmp_path), learning_rate=1e-6)).folder.log.read_text()
-    assert "what may help: more epochs: the weights were updated 12 times only" in log
+    last = log.splitlines()[-1]
+    assert "; what would help most: more epochs: the weights were updated 12 times only" in last

@@ -7,14 +7,16 @@ import yaml
 from small_rows import dataset_of, read, unique_rows, variant_rows
 from training_runs import change, weights_of, write_rule_rows
 
+from prepare_data import main
 from smallgpt.options.option import AUTO, options_of
-from smallgpt.options.training import TrainSettings
+from smallgpt.options.training import SHAPE, TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training import recipe
 from smallgpt.training.recipe import choose_recipe, epochs_in_time
 from train_gpt import train
 
 CHOSEN = [name for name, option in options_of(TrainSettings).items() if option.can_be_auto]
+WORDS = [("good", "yes"), ("bad", "no"), ("fine", "yes"), ("poor", "no"), ("large", "yes")]
 VOCABULARY = Vocabulary(["<PAD>", "<UNK>", "<CLS>", "<EOS>", *"ABCD", "<CLS_0>", "<CLS_1>"])
 
 
@@ -46,6 +48,39 @@ def test_rows_with_variants_need_less_dropout(tmp_path):
     varied, _ = choose_recipe(TrainSettings(), read(path, VOCABULARY))
     assert varied.dropout < plain.dropout
     assert varied.token_dropout < plain.token_dropout
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Rows of labelled texts with their tokenizer."""
+    lines = [f"the {word} room was {word}\t{label}\n" for word, label in WORDS for _ in range(4)]
+    (tmp_path / "texts.tsv").write_text("".join(f"{n} {line}" for n, line in enumerate(lines)))
+    columns = ("--text_column", "1", "--label_column", "2")
+    folder = tmp_path / "rows"
+    main(["text", "--input", str(tmp_path / "texts.tsv"), *columns, "--output_dir", str(folder)])
+    return read(folder / "train.jsonl", Vocabulary.load(folder / "vocab.json"))
+
+
+def test_the_language_of_texts_comes_before_their_labels(texts):
+    settings, reasons = choose_recipe(TrainSettings(task="classify"), texts)
+    assert 0 < settings.language_share < 1 and settings.ema_decay > 0
+    assert "labels after 67% of the updates" in reasons
+
+
+PRETRAINED = {"init_from": "gpt2", **dict.fromkeys(SHAPE, 4)}
+
+
+@pytest.mark.parametrize("given", [{"classifier": "head"}, {"task": "lm"}, PRETRAINED])
+def test_where_no_labels_follow_the_language_nothing_is_said_of_it(texts, given):
+    settings, reasons = choose_recipe(TrainSettings(**{"task": "classify"} | given), texts)
+    assert settings.language_share == settings.ema_decay == 0
+    assert "labels after" not in reasons
+
+
+def test_labels_of_tokens_are_learned_from_the_start():
+    settings, reasons = recipe_of(unique_rows({0: 50, 1: 50}), task="classify")
+    assert settings.language_share == settings.ema_decay == 0
+    assert "labels after" not in reasons
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_the_mean_of_the_weights_and_the_draw_of_rows_go_on_as_well(
     settings, monkeypatch, place, ends_alike
 ):
     settings = change(settings, ema_decay=0.9, optimizer="muon", batch_size=8,
-                      label_first_share=0.5)  # fmt: skip
+                      label_first_share=0.5, language_share=0.3)  # fmt: skip
     with monkeypatch.context() as patch:
         call_before(patch, *PLACES[place], interrupt)
         assert train(settings).exit_code == 130
