@@ -17,6 +17,7 @@ PLAIN: dict[str, Any] = {
     "learning_rate": 1e-3,
     "ema_decay": 0.0,
     "language_share": 0.0,
+    "labelled_visits": 1,
 }
 
 

@@ -126,7 +126,7 @@ class ImagesSettings:
     )
     patch_size: int = option(
         AUTO,
-        "Side of a patch in pixels; 1 = one token per pixel. auto = the smallest, from 2, that "
+        "Side of a patch in pixels; 1 = one token per pixel. auto = the smallest that "
         "cuts an image into at most 64 patches.",
         minimum=1,
         can_be_auto=True,

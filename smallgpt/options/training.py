@@ -46,6 +46,7 @@ BEFORE_RECIPE: dict[str, Any] = {
     "token_dropout": None,
     "ema_decay": 0.0,
     "language_share": 0.0,
+    "labelled_visits": 1,
 }
 
 
@@ -160,6 +161,10 @@ class TrainSettings:
     )
 
     num_epochs: int = chosen("Passes over the training rows.", group="Training", minimum=1)
+    labelled_visits: int = chosen(
+        "How often an epoch visits each row that has a label; one without is visited once.",
+        minimum=1,
+    )
     max_minutes: float | None = option(
         None,
         "Instead of num_epochs: as many updates as fit into this time, the evaluations included. "

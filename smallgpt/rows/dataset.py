@@ -100,6 +100,8 @@ class TokenLabelDataset:
     label_spellings: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] | None = None  # the parsed JSON objects, where asked for
     bad_rows: list[BadRow] = field(default_factory=list)  # with on_bad_row="keep"
+    # How often an epoch visits each row with a label; one without is visited once.
+    labelled_visits: int = 1
 
     def __len__(self) -> int:
         return len(self.starts_N)
@@ -173,19 +175,26 @@ class TokenLabelDataset:
         return int(self.scored_counts.sum())
 
     @cached_property
+    def units(self) -> np.ndarray:
+        """A number for what an epoch visits together: a row, or the variants of one source."""
+        rows = -1 - np.arange(len(self))
+        return np.where(self.sources_N >= 0, self.sources_N, rows) if self.has_variants else rows
+
+    @cached_property
     def visits(self) -> np.ndarray:
         """How often an epoch visits each row on average: variants of one source share a visit."""
-        visits_N = np.ones(len(self))
-        if self.has_variants:
-            sourced_N = self.sources_N >= 0
-            sources = self.sources_N[sourced_N]
-            visits_N[sourced_N] /= np.bincount(sources)[sources]
+        _, unit_N, sizes = np.unique(self.units, return_inverse=True, return_counts=True)
+        visits_N = 1 / sizes[unit_N]
+        labelled_N = self.classes_N >= 0
+        labelled = np.bincount(unit_N[labelled_N], minlength=len(sizes))
+        visits_N[labelled_N] += (self.labelled_visits - 1) / labelled[unit_N[labelled_N]]
         return visits_N
 
     @property
-    def epoch_share(self) -> float:
-        """Share of the rows that one epoch visits: one variant of each source."""
-        return round(float(self.visits.sum())) / len(self) if self.has_variants else 1.0
+    def visited_rows(self) -> int:
+        """Rows that one epoch visits, a row as often as it does."""
+        labelled = np.unique(self.units[self.classes_N >= 0])
+        return len(np.unique(self.units)) + (self.labelled_visits - 1) * len(labelled)
 
     def group_values(self) -> list[str | None]:
         """The value of each row's group, None without one; comparable between files."""

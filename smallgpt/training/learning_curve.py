@@ -68,7 +68,7 @@ class Part:
     @property
     def visited(self) -> int:
         """Rows of an epoch: variants of one source count as one."""
-        return round(len(self.rows) * self.rows.epoch_share)
+        return self.rows.visited_rows
 
     def updates(self, total: int) -> int:
         """Its updates, where the run on all rows has `total`."""

@@ -13,6 +13,8 @@ import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from smallgpt.console import plural
 from smallgpt.options.option import AUTO
 from smallgpt.options.training import SHAPE, TrainSettings
@@ -53,13 +55,14 @@ def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[Tra
     max_minutes or steps, which say how long to train, num_epochs stays `auto`.
     """
     told = []
-    for choose in (_shape, _optimizer, _dropout, _language, _epochs):
+    for choose in (_visits, _shape, _optimizer, _dropout, _language, _epochs):
         choice = choose(settings, rows)
         values = {k: v for k, v in choice.values.items() if getattr(settings, k) == AUTO}
         if values:
             settings = replace(settings, **values)
             if choice.words:
                 told.append(f"{choice.words.format(**vars(settings))}, since {choice.reason}")
+        rows = replace(rows, labelled_visits=settings.labelled_visits)
     return settings, "; ".join(told)
 
 
@@ -89,6 +92,19 @@ def _learns_language_first(settings: TrainSettings, rows: TokenLabelDataset) -> 
         and settings.task == "classify"
         and settings.classifier == "label_token"
         and settings.init_from is None
+    )
+
+
+def _visits(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    labelled = len(np.unique(rows.units[rows.classes_N >= 0]))
+    others = rows.visited_rows - rows.labelled_visits * labelled
+    if settings.task != "classify" or others < 1.5 * labelled:
+        return _Choice({"labelled_visits": 1}, "", "")
+    visits = round(others / labelled)
+    return _Choice(
+        {"labelled_visits": visits},
+        "{labelled_visits} visits an epoch to each row with a label",
+        f"{others:,} of {labelled + others:,} have none",
     )
 
 
@@ -153,7 +169,7 @@ def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     if settings.max_minutes is not None or settings.steps is not None:
         return _Choice({}, "", "")
     an_update = settings.batch_size * settings.grad_accumulation_steps
-    updates_of_epoch = math.ceil(round(len(rows) * rows.epoch_share) / an_update)
+    updates_of_epoch = math.ceil(rows.visited_rows / an_update)
     if settings.init_from is not None:
         epochs, reason = _EPOCHS_OF_A_START, "the model is trained already"
     else:

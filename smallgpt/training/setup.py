@@ -97,6 +97,7 @@ def build_run(
     settings, reasons = choose_recipe(settings, rows)
     if reasons:
         log.say(f"recipe: {reasons}")
+    rows = replace(rows, labelled_visits=settings.labelled_visits)
 
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -131,7 +132,7 @@ def build_run(
         )
     metric = choose_metric(settings, validation_rows)
     rows_an_update = settings.batch_size * settings.grad_accumulation_steps
-    steps_per_epoch = math.ceil(round(len(rows) * rows.epoch_share) / rows_an_update)
+    steps_per_epoch = math.ceil(rows.visited_rows / rows_an_update)
     return Run(
         settings=settings,
         folder=folder,

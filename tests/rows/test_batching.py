@@ -1,6 +1,7 @@
 """The batches of an epoch, and those for scoring."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from smallgpt.rows.groups import VARIANT
 def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows):
     alone = [{"tokens": "A B A B"}, {"tokens": "B A", "meta": {"source": 3}}]
     dataset = read(write_rows(*variant_rows(9, 4), *alone), vocabulary)
-    assert dataset.epoch_share == 11 / 38
+    assert dataset.visited_rows == 11
     assert dataset.visits.tolist() == [1 / 4] * 36 + [1, 1]
     met = Counter()
     for epoch in range(200):
@@ -34,9 +35,52 @@ def test_epoch_has_one_variant_of_each_source_drawn_anew(vocabulary, write_rows)
 def test_rows_without_source_and_variant_are_no_variants(vocabulary, write_rows, meta):
     dataset = read(write_rows(*[{"tokens": "A B", "meta": meta}] * 3), vocabulary)
     assert dataset.sources_N.tolist() == [-1, -1, -1]
-    assert dataset.epoch_share == 1
+    assert dataset.visited_rows == 3
     assert dataset.visits.tolist() == [1, 1, 1]
     assert not dataset.has_variants
+
+
+LABELLED = (2, 9, 12)  # sources of four variants, and a row alone
+
+
+def partly_labelled(vocabulary, write_rows, visits):
+    """Nine sources of four variants and six rows alone, three of which have a label."""
+    alone = [{"tokens": f"A{' B' * n}"} for n in range(6)]
+    records = [*variant_rows(9, 4), *alone]
+    for number, record in enumerate(records):
+        record.pop("label", None)
+        unit = number // 4 if number < 36 else number - 27
+        if unit in LABELLED:
+            record["label"] = 0
+    return replace(read(write_rows(*records), vocabulary), labelled_visits=visits)
+
+
+@pytest.mark.parametrize("visits", [1, 2, 5])
+def test_rows_with_labels_are_visited_more_often_each_time_in_another_variant(
+    vocabulary, write_rows, visits
+):
+    dataset = partly_labelled(vocabulary, write_rows, visits)
+    met = Counter()
+    for epoch in range(100):
+        order = np.concatenate(epoch_batches(dataset, 4, 1, epoch))
+        assert len(order) == dataset.visited_rows == 15 + 3 * (visits - 1)
+        met.update(order.tolist())
+    of_unit = Counter({unit: 0 for unit in range(15)})
+    for row, count in met.items():
+        of_unit[row // 4 if row < 36 else row - 27] += count
+    assert of_unit == {u: 100 * (visits if u in LABELLED else 1) for u in range(15)}
+    seen = [met[row] / 100 for row in range(len(dataset))]
+    assert seen == pytest.approx(dataset.visits.tolist(), abs=0.2 * visits**0.5)
+
+
+def test_an_epoch_of_rows_without_labels_is_what_it_was(vocabulary, write_rows):
+    records = [{"tokens": f"A B{' B' * n}"} for n in range(9)]
+    dataset = read(write_rows(*records), vocabulary)
+    orders = [
+        np.concatenate(epoch_batches(replace(dataset, labelled_visits=v), 4, 1, 0)).tolist()
+        for v in (1, 3)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(9))
 
 
 @pytest.fixture(scope="module")

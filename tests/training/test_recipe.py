@@ -24,6 +24,10 @@ def recipe_of(records, **values):
     return choose_recipe(TrainSettings(**values), dataset_of(VOCABULARY, *records))
 
 
+def unlabelled_rows(count):
+    return [{"tokens": row["tokens"]} for row in unique_rows({0: 20 + count})[20:]]
+
+
 def test_nothing_is_left_open_and_each_choice_is_told():
     settings, reasons = recipe_of(unique_rows({0: 50, 1: 50}))
     assert AUTO not in [getattr(settings, name) for name in CHOSEN]
@@ -75,6 +79,22 @@ def test_where_no_labels_follow_the_language_nothing_is_said_of_it(texts, given)
     settings, reasons = choose_recipe(TrainSettings(**{"task": "classify"} | given), texts)
     assert settings.language_share == settings.ema_decay == 0
     assert "labels after" not in reasons
+
+
+@pytest.mark.parametrize(("others", "visits"), [(0, 1), (20, 1), (60, 3), (400, 20)])
+def test_half_of_the_visits_are_to_rows_with_labels(others, visits):
+    rows = [*unique_rows({0: 10, 1: 10}), *unlabelled_rows(others)]
+    settings, reasons = recipe_of(rows, task="classify")
+    assert settings.labelled_visits == visits
+    assert (f"{visits} visits an epoch to each row with a label" in reasons) == (visits > 1)
+    # Epochs have as many updates as they visit rows.
+    whole, _ = recipe_of(unique_rows({0: 10 + others // 2, 1: 10 + others // 2}), task="classify")
+    assert settings.num_epochs <= whole.num_epochs
+
+
+def test_rows_without_labels_are_told_from_none_where_only_tokens_are_learned():
+    rows = [*unique_rows({0: 10}), *unlabelled_rows(100)]
+    assert recipe_of(rows, task="lm")[0].labelled_visits == 1
 
 
 def test_labels_of_tokens_are_learned_from_the_start():
