@@ -261,12 +261,14 @@ class TextSettings:
         minimum=1,
     )
     augment: int = option(
-        0,
+        AUTO,
         "Write so many variants of each training text with a label beside it, its clauses in "
         "another order and a fifth of them left out. An epoch of training visits each text with a "
-        "label once, in a variant drawn anew.",
+        "label once, in a variant drawn anew. auto = 100,000 lines of them, 4 to 30 of each text; "
+        "0 where the order of the clauses decides.",
         group="Variants",
         minimum=0,
+        can_be_auto=True,
     )
     validation_fraction: float = _held_out("validation", 0.1)
     test_fraction: float = _held_out("the test file", 0.1)
@@ -275,7 +277,7 @@ class TextSettings:
 
     def contradictions(self) -> Iterator[str]:
         yield from _text_contradictions(self)
-        if self.augment and self.label_column is None:
+        if self.augment not in (0, AUTO) and self.label_column is None:
             yield "--augment needs --label_column; running text has --stride"
         if self.stride is not None and self.stride >= self.max_length:
             yield "--stride must be below --max_length, or tokens are left out"

@@ -1,11 +1,12 @@
-"""What the training images decide about their preparation: colour, patches, codes, variants.
+"""What training images or texts decide about their preparation: colour, patches, codes, variants.
 
     color, why = color_for(images_NxHxWxC, labels, seed)
     size = patch_size_for(height, width)
     codes = codes_for(images_NxHxWxC, size, seed)
     variants = variants_for(images_NxHxWxC.shape)
+    variants = variants_for_texts(len(texts))
 
-Options of `prepare_data.py` that are `auto` are chosen so; no test image has a say.
+Options of `prepare_data.py` that are `auto` are chosen so; no test row has a say.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ _LEAST_COLORED = 50  # with fewer, colours that matter would not stand out from 
 _GRID, _HUES = 4, 8
 _SIGNIFICANT = 0.01  # how often colours that say nothing are kept
 
-# Variants help most where images are few, and from here on there are enough images (docs/data.md).
-_ENOUGH_IMAGES, _FEWEST_VARIANTS, _MOST_VARIANTS = 100_000, 4, 100
+# Variants help most where images or texts are few; from here on there are enough (docs/data.md).
+_ENOUGH, _FEWEST_VARIANTS, _MOST_VARIANTS = 100_000, 4, 100
 _MOST_VARIED_VALUES = 2**31  # pixel values in all variants: a few minutes
+_MOST_VARIANTS_OF_TEXTS = 30
 
 
 def patch_size_for(height: int, width: int) -> int:
@@ -90,10 +92,17 @@ def codes_for(images_NxHxWxC: np.ndarray, patch_size: int, seed: int) -> int:
 def variants_for(shape: tuple[int, ...]) -> int:
     """Variants of each of N training images; `shape` is N x H x W x C."""
     count = shape[0]
-    if count >= _ENOUGH_IMAGES:
+    if count >= _ENOUGH:
         return 0
-    affordable = min(_ENOUGH_IMAGES // count, _MOST_VARIED_VALUES // math.prod(shape))
+    affordable = min(_ENOUGH // count, _MOST_VARIED_VALUES // math.prod(shape))
     return min(max(affordable, _FEWEST_VARIANTS), _MOST_VARIANTS)
+
+
+def variants_for_texts(count: int) -> int:
+    """Variants of each of so many labelled training texts."""
+    if count >= _ENOUGH:
+        return 0
+    return min(max(_ENOUGH // max(1, count), _FEWEST_VARIANTS), _MOST_VARIANTS_OF_TEXTS)
 
 
 def color_for(

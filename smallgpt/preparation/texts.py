@@ -15,9 +15,11 @@ from typing import Any
 from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
+from smallgpt.options.option import AUTO
 from smallgpt.options.preparation import TextSettings
 from smallgpt.preparation.examples import Text, read_examples
 from smallgpt.preparation.folder import TEST, TRAIN, VALIDATION, check_output, holding_output
+from smallgpt.preparation.recipe import variants_for_texts
 from smallgpt.preparation.splits import label_notes
 from smallgpt.preparation.text_files import read_texts
 from smallgpt.preparation.text_rows import document_rows, with_variants, write_rows
@@ -64,6 +66,11 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         notes += label_notes(*([text.label for text in sides[name]] for name in (TRAIN, TEST)))
 
     learned_from = [text.text for text in sides[TRAIN]]
+    chosen = settings.augment == AUTO and settings.label_column is not None
+    if settings.augment == AUTO:
+        variants = variants_for_texts(len(learned_from)) if chosen else 0
+        settings = dataclasses.replace(settings, augment=variants)
+        check_output("text", settings, ())  # once more, with what was chosen
     marked = sum(any(map(text.__contains__, WHITESPACE_MARKS.values())) for text in learned_from)
     if settings.tokenizer == "chars" and marked:
         pictures = " ".join(WHITESPACE_MARKS.values())
@@ -77,10 +84,19 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         rows = _cut(sides, vocabulary, settings)
     else:
         rows = {name: [text.row() for text in side] for name, side in sides.items()}
+        if chosen:
+            notes.append(f"recipe: {_told_variants(settings.augment)}")
         if settings.augment:
             held_out = {text.question for name in (VALIDATION, TEST) for text in sides[name]}
             rows[TRAIN] = with_variants(sides[TRAIN], held_out, settings, notes)
     return write_rows("text", settings, rows, vocabulary, notes)
+
+
+def _told_variants(count: int) -> str:
+    if not count:
+        return "no variants of the texts, which are many"
+    unless = "--augment 0 where the order of its clauses decides"
+    return f"{plural(count, 'variant')} of each text ({unless})"
 
 
 def _tell_other_columns(texts: Sequence[Text], left_out: set[str], notes: list[str]) -> None:

@@ -9,7 +9,13 @@ from prepared_files import DIGITS, SMALL, SMALL_LABELS, contents, mistake
 from prepare_data import main
 from smallgpt.options.preparation import ImagesSettings
 from smallgpt.preparation.images import prepare_images
-from smallgpt.preparation.recipe import codes_for, color_for, patch_size_for, variants_for
+from smallgpt.preparation.recipe import (
+    codes_for,
+    color_for,
+    patch_size_for,
+    variants_for,
+    variants_for_texts,
+)
 from smallgpt.tokens.codebook import Codebook
 
 
@@ -40,6 +46,11 @@ def test_many_images_get_few_variants():
     counts = {100: 100, 1000: 100, 1438: 69, 50_000: 4, 99_999: 4, 100_000: 0}
     assert {count: variants_for((count, 28, 28, 1)) for count in counts} == counts
     assert variants_for((1000, 224, 224, 3)) == 14
+
+
+def test_few_texts_get_many_variants_and_many_texts_none():
+    counts = {10: 30, 5_000: 20, 50_000: 4, 100_000: 0}
+    assert {count: variants_for_texts(count) for count in counts} == counts
 
 
 def test_noise_gets_few_codes_and_strokes_get_more():

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prepare_data import main
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.options.option import AUTO
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.preparation.examples import Text
 from smallgpt.preparation.folder import FILES
@@ -481,6 +482,20 @@ def long_reviews(tmp_path) -> TextSettings:
     return TextSettings(
         input=(path,), label_column="label", augment=5, output_dir=str(tmp_path / "out")
     )
+
+
+def test_labelled_texts_get_variants_unless_a_flag_says_none(long_reviews):
+    summary = prepare_text(replace(long_reviews, augment=AUTO))
+    told = "recipe: 30 variants of each text (--augment 0 where the order of its clauses decides)"
+    assert told in summary["notes"] and summary["settings"]["augment"] == 30
+    assert prepare_text(replace(long_reviews, augment=AUTO)) == summary  # the same again
+    none = prepare_text(replace(long_reviews, augment=0, overwrite=True))
+    assert "variants" not in none["train"] and not any("recipe" in n for n in none["notes"])
+
+
+def test_texts_without_labels_get_no_variants(long_reviews):
+    summary = prepare_text(replace(long_reviews, augment=AUTO, label_column=None))
+    assert summary["settings"]["augment"] == 0 and not any("recipe" in n for n in summary["notes"])
 
 
 def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):
