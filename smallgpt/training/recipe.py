@@ -66,13 +66,16 @@ def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[Tra
     return settings, "; ".join(told)
 
 
-def epochs_in_time(epochs: int, rows: TokenLabelDataset, seconds_of_epoch: float) -> int:
-    """The epochs halved until they fit into the time that such rows may take without a flag.
+def epochs_in_time(
+    settings: TrainSettings, rows: TokenLabelDataset, seconds_of_epoch: float
+) -> int:
+    """`num_epochs` halved until they fit into the time that such rows may take without a flag.
 
     Halved, not cut to fit: the same machine is to come to the same number again.
     """
-    seconds = _SECONDS_OF_TEXTS if _are_texts_with_labels(rows) else _SECONDS
+    seconds = _SECONDS_OF_TEXTS if _learns_language_first(settings, rows) else _SECONDS
     limit = seconds * max(1.0, _tokens_of_epoch(rows) / _TOKENS_IN_THEM)
+    epochs: int = settings.num_epochs
     while epochs > 1 and epochs * seconds_of_epoch > limit:
         epochs = math.ceil(epochs / 2)
     return epochs
@@ -82,13 +85,9 @@ def _tokens_of_epoch(rows: TokenLabelDataset) -> int:
     return round(float(rows.lengths_N @ rows.visits))
 
 
-def _are_texts_with_labels(rows: TokenLabelDataset) -> bool:
-    return rows.vocabulary.tokenizer is not None and rows.has_labels
-
-
 def _learns_language_first(settings: TrainSettings, rows: TokenLabelDataset) -> bool:
     return (
-        _are_texts_with_labels(rows)
+        rows.vocabulary.tokenizer is not None
         and settings.task == "classify"
         and settings.classifier == "label_token"
         and settings.init_from is None
@@ -110,7 +109,7 @@ def _visits(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
 
 def _shape(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     tokens = _tokens_of_epoch(rows)
-    shapes = _SHAPES_OF_TEXTS if _are_texts_with_labels(rows) else _SHAPES
+    shapes = _SHAPES_OF_TEXTS if _learns_language_first(settings, rows) else _SHAPES
     layers, heads, width = [shape for least, shape in shapes if tokens >= least][-1]
     if settings.n_head != AUTO:  # it must divide the width
         width = settings.n_head * max(1, round(width / settings.n_head))
@@ -140,7 +139,7 @@ def _optimizer(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
 
 
 def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
-    if _are_texts_with_labels(rows):
+    if _learns_language_first(settings, rows):
         values = {"dropout": _DROPOUT, "token_dropout": _DROPOUT}
         reason = "single words are soon known by heart"
     elif rows.has_variants:

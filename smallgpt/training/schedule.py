@@ -71,7 +71,7 @@ def within_usual_time(run: Run) -> Run:
     update, evaluation = _seconds_if_idle(run)
     evaluations = 1 / run.epochs_an_evaluation(run.total_steps)
     of_epoch = run.steps_per_epoch * update + evaluations * evaluation
-    fits = epochs_in_time(epochs, run.rows, of_epoch)
+    fits = epochs_in_time(run.settings, run.rows, of_epoch)
     if fits == epochs:
         return run
     run.log.say(

@@ -137,9 +137,16 @@ def test_whoever_says_how_long_to_train_is_not_told_epochs(length):
 
 def test_epochs_are_halved_until_they_fit():
     rows = dataset_of(VOCABULARY, *unique_rows({0: 20}))
-    assert epochs_in_time(200, rows, seconds_of_epoch=1.0) == 200
-    assert epochs_in_time(200, rows, seconds_of_epoch=2.0) == 100
-    assert epochs_in_time(200, rows, seconds_of_epoch=1e6) == 1
+    settings = TrainSettings(num_epochs=200)
+    assert epochs_in_time(settings, rows, seconds_of_epoch=1.0) == 200
+    assert epochs_in_time(settings, rows, seconds_of_epoch=2.0) == 100
+    assert epochs_in_time(settings, rows, seconds_of_epoch=1e6) == 1
+
+
+def test_texts_with_labels_may_take_twice_the_time(texts):
+    for task, epochs in (("classify", 200), ("lm", 100)):
+        settings = TrainSettings(num_epochs=200, task=task)
+        assert epochs_in_time(settings, texts, seconds_of_epoch=2.0) == epochs
 
 
 def recipe_run(folder, **values):
