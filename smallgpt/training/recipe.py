@@ -23,6 +23,7 @@ from smallgpt.rows.dataset import TokenLabelDataset
 # Tokens of an epoch from which a shape is worth its time: layers, heads, width. In a given time a
 # small model sees few rows far more often, and is ahead in labels and in perplexity.
 _SHAPES = ((0, (4, 4, 128)), (500_000, (4, 4, 192)), (5_000_000, (6, 6, 384)))
+_VISITS_OF_LABELLED = 2  # for each to a row without a label
 _HEAD_WIDTH = 32  # at least, where only the width was given
 _ROWS_OF_AN_UPDATE = 32
 _LEARNING_RATES = {"muon": 2e-3, "adamw": 1e-3}
@@ -97,9 +98,11 @@ def _learns_language_first(settings: TrainSettings, rows: TokenLabelDataset) -> 
 def _visits(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     labelled = len(np.unique(rows.units[rows.classes_N >= 0]))
     others = rows.visited_rows - rows.labelled_visits * labelled
-    if settings.task != "classify" or others < 1.5 * labelled:
+    visits = 1
+    if settings.task == "classify" and labelled:
+        visits = max(1, round(_VISITS_OF_LABELLED * others / labelled))
+    if visits == 1:
         return _Choice({"labelled_visits": 1}, "", "")
-    visits = round(others / labelled)
     return _Choice(
         {"labelled_visits": visits},
         "{labelled_visits} visits an epoch to each row with a label",

@@ -81,8 +81,8 @@ def test_where_no_labels_follow_the_language_nothing_is_said_of_it(texts, given)
     assert "labels after" not in reasons
 
 
-@pytest.mark.parametrize(("others", "visits"), [(0, 1), (20, 1), (60, 3), (400, 20)])
-def test_half_of_the_visits_are_to_rows_with_labels(others, visits):
+@pytest.mark.parametrize(("others", "visits"), [(0, 1), (5, 1), (20, 2), (60, 6), (400, 40)])
+def test_two_thirds_of_the_visits_are_to_rows_with_labels(others, visits):
     rows = [*unique_rows({0: 10, 1: 10}), *unlabelled_rows(others)]
     settings, reasons = recipe_of(rows, task="classify")
     assert settings.labelled_visits == visits
