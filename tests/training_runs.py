@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -58,6 +59,27 @@ def small_settings(folder: Path) -> TrainSettings:
         log_steps=2,
         precision="fp32",
         device="cpu",
+    )
+
+
+def spoiled_settings(folder: Path) -> TrainSettings:
+    """Settings of a run that is worse and worse from some evaluation on.
+
+    Its validation rows have the wrong labels, so that it gets worse as it learns the right ones.
+    """
+    settings = small_settings(folder)
+    lines = Path(settings.data_path).read_text().splitlines(keepends=True)
+    wrong = {'"up"': '"down"', '"down"': '"up"'}
+    swapped = [re.sub('"up"|"down"', lambda found: wrong[found[0]], line) for line in lines[:20]]
+    for name, part in (("wrong.jsonl", swapped), ("right.jsonl", lines[20:])):
+        (folder / name).write_text("".join(part))
+    return dataclasses.replace(
+        settings,
+        data_path=str(folder / "right.jsonl"),
+        val_data_path=str(folder / "wrong.jsonl"),
+        num_epochs=24,
+        learning_rate=0.02,
+        early_stopping_patience=0,
     )
 
 

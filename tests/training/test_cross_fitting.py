@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_rows import dataset_of, unique_rows
-from training_runs import change, small_settings
+from training_runs import change, small_settings, spoiled_settings
 
 from smallgpt.evaluation.label_probabilities import LabelAnswers
 from smallgpt.evaluation.metrics_file import read_metrics
@@ -186,26 +186,23 @@ def test_rows_that_cannot_be_parted_say_that_they_chose(vocabulary):
 
 
 @pytest.fixture(scope="module")
-def run_of_eight(tmp_path_factory):
-    """A run whose chosen evaluation is neither the first nor the last."""
-    settings = change(
-        small_settings(tmp_path_factory.mktemp("eight")), num_epochs=8, learning_rate=0.1,
-        early_stopping_patience=0,
-    )  # fmt: skip
+def spoiled_run(tmp_path_factory):
+    """A run whose chosen evaluation is not the last."""
+    settings = spoiled_settings(tmp_path_factory.mktemp("spoiled"))
     return settings, train(settings)
 
 
-def test_best_model_tells_what_all_evaluations_came_to(run_of_eight):
-    _, result = run_of_eight
+def test_best_model_tells_what_all_evaluations_came_to(spoiled_run):
+    _, result = spoiled_run
     rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
     stored = read_validation(result.folder.best_model)
     assert 0 < result.best_step < rows[-1]["step"] and stored["step"] == result.best_step
-    assert stored["chosen_among"] == 8
+    assert stored["chosen_among"] == 24
     (best,) = (row for row in rows if row["step"] == result.best_step)
     assert stored["best_value"] == best["label_loss"]
     log = result.folder.log.read_text()
     assert (
-        "the best of 8 evaluations; so that luck does not count, each row is judged by the "
+        "the best of 24 evaluations; so that luck does not count, each row is judged by the "
         "evaluation that the other rows would have chosen"
     ) in log
     last = read_validation(result.folder.final_model)
@@ -221,8 +218,8 @@ def test_a_single_evaluation_leaves_nothing_to_choose(tmp_path):
     assert "chosen among" not in result.folder.log.read_text()
 
 
-def test_figures_are_replaced_beside_weights_that_stay(run_of_eight, tmp_path):
-    folder = shutil.copytree(run_of_eight[1].folder.best_model, tmp_path / "model")
+def test_figures_are_replaced_beside_weights_that_stay(spoiled_run, tmp_path):
+    folder = shutil.copytree(spoiled_run[1].folder.best_model, tmp_path / "model")
     before, stored = (folder / "model.safetensors").read_bytes(), read_validation(folder)
     names = ["<CLS_猫>"] * 40
     replace_validation(folder, {**stored, "not_above_chance": names})
@@ -235,11 +232,11 @@ def test_figures_are_replaced_beside_weights_that_stay(run_of_eight, tmp_path):
 
 
 def test_run_whose_earlier_evaluations_are_unknown_says_that_its_rows_chose(
-    run_of_eight, tmp_path, capsys
+    spoiled_run, tmp_path, capsys
 ):
-    settings, result = run_of_eight
+    settings, result = spoiled_run
     folder = shutil.copytree(result.folder.root, tmp_path / "run")
-    settings = change(settings, output_dir=str(folder), num_epochs=9, resume=True)
+    settings = change(settings, output_dir=str(folder), num_epochs=25, resume=True)
     # As an older version left it: neither results in the checkpoint nor words about the choice.
     forget_results(max((folder / "checkpoints").iterdir()))
     stored = read_validation(folder / "best_model")
@@ -261,12 +258,12 @@ def forget_results(checkpoint: Path) -> None:
     (checkpoint / "state.json").write_text(json.dumps(state))
 
 
-def test_evaluations_of_a_lost_best_model_are_not_told(run_of_eight, tmp_path):
-    settings, result = run_of_eight
+def test_evaluations_of_a_lost_best_model_are_not_told(spoiled_run, tmp_path):
+    settings, result = spoiled_run
     folder = shutil.copytree(result.folder.root, tmp_path / "run")
     weights = folder / "best_model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    train(change(settings, output_dir=str(folder), num_epochs=9, resume=True))
+    train(change(settings, output_dir=str(folder), num_epochs=25, resume=True))
     assert read_validation(folder / "best_model")["chosen_among"] == 1
 
 
