@@ -35,7 +35,7 @@ _EPOCHS_OF_A_START = 16  # a pretrained model knows most already
 # Seconds that a run may take without a flag, where an epoch has up to so many tokens; of texts with
 # labels.
 _SECONDS, _SECONDS_OF_TEXTS, _TOKENS_IN_THEM = 300, 600, 500_000
-# Texts with labels: the language before the labels, weights averaged over so many updates.
+# Texts with labels: the language in so many of the updates, then labels; the decay of the averages.
 _SHAPES_OF_TEXTS = ((0, (2, 4, 256)), _SHAPES[-1])
 _LANGUAGE_SHARE, _EMA_DECAY = 2 / 3, 0.998
 _UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS = 4500, 9_000_000

@@ -27,9 +27,11 @@ from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.model.folder import load_trained_model
 from smallgpt.model.weights_file import read_validation
+from smallgpt.options.option import AUTO
 from smallgpt.options.training import TrainSettings
 from smallgpt.training import checkpoint, run_folder, schedule
 from smallgpt.training.journal import Journal
+from smallgpt.training.resume import find_run_to_resume
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.update import Updater
@@ -585,3 +587,16 @@ def test_damaged_data_report_costs_the_baselines_alone(finished):
     for content in ("[" * 100_000, "[]", '{"baselines": '):
         report.write_text(content)
         assert stored_baselines(report) == {}
+
+
+def test_run_of_a_version_without_an_option_keeps_what_it_did_then(settings, finished):
+    path = newest(finished) / "state.json"
+    state = json.loads(path.read_text())
+    names = ("language_share", "labelled_visits", "ema_decay")
+    for name in names:
+        del state["settings"][name]
+    path.write_text(json.dumps(state))
+    asked = change(settings, resume=True, **dict.fromkeys(names, AUTO))
+    found, checkpoint = find_run_to_resume(asked, finished)
+    assert checkpoint is not None
+    assert [getattr(found, name) for name in names] == [0.0, 1, 0.0]
