@@ -63,7 +63,10 @@ FLAGS = [
     "--checkpoint_steps=1", "--log_steps=3", "--learning_rate=0.03", "--num_epochs=40",
 ]  # fmt: skip
 VARIANTS = {
-    "adamw": ["--early_stopping_patience=4", "--precision=fp32", "--keep_checkpoints=1"],
+    "adamw": [
+        *("--early_stopping_patience=4", "--precision=fp32", "--optimizer=adamw"),
+        "--keep_checkpoints=1",
+    ],
     "muon": [
         *("--early_stopping_patience=0", "--precision=bf16", "--optimizer=muon"),
         *("--num_epochs=8", "--best_metric=label_accuracy", "--keep_checkpoints=2"),
