@@ -354,11 +354,7 @@ def train_epochs(
                         best.consider(evaluation)
         except StopRequestedError:
             checkpoints.save()
-            hint = folder.go_on_hint(settings.learning_curve)
-            run.log.say(
-                f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: "
-                f"{hint}"
-            )
+            journal.say_stopped()
             figures = evaluation.figures if evaluation else {}
             return TrainResult(stop.exit_code or EXIT_OK, folder, state.best_step, figures)
         with run.averaged_weights():

@@ -119,6 +119,19 @@ class Journal:
         """Draw the training curves from metrics.jsonl."""
         draw_training_curves(self._run.folder.plots, read_metrics(self._run.folder.metrics))
 
+    def say_stopped(self) -> None:
+        """Print how far a run came that was stopped, and how to go on with it."""
+        run, state = self._run, self._run.state
+        hint = run.folder.go_on_hint(run.settings.learning_curve)
+        if state.step and not self._labels_count():
+            run.log.say(
+                f"the model has learned no label yet: the first {run.settings.language_share:.0%} "
+                f"of the steps are for the language"
+            )
+        run.log.say(
+            f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: {hint}"
+        )
+
     def say_result(self) -> None:
         """Print how the run ended, its best model's validation metrics, and the next command."""
         run, state, folder = self._run, self._run.state, self._run.folder
