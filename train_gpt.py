@@ -213,11 +213,13 @@ def train_run(
     from smallgpt.training.budget import Budget
     from smallgpt.training.checkpoint import Checkpoints
     from smallgpt.training.journal import Journal
+    from smallgpt.training.recipe import larger_in_time
     from smallgpt.training.resume import go_on
     from smallgpt.training.schedule import (
         measured_seconds,
         planned_seconds,
         say_plan,
+        tokens_in_time,
         within_usual_time,
     )
     from smallgpt.training.setup import build_run, torch_state_restored
@@ -226,13 +228,21 @@ def train_run(
     baselines = report["baselines"] if report else stored_baselines(folder.data_report)
     with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
-        run = build_run(settings, folder, log, rows, validation_rows, baselines, resumed, command)
+        parts = folder, log, rows, validation_rows, baselines, resumed, command
+        run = build_run(settings, *parts)
         if settings.num_epochs == AUTO and not resumed:
             run = within_usual_time(run)
         seconds = measured_seconds(run)
+        share = curve.share_of_whole if curve else 1.0
+        if run.is_timed and not resumed:
+            tokens = tokens_in_time(run, seconds[0], share)
+            larger = larger_in_time(settings, run.rows, tokens)
+            if larger:
+                log.say(f"a larger model, since the time is enough for {tokens:,.0f} tokens:")
+                run = build_run(larger, *parts)
+                seconds = measured_seconds(run)
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
-        share = curve.share_of_whole if curve else 1.0
         budget = Budget(run, seconds, share) if run.is_timed else None
         if not resumed:
             say_plan(run, seconds)

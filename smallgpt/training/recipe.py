@@ -23,6 +23,9 @@ from smallgpt.rows.dataset import TokenLabelDataset
 # Tokens of an epoch from which a shape is worth its time: layers, heads, width. In a given time a
 # small model sees few rows far more often, and is ahead in labels and in perplexity.
 _SHAPES = ((0, (4, 4, 128)), (500_000, (4, 4, 192)), (5_000_000, (6, 6, 384)))
+# With --max_minutes: tokens that the run would visit with the second of these, from which a larger
+# one is worth its time: a model should visit some five tokens for each parameter of its blocks.
+_LARGER_IN_TIME = ((20_000_000, (4, 4, 256)), (175_000_000, (6, 6, 384)))
 _VISITS_OF_LABELLED = 2  # for each to a row without a label
 _HEAD_WIDTH = 32  # at least, where only the width was given
 _ROWS_OF_AN_UPDATE = 32
@@ -80,6 +83,27 @@ def epochs_in_time(
     while epochs > 1 and epochs * seconds_of_epoch > limit:
         epochs = math.ceil(epochs / 2)
     return epochs
+
+
+def larger_in_time(
+    settings: TrainSettings, rows: TokenLabelDataset, tokens: float
+) -> TrainSettings | None:
+    """`settings` with a larger shape than that of the recipe, None where it is the best.
+
+    `settings`: as they were given. `tokens`: that a run with the recipe's shape visits in its time.
+    """
+    asked = [shape for least, shape in _SHAPES if _tokens_of_epoch(rows) >= least][-1]
+    larger = [shape for least, shape in _LARGER_IN_TIME if tokens >= least]
+    if (
+        asked != _SHAPES[1][1]
+        or not larger
+        or settings.init_from is not None
+        or _learns_language_first(settings, rows)
+        or any(getattr(settings, name) != AUTO for name in SHAPE[:3])
+    ):
+        return None
+    values: dict[str, Any] = dict(zip(SHAPE, larger[-1], strict=False))
+    return replace(settings, **values)
 
 
 def _tokens_of_epoch(rows: TokenLabelDataset) -> int:

@@ -82,6 +82,16 @@ def within_usual_time(run: Run) -> Run:
     return replace(run, settings=replace(run.settings, num_epochs=fits))
 
 
+def tokens_in_time(run: Run, seconds: float, share: float) -> float:
+    """Tokens that a run visits in its `max_minutes`, evaluations left out.
+
+    `seconds` of an update; `share` of the time, where other runs have the rest.
+    """
+    assert run.settings.max_minutes is not None
+    updates = 60 * run.settings.max_minutes * share / seconds
+    return updates * _tokens_of_epoch(run) / run.steps_per_epoch
+
+
 def say_plan(run: Run, seconds: tuple[float, float]) -> None:
     """Print the steps to go and their estimated time; `seconds`: of `measured_seconds`."""
     settings, total = run.settings, run.state.plan[-1][1]

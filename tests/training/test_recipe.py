@@ -5,14 +5,14 @@ import json
 import pytest
 import yaml
 from small_rows import dataset_of, read, unique_rows, variant_rows
-from training_runs import change, weights_of, write_rule_rows
+from training_runs import change, same_weights, write_rule_rows
 
 from prepare_data import main
 from smallgpt.options.option import AUTO, options_of
 from smallgpt.options.training import SHAPE, TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training import recipe
-from smallgpt.training.recipe import choose_recipe, epochs_in_time
+from smallgpt.training.recipe import choose_recipe, epochs_in_time, larger_in_time
 from train_gpt import train
 
 CHOSEN = [name for name, option in options_of(TrainSettings).items() if option.can_be_auto]
@@ -39,10 +39,42 @@ def test_nothing_is_left_open_and_each_choice_is_told():
 def test_fewer_rows_get_more_epochs_and_many_tokens_a_larger_model():
     few, _ = recipe_of(unique_rows({0: 40, 1: 40}))
     more, _ = recipe_of(unique_rows({0: 400, 1: 400}))
-    long = [{"tokens": "A B C D " * 250, "label": 0}] * 600
-    large, _ = choose_recipe(TrainSettings(), dataset_of(VOCABULARY, *long, max_length=1024))
+    large, _ = choose_recipe(TrainSettings(), dataset_of(VOCABULARY, *LONG_ROWS, max_length=1024))
     assert few.num_epochs > more.num_epochs > large.num_epochs >= 1
     assert few.n_embd == more.n_embd < large.n_embd
+
+
+LONG_ROWS = [{"tokens": "A B C D " * 250, "label": 0}] * 600
+
+
+@pytest.mark.parametrize("given", [{}, {"n_embd": 64}, {"preset": "tiny"}])
+def test_time_for_many_tokens_gives_a_larger_model_where_no_flag_names_a_shape(given):
+    rows = dataset_of(VOCABULARY, *LONG_ROWS, max_length=1024)
+    settings = TrainSettings(max_minutes=60.0, task="classify", **given)
+    usual = choose_recipe(settings, rows)[0].n_embd
+    found = [larger_in_time(settings, rows, tokens) for tokens in (1e6, 3e7, 1e9)]
+    assert found[0] is None
+    if given:
+        assert found == [None] * 3
+    else:
+        assert usual < found[1].n_embd < found[2].n_embd
+    # Few rows are learned by heart, however long the time.
+    few = dataset_of(VOCABULARY, *unique_rows({0: 40, 1: 40}))
+    assert larger_in_time(settings, few, 1e9) is None
+
+
+def test_run_in_a_given_time_is_repeated_in_the_larger_shape(tmp_path, monkeypatch, unpainted):
+    monkeypatch.setattr(recipe, "_SHAPES", ((0, (1, 1, 8)), (1, (1, 2, 16)), (10**9, (1, 2, 32))))
+    monkeypatch.setattr(recipe, "_LARGER_IN_TIME", ((1, (2, 2, 24)),))
+    data, vocab = write_rule_rows(tmp_path)
+    paths = {"data_path": str(data), "vocab_path": str(vocab), "device": "cpu"}
+    settings = TrainSettings(**paths, max_minutes=0.02, output_dir=str(tmp_path / "one"))
+    first = train(settings)
+    assert "a larger model, since the time is enough for" in first.folder.log.read_text()
+    stored = yaml.safe_load(first.folder.settings.read_text())
+    assert (stored["n_layer"], stored["n_head"], stored["n_embd"]) == (2, 2, 24)
+    repeated = train(TrainSettings(**(stored | {"output_dir": str(tmp_path / "again")})))
+    assert same_weights(first.folder.final_model, repeated.folder.final_model)
 
 
 def test_rows_with_variants_need_less_dropout(tmp_path):
@@ -163,10 +195,7 @@ def test_a_run_is_repeated_by_its_settings(tmp_path):
     assert AUTO not in [stored[name] for name in CHOSEN if name != "num_epochs"]
     assert "recipe: " in folder.log.read_text()
     repeated = TrainSettings(**(stored | {"output_dir": str(tmp_path / "again")}))
-    weights = weights_of(train(repeated).folder.final_model)
-    assert all(
-        (weights[name] == tensor).all() for name, tensor in weights_of(folder.final_model).items()
-    )
+    assert same_weights(train(repeated).folder.final_model, folder.final_model)
 
 
 def test_a_run_too_long_for_the_machine_gets_fewer_epochs_and_says_so(tmp_path, monkeypatch):
