@@ -140,20 +140,20 @@ def read_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors of a safetensors file (those of `names`, or all) and the metadata of its header.
 
-    Both are of one file, even if training replaces it meanwhile: the library opens the path once
-    for the header and again for the tensors.
+    Both are of one file, even if training replaces it meanwhile.
 
     Raises:
         UserError: it is damaged, or lacks one of them.
     """
     try:
-        while True:
-            # Held open, so that a file that takes its place is another one.
-            with open(path, "rb") as held, safe_open(path, framework="pt") as handle:
+        with open(path, "rb") as held:
+            # The library opens a path once for the header and again for the tensors. This one
+            # leads to the same file both times; where there is none, as on Windows, a file that
+            # is open cannot be replaced.
+            opened = Path(f"/dev/fd/{held.fileno()}")
+            with safe_open(opened if opened.exists() else path, framework="pt") as handle:
                 state = {name: handle.get_tensor(name) for name in names or handle.keys()}
-                metadata = handle.metadata() or {}
-                if os.path.samestat(os.fstat(held.fileno()), os.stat(path)):
-                    return state, metadata
+                return state, handle.metadata() or {}
     except (SafetensorError, ValueError, OSError) as error:
         reason = shown(" ".join(str(error).split()))
         raise UserError(f"{path}: damaged or not a safetensors file ({reason})") from None
