@@ -24,8 +24,8 @@ from smallgpt.rows.dataset import TokenLabelDataset
 # small model sees few rows far more often, and is ahead in labels and in perplexity.
 _SHAPES = ((0, (4, 4, 128)), (500_000, (4, 4, 192)), (5_000_000, (6, 6, 384)))
 # With --max_minutes: tokens that the run would visit with the second of these, from which a larger
-# one is worth its time: a model should visit some five tokens for each parameter of its blocks.
-_LARGER_IN_TIME = ((20_000_000, (4, 4, 256)), (175_000_000, (6, 6, 384)))
+# one is worth its time. Larger ones still were not measured with enough time.
+_LARGER_FROM, _LARGER = 20_000_000, (4, 4, 256)
 _VISITS_OF_LABELLED = 2  # for each to a row without a label
 _HEAD_WIDTH = 32  # at least, where only the width was given
 _ROWS_OF_AN_UPDATE = 32
@@ -93,16 +93,15 @@ def larger_in_time(
     `settings`: as they were given. `tokens`: that a run with the recipe's shape visits in its time.
     """
     asked = [shape for least, shape in _SHAPES if _tokens_of_epoch(rows) >= least][-1]
-    larger = [shape for least, shape in _LARGER_IN_TIME if tokens >= least]
     if (
         asked != _SHAPES[1][1]
-        or not larger
+        or tokens < _LARGER_FROM
         or settings.init_from is not None
         or _learns_language_first(settings, rows)
         or any(getattr(settings, name) != AUTO for name in SHAPE[:3])
     ):
         return None
-    values: dict[str, Any] = dict(zip(SHAPE, larger[-1], strict=False))
+    values: dict[str, Any] = dict(zip(SHAPE, _LARGER, strict=False))
     return replace(settings, **values)
 
 

@@ -9,10 +9,11 @@ from training_runs import change, same_weights, small_settings
 
 from smallgpt.errors import SettingsError
 from smallgpt.evaluation.metrics_file import read_metrics
+from smallgpt.options.option import AUTO
 from smallgpt.options.plan import plan_text, read_plan
 from smallgpt.options.reader import load_settings
-from smallgpt.options.training import TrainSettings
-from smallgpt.training import loop_state, schedule
+from smallgpt.options.training import SHAPE, TrainSettings
+from smallgpt.training import loop_state, recipe, schedule
 from smallgpt.training.run import Run
 from smallgpt.training.schedule import place_in_schedule
 from smallgpt.training.update import Updater
@@ -83,6 +84,19 @@ def test_a_run_ends_in_time_on_a_machine_of_any_speed(settings, monkeypatch, mac
     assert rates[-1] <= 0.1 * max(rates)
     # The last evaluation is that of the last update.
     assert read_metrics(result.folder.metrics)[-1]["step"] == len(rates)
+
+
+def test_larger_model_that_there_is_time_for_is_told_and_repeated(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_SHAPES", ((0, (1, 1, 8)), (1, (1, 2, 16)), (10**9, (1, 2, 32))))
+    monkeypatch.setattr(recipe, "_LARGER_FROM", 1)
+    monkeypatch.setattr(recipe, "_LARGER", (2, 2, 24))
+    Clock(monkeypatch, update=10.0)
+    first = train(change(settings, **dict.fromkeys(SHAPE[:3], AUTO)))
+    assert "a larger model, since the time is enough for" in first.folder.log.read_text()
+    stored = load_settings(TrainSettings, first.folder.settings)
+    assert [getattr(stored, name) for name in SHAPE[:3]] == [2, 2, 24]
+    repeated = train(change(stored, output_dir=str(tmp_path / "again")))
+    assert same_weights(first.folder.final_model, repeated.folder.final_model)
 
 
 def test_time_that_is_too_short_for_an_update_still_gives_a_model(settings, monkeypatch):

@@ -52,29 +52,11 @@ def test_time_for_many_tokens_gives_a_larger_model_where_no_flag_names_a_shape(g
     rows = dataset_of(VOCABULARY, *LONG_ROWS, max_length=1024)
     settings = TrainSettings(max_minutes=60.0, task="classify", **given)
     usual = choose_recipe(settings, rows)[0].n_embd
-    found = [larger_in_time(settings, rows, tokens) for tokens in (1e6, 3e7, 1e9)]
-    assert found[0] is None
-    if given:
-        assert found == [None] * 3
-    else:
-        assert usual < found[1].n_embd < found[2].n_embd
-    # Few rows are learned by heart, however long the time.
+    assert larger_in_time(settings, rows, 1e6) is None
+    larger = larger_in_time(settings, rows, 3e7)
+    assert larger is None if given else larger.n_embd > usual
     few = dataset_of(VOCABULARY, *unique_rows({0: 40, 1: 40}))
     assert larger_in_time(settings, few, 1e9) is None
-
-
-def test_run_in_a_given_time_is_repeated_in_the_larger_shape(tmp_path, monkeypatch, unpainted):
-    monkeypatch.setattr(recipe, "_SHAPES", ((0, (1, 1, 8)), (1, (1, 2, 16)), (10**9, (1, 2, 32))))
-    monkeypatch.setattr(recipe, "_LARGER_IN_TIME", ((1, (2, 2, 24)),))
-    data, vocab = write_rule_rows(tmp_path)
-    paths = {"data_path": str(data), "vocab_path": str(vocab), "device": "cpu"}
-    settings = TrainSettings(**paths, max_minutes=0.02, output_dir=str(tmp_path / "one"))
-    first = train(settings)
-    assert "a larger model, since the time is enough for" in first.folder.log.read_text()
-    stored = yaml.safe_load(first.folder.settings.read_text())
-    assert (stored["n_layer"], stored["n_head"], stored["n_embd"]) == (2, 2, 24)
-    repeated = train(TrainSettings(**(stored | {"output_dir": str(tmp_path / "again")})))
-    assert same_weights(first.folder.final_model, repeated.folder.final_model)
 
 
 def test_rows_with_variants_need_less_dropout(tmp_path):
