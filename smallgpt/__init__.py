@@ -14,5 +14,6 @@ and inference never import one another; nothing imports a script (tests/test_arc
     preparation                    raw data to rows
     training                       training loop, checkpoints, best model
     inference                      generation, classification, evaluation
+    export                         models for other programs: ONNX
     benchmark                      speed
 """

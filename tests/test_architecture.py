@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("train_gpt.py", "inference.py", "prepare_data.py", "benchmark.py")
+SCRIPTS = ("train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "benchmark.py")
 # A room imports only itself and rooms above it; rooms of one line never import one another.
 HOUSE = (
     ("exit_codes", "distribution"),
@@ -26,6 +26,7 @@ HOUSE = (
     ("decoding",),
     ("evaluation",),
     ("checks", "preparation", "training", "inference"),
+    ("export",),
     ("benchmark",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

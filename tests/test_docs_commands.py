@@ -10,6 +10,7 @@ import pytest
 from prepare_data import COMMANDS
 from smallgpt.distribution import VERSION
 from smallgpt.options.benchmark import BenchmarkSettings
+from smallgpt.options.export import ExportSettings
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.option import options_of
 from smallgpt.options.reader import read_settings
@@ -20,6 +21,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "quick_st
 SCRIPTS = {
     "train_gpt.py": TrainSettings,
     "inference.py": InferenceSettings,
+    "export_model.py": ExportSettings,
     "benchmark.py": BenchmarkSettings,
 }
 OF_ALL = {"--help", "--version"}

@@ -16,6 +16,7 @@ import torch
 from smallgpt.benchmark.comparison import Comparison
 from smallgpt.benchmark.targets import target_cells
 from smallgpt.files.writing import write_json, write_text
+from smallgpt.model.hardware import processor_name
 
 PACKAGES = (
     "torch", "transformers", "numpy", "accelerate", "onnx", "onnxruntime", "ctranslate2",
@@ -24,14 +25,9 @@ PACKAGES = (
 
 def describe_machine(device: torch.device) -> dict[str, str]:
     """Date, machine and package versions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     machine = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cores": f"{os.cpu_count()}, {torch.get_num_threads()} threads used",
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -46,7 +46,9 @@ def read_validation_rows(trained: TrainedModel, facts: ModelFacts) -> GivenRows 
             _, rows = split_dataset(rows, settings.validation_fraction, settings.seed)
     except UserError:
         return None
-    if rows.described_fingerprint() != facts.data[VALIDATION_DATA]:
+    # A label head was validated on the bodies alone.
+    validated = rows.without_tails() if settings.classifier == "head" else rows
+    if validated.described_fingerprint() != facts.data[VALIDATION_DATA]:
         return None
     return GivenRows(rows, f"{source} (the validation rows)")
 

@@ -1,0 +1,1 @@
+"""Models outside of the toolkit: ONNX files, their check against the model, their report."""

@@ -1,0 +1,62 @@
+"""The report of an export as text: a table with the model and its export side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smallgpt.console import format_table
+
+
+def describe_export(report: dict[str, Any]) -> str:
+    """The content of export_report.json as lines for a person."""
+    size = _megabytes(report["model_bytes"])
+    rows = [[f"size, {name}", size, _megabytes(bytes)] for name, bytes in report["files"].items()]
+    labels, tokens = report.get("labels"), report.get("tokens")
+    if labels and "accuracy" in labels:
+        rows.append(["accuracy", *(_percent(labels["accuracy"][side]) for side in _SIDES)])
+        rows.append(["  95 % interval", *(_interval(labels, side) for side in _SIDES)])
+    if tokens:
+        rows.append(["perplexity", *(f"{tokens['perplexity'][side]:.4g}" for side in _SIDES)])
+    if labels:
+        spent = labels["milliseconds_a_row"]
+        rows.append(["milliseconds a row", *(f"{spent[side]:.2f}" for side in _SIDES)])
+    if tokens:
+        spent = tokens["milliseconds_a_token"]
+        rows.append(["milliseconds a token", *(f"{spent[side]:.2f}" for side in _SIDES)])
+    lines = [
+        f"checked on {report['data']}, {report['machine']}, {report['threads']} threads; the model "
+        f"by transformers in fp32, the export by ONNX Runtime {report['onnxruntime']}",
+        "",
+        format_table(["", "model", f"export ({report['format']})"], rows),
+        "",
+    ]
+    if labels:
+        change = labels["change_of_winning_share"]
+        lines += [
+            f"same label: {_percent(labels['agreement'])} of {labels['rows']:,} rows; the winning "
+            f"share changes by {change['mean']:.2g} on average, at most by {change['largest']:.2g}"
+        ]
+    if tokens:
+        lines += [
+            f"next token: {_percent(tokens['agreement'])} of the probability in common, "
+            f"{_percent(tokens['same_likeliest'])} of {tokens['tokens']:,} tokens with the same "
+            f"likeliest one"
+        ]
+    return "\n".join(lines)
+
+
+_SIDES = ("model", "export")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that 100 % means all."""
+    return f"{int(share * 10_000) / 100:.2f} %"
+
+
+def _interval(labels: dict[str, Any], side: str) -> str:
+    low, high = labels["accuracy_interval"][side]
+    return f"{100 * low:.1f} .. {100 * high:.1f} %"
