@@ -28,7 +28,8 @@ _ADAMW_STEP = 0.2
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalized, with decoupled weight decay, for matrices only.
 
-    `lr` has the size that AdamW takes; weights shrink by lr * weight_decay in a step.
+    `lr` has the size that AdamW takes; weights shrink by lr * weight_decay in a step. Steps are
+    orthogonalized in `dtype`.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-3,
         momentum: float = 0.95,
         weight_decay: float = 0.1,
+        dtype: torch.dtype = torch.float32,
     ):
+        self.dtype = dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @overload
@@ -64,10 +67,11 @@ class Muon(torch.optim.Optimizer):
                     before = [tensor.clone() for tensor in (*means, *parameters)]
                 torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, means, group["momentum"])
-                steps = orthogonalize(torch.stack(ahead)).to(parameters[0].dtype).unbind()
+                steps = orthogonalize(torch.stack(ahead).to(self.dtype))
+                unbound = steps.to(parameters[0].dtype).unbind()
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 length = _ADAMW_STEP * max(shape) ** 0.5
-                torch._foreach_add_(parameters, steps, alpha=-group["lr"] * length)
+                torch._foreach_add_(parameters, unbound, alpha=-group["lr"] * length)
                 if found_inf is not None:
                     for tensor, old in zip((*means, *parameters), before, strict=True):
                         tensor.copy_(torch.where(found_inf.bool(), old, tensor))
@@ -77,7 +81,7 @@ class Muon(torch.optim.Optimizer):
         """Compute a step without applying it, to measure its time."""
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
         for alike in _by_shape(gradients).values():
-            orthogonalize(torch.stack(alike))
+            orthogonalize(torch.stack(alike).to(self.dtype))
 
     def _mean_of(self, parameter: torch.Tensor) -> torch.Tensor:
         """The momentum of a parameter; zeros before its first step."""
@@ -96,17 +100,17 @@ def _by_shape(matrices: Iterable[torch.Tensor]) -> dict[torch.Size, list[torch.T
 
 
 def orthogonalize(matrices_NxRxC: torch.Tensor) -> torch.Tensor:
-    """N matrices of one shape with all singular values near 1, by Newton-Schulz steps in bf16.
+    """N matrices of one shape with all singular values near 1, by Newton-Schulz steps.
 
-    Returns bfloat16: for UWV' about UV', with singular values near 1 where they were at least 0.02
-    of the matrix's Frobenius norm.
+    For UWV' about UV', with singular values near 1 where they were at least 0.02 of the matrix's
+    Frobenius norm; in the precision of the matrices, of which bf16 is enough.
     """
-    x = matrices_NxRxC.bfloat16()
+    x = matrices_NxRxC
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
     # The norm is at least the largest singular value; 1.02 covers the rounding of bf16.
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7).bfloat16()
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7).to(x.dtype)
     for a, b, c in _QUINTICS:
         square = x @ x.mT
         factor = torch.baddbmm(square, square, square, beta=b, alpha=c)

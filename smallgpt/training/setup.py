@@ -108,7 +108,7 @@ def build_run(
     start = starting_model(settings, vocabulary, code_embeddings, stored_config, log.say)
     # The types of transformers take the first argument of `to` for the model.
     model = start.model.to(device).train()  # type: ignore[arg-type]
-    optimizers = make_optimizers(model, settings, device)
+    optimizers = make_optimizers(model, settings, device, precision)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.say(

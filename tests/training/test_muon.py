@@ -6,14 +6,15 @@ import torch
 from smallgpt.training.muon import Muon, orthogonalize
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(24, 96), (96, 24), (40, 40), (1, 7)])
-def test_orthogonalize_gives_the_polar_factor(shape):
+def test_orthogonalize_gives_the_polar_factor(shape, dtype):
     generator = torch.Generator().manual_seed(0)
     left = torch.linalg.qr(torch.randn(shape[0], min(shape), generator=generator))[0]
     right = torch.linalg.qr(torch.randn(shape[1], min(shape), generator=generator))[0]
     # Values from 0.1 to 1, so that none is below 0.02 of the norm.
     values = torch.linspace(0.1, 1, min(shape))
-    result = orthogonalize((left * values) @ right.T[None] * 1000).float()[0]
+    result = orthogonalize(((left * values) @ right.T[None] * 1000).to(dtype)).float()[0]
     polar = left @ right.T
     singular = torch.linalg.svdvals(result)
     assert singular.min() > 0.88 and singular.max() < 1.12
