@@ -38,9 +38,9 @@ FIGURES = ("accuracy", "label_loss", "ece")
 recorded: list[tuple[TokenLabelDataset, Scores]] = []  # of each evaluation of a run
 
 
-def recording(model: Any, rows: TokenLabelDataset, *args: Any, **options: Any) -> Scores:
+def recording(forward: Any, rows: TokenLabelDataset, *args: Any, **options: Any) -> Scores:
     """`score_rows`, whose results are kept."""
-    recorded.append((rows, score_rows(model, rows, *args, **options)))
+    recorded.append((rows, score_rows(forward, rows, *args, **options)))
     return recorded[-1][1]
 
 

@@ -77,7 +77,7 @@ def measured(folder: Path, min_count: int, token_dropout: float, seed: int) -> l
     rows = read_dataset(
         folder / "later.jsonl", vocabulary, max_length=settings.max_length, unknown_token="unk"
     )
-    figures = score_rows(trained.model, rows, trained.precision).figures(rows, trained.temperature)
+    figures = score_rows(trained.forward, rows).figures(rows, trained.temperature)
     frequent = json.loads((folder / "data5" / "vocab.json").read_text())
     ids = torch.tensor([vocabulary.ids[name] for name in frequent if name.startswith("E")])
     return [

@@ -11,17 +11,15 @@ outputs of a linear map.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
 from transformers import GPT2LMHeadModel
-from transformers.activations import ACT2FN
 
-from smallgpt.model.cpu_forward import GELU_FORMULA, blocks_of
-
-Map = Callable[[Tensor], Tensor]
+from smallgpt.model.cpu_forward import blocks_of
+from smallgpt.model.packed_linear import Map, copied, packed_linear
 
 # Columns the cache grows by. Allocated for all 1,024 positions at once, each key would lie on a
 # memory page of its own: 64 rows then take 1.35 times as long a step (150 steps, CPU).
@@ -81,32 +79,32 @@ class Decoder:
         scale = (config.n_embd / self.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         transformer = model.transformer
         with torch.inference_mode():
-            self._token_embedding_VxE = _copy(transformer.wte.weight)
-            self._position_embedding_PxE = _copy(transformer.wpe.weight)
+            self._token_embedding_VxE = copied(transformer.wte.weight)
+            self._position_embedding_PxE = copied(transformer.wpe.weight)
             self._layers = []
             for block in blocks_of(model):
                 # Conv1D keeps its weight as IxO.
-                qkv_weight_3ExE = _copy(block.attn.c_attn.weight.T)
-                qkv_bias_3E = _copy(block.attn.c_attn.bias)
+                qkv_weight_3ExE = copied(block.attn.c_attn.weight.T)
+                qkv_bias_3E = copied(block.attn.c_attn.bias)
                 qkv_weight_3ExE[: config.n_embd] *= scale
                 qkv_bias_3E[: config.n_embd] *= scale
                 attention_projection, mlp = block.attn.c_proj, block.mlp
                 self._layers.append(
                     _Layer(
                         norm_1=_norm(block.ln_1),
-                        queries_keys_values=_linear(qkv_weight_3ExE, qkv_bias_3E, dtype),
-                        attention_output=_linear(
+                        queries_keys_values=packed_linear(qkv_weight_3ExE, qkv_bias_3E, dtype),
+                        attention_output=packed_linear(
                             attention_projection.weight.T, attention_projection.bias, dtype
                         ),
                         norm_2=_norm(block.ln_2),
-                        mlp_input=_linear(
+                        mlp_input=packed_linear(
                             mlp.c_fc.weight.T, mlp.c_fc.bias, dtype, config.activation_function
                         ),
-                        mlp_output=_linear(mlp.c_proj.weight.T, mlp.c_proj.bias, dtype),
+                        mlp_output=packed_linear(mlp.c_proj.weight.T, mlp.c_proj.bias, dtype),
                     )
                 )
             self._norm_final = _norm(transformer.ln_f)
-            self._head = _linear(model.lm_head.weight, None, torch.float32)
+            self._head = packed_linear(model.lm_head.weight, None, torch.float32)
 
     @torch.inference_mode()
     def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
@@ -245,48 +243,6 @@ def _own_heads(x_BxGxgxE: Tensor) -> Tensor:
     return x_BxGxgxE.unflatten(-1, (g, -1)).diagonal(dim1=2, dim2=3).mT
 
 
-def _copy(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    return parameter.detach().to(dtype, copy=True).contiguous()
-
-
 def _norm(module: torch.nn.LayerNorm) -> Map:
-    weight_E, bias_E = _copy(module.weight), _copy(module.bias)
+    weight_E, bias_E = copied(module.weight), copied(module.bias)
     return lambda x: layer_norm(x, weight_E.shape, weight_E, bias_E, module.eps)
-
-
-def _linear(
-    weight_OxI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, activation: str | None = None
-) -> Map:
-    """The map x_BxI -> activation(x_BxI @ weight.T + bias)_BxO in `dtype`.
-
-    On a CPU the weight is packed once for oneDNN, by the operators that torch.compile uses
-    (torch/_inductor/fx_passes/mkldnn_fusion.py); torch's own `linear` packs it at every call. A
-    decoding step is 1.2 to 1.6 times as fast with it (1 to 64 rows).
-    """
-    weight_OxI = _copy(weight_OxI, dtype)
-    bias_O = None if bias_O is None else _copy(bias_O, dtype)
-    formula = None if activation is None else GELU_FORMULA.get(activation)
-    if weight_OxI.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        # No public interface: a torch, or a CPU, that lacks these operators must decode too.
-        try:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight_OxI, 1)
-            onednn_linear = torch.ops.mkldnn._linear_pointwise.default
-            options: tuple[Any, ...] = (
-                packed,
-                bias_O,
-                "gelu" if formula else "none",
-                [],
-                formula or "",
-            )
-            onednn_linear(weight_OxI[:1], *options)
-        except (AttributeError, RuntimeError):
-            pass
-        else:
-            if activation is None or formula:
-                return lambda x_BxI: onednn_linear(x_BxI, *options)
-            return lambda x_BxI: ACT2FN[activation](onednn_linear(x_BxI, *options))
-    if formula:
-        return lambda x_BxI: gelu(linear(x_BxI, weight_OxI, bias_O), approximate=formula)
-    if activation:
-        return lambda x_BxI: ACT2FN[activation](linear(x_BxI, weight_OxI, bias_O))
-    return lambda x_BxI: linear(x_BxI, weight_OxI, bias_O)

@@ -3,7 +3,7 @@
 Validation in training and `inference.py --test_data` both use `score_rows`; `classify_rows`
 computes label probabilities only.
 
-    scores = score_rows(trained.model, dataset, trained.precision)
+    scores = score_rows(trained.forward, dataset)
     figures = scores.figures(dataset, trained.temperature)
     rows = predictions_of(dataset, scores.label_probs, trained.temperature, scores)
 
@@ -28,7 +28,6 @@ from smallgpt.evaluation.label_probabilities import (
 )
 from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.model.forward import Forward, TokenHead
-from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -120,9 +119,8 @@ class Scores:
 
 
 def score_rows(
-    model: PreTrainedModel,
+    forward: Forward,
     dataset: TokenLabelDataset,
-    precision: Precision,
     *,
     batch_size: int = 64,
     each_batch: Callable[[], None] = lambda: None,
@@ -132,24 +130,24 @@ def score_rows(
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
-    A model with a label head scores the labels of all rows, and no tokens. `precision` is that of
-    the blocks; the head computes in fp32, sums are float64. `each_batch` is called before each
-    batch and may raise to stop. `temperature`, `to_calibrate`: what will be asked of the scores.
+    A model with a label head scores the labels of all rows, and no tokens. The blocks compute in
+    the precision of `forward`, the head in fp32; sums are float64. `each_batch` is called before
+    each batch and may raise to stop. `temperature`, `to_calibrate`: what will be asked of the
+    scores.
     """
     sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()
-    scores = Scores.empty(dataset, not is_classifier(model), temperature, sampled)
+    scores = Scores.empty(dataset, not is_classifier(forward.model), temperature, sampled)
     if scores.tokens is not None:
-        rows, score = dataset, _token_scorer(model, dataset, precision, scores, scores.tokens)
+        rows, score = dataset, _token_scorer(forward, dataset, scores, scores.tokens)
     else:
-        rows, score = dataset.without_tails(), _label_scorer(model, dataset, precision, scores)
-    _for_each_batch(model, rows, score, batch_size, each_batch, description)
+        rows, score = dataset.without_tails(), _label_scorer(forward, dataset, scores)
+    _for_each_batch(forward.model, rows, score, batch_size, each_batch, description)
     return scores
 
 
 def classify_rows(
-    model: PreTrainedModel,
+    forward: Forward,
     dataset: TokenLabelDataset,
-    precision: Precision,
     *,
     batch_size: int = 64,
     temperature: float = 1.0,
@@ -161,9 +159,9 @@ def classify_rows(
     is known: however a row is written, it gets one prediction.
     """
     scores = Scores.empty(dataset, False, temperature)
-    score = _label_scorer(model, dataset, precision, scores)
+    score = _label_scorer(forward, dataset, scores)
     rows = dataset.without_tails()
-    _for_each_batch(model, rows, score, batch_size, lambda: None, "classifying")
+    _for_each_batch(forward.model, rows, score, batch_size, lambda: None, "classifying")
     return scores.label_probs
 
 
@@ -189,16 +187,15 @@ def _for_each_batch(
 
 
 def _token_scorer(
-    model: PreTrainedModel,
+    forward: Forward,
     dataset: TokenLabelDataset,
-    precision: Precision,
     scores: Scores,
     tokens: TokenResults,
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the scores of some rows: of tokens, and of labels where known."""
-    device = next(model.parameters()).device
-    forward, head = Forward(model, precision), TokenHead.of(model)
-    label_head = TokenHead.of(model, dataset.vocabulary.label_ids)
+    device = next(forward.model.parameters()).device
+    head = TokenHead.of(forward.model)
+    label_head = TokenHead.of(forward.model, dataset.vocabulary.label_ids)
     # A row's first token is predicted from nothing and counts nowhere.
     body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
 
@@ -227,13 +224,13 @@ def _token_scorer(
 
 
 def _label_scorer(
-    model: PreTrainedModel, dataset: TokenLabelDataset, precision: Precision, scores: Scores
+    forward: Forward, dataset: TokenLabelDataset, scores: Scores
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the label scores of some rows, each computed after its body."""
-    device = next(model.parameters()).device
-    bodies, by_head = dataset.without_tails(), is_classifier(model)
-    label_head = None if by_head else TokenHead.of(model, dataset.vocabulary.label_ids)
-    forward, then = Forward(model, precision), None if by_head else dataset.vocabulary.cls_id
+    device = next(forward.model.parameters()).device
+    bodies, by_head = dataset.without_tails(), is_classifier(forward.model)
+    label_head = None if by_head else TokenHead.of(forward.model, dataset.vocabulary.label_ids)
+    then = None if by_head else dataset.vocabulary.cls_id
 
     def score(indices_B: np.ndarray) -> None:
         batch = rows_as_batch(bodies, indices_B, device, then)

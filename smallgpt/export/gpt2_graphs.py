@@ -21,8 +21,9 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from smallgpt.errors import UserError
 from smallgpt.export.graph_builder import GraphBuilder
-from smallgpt.model.cpu_forward import GELU_FORMULA, GPT2, blocks_of
+from smallgpt.model.cpu_forward import GPT2, blocks_of
 from smallgpt.model.head import is_classifier
+from smallgpt.model.packed_linear import GELU_FORMULA
 
 _UNSEEN = -1e9  # added to scores of what must not be seen; infinity would make NaN of a whole row
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64

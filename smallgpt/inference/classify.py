@@ -171,9 +171,8 @@ def classify_dataset(
     """
     refuse_without_labels(trained)
     return classify_rows(
-        trained.model,
+        trained.forward,
         dataset,
-        trained.precision,
         batch_size=batch_size,
         temperature=trained.temperature,
     )

@@ -54,7 +54,7 @@ def embeddings(
     dataset = rows_to_classify(trained, given, unknown_token)
     for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(line), file=sys.stderr)
-    forward = Forward(trained.model, trained.precision)
+    forward = trained.forward
     bodies = dataset.without_tails()
     vectors: dict[int, np.ndarray] = {}
     with torch.inference_mode(), progress_bar("embedding", len(dataset), "row") as bar:

@@ -147,9 +147,8 @@ def score_given(
     for line in dataset.counts.codebook_lines():
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
     scores = score_rows(
-        trained.model,
+        trained.forward,
         dataset,
-        trained.precision,
         batch_size=batch_size,
         temperature=trained.temperature,
     )

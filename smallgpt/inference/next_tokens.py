@@ -11,7 +11,7 @@ from smallgpt.errors import UserError
 from smallgpt.inference.prompts import check_arguments, not_finite, refuse_labels_only, token_text
 from smallgpt.inference.python_rows import python_rows, rows_to_continue
 from smallgpt.model.folder import TrainedModel
-from smallgpt.model.forward import Forward, TokenHead
+from smallgpt.model.forward import TokenHead
 
 NEXT_TOKENS_SHOWN = 5
 
@@ -67,7 +67,7 @@ def next_tokens(
                     f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
                     f"{trained.max_length}: shorten it"
                 )
-    forward, head = Forward(trained.model, trained.precision), TokenHead.of(trained.model)
+    forward, head = trained.forward, TokenHead.of(trained.model)
     found: list[NextTokens] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with torch.inference_mode(), progress_bar("next tokens", len(order), "row") as bar:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import gelu
 
 from smallgpt.model.packed_rows import PackedRows
 
@@ -83,7 +83,7 @@ def _dropout_backward(
 # ------------------------------------------------------------------------------- attention
 
 
-def _attend(
+def attend(
     q_RxTxD: Tensor,
     k_RxTxD: Tensor,
     v_RxTxD: Tensor,
@@ -141,7 +141,7 @@ def _chunk_weights(
 
 
 def _generator(kept: Sequence[Tensor]) -> torch.Generator:
-    """The random numbers of one call of `_attend`, the same in forward and backward."""
+    """The random numbers of one call of `attend`, the same in forward and backward."""
     return torch.Generator().manual_seed(int(kept[0]))
 
 
@@ -241,7 +241,7 @@ class Block(torch.autograd.Function):
         n1_NxE = n1_NxE.to(dtype)
         qkv = rows.heads(torch.addmm(b_qkv.to(dtype), n1_NxE, w_qkv), 3, H)
         q, k, v = qkv
-        attended, weights = _attend(q, k, v, rows, plan.attention_rate, plan.keeps)
+        attended, weights = attend(q, k, v, rows, plan.attention_rate, plan.keeps)
         merged_NxE = rows.merge(attended[None], H)
         out_NxE = torch.addmm(b_out.to(dtype), merged_NxE, w_out)
         keep1 = _keep(out_NxE, plan.attention_output_rate, dtype)
@@ -313,24 +313,16 @@ def _mlp(
     return z_NxE, (mean, rstd, n_NxE, inner_NxI, active_NxI, keep, w_in, w_back)
 
 
-def last_of_block(x_NxE: Tensor, plan: BlockPlan, *parameters: Tensor) -> Tensor:
-    """Output of `Block` at each row's last token, B x E, without gradients.
+def attend_last(q_BxE: Tensor, kv_Nx2E: Tensor, rows: PackedRows, H: int) -> Tensor:
+    """Attention of each row's last token, B x E, by its query and all keys and values.
 
-    Of the other tokens only keys and values are computed: in the last of six blocks this saves a
+    Of the last block nothing else is needed to name a label: in the last of six blocks this saves a
     seventh of the whole forward pass.
     """
-    g1, b1, w_qkv, b_qkv, w_out, b_out, *mlp = parameters
-    dtype, rows, H, E = plan.dtype, plan.rows, plan.H, x_NxE.shape[1]
-
-    def through(weight: Tensor, bias: Tensor, n: Tensor) -> Tensor:
-        return torch.addmm(bias.to(dtype), n, weight.to(dtype))
-
-    n_NxE = layer_norm(x_NxE, (E,), g1, b1, plan.eps).to(dtype)
-    query_Rx1xD = rows.last_heads(through(w_qkv[:, :E], b_qkv[:E], n_NxE[rows.last_B]), H)
-    k_RxTxD, v_RxTxD = rows.heads(through(w_qkv[:, E:], b_qkv[E:], n_NxE), 2, H)
+    query_Rx1xD = rows.last_heads(q_BxE, H)
+    k_RxTxD, v_RxTxD = rows.heads(kv_Nx2E, 2, H)
     scores_RxTx1 = (k_RxTxD @ query_Rx1xD.mT).float() * query_Rx1xD.shape[-1] ** -0.5
     ended_RxTx1 = rows.ended(H)
     if ended_RxTx1 is not None:
         scores_RxTx1.masked_fill_(ended_RxTx1, -math.inf)
-    attended_BxE = rows.merge_last(scores_RxTx1.softmax(1).to(dtype).mT @ v_RxTxD)
-    return _mlp(x_NxE[rows.last_B] + through(w_out, b_out, attended_BxE), plan, *mlp)[0]
+    return rows.merge_last(scores_RxTx1.softmax(1).to(v_RxTxD.dtype).mT @ v_RxTxD)

@@ -31,14 +31,11 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
-from smallgpt.model.cpu_block import Block, BlockPlan, Dropout, last_of_block
+from smallgpt.model.cpu_block import Block, BlockPlan, Dropout
+from smallgpt.model.packed_linear import GELU_FORMULA
 from smallgpt.model.packed_rows import PackedRows
 
 GPT2 = GPT2LMHeadModel | GPT2ForSequenceClassification
-
-# config.activation_function -> torch's `approximate`. transformers computes gelu_new in several
-# operations, torch in one.
-GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def packed_hidden_states(
@@ -60,17 +57,6 @@ def packed_hidden_states(
         else:
             x_NxE = Block.apply(x_NxE, *of_block)
     return _norm(model.transformer.ln_f, x_NxE)
-
-
-@torch.inference_mode()
-def packed_last_states(model: GPT2, ids_N: Tensor, rows: PackedRows, dtype: torch.dtype) -> Tensor:
-    """`packed_hidden_states` of each row's last token, B x E, without gradients or dropout."""
-    x_NxE = _embed(model, ids_N, rows)
-    *others, last = blocks_of(model)
-    for block in others:
-        x_NxE = Block.apply(x_NxE, *_of_block(block, rows, dtype, model.config))
-    x_BxE = last_of_block(x_NxE, *_of_block(last, rows, dtype, model.config))
-    return _norm(model.transformer.ln_f, x_BxE)
 
 
 def _embed(model: GPT2, ids_N: Tensor, rows: PackedRows) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from smallgpt.model.config_json import (
     positions_of,
     read_own_config,
 )
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision, choose_device, choose_precision
 from smallgpt.model.head import add_hidden_layer, name_labels
 from smallgpt.model.lora import Adapter, load_adapter
@@ -179,6 +181,11 @@ class TrainedModel:
     def temperature(self) -> float:
         """Temperature of the calibrated confidence; 1 (none) if it was never calibrated."""
         return self.validation.get("calibration", {}).get("temperature", 1.0)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """Its forward pass, with the weights that the model has when it is first used."""
+        return Forward(self.model, self.precision, fixed=True)
 
     @property
     def label_names(self) -> list[str]:

@@ -29,7 +29,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GPT2ForSequenceClassification
 
 from smallgpt.errors import UserError
-from smallgpt.model.cpu_forward import is_gpt2, packed_hidden_states, packed_last_states, supports
+from smallgpt.model.cpu_forward import is_gpt2, packed_hidden_states, supports
+from smallgpt.model.cpu_inference import FixedGpt2
 from smallgpt.model.hardware import Precision, random_states, set_random_states
 from smallgpt.model.head import head_name
 from smallgpt.model.packed_rows import PackedRows
@@ -44,10 +45,14 @@ class Forward(nn.Module):
     A module, so that wrappers that hook a call see it.
     """
 
-    def __init__(self, model: PreTrainedModel, precision: Precision):
+    def __init__(self, model: PreTrainedModel, precision: Precision, fixed: bool = False):
+        """`fixed`: no gradients, and the weights of now, whatever becomes of the model's."""
         super().__init__()
         self.model, self.precision, self.compiled = model, precision, False
         self._packs = supports(model)
+        self._fixed: FixedGpt2 | None = None
+        if fixed and supports(model) and model.device.type == "cpu":
+            self._fixed = FixedGpt2(model, precision.dtype)
         self._through_backbone: Callable[[Tensor], Tensor] = self._backbone
 
     def forward(
@@ -66,6 +71,8 @@ class Forward(nn.Module):
         return self._label_logits(ids_N, rows)
 
     def _states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
+        if self._fixed is not None:
+            return self._fixed.hidden_states(ids_N, rows)
         if self._packs and is_gpt2(self.model) and ids_N.device.type == "cpu" and not self.compiled:
             return packed_hidden_states(self.model, ids_N, rows, self.precision.dtype)
         # With causal attention no token sees the padding behind it.
@@ -76,13 +83,8 @@ class Forward(nn.Module):
         return self.model.base_model(ids_BxT, use_cache=False).last_hidden_state
 
     def _last_states(self, ids_N: Tensor, rows: PackedRows) -> Tensor:
-        if (
-            self._packs
-            and is_gpt2(self.model)
-            and ids_N.device.type == "cpu"
-            and not torch.is_grad_enabled()
-        ):
-            return packed_last_states(self.model, ids_N, rows, self.precision.dtype)
+        if self._fixed is not None:
+            return self._fixed.last_states(ids_N, rows)
         return self._states(ids_N, rows)[rows.last_B.to(ids_N.device)]
 
     def _label_logits(self, ids_N: Tensor, rows: PackedRows) -> Tensor:

@@ -18,6 +18,7 @@ from smallgpt.errors import UserError
 from smallgpt.evaluation.row_results import RowResults
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import save_model_folder
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import Adapter, found_from_anywhere
 from smallgpt.options.plan import plan_text
@@ -140,9 +141,8 @@ class Run:
             StopRequestedError: a signal to stop has arrived.
         """
         scores = score_rows(
-            self.model,
+            Forward(self.model, self.precision, fixed=True),
             self.validation_rows,
-            self.precision,
             batch_size=max(64, self.settings.batch_size),
             each_batch=stop.raise_if_requested,
             description="validating",

@@ -25,6 +25,7 @@ from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.model.build import build_model
 from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.model.weights_file import read_validation
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -532,7 +533,7 @@ def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
     found = []
     for rows, batch in ((labelled_rows, 64), (shuffled(labelled_rows, 1)[0], 7)):
         how = {"batch_size": batch, "to_calibrate": True}
-        scores = score_rows(trained.model, rows, trained.precision, **how)
+        scores = score_rows(trained.forward, rows, **how)
         fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
         results = scores.cross_fitted_results(rows, fold_N)
         found.append(results.validation_figures(rows)["calibration"])
@@ -676,7 +677,7 @@ def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_voc
     dataset = dataset_from_records(records, text_vocabulary, max_length=100)
     settings = replace(SETTINGS, n_positions=100, max_length=100)
     model = build_model(settings, text_vocabulary).eval()
-    scores = score_rows(model, dataset, Precision("fp32", "tests"), batch_size=3)
+    scores = score_rows(Forward(model, Precision("fp32", "tests")), dataset, batch_size=3)
     total = 0.0
     for index in range(len(dataset)):
         prompt = int(dataset.prompt_lengths_N[index])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from smallgpt.model import cpu_block
+from smallgpt.model import cpu_block, cpu_inference
 from smallgpt.model import cpu_forward as blocks
-from smallgpt.model.cpu_forward import packed_hidden_states, packed_last_states
+from smallgpt.model.cpu_forward import packed_hidden_states
 from smallgpt.model.packed_rows import PackedRows
 
 
@@ -190,8 +190,8 @@ def test_attention_dropout_is_right_on_average():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 20, 8)
     rows = PackedRows([20, 20])
-    mean = sum(cpu_block._attend(q, k, v, rows, 0.3)[0] for _ in range(4000)) / 4000
-    torch.testing.assert_close(mean, cpu_block._attend(q, k, v, rows, 0.0)[0], atol=0.06, rtol=0)
+    mean = sum(cpu_block.attend(q, k, v, rows, 0.3)[0] for _ in range(4000)) / 4000
+    torch.testing.assert_close(mean, cpu_block.attend(q, k, v, rows, 0.0)[0], atol=0.06, rtol=0)
 
 
 def test_attention_dropout_of_long_rows_is_right_on_average_and_differs_between_calls(monkeypatch):
@@ -238,25 +238,9 @@ def test_attention_alone_equals_torch_s():
     for R, T in itertools.product((1, 4), (1, 50, 128, 200)):
         torch.manual_seed(T)
         q, k, v = torch.randn(3, R, T, 8, dtype=torch.float64)
-        output, _ = cpu_block._attend(q, k, v, PackedRows([T] * R), 0.0)
+        output, _ = cpu_block.attend(q, k, v, PackedRows([T] * R), 0.0)
         expected = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(output, expected)
-
-
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_last_states_are_those_of_transformers_last_tokens(lengths):
-    model = build().eval()
-    ids = rows_of(lengths)
-    with torch.no_grad():
-        expected = torch.stack(
-            [model.transformer(row[None]).last_hidden_state[0, -1] for row in ids]
-        )
-    found, in_bf16 = (
-        packed_last_states(model, torch.cat(ids), PackedRows(lengths), dtype)
-        for dtype in (torch.float32, torch.bfloat16)
-    )
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert (in_bf16 - expected).norm() <= 0.02 * expected.norm()
 
 
 # ------------------------------------------------------------------------------- long rows
@@ -302,20 +286,23 @@ def test_what_is_kept_for_the_backward_pass_grows_with_the_tokens_of_long_rows(
 def test_nothing_is_kept_where_no_backward_pass_will_come(monkeypatch):
     """An evaluation holds the attention weights of one chunk at a time, of short rows too."""
     model, rows, kept = build().eval(), PackedRows([300]), []
-    attend = cpu_block._attend
+    attend = cpu_block.attend
 
-    def noting(*args):
-        output, left = attend(*args)
+    def noting(*args, **named):
+        output, left = attend(*args, **named)
         kept.append(len(left))
         return output, left
 
-    monkeypatch.setattr(cpu_block, "_attend", noting)
+    monkeypatch.setattr(cpu_block, "attend", noting)
+    monkeypatch.setattr(cpu_inference, "attend", noting)
     ids = torch.zeros(300, dtype=torch.int64)
     packed_hidden_states(model, ids, rows, torch.float32)
     with torch.no_grad():
         packed_hidden_states(model, ids, rows, torch.float32)
-    packed_last_states(model, ids, rows, torch.float32)
-    assert kept == [3, 3, 0, 0, 0]  # two blocks; the last states need one
+    fixed = cpu_inference.FixedGpt2(model, torch.float32)
+    fixed.hidden_states(ids, rows)
+    fixed.last_states(ids, rows)
+    assert kept == [3, 3, 0, 0, 0, 0, 0]  # two blocks; the last states need one
 
 
 @pytest.mark.long
@@ -332,6 +319,7 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.build import build_model
+from smallgpt.model.forward import Forward
 from smallgpt.training.objective import Objective
 from smallgpt.training.gradients import TokenStep
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -346,7 +334,7 @@ model, precision = build_model(settings, vocabulary).train(), Precision(name, "t
 objective = Objective(model, rows, settings, precision)
 step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
 assert torch.isfinite(step.add_gradients([np.array([0])]))
-score_rows(model, rows, precision)
+score_rows(Forward(model, precision, fixed=True), rows)
 ids = torch.from_numpy(rows.row(0).astype(np.int64))[None]
 make_decoder(model.eval(), precision.dtype).prefill(ids, torch.tensor([T]), T)
 # ru_maxrss would count the process that started this one too.

@@ -210,7 +210,7 @@ def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, adapter_ru
 
     trained = load_trained_model(best, "cpu", "fp32")
     run = start_run(dataclasses.replace(settings, output_dir=str(tmp_path / "other")))
-    scores = score_rows(trained.model, run.validation_rows, FP32)
+    scores = score_rows(trained.forward, run.validation_rows)
     figures = scores.figures(run.validation_rows)
     assert figures["loss"] == pytest.approx(trained.validation["loss"], abs=1e-4)
     assert "lora" not in " ".join(trained.model.state_dict())

@@ -347,7 +347,7 @@ def test_scores_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
         model.lm_head.weight = head.weight
         torch.nn.init.normal_(model.lm_head.bias)
     dataset, _ = read_data(train_settings(tmp_path, checkpoints / kind), print)
-    scores = score_rows(model, dataset, FP32, batch_size=7)
+    scores = score_rows(Forward(model, FP32), dataset, batch_size=7)
     for index in range(4):
         ids = torch.from_numpy(dataset.row(index).astype("int64"))[None]
         with torch.no_grad():

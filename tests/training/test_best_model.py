@@ -34,7 +34,7 @@ def test_best_model_is_the_one_of_the_chosen_evaluation(tmp_path, unpainted):
     trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
     _, validation = read_data(settings, print)
     assert isinstance(validation, TokenLabelDataset)
-    figures = score_rows(trained.model, validation, trained.precision).figures(validation)
+    figures = score_rows(trained.forward, validation).figures(validation)
     assert figures["label_loss"] == pytest.approx(best["label_loss"], rel=1e-5)
 
 

@@ -126,7 +126,7 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                     )
                     rows = split_dataset(everything, settings.validation_fraction, settings.seed)[1]
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
-                scores = score_rows(again.model, rows, again.precision, to_calibrate=True)
+                scores = score_rows(again.forward, rows, to_calibrate=True)
                 metric = choose_metric(again.settings, rows)
                 name = "accuracy" if metric == "label_accuracy" else metric
                 assert scores.figures(rows)[name] == again.validation["best_value"], folder
