@@ -43,16 +43,16 @@ from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
+    from smallgpt.engines.trained import TrainedModel
     from smallgpt.evaluation.folder import ResultFolder
     from smallgpt.inference.columns import Columns
     from smallgpt.inference.files import GivenRows
     from smallgpt.inputs.event_log import EventColumns
-    from smallgpt.model.folder import TrainedModel
 
 # Public functions and their modules, loaded on first use. Each mode too imports what it needs when
 # it begins: importing torch takes seconds, --help must not.
 _PUBLIC = {
-    "load_trained_model": "smallgpt.model.folder",
+    "load_trained_model": "smallgpt.engines.trained",
     "next_tokens": "smallgpt.inference.next_tokens",
     "generate": "smallgpt.inference.generate",
     "classify": "smallgpt.inference.classify",
@@ -84,10 +84,10 @@ def main(argv: list[str]) -> int:
         return compare_models(settings)
     (model_path,) = settings.model_path
     check_model_folder(Path(model_path))  # a wrong name need not wait for torch
-    from smallgpt.model.folder import load_trained_model
+    from smallgpt.engines.trained import load_trained_model
 
     trained = load_trained_model(
-        model_path, settings.device, settings.precision, settings.vocab_path
+        model_path, settings.device, settings.precision, settings.vocab_path, settings.engine
     )
     from smallgpt.inference.unknown_tokens import with_unknown_token
 
@@ -108,7 +108,16 @@ def answer_prompts(trained: TrainedModel, settings: InferenceSettings) -> int:
     """Answer one prompt, or each prompt that is typed."""
     from smallgpt.inference.interactive import run_interactive
 
-    return run_interactive(trained, settings.prompt, settings.json)
+    code = run_interactive(trained, settings.prompt, settings.json)
+    if settings.prompt is not None:
+        make_ready(trained)
+    return code
+
+
+def make_ready(trained: TrainedModel) -> None:
+    """Let the next prompt start faster: once the answer is out, its graphs are made."""
+    sys.stdout.flush()
+    trained.engines.make_graphs()
 
 
 def generate_rows(trained: TrainedModel, settings: InferenceSettings) -> int:
@@ -201,6 +210,7 @@ def name_label(
     say_label(trained, prompt, as_json, abstain_below)
     if not as_json:
         print(describe_confidence(trained.validation), file=sys.stderr)
+    make_ready(trained)
     return 0
 
 

@@ -9,7 +9,9 @@ and inference never import one another; nothing imports a script (tests/test_arc
     command, options               entry point of a script; its options, from config.yaml and flags
     charts, tokens, rows           charts; vocabularies and codebooks; rows read and batched
     inputs                         raw inputs read: images, tables, records
-    model, decoding, evaluation    the network; sampling; metrics and calibration
+    model, decoding, graphs        the network; sampling; ONNX graphs of it
+    engines                        torch, ONNX Runtime, OpenVINO: what computes a trained model
+    evaluation                     metrics and calibration
     checks                         data checks: leaks, baselines
     preparation                    raw data to rows
     training                       training loop, checkpoints, best model

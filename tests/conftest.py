@@ -116,3 +116,12 @@ def digits_world(tmp_path_factory) -> Path:
     from digits_world import make_digits_world
 
     return make_digits_world(tmp_path_factory.mktemp("digits_world"))
+
+
+@pytest.fixture(autouse=True)
+def torch_alone(request, monkeypatch) -> None:
+    """Auto is torch, so that no test depends on graphs that another one left beside a model."""
+    if "with_graphs" not in request.fixturenames:
+        from smallgpt.engines import trained
+
+        monkeypatch.setattr(trained, "_may_use_graphs", lambda folder: False)

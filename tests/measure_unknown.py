@@ -25,8 +25,8 @@ from plain_settings import plain_settings
 
 import prepare_data
 from smallgpt.console import format_table
+from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.evaluation.scoring import score_rows
-from smallgpt.model.folder import TrainedModel, load_trained_model
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import read_dataset
 from train_gpt import train
@@ -77,7 +77,7 @@ def measured(folder: Path, min_count: int, token_dropout: float, seed: int) -> l
     rows = read_dataset(
         folder / "later.jsonl", vocabulary, max_length=settings.max_length, unknown_token="unk"
     )
-    figures = score_rows(trained.forward, rows).figures(rows, trained.temperature)
+    figures = score_rows(trained.engines.torch, rows).figures(rows, trained.temperature)
     frequent = json.loads((folder / "data5" / "vocab.json").read_text())
     ids = torch.tensor([vocabulary.ids[name] for name in frequent if name.startswith("E")])
     return [

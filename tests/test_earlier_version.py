@@ -57,4 +57,5 @@ def test_model_of_an_earlier_version_predicts_what_it_predicted(copy):
     ):
         assert (row["line"], row["prediction"]) == (other["line"], other["prediction"])
         assert row["nll_sum"] == pytest.approx(other["nll_sum"], rel=1e-4)
-        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        # In bf16 or fp32, as the CPU can.
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)

@@ -34,11 +34,11 @@ from training_runs import (
     write_rule_rows,
 )
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
-from smallgpt.model.folder import load_trained_model
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ TOY = Sizes(
     ragged=replace(CPU_SIZES.ragged, lengths=(8, 20, 32, 12), batch_size=2, shape=SHAPE),
     shape=SHAPE,
     batches=(1, 64),
-    batches_full=(1, 64),
+    batches_full=(1, 16, 64),
     prompt=3,
     new_tokens=2,
     row_length=9,

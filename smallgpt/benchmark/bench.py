@@ -17,11 +17,17 @@ from typing import Any
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
+from smallgpt.benchmark.classifying_peers import quantize
 from smallgpt.benchmark.comparison import Comparison, Entry, Findings
+from smallgpt.benchmark.decoding_peers import convert_to_ctranslate2
+from smallgpt.benchmark.onnx_export import export_onnx
 from smallgpt.benchmark.workloads import Sizes, settings_of, vocabulary_of
 from smallgpt.console import progress_bar
+from smallgpt.engines.engines import can_make_graphs
+from smallgpt.engines.runtimes import RUNTIMES, is_installed
+from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel, load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.options.benchmark import BenchmarkSettings
 
@@ -101,14 +107,43 @@ class Bench:
                     bar.update()
         return entries
 
-    def saved_model(self) -> TrainedModel:
+    def saved_model(self, engine: str = "torch", precision: str = "auto") -> TrainedModel:
         """A model folder with fresh weights, written as by training, loaded as by inference.py."""
         shape, folder = self.sizes.shape, self.folder / "model"
         if not folder.exists():
             vocabulary, settings = vocabulary_of(shape), settings_of(shape)
             model = build_model(settings, vocabulary)
             save_model_folder(model, folder, vocabulary, settings, codebook=None)
-        return load_trained_model(folder, self.device.type)
+        return load_trained_model(folder, self.device.type, precision, engine=engine)
+
+    def engines(self) -> dict[str, TrainedModel]:
+        """That model by each engine and precision that is at hand, torch in its own first."""
+        ways = [("torch", self.precision.name), ("torch", "fp32")]
+        if self.device.type == "cpu" and can_make_graphs():
+            found = [name for name in RUNTIMES if is_installed(name)]
+            ways += [(name, "fp32") for name in found]
+            ways += [("openvino", "bf16")] * ("openvino" in found and self.precision.name == "bf16")
+            ways += [("onnx", "int8")] * ("onnx" in found)
+        return {f"ours, {way} {kind}": self.saved_model(way, kind) for way, kind in ways}
+
+    def plain_graph(self, model: GPT2LMHeadModel, int8: bool = False) -> Path:
+        """The ONNX file that torch writes of a model, or what ONNX Runtime quantizes it to."""
+        path = self.folder / "plain.onnx"
+        if not path.exists():
+            export_onnx(model, path)
+        if not int8:
+            return path
+        quantized = self.folder / "plain-int8.onnx"
+        if not quantized.exists():
+            quantize(path, quantized)
+        return quantized
+
+    def ctranslate2_folder(self) -> Path:
+        """That model in the format of CTranslate2."""
+        path = self.folder / "ctranslate2"
+        if not path.exists():
+            convert_to_ctranslate2(self.folder / "model", path)
+        return path
 
 
 def as_gpt2(model: PreTrainedModel) -> GPT2LMHeadModel:

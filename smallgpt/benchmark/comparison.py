@@ -67,6 +67,23 @@ class Comparison:
         leads = [self.advantage(mine, other) for other in others]
         return min((lead for lead in leads if lead is not None), default=None)
 
+    def lead_of_ours(self, ours: str = "ours", peers: str = "") -> float | None:
+        """Speed of the fastest entry that is ours over the fastest peer.
+
+        `ours`, `peers`: what stands in the names of those that count.
+        """
+        mine = [e for e in self.entries if e.name.startswith("ours") and ours in e.name]
+        leads = []
+        for each in mine:
+            of_peers = [
+                self.advantage(each, peer)
+                for peer in self.entries
+                if not peer.name.startswith("ours") and peers in peer.name
+            ]
+            known = [lead for lead in of_peers if lead is not None]
+            leads += [min(known)] if known else []
+        return max(leads, default=None)
+
     def cells(self) -> Cells:
         """Header and rows as text."""
         shares = any(entry.share is not None for entry in self.entries)

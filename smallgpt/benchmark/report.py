@@ -16,7 +16,7 @@ import torch
 from smallgpt.benchmark.comparison import Comparison
 from smallgpt.benchmark.targets import target_cells
 from smallgpt.files.writing import write_json, write_text
-from smallgpt.model.hardware import processor_name
+from smallgpt.model.processor import processor_name
 
 PACKAGES = (
     "torch", "transformers", "numpy", "accelerate", "onnx", "onnxruntime", "ctranslate2",

@@ -8,6 +8,8 @@ from statistics import median
 from smallgpt.benchmark.bench import Bench, Measure, run_python
 from smallgpt.benchmark.comparison import Comparison, Entry, Findings
 from smallgpt.benchmark.targets import COMMANDS
+from smallgpt.engines.engines import can_make_graphs
+from smallgpt.engines.runtimes import is_installed
 
 # What no command can do without: torch, transformers' GPT-2, the weights, one forward pass.
 BARE_PROGRAM = """
@@ -48,10 +50,15 @@ def measure_starting(bench: Bench, findings: Findings) -> None:
         findings.reach(entry.name, entry.median)
     answer = ("--model_path", folder, "--device", device, "--prompt", "<IMG> <Z_001>")
     starts = {
-        "inference.py --prompt": seconds("inference.py", *answer),
+        "inference.py --prompt": seconds("inference.py", *answer, "--engine", "torch"),
         "bare process": seconds("-c", BARE_PROGRAM, folder, device),
     }
-    prompt, bare = compare("Start to the answer of a prompt", starts, race=True)
+    by_graph = device == "cpu" and can_make_graphs() and is_installed("onnx")
+    if by_graph:  # the first round makes the graphs
+        starts["inference.py --prompt, onnx"] = seconds("inference.py", *answer, "--engine", "onnx")
+    prompt, bare, *others = compare("Start to the answer of a prompt", starts, race=True)
+    for entry in others:
+        findings.reach(entry.name, entry.median)
     findings.reach(
         "inference.py --prompt, time of a bare process", median(prompt.values) / median(bare.values)
     )

@@ -29,12 +29,13 @@ from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.row_rules import RowRules
 from smallgpt.decoding.sampling import Sampling, choose_tokens
+from smallgpt.decoding.token_decoder import TokenDecoder
 
 # Steps between checks for finished rows: each check makes the host wait for a GPU.
 _STEPS_PER_LOOK = {"cpu": 1, "cuda": 16}
 
 
-def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainDecoder:
+def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> TokenDecoder:
     """The fast decoder for a GPT-2, the plain one for other models."""
     config = model.config
     if isinstance(model, GPT2LMHeadModel) and not (
@@ -46,7 +47,7 @@ def make_decoder(model: PreTrainedModel, dtype: torch.dtype) -> Decoder | PlainD
 
 @torch.inference_mode()
 def generate_tokens(
-    decoder: Decoder | PlainDecoder,
+    decoder: TokenDecoder,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,

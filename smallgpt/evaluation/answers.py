@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from smallgpt.console import format_table, plural, printable, progress_bar
-from smallgpt.decoding.generate import generate_tokens, make_decoder
+from smallgpt.decoding.generate import generate_tokens
 from smallgpt.decoding.sampling import Sampling
 from smallgpt.distribution import install_extra
-from smallgpt.model.folder import TrainedModel
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
 MOST_EXAMPLES = 3
@@ -70,7 +70,7 @@ def generate_answers(
     stops = {each for each in (vocabulary.eos_id, vocabulary.cls_id) if each is not None}
     # An unknown character is no text.
     forbidden = {each for each in (vocabulary.pad_id, vocabulary.unk_id) if each is not None}
-    decoder = make_decoder(trained.model, trained.precision.dtype)
+    decoder = trained.engines.decoder(min(len(prompts), batch_size), sum(rooms.values()))
     with progress_bar("answering", len(prompts), "row") as bar:
         # Most rows have room for the longest answer; the others go by themselves, so that an
         # answer does not depend on the rows beside it.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import scipy  # loads scipy.optimize at its first use: answering a prompt fits nothing
 
 from smallgpt.evaluation.statistics import wilson_interval
 
@@ -100,7 +100,7 @@ def fit_temperature(log_probs_NxL: np.ndarray, true_N: np.ndarray) -> float:
         nll = float(np.log(probs_NxL.sum(axis=1)).sum(dtype=np.float64)) - true_sum * sharpness
         return nll + (log_temperature / _EXPECTED_SPREAD) ** 2 / 2
 
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         cost,
         bounds=(math.log(LOWEST), math.log(HIGHEST)),
         method="bounded",

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+import scipy  # loads scipy.sparse at its first use
 
 from smallgpt.evaluation.abstention import CoverageCurve
 from smallgpt.evaluation.calibration import expected_calibration_error, reliability
@@ -84,7 +84,7 @@ def label_figures(
         true_N, predicted_N, labels=present, zero_division=0
     )
     ones_N, shape = np.ones(len(true_N), np.int64), (len(labels), len(labels))
-    confusion_LxL = coo_array((ones_N, (true_N, predicted_N)), shape=shape).tocsr()
+    confusion_LxL = scipy.sparse.coo_array((ones_N, (true_N, predicted_N)), shape=shape).tocsr()
     predicted_L = confusion_LxL.sum(axis=0)
     right_N = predicted_N == true_N
     # Of a calibration sample only these are known.
@@ -134,7 +134,7 @@ def label_figures(
     }
 
 
-def _confusion_figure(confusion_LxL: csr_array, present: list[int]) -> Any:
+def _confusion_figure(confusion_LxL: scipy.sparse.csr_array, present: list[int]) -> Any:
     """`confusion_matrix` of metrics.json for the labels that occur: rows, or nonzero cells."""
     among_present = confusion_LxL[present][:, present]
     if len(present) <= MOST_LABELS_WHOLE:
@@ -163,7 +163,7 @@ def confusion_cells(figure: Any) -> list[tuple[int, int, int]]:
 # ------------------------------------------------------------------------------- chance
 
 
-def chance_figures(confusion_LxL: np.ndarray | csr_array) -> dict[str, Any]:
+def chance_figures(confusion_LxL: np.ndarray | scipy.sparse.csr_array) -> dict[str, Any]:
     """Accuracy by chance, and whether that of `confusion_LxL` (true x predicted) is above it.
 
     Chance is the expected accuracy of the same predictions assigned to rows at random (as in

@@ -3,7 +3,7 @@
 Validation in training and `inference.py --test_data` both use `score_rows`; `classify_rows`
 computes label probabilities only.
 
-    scores = score_rows(trained.forward, dataset)
+    scores = score_rows(trained.engines.for_rows(tokens), dataset)
     figures = scores.figures(dataset, trained.temperature)
     rows = predictions_of(dataset, scores.label_probs, trained.temperature, scores)
 
@@ -14,30 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from smallgpt.console import progress_bar
+from smallgpt.engines.engine import Engine, log_softmax
 from smallgpt.evaluation.label_probabilities import (
     MOST_LABELS_WHOLE,
     LabelAnswers,
     LabelProbabilities,
 )
 from smallgpt.evaluation.row_results import RowResults, TokenResults
-from smallgpt.model.forward import Forward, TokenHead
-from smallgpt.model.head import is_classifier
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.to_device import rows_as_batch, rows_to_predict, to_device
+from smallgpt.rows.label_tail import TAIL_LENGTH
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-# Most logits (positions x vocabulary) computed at once.
-_MOST_LOGITS = 32_000_000
 # With more than MOST_LABELS_WHOLE labels the temperature is fitted on a sample, of 10,000 labels on
 # 500 rows: enough for a single number, and a second's work beside minutes for 100,000 rows.
 _MOST_PROBS_SAMPLED = 5_000_000
@@ -119,7 +111,7 @@ class Scores:
 
 
 def score_rows(
-    forward: Forward,
+    engine: Engine,
     dataset: TokenLabelDataset,
     *,
     batch_size: int = 64,
@@ -130,23 +122,22 @@ def score_rows(
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
-    A model with a label head scores the labels of all rows, and no tokens. The blocks compute in
-    the precision of `forward`, the head in fp32; sums are float64. `each_batch` is called before
-    each batch and may raise to stop. `temperature`, `to_calibrate`: what will be asked of the
-    scores.
+    A model with a label head scores the labels of all rows, and no tokens. Sums are float64.
+    `each_batch` is called before each batch and may raise to stop. `temperature`, `to_calibrate`:
+    what will be asked of the scores.
     """
     sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()
-    scores = Scores.empty(dataset, not is_classifier(forward.model), temperature, sampled)
+    scores = Scores.empty(dataset, not engine.by_head, temperature, sampled)
     if scores.tokens is not None:
-        rows, score = dataset, _token_scorer(forward, dataset, scores, scores.tokens)
+        rows, score = dataset, _token_scorer(engine, dataset, scores, scores.tokens)
     else:
-        rows, score = dataset.without_tails(), _label_scorer(forward, dataset, scores)
-    _for_each_batch(forward.model, rows, score, batch_size, each_batch, description)
+        rows, score = dataset.without_tails(), _label_scorer(engine, dataset, scores)
+    _for_each_batch(rows, score, batch_size, each_batch, description)
     return scores
 
 
 def classify_rows(
-    forward: Forward,
+    engine: Engine,
     dataset: TokenLabelDataset,
     *,
     batch_size: int = 64,
@@ -159,53 +150,45 @@ def classify_rows(
     is known: however a row is written, it gets one prediction.
     """
     scores = Scores.empty(dataset, False, temperature)
-    score = _label_scorer(forward, dataset, scores)
-    rows = dataset.without_tails()
-    _for_each_batch(forward.model, rows, score, batch_size, lambda: None, "classifying")
+    score = _label_scorer(engine, dataset, scores)
+    _for_each_batch(dataset.without_tails(), score, batch_size, lambda: None, "classifying")
     return scores.label_probs
 
 
 def _for_each_batch(
-    model: PreTrainedModel,
     rows: TokenLabelDataset,
     score: Callable[[np.ndarray], None],
     batch_size: int,
     each_batch: Callable[[], None],
     description: str,
 ) -> None:
-    """Call `score` with the indices of each batch, the model in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), progress_bar(description, len(rows), "row") as bar:
-            for indices_B in batches_by_length(rows, batch_size):
-                each_batch()
-                score(indices_B)
-                bar.update(len(indices_B))
-    finally:
-        model.train(was_training)
+    """Call `score` with the indices of each batch."""
+    with progress_bar(description, len(rows), "row") as bar:
+        for indices_B in batches_by_length(rows, batch_size):
+            each_batch()
+            score(indices_B)
+            bar.update(len(indices_B))
 
 
 def _token_scorer(
-    forward: Forward,
+    engine: Engine,
     dataset: TokenLabelDataset,
     scores: Scores,
     tokens: TokenResults,
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the scores of some rows: of tokens, and of labels where known."""
-    device = next(forward.model.parameters()).device
-    head = TokenHead.of(forward.model)
-    label_head = TokenHead.of(forward.model, dataset.vocabulary.label_ids)
     # A row's first token is predicted from nothing and counts nowhere.
     body_places_N = np.maximum(dataset.body_lengths_N - 1, 0)
 
     def score(indices_B: np.ndarray) -> None:
-        batch = rows_to_predict(dataset, indices_B, device)
-        counts_B = batch.lengths_B
-        hidden_MxE = forward(batch.ids_M, counts_B)
-        nll_M, correct_M = _token_scores(hidden_MxE, batch.targets_M, head)
-        if batch.scored_M is not None:
-            nll_M, correct_M = nll_M * batch.scored_M, correct_M * batch.scored_M
+        ids_M, targets_M, counts_B = dataset.shifted(indices_B)
+        is_labelled_B = dataset.classes_N[indices_B] >= 0
+        # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
+        places_R = (np.cumsum(counts_B) + 1 - TAIL_LENGTH)[is_labelled_B]
+        nll_M, correct_M, logits_RxL = engine.score_tokens(ids_M, counts_B, targets_M, places_R)
+        if dataset.has_prompts:
+            scored_M = dataset.scored(indices_B)
+            nll_M, correct_M = nll_M * scored_M, correct_M * scored_M
         # Rows lie after one another in M, so each row's sum is one slice.
         firsts_B = np.cumsum(counts_B) - counts_B
         tokens.nll_sum_N[indices_B] = np.add.reduceat(nll_M, firsts_B)
@@ -213,56 +196,32 @@ def _token_scorer(
         place_M = np.arange(len(nll_M)) - np.repeat(firsts_B, counts_B)
         in_body_M = place_M < np.repeat(body_places_N[indices_B], counts_B)
         tokens.body_nll_sum_N[indices_B] = np.add.reduceat(nll_M * in_body_M, firsts_B)
-        places_R = batch.label_places_R
         if len(places_R):
-            labelled_R = indices_B[batch.labelled_B]
-            at_cls_RxE = hidden_MxE[to_device(places_R, device)]
-            scores.label_probs.put(labelled_R, _log_softmax(label_head(at_cls_RxE)))
+            labelled_R = indices_B[is_labelled_B]
+            scores.label_probs.put(labelled_R, log_softmax(logits_RxL))
             scores.label_nll_N[labelled_R] = nll_M[places_R]
 
     return score
 
 
 def _label_scorer(
-    forward: Forward, dataset: TokenLabelDataset, scores: Scores
+    engine: Engine, dataset: TokenLabelDataset, scores: Scores
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the label scores of some rows, each computed after its body."""
-    device = next(forward.model.parameters()).device
-    bodies, by_head = dataset.without_tails(), is_classifier(forward.model)
-    label_head = None if by_head else TokenHead.of(forward.model, dataset.vocabulary.label_ids)
-    then = None if by_head else dataset.vocabulary.cls_id
+    bodies = dataset.without_tails()
+    then = None if engine.by_head else dataset.vocabulary.cls_id
 
     def score(indices_B: np.ndarray) -> None:
-        batch = rows_as_batch(bodies, indices_B, device, then)
-        if label_head is None:
-            logits_BxL = forward(batch.ids_M, batch.lengths_B, "labels")
-        else:
-            logits_BxL = label_head(forward(batch.ids_M, batch.lengths_B, "last"))
-        log_probs_BxL = _log_softmax(logits_BxL)
+        ids_M, lengths_B = bodies.gather(indices_B)
+        if then is not None:
+            ids_M, lengths_B = np.insert(ids_M, np.cumsum(lengths_B), then), lengths_B + 1
+        log_probs_BxL = log_softmax(engine.label_logits(ids_M, lengths_B))
         scores.label_probs.put(indices_B, log_probs_BxL)
         true_B = dataset.classes_N[indices_B]
         nll_B = -log_probs_BxL[np.arange(len(indices_B)), true_B]
         scores.label_nll_N[indices_B] = np.where(true_B >= 0, nll_B, np.nan)
 
     return score
-
-
-def _token_scores(
-    hidden_MxE: torch.Tensor, targets_M: torch.Tensor, head: TokenHead
-) -> tuple[np.ndarray, np.ndarray]:
-    """Negative log likelihood (float64) and correctness (0 or 1) of M predicted tokens."""
-    nll, correct = [], []
-    chunk = max(1, _MOST_LOGITS // len(head.weight_VxE))
-    for hidden, targets in zip(hidden_MxE.split(chunk), targets_M.split(chunk), strict=True):
-        logits = head(hidden)
-        nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
-        correct.append((logits.argmax(-1) == targets).long().cpu())
-    return torch.cat(nll).numpy(), torch.cat(correct).numpy()
-
-
-def _log_softmax(logits_BxL: torch.Tensor) -> np.ndarray:
-    """Log softmax in float64, taken on the CPU: Apple's GPUs have no float64."""
-    return logits_BxL.cpu().double().log_softmax(-1).numpy()
 
 
 # ------------------------------------------------------------------------------- calibrating

@@ -11,7 +11,7 @@ from smallgpt.errors import UserError
 from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.evaluation.folder import METRICS, PREDICTIONS, read_made_from
 from smallgpt.files.reading import parse_json, read_text
-from smallgpt.model.config_json import is_number
+from smallgpt.model.own_config import is_number
 from smallgpt.rows.lines import read_json_lines
 
 _MOST_BYTES = 2**28  # of metrics.json, which of 10,000 labels has 2 MB

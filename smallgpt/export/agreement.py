@@ -1,6 +1,6 @@
 """Whether an export answers as its model does: both read the same rows, one after another.
 
-    found = compare_labels(trained, classifier, dataset)
+    found = compare_labels(trained, engine, dataset)
     found.agreement, found.figures()
 
 The model is computed by transformers in fp32, independently of the toolkit's own forward pass.
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from smallgpt.console import progress_bar
+from smallgpt.engines.graph_engine import GraphEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.calibration import apply_temperature
 from smallgpt.evaluation.metrics import perplexity
 from smallgpt.evaluation.statistics import wilson_interval
-from smallgpt.export.onnx_files import OnnxClassifier, OnnxDecoder
-from smallgpt.model.folder import TrainedModel
+from smallgpt.graphs.graph_files import row_rules
 from smallgpt.rows.dataset import TokenLabelDataset
 
 _NEW_TOKENS = 64  # of the timed continuation
@@ -110,11 +111,11 @@ class TokenAgreement:
 
 
 def compare_labels(
-    trained: TrainedModel, classifier: OnnxClassifier, dataset: TokenLabelDataset
+    trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset
 ) -> LabelAgreement:
     """Classify rows by both, each row after its body."""
     bodies, times = dataset.without_tails(), Times()
-    appended = appended_ids(trained)
+    appended = row_rules(trained.vocabulary, trained.max_length, trained.is_classifier)["append"]
     label_ids = trained.vocabulary.label_ids
     model: Any = trained.model
     shares: dict[str, list[np.ndarray]] = {"model": [], "export": []}
@@ -124,7 +125,7 @@ def compare_labels(
             with _timed(times.model):
                 logits = model(torch.from_numpy(ids_T[None])).logits
             with _timed(times.export):
-                shares_L = classifier.probabilities(ids_T)
+                (shares_L,) = engine.probabilities(ids_T, np.array([len(ids_T)]))
             logits_L = logits[0] if trained.is_classifier else logits[0, -1, label_ids]
             shares["model"].append(logits_L.double().log_softmax(-1).numpy())
             shares["export"].append(shares_L)
@@ -134,7 +135,7 @@ def compare_labels(
 
 
 def compare_tokens(
-    trained: TrainedModel, decoder: OnnxDecoder, dataset: TokenLabelDataset
+    trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset
 ) -> TokenAgreement:
     """Predict the tokens of rows by both; then continue the first row's start by both, timed."""
     model: Any = trained.model
@@ -146,8 +147,7 @@ def compare_tokens(
             ids_T, targets_T, _ = dataset.shifted(np.array([index]))
             if not len(ids_T):
                 continue
-            decoder.restart()
-            export_TxV = torch.from_numpy(decoder.read(ids_T)).double().log_softmax(-1)
+            export_TxV = torch.from_numpy(engine.token_logits(ids_T)).double().log_softmax(-1)
             ids_1xT = torch.from_numpy(ids_T.astype(np.int64))[None]
             model_TxV = model(ids_1xT).logits[0].double().log_softmax(-1)
             if dataset.has_prompts:
@@ -161,37 +161,33 @@ def compare_tokens(
             nats = [-table.gather(1, targets_Tx1).sum().item() for table in (model_TxV, export_TxV)]
             sums += [common_T.sum().item(), same_T.sum().item(), *nats]
             count += len(targets_T)
-        times = _time_tokens(trained, decoder, dataset)
+        times = _time_tokens(trained, engine, dataset)
     common, same, model_nats, export_nats = (sums / max(1, count)).tolist()
     return TokenAgreement(
         count, common, same, perplexity(model_nats), perplexity(export_nats), times
     )
 
 
-def _time_tokens(trained: TrainedModel, decoder: OnnxDecoder, dataset: TokenLabelDataset) -> Times:
+def _time_tokens(trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset) -> Times:
     """Continue the first token of the first row by both, greedily, with their caches."""
     model: Any = trained.model
     times = Times()
     first = int(dataset.gather(np.array([0]))[0][0])
     steps = min(_NEW_TOKENS, trained.max_length - 1)
-    decoder.restart()
-    ids, cache = np.array([first]), None
-    for _ in range(steps):
+    decoder, cache = engine.decoder(), None
+    ids_1 = torch.tensor([first])
+    with _timed(times.export):
+        logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), steps + 1)
+    for _ in range(steps - 1):
+        ids_1 = logits_1xV.argmax(-1)
         with _timed(times.export):
-            logits_TxV = decoder.read(ids)
-        ids = logits_TxV[-1:].argmax(-1)
+            logits_1xV = decoder.step(ids_1)
     ids_1x1 = torch.tensor([[first]])
     for _ in range(steps):
         with _timed(times.model):
             output = model(ids_1x1, past_key_values=cache, use_cache=True)
         cache, ids_1x1 = output.past_key_values, output.logits[:, -1:].argmax(-1)
     return times
-
-
-def appended_ids(trained: TrainedModel) -> list[int]:
-    """The ids that follow the body of a row which is to be classified."""
-    cls_id = trained.vocabulary.cls_id
-    return [] if trained.is_classifier or cls_id is None else [cls_id]
 
 
 @contextmanager

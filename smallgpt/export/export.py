@@ -5,6 +5,7 @@ report = export_model(ExportSettings(model_path="outputs/best_model", format="on
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import time
@@ -15,39 +16,30 @@ from typing import Any
 import torch
 
 from smallgpt.console import plural, printable_lines
-from smallgpt.distribution import VERSION
+from smallgpt.distribution import VERSION, install_extra
+from smallgpt.engines.graph_engine import GraphEngine
+from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.export.agreement import compare_labels, compare_tokens
 from smallgpt.export.folder import REPORT, export_folder
-from smallgpt.export.gpt2_graphs import classify_graph, decode_graph
-from smallgpt.export.metadata import metadata_of, row_rules
-from smallgpt.export.onnx_files import (
-    ABOUT,
-    CLASSIFY,
-    DECODE,
-    OnnxClassifier,
-    OnnxDecoder,
-    require_onnx,
-)
-from smallgpt.export.readme import readme_of
+from smallgpt.export.readme import ABOUT, readme_of
 from smallgpt.export.report import describe_export
 from smallgpt.files.writing import write_json
+from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules, write_graphs
 from smallgpt.inference.columns import Columns
 from smallgpt.inference.files import GivenRows, read_rows, refuse_unusable
 from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts
 from smallgpt.inference.results import digest_of_folder
 from smallgpt.inference.validation_rows import read_validation_rows
 from smallgpt.model.build import count_parameters
-from smallgpt.model.cpu_forward import GPT2, is_gpt2
-from smallgpt.model.folder import TrainedModel, load_trained_model
-from smallgpt.model.hardware import processor_name
-from smallgpt.model.weights_file import CODEBOOK
+from smallgpt.model.cpu_forward import is_gpt2
+from smallgpt.model.processor import processor_name
+from smallgpt.model.weights_file import CODEBOOK, SETTINGS
 from smallgpt.options.export import ExportSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
-_LARGEST_FILE = 2**31 - 2**20  # bytes of a protobuf
-_COPIED = ("vocab.json", TOKENIZER, CODEBOOK)
+_COPIED = (SETTINGS, "vocab.json", TOKENIZER, CODEBOOK)
 
 
 def export_model(settings: ExportSettings) -> dict[str, Any]:
@@ -58,18 +50,18 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
             others in the folder, or less agreement than asked for; then nothing is written.
     """
     require_onnx()
-    trained = load_trained_model(settings.model_path, "cpu", "fp32")
-    model = trained.model
-    if not is_gpt2(model):
+    trained = load_trained_model(settings.model_path, "cpu", "fp32", engine="torch")
+    if not is_gpt2(trained.model):  # before the rows are read
         raise UserError(
-            f"{trained.folder} is a {model.config.model_type} model; ONNX files are written of "
-            f"GPT-2 models, as training from scratch makes them"
+            f"{trained.folder} is a {trained.model.config.model_type} model; ONNX files are "
+            f"written of GPT-2 models, as training from scratch makes them"
         )
     labels, tokens, source = rows_to_check(trained, settings)
     digest = digest_of_folder(trained.folder)
     with export_folder(Path(settings.resolved_output_dir()), digest, settings.overwrite) as new:
-        write_graphs(trained, model, new, settings.format, digest)
-        report = check_export(trained, new, labels, tokens)
+        precision = "int8" if settings.format == "onnx-int8" else "fp32"
+        write_export(trained, new, precision, digest)
+        report = check_export(trained, new, precision, labels, tokens)
         report = {
             "format": settings.format,
             "model": str(trained.folder),
@@ -80,7 +72,7 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "onnxruntime": version("onnxruntime"),
             "data": source,
-            "model_bytes": 4 * count_parameters(model),
+            "model_bytes": 4 * count_parameters(trained.model),
             "least_agreement": settings.least_agreement,
             **report,
         }
@@ -91,40 +83,34 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
     return report
 
 
-def write_graphs(
-    trained: TrainedModel, model: GPT2, folder: Path, format: str, digest: str
-) -> None:
-    """Write the graphs that a model has, and the files that tell how its rows are made.
+def require_onnx() -> None:
+    """Check early that the libraries are there.
 
     Raises:
-        UserError: a file would be larger than the format allows.
+        UserError: they are not.
     """
-    import onnx
-
-    int8 = format == "onnx-int8"
-    metadata = metadata_of(trained, "int8" if int8 else "fp32", digest)
-    graphs = {}
-    if trained.vocabulary.labels:
-        graphs[CLASSIFY] = classify_graph(
-            model,
-            int8=int8,
-            label_ids=trained.vocabulary.label_ids,
-            temperature=trained.temperature,
-            max_length=trained.max_length,
-            metadata=metadata,
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")):
+        raise UserError(
+            f"ONNX files need the onnx and onnxruntime libraries: {install_extra('onnx')}"
         )
-    if not trained.is_classifier:
-        graphs[DECODE] = decode_graph(model, int8=int8, metadata=metadata)
-    for name, proto in graphs.items():
-        if proto.ByteSize() > _LARGEST_FILE:
-            raise UserError(
-                f"{name} would have {proto.ByteSize():,} bytes, and one ONNX file holds at most "
-                f"{_LARGEST_FILE:,}: export a smaller model, or --format onnx-int8"
-            )
-        onnx.checker.check_model(proto, full_check=True)
-        (folder / name).write_bytes(proto.SerializeToString())
-    if CLASSIFY in graphs:
-        write_json(folder / ABOUT, {"labels": trained.label_names, "row": row_rules(trained)})
+
+
+def write_export(trained: TrainedModel, folder: Path, precision: str, digest: str) -> None:
+    """Write the graphs, and what inference.py and other programs read beside them.
+
+    Raises:
+        UserError: see `write_graphs`.
+    """
+    facts = {
+        "weights": digest,
+        "labels": trained.label_names,
+        "validation": {**trained.validation, "first_tokens": trained.first_tokens},
+    }
+    length, temperature = trained.max_length, trained.temperature
+    write_graphs(trained.model, trained.vocabulary, length, temperature, folder, precision, facts)
+    if (folder / CLASSIFY).exists():
+        rules = row_rules(trained.vocabulary, length, trained.is_classifier)
+        write_json(folder / ABOUT, {"labels": trained.label_names, "row": rules})
     for name in _COPIED:
         if (trained.folder / name).exists():
             shutil.copyfile(trained.folder / name, folder / name)
@@ -133,20 +119,21 @@ def write_graphs(
 def check_export(
     trained: TrainedModel,
     folder: Path,
+    precision: str,
     labels: TokenLabelDataset | None,
     tokens: TokenLabelDataset | None,
 ) -> dict[str, Any]:
     """What of the report depends on rows: the model and the files in `folder` on the same ones."""
-    threads = torch.get_num_threads()
+    engine = GraphEngine("onnx", folder, precision, trained.vocabulary)
     report: dict[str, Any] = {"files": {}}
     for name in (CLASSIFY, DECODE):
         if (folder / name).exists():
             report["files"][name] = (folder / name).stat().st_size
     if tokens is not None:
-        found = compare_tokens(trained, OnnxDecoder(folder / DECODE, threads), tokens)
+        found = compare_tokens(trained, engine, tokens)
         report = {"agreement": found.agreement, **report, "tokens": found.figures()}
     if labels is not None:
-        of_labels = compare_labels(trained, OnnxClassifier(folder / CLASSIFY, threads), labels)
+        of_labels = compare_labels(trained, engine, labels)
         report = {**report, "agreement": of_labels.agreement, "labels": of_labels.figures()}
     return report
 

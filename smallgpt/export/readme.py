@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from smallgpt.distribution import VERSION
-from smallgpt.export.metadata import row_rules
-from smallgpt.export.onnx_files import ABOUT, CLASSIFY, DECODE, OnnxClassifier
-from smallgpt.model.folder import TrainedModel
+from smallgpt.engines.graph_engine import GraphEngine, read_facts
+from smallgpt.engines.trained import TrainedModel
+from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules
 from smallgpt.rows.dataset import TokenLabelDataset
 
+ABOUT = "classify.json"  # what JavaScript cannot read in the metadata of classify.onnx
 _MOST_TOKENS = 300  # of the example, which is to be read
 _LABELS_SHOWN = 3
 
@@ -61,7 +62,8 @@ def _first_id(trained: TrainedModel) -> int:
 
 def _describe_rows(trained: TrainedModel) -> str:
     """How a row becomes the input of classify.onnx, in words."""
-    rules, tokens = row_rules(trained), trained.vocabulary.tokens
+    rules = row_rules(trained.vocabulary, trained.max_length, trained.is_classifier)
+    tokens = trained.vocabulary.tokens
     cut = f"A row has at most {rules['longest_body']:,} tokens; a longer one loses its first"
     if rules["kept_first"]:
         kept = " or ".join(f"`{tokens[index]}`" for index in rules["kept_first"])
@@ -96,11 +98,13 @@ def _example(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
 
 def _answer(trained: TrainedModel, folder: Path, example: str) -> str:
     """What the exported file says to the example, as the programs print it."""
-    vocabulary, rules = trained.vocabulary, row_rules(trained)
+    vocabulary = trained.vocabulary
+    rules = row_rules(vocabulary, trained.max_length, trained.is_classifier)
     tokenizer = vocabulary.tokenizer
     ids = vocabulary.encode(example) if tokenizer is None else tokenizer.encode(example)
     ids = [*ids[: rules["longest_body"]], *rules["append"]]
-    shares_L = OnnxClassifier(folder / CLASSIFY, threads=1).probabilities(np.array(ids))
+    engine = GraphEngine("onnx", folder, read_facts(folder)["precision"], vocabulary)
+    (shares_L,) = engine.probabilities(np.array(ids), np.array([len(ids)]))
     best = np.argsort(-shares_L, kind="stable")[:_LABELS_SHOWN]
     shown = {trained.label_names[k]: round(float(shares_L[k]), 4) for k in best}
     return json.dumps(shown, ensure_ascii=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import format_table, json_text, plural, printable, printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.evaluation.abstention import abstain, is_unusable
 from smallgpt.evaluation.folder import PREDICTIONS, ResultFolder
@@ -23,7 +24,6 @@ from smallgpt.inference.python_rows import python_rows, rows_to_classify
 from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import say_unknown, with_unknown_token
 from smallgpt.inputs.event_log import EventColumns
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
 MOST_LABELS_SHOWN = 30  # in a table; one line sums up the others
@@ -170,8 +170,11 @@ def classify_dataset(
         UserError: the vocabulary has no labels.
     """
     refuse_without_labels(trained)
+    engine = trained.engines.for_row()
+    if len(dataset) > 1:
+        engine = trained.engines.for_rows(int(dataset.lengths_N.sum()))
     return classify_rows(
-        trained.forward,
+        engine,
         dataset,
         batch_size=batch_size,
         temperature=trained.temperature,

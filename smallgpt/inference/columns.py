@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 from smallgpt.inputs.tables import Table
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.reading import Found
 from smallgpt.rows.row import ROW_KEYS
 

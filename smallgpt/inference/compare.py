@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import printable_lines
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.evaluation.comparison import (
     check_same_rows,
@@ -38,8 +39,7 @@ from smallgpt.inference.results import digest_of_folder, digest_of_rows
 from smallgpt.inference.unknown_tokens import with_unknown_token
 from smallgpt.inference.validation_rows import read_validation_rows, share_validation_rows
 from smallgpt.inputs.event_log import EventColumns
-from smallgpt.model.config_json import is_number
-from smallgpt.model.folder import load_trained_model
+from smallgpt.model.own_config import is_number
 from smallgpt.model.place import CONFIG, is_adapter_folder
 from smallgpt.model.weights_file import CODEBOOK
 from smallgpt.options.inference import InferenceSettings
@@ -148,8 +148,12 @@ def _scored(
     """
     assert contender.facts is not None  # of a model, not an evaluation
     print(printable_lines(f"{contender.letter}: {contender.path}"), file=sys.stderr)
+    # Not the fastest engine of each, but the same one for all.
+    engine = (
+        "torch" if settings.engine == "auto" and settings.precision != "int8" else settings.engine
+    )
     trained = load_trained_model(
-        contender.path, settings.device, settings.precision, settings.vocab_path
+        contender.path, settings.device, settings.precision, settings.vocab_path, engine
     )
     trained = with_unknown_token(trained, settings.unknown_token)
     if settings.test_data is not None:

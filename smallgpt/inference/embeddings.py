@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from smallgpt.console import printable_lines, progress_bar
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.inference.prompts import check_arguments, not_finite
 from smallgpt.inference.python_rows import (
     PythonRows,
@@ -17,8 +19,6 @@ from smallgpt.inference.python_rows import (
     rows_to_classify,
     rows_to_continue,
 )
-from smallgpt.model.folder import TrainedModel
-from smallgpt.model.forward import Forward
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.to_device import rows_as_batch
@@ -54,12 +54,12 @@ def embeddings(
     dataset = rows_to_classify(trained, given, unknown_token)
     for line in dataset.counts.lines(trained.learned_unknown):
         print(printable_lines(line), file=sys.stderr)
-    forward = trained.forward
+    engine = trained.engines.torch
     bodies = dataset.without_tails()
     vectors: dict[int, np.ndarray] = {}
     with torch.inference_mode(), progress_bar("embedding", len(dataset), "row") as bar:
         for indices_B in batches_by_length(bodies, batch_size):
-            vectors_BxE = _vectors(trained, forward, bodies, indices_B).float()
+            vectors_BxE = _vectors(trained, engine, bodies, indices_B).float()
             if not vectors_BxE.isfinite().all():
                 raise not_finite(trained)
             for index, vector_E in zip(indices_B.tolist(), vectors_BxE.cpu().numpy(), strict=True):
@@ -69,13 +69,14 @@ def embeddings(
 
 
 def _vectors(
-    trained: TrainedModel, forward: Forward, bodies: TokenLabelDataset, indices_B: np.ndarray
+    trained: TrainedModel, engine: TorchEngine, bodies: TokenLabelDataset, indices_B: np.ndarray
 ) -> Tensor:
     """The vectors of some rows, B x E."""
     vocabulary = trained.vocabulary
     at_cls = bool(vocabulary.labels) and vocabulary.cls_id is not None and not trained.is_classifier
     then = vocabulary.cls_id if at_cls else None
-    batch = rows_as_batch(bodies, indices_B, trained.device, then)
+    batch = rows_as_batch(bodies, indices_B, engine.model.device, then)
+    forward = engine.forward
     if trained.is_classifier:
         return forward.head_inputs(batch.ids_M, batch.lengths_B)
     if at_cls:

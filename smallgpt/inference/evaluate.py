@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from smallgpt.console import printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.abstention import abstain, abstention_figures
 from smallgpt.evaluation.answers import answer_figures, generate_answers
 from smallgpt.evaluation.folder import METRICS, ResultFolder
@@ -32,7 +33,6 @@ from smallgpt.inference.prompts import check_arguments
 from smallgpt.inference.results import hold_results, write_rows
 from smallgpt.inference.unknown_tokens import with_unknown_token
 from smallgpt.inputs.event_log import EventColumns
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
 
@@ -146,8 +146,9 @@ def score_given(
     dataset = rows.dataset
     for line in dataset.counts.codebook_lines():
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
+    engine = trained.engines.for_rows(int(dataset.lengths_N.sum()))
     scores = score_rows(
-        trained.forward,
+        engine,
         dataset,
         batch_size=batch_size,
         temperature=trained.temperature,
@@ -164,8 +165,9 @@ def score_given(
     figures = {
         "model": str(trained.folder),
         "data": rows.source,
-        "device": trained.device.type,
-        "precision": trained.precision.name,
+        "device": engine.device,
+        "precision": engine.precision,
+        "engine": engine.name,
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
         "unlabelled": int((dataset.classes_N < 0).sum()),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from smallgpt.console import plural, printable
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.files.reading import open_input, read_bytes, size_text
@@ -20,7 +21,6 @@ from smallgpt.inference.columns import USUAL_COLUMNS, Columns, open_table, renam
 from smallgpt.inference.unknown_tokens import UNK_REMEDY
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.tables import Table
-from smallgpt.model.folder import TrainedModel
 from smallgpt.options.inference import STANDARD_INPUT
 from smallgpt.rows.bad_rows import could_be_unk
 from smallgpt.rows.codebook_of_rows import KnownCodebook

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from smallgpt.console import plural, progress_bar
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 from smallgpt.inference.classify import classify_dataset
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.row import Row
 

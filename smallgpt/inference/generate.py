@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 
 from smallgpt.console import progress_bar
-from smallgpt.decoding.generate import generate_tokens, make_decoder
+from smallgpt.decoding.generate import generate_tokens
 from smallgpt.decoding.sampling import Sampling
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.inference.for_label import class_of, learned_label_first, sample_for_label
 from smallgpt.inference.prompts import check_arguments, refuse_labels_only
 from smallgpt.inference.python_rows import PythonRows, python_rows, rows_to_continue, upper_parts
 from smallgpt.inference.well_formed import WellFormed, any_token, well_formed
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.label_tail import TAIL_LENGTH
 
 
@@ -130,7 +130,10 @@ def generate(
         if learned_label_first(trained):
             lead = [vocabulary.label_ids[wanted]]
     sampling = Sampling(greedy, temperature, top_k, top_p)
-    decoder = make_decoder(trained.model, trained.precision.dtype)
+    sequences = len(prompts) * count
+    decoder = trained.engines.decoder(
+        min(sequences, batch_size), sequences * max(room.most for room in rooms)
+    )
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
 
     def sample(

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smallgpt.console import plural, printable, printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.inputs.labelled_images import LabelledImages, checked_images
 from smallgpt.inputs.like_codebook import converted, unlike_training
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.reading import Found
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.labels import label_text, label_token

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 
 from smallgpt.console import format_table, json_text, printable, printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 from smallgpt.files.reading import size_text
 from smallgpt.inference.classify import say_label
-from smallgpt.inference.generate import Generated, generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.inference.prompts import row_text
-from smallgpt.model.folder import TrainedModel
 
 MOST_PROMPT_BYTES = 2**20  # of one line on standard input; longer than any row of a small model
 
@@ -103,6 +102,8 @@ def say_next_tokens(trained: TrainedModel, prompt: str, as_json: bool) -> None:
 
 def say_answer(trained: TrainedModel, prompt: str, as_json: bool) -> None:
     """Print the likeliest answer to an instruction."""
+    from smallgpt.inference.generate import Generated, generate  # and with it torch
+
     result = generate(trained, prompt, greedy=True)
     assert isinstance(result, Generated)  # one row was asked for
     answer = row_text(trained, result.sequences[0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.lines import read_json_lines
 from smallgpt.rows.reading import read_found

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import plural, printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_bytes, shown
 from smallgpt.inference.columns import Columns
@@ -20,7 +21,6 @@ from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.event_log import LABEL, EventColumns, EventLog
 from smallgpt.inputs.records import read_records
 from smallgpt.inputs.tables import Table
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import MOST_BAD_ROWS, BadRows, RowError
 from smallgpt.rows.reading import Found
 

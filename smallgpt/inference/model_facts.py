@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smallgpt.engines.trained import stored_settings
 from smallgpt.errors import UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.files.reading import parse_json, read_text
 from smallgpt.inference.files import beside
-from smallgpt.model.folder import stored_settings
 from smallgpt.model.place import check_model_folder
 from smallgpt.model.weights_file import MADE_BY, read_validation
 from smallgpt.options.option import options_of

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-import torch
+import numpy as np
 
 from smallgpt.console import progress_bar
+from smallgpt.engines.engine import log_softmax
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import check_arguments, not_finite, refuse_labels_only, token_text
 from smallgpt.inference.python_rows import python_rows, rows_to_continue
-from smallgpt.model.folder import TrainedModel
-from smallgpt.model.forward import TokenHead
 
 NEXT_TOKENS_SHOWN = 5
 
@@ -67,22 +67,23 @@ def next_tokens(
                     f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
                     f"{trained.max_length}: shorten it"
                 )
-    forward, head = trained.forward, TokenHead.of(trained.model)
+    engine = trained.engines.for_row()
+    if len(prompts) > 1:
+        engine = trained.engines.for_rows(sum(map(len, prompts)))
     found: list[NextTokens] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    with torch.inference_mode(), progress_bar("next tokens", len(order), "row") as bar:
+    with progress_bar("next tokens", len(order), "row") as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            ids_N = torch.tensor([token for index in batch for token in prompts[index]])
-            lengths_B = [len(prompts[index]) for index in batch]
-            # Not the model's own forward pass, which computes the logits of every place.
-            logits_BxV = head(forward(ids_N.to(trained.device), lengths_B, "last"))
-            if not logits_BxV.isfinite().all():
+            ids_M = np.concatenate([np.array(prompts[index]) for index in batch])
+            lengths_B = np.array([len(prompts[index]) for index in batch])
+            logits_BxV = engine.next_logits(ids_M, lengths_B)
+            if not np.isfinite(logits_BxV).all():
                 raise not_finite(trained)
-            top = logits_BxV.softmax(-1).topk(min(count, logits_BxV.shape[1]))
-            likeliest = zip(batch, top.values.tolist(), top.indices.tolist(), strict=True)
-            for index, probabilities, ids in likeliest:
-                tokens = [token_text(trained, token) for token in ids]
-                found[index] = list(zip(tokens, probabilities, strict=True))
+            probabilities_BxV = np.exp(log_softmax(logits_BxV))
+            for index, probabilities_V in zip(batch, probabilities_BxV, strict=True):
+                likeliest = np.argsort(-probabilities_V, kind="stable")[:count].tolist()
+                tokens = [token_text(trained, token) for token in likeliest]
+                found[index] = list(zip(tokens, probabilities_V[likeliest].tolist(), strict=True))
             bar.update(len(batch))
     return given.answer(found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smallgpt.console import plural
-from smallgpt.model.folder import TrainedModel
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.pictures import draw_image_sheet
 

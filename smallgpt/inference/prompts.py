@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import shown
 from smallgpt.inference.unknown_tokens import refuse_unknown_tokens
-from smallgpt.model.folder import TrainedModel
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import check_settings
 from smallgpt.rows.bad_rows import RowError

@@ -16,9 +16,9 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 
 from smallgpt.console import printable, printable_lines, shorten
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.inference.images import beginning, codebook_of, image_rows
 from smallgpt.inference.prompts import (
@@ -30,7 +30,6 @@ from smallgpt.inference.unknown_tokens import (
     say_unknown,
     unknown_token_of,
 )
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.codebook_of_rows import KnownCodebook
@@ -106,7 +105,8 @@ def python_rows(trained: TrainedModel, rows: Any) -> PythonRows:
 
 def _plain(value: Any) -> Any:
     """A tensor as an array, an array of one axis as a list."""
-    if isinstance(value, torch.Tensor):
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     return value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.folder import (
     PREDICTIONS,
     PREDICTIONS_TABLE,
@@ -21,7 +22,6 @@ from smallgpt.evaluation.predictions import write_predictions
 from smallgpt.evaluation.predictions_table import predictions_table, write_predictions_table
 from smallgpt.files.reading import contents
 from smallgpt.inference.files import GivenRows, beside
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
 _KINDS = {"evaluate": "evaluation", "classify": "classification"}
@@ -52,8 +52,7 @@ def hold_results(
         "rows": digest_of_rows(rows.dataset),
         "weights": digest_of_folder(trained.folder),
         "settings": {
-            "device": trained.device.type,
-            "precision": trained.precision.name,
+            **trained.engines.settings(),
             # Absent where they change nothing, as for versions that did not know them.
             **({"unknown_token": "unk"} if trained.settings.unknown_token == "unk" else {}),
             **({"abstain_below": abstain_below} if abstain_below is not None else {}),

@@ -15,7 +15,7 @@ from smallgpt.evaluation.comparison_report import setting_text
 from smallgpt.evaluation.verdicts import percent, span
 from smallgpt.files.reading import contents
 from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts, differing_settings
-from smallgpt.model.config_json import is_number
+from smallgpt.model.own_config import is_number
 from smallgpt.model.place import CONFIG, is_adapter_folder
 
 _FIGURES = ("accuracy", "label_loss", "perplexity")

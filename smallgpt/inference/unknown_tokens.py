@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from smallgpt.console import printable, printable_lines
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.read_counts import unknown_line
 from smallgpt.rows.row import split_words

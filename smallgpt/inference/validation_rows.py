@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import same_file
 from smallgpt.inference.files import GivenRows
 from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts
-from smallgpt.model.folder import TrainedModel
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 

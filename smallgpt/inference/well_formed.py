@@ -15,8 +15,8 @@ from smallgpt.decoding.row_rules import (
     image_rules,
     token_rules,
 )
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
-from smallgpt.model.folder import TrainedModel
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import END_IMG, IMG
 

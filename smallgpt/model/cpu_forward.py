@@ -32,7 +32,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from smallgpt.model.cpu_block import Block, BlockPlan, Dropout
-from smallgpt.model.packed_linear import GELU_FORMULA
+from smallgpt.model.own_config import GELU_FORMULA
 from smallgpt.model.packed_rows import PackedRows
 
 GPT2 = GPT2LMHeadModel | GPT2ForSequenceClassification

@@ -1,39 +1,28 @@
 """Saves and loads the folder of a trained model, in Hugging Face format.
 
-    trained = load_trained_model("outputs/best_model")
-    logits_BxTxV = trained.model(ids_BxT).logits
-
-It is written atomically and checked when read. Plain transformers reads it as well.
+It is written atomically and checked when read. Plain transformers reads it as well. To use a model:
+`smallgpt/engines/trained.py`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from smallgpt.errors import SettingsError, UserError
+from smallgpt.errors import UserError
 from smallgpt.files.reading import shown
 from smallgpt.files.tensors import write_tensors
 from smallgpt.files.writing import atomic_folder, folder_beside, replace_files, write_json
 from smallgpt.model.build import parameters_of
-from smallgpt.model.config_json import (
-    ID2LABEL,
-    config_of,
-    model_class_of,
-    positions_of,
-    read_own_config,
-)
-from smallgpt.model.forward import Forward
-from smallgpt.model.hardware import Precision, choose_device, choose_precision
+from smallgpt.model.config_json import config_of, model_class_of, positions_of
 from smallgpt.model.head import add_hidden_layer, name_labels
 from smallgpt.model.lora import Adapter, load_adapter
-from smallgpt.model.place import CONFIG, check_model_folder, is_adapter_folder, refuse_pickles
+from smallgpt.model.own_config import ID2LABEL, read_own_config
+from smallgpt.model.place import CONFIG, is_adapter_folder, refuse_pickles
 from smallgpt.model.weights_file import (
     ADAPTER_WEIGHTS,
     CODEBOOK,
@@ -49,9 +38,7 @@ from smallgpt.model.weights_file import (
     read_tensors,
 )
 from smallgpt.options.config_file import to_yaml
-from smallgpt.options.option import AUTO
-from smallgpt.options.reader import load_settings
-from smallgpt.options.training import BEFORE_RECIPE, TrainSettings
+from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -161,72 +148,17 @@ def _state_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------- loading
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model folder in memory, ready to use."""
+def load_model(
+    folder: Path, settings: TrainSettings, vocabulary: Vocabulary, device: torch.device
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a folder in evaluation mode on a device, and the figures of its weights.
 
-    model: PreTrainedModel  # in evaluation mode on `device`; an adapter is merged into its base
-    vocabulary: Vocabulary
-    settings: TrainSettings
-    device: torch.device
-    precision: Precision
-    codebook: Path | None  # None for rows that are no images
-    folder: Path
-    validation: dict[str, Any]  # figures on the validation rows; {} if training stored none
-    # How many training rows began with each token, the most frequent first; {} if none is stored.
-    first_tokens: dict[str, int] = field(default_factory=dict)
-    learned_unknown: bool = False  # whether training rows had <UNK>, or token dropout made it
-
-    @property
-    def temperature(self) -> float:
-        """Temperature of the calibrated confidence; 1 (none) if it was never calibrated."""
-        return self.validation.get("calibration", {}).get("temperature", 1.0)
-
-    @cached_property
-    def forward(self) -> Forward:
-        """Its forward pass, with the weights that the model has when it is first used."""
-        return Forward(self.model, self.precision, fixed=True)
-
-    @property
-    def label_names(self) -> list[str]:
-        """The labels as the training rows spelled them, parallel to `vocabulary.labels`."""
-        return self.vocabulary.label_names
-
-    @property
-    def max_length(self) -> int:
-        """The longest row it was trained for; evaluation and generation keep to it."""
-        return self.settings.max_length
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether it has a classification head and predicts no tokens."""
-        return self.settings.classifier == "head"
-
-    @property
-    def is_instructed(self) -> bool:
-        """Whether it answers instructions in their prompt template."""
-        return self.settings.task == "instruct" and self.vocabulary.tokenizer is not None
-
-
-def load_trained_model(
-    model_path: str | Path,
-    device: str = "auto",
-    precision: str = "auto",
-    vocab_path: str | Path | None = None,
-) -> TrainedModel:
-    """Load a model folder that training wrote.
-
-    `device` and `precision` "auto" take the best there is; `vocab_path` must equal the model's own.
+    The labels of `vocabulary` get their spelling.
 
     Raises:
-        UserError: the folder or a file of it is missing, damaged, or contradicts another.
+        UserError: a file is missing, damaged, or contradicts another.
     """
-    folder = Path(model_path)
-    check_model_folder(folder)
-    is_adapter = is_adapter_folder(folder)
-    vocabulary = Vocabulary.load(existing(folder / "vocab.json"))
-    settings = stored_settings(folder)
-    if is_adapter:
+    if is_adapter_folder(folder):
         model, metadata = load_adapter(folder, settings, vocabulary)
         validation = parse_validation(folder / ADAPTER_WEIGHTS, metadata)
         vocabulary.spell_labels(parse_label_names(folder / ADAPTER_WEIGHTS, metadata))
@@ -243,46 +175,8 @@ def load_trained_model(
             f"{folder}: {SETTINGS} says max_length {settings.max_length} but the model has "
             f"{positions} positions: the files belong to different models"
         )
-    if vocab_path is not None and Vocabulary.load(vocab_path) != vocabulary:
-        raise UserError(
-            f"{vocab_path}: not the vocabulary that {model_path} was trained with; leave "
-            f"--vocab_path out, the model folder holds its own"
-        )
-    codebook_path = folder / CODEBOOK
-    target = choose_device(device)
-    return TrainedModel(
-        # transformers' wrapper of `to` hides that `model` is its first argument.
-        model=model.to(target).eval(),  # type: ignore[arg-type]
-        vocabulary=vocabulary,
-        settings=settings,
-        device=target,
-        precision=choose_precision(precision, target),
-        codebook=codebook_path if codebook_path.exists() else None,
-        folder=folder,
-        # No figure, and stored among them since it belongs to the same weights.
-        first_tokens=validation.pop("first_tokens", {}),
-        validation=validation,
-        learned_unknown=settings.unknown_token == "unk"
-        # A frozen backbone reads its rows whole.
-        or (settings.resolved_token_dropout() > 0 and not settings.freeze_backbone),
-    )
-
-
-def stored_settings(folder: Path) -> TrainSettings:
-    """The settings in a model folder.
-
-    Raises:
-        UserError: none, or not such that training wrote.
-    """
-    try:
-        settings = load_settings(TrainSettings, existing(folder / SETTINGS))
-    except SettingsError as error:  # not a wrong flag: the exit code is that of a bad model
-        raise UserError(
-            f"{folder / SETTINGS}: not the settings that training wrote\n{error.mistakes[0]}"
-        ) from None
-    # What the recipe chose stands there; an option that is missing had an older version's default.
-    missing = {k: v for k, v in BEFORE_RECIPE.items() if getattr(settings, k) == AUTO}
-    return replace(settings, **missing)
+    # transformers' wrapper of `to` hides that `model` is its first argument.
+    return model.to(device).eval(), validation  # type: ignore[arg-type]
 
 
 def _load_model(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from smallgpt.errors import UserError
+from smallgpt.model.processor import bf16_feature
 
 # Silences transformers' advice; the toolkit prints its own warnings.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -98,33 +97,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
             return Precision("bf16", "this GPU computes in bf16")
         return Precision("fp32", "this GPU does not compute in bf16")
     if device.type == "cpu":
-        feature = _cpu_bf16_feature()
+        feature = bf16_feature()
         if feature:
             return Precision("bf16", f"this CPU computes in bf16 ({feature})")
         return Precision("fp32", "this CPU does not compute in bf16 (no AVX512-BF16, no AMX)")
     return Precision("fp32", f"bf16 is not used on {device.type}")
-
-
-def _cpu_bf16_feature() -> str | None:
-    """The instruction set in which this CPU multiplies bf16 numbers, None without one.
-
-    From the system's own list: torch also says yes where it emulates bf16, slower than fp32.
-    """
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return None
-    for flag, feature in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
-        if flag in flags:
-            return feature
-    return None
-
-
-def processor_name() -> str:
-    """The name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 from transformers.activations import ACT2FN
 
-# config.activation_function -> torch's `approximate`. transformers computes gelu_new in several
-# operations, torch in one.
-GELU_FORMULA = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+from smallgpt.model.own_config import GELU_FORMULA
 
 Map = Callable[[Tensor], Tensor]
 

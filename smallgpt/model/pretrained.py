@@ -24,7 +24,6 @@ from smallgpt.files.hub import folder_of, hub_errors
 from smallgpt.files.reading import read_bytes, rust_errors
 from smallgpt.model.carried_embeddings import carry_over, tokens_of
 from smallgpt.model.config_json import (
-    MOST_CONFIG_BYTES,
     config_of,
     model_class_of,
     positions_of,
@@ -32,6 +31,7 @@ from smallgpt.model.config_json import (
     set_dropout,
 )
 from smallgpt.model.head import add_hidden_layer, check_padding, draw_head, name_labels
+from smallgpt.model.own_config import MOST_CONFIG_BYTES
 from smallgpt.model.place import ADAPTER_CONFIG, CONFIG, refuse_pickles
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary

@@ -6,17 +6,19 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, parse_json, shown
-from smallgpt.model.config_json import is_number
+from smallgpt.model.own_config import is_number
 from smallgpt.model.place import is_adapter_folder
 from smallgpt.options.training import MOST_LAYERS
 from smallgpt.tokens.labels import MOST_LABELS
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS, SETTINGS, CODEBOOK = "model.safetensors", "settings.yaml", "codebook.npz"
 MADE_BY = "made_by.json"  # for people: the version, command and data that made a model
@@ -46,9 +48,21 @@ def read_validation(folder: Path) -> dict[str, Any]:
 def parse_validation(path: Path, metadata: Any) -> dict[str, Any]:
     text = metadata.get(VALIDATION, "{}") if isinstance(metadata, dict) else "{}"
     try:
-        validation = parse_json(text, _MOST_FIGURES)
+        return check_validation(path, parse_json(text, _MOST_FIGURES))
+    except (ValueError, TypeError):  # no JSON, or no text
+        return check_validation(path, None)
+
+
+def check_validation(path: Path, validation: Any) -> dict[str, Any]:
+    """Validation figures, once they are what `save_model_folder` wrote.
+
+    Raises:
+        UserError: they are not.
+    """
+    try:
         if validation == {} or _is_validation(validation):
-            return validation
+            found: dict[str, Any] = validation
+            return found
     except (ValueError, TypeError, LookupError, AttributeError):  # other things than expected
         pass
     raise UserError(f"{path}: its stored validation figures are damaged; save the model again")

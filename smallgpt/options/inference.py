@@ -25,8 +25,17 @@ class InferenceSettings:
         None, "Check that this vocabulary is the model's own (the model folder holds it already)."
     )
     device: str = shared(DEVICE)
+    engine: str = option(
+        "auto",
+        "What computes. auto: the fastest one that is installed and computes in floating point, "
+        "measured on this machine where there is enough to do. onnx and openvino need an extra.",
+        choices=("auto", "torch", "onnx", "openvino"),
+    )
     precision: str = option(
-        "auto", "auto = bf16 where the hardware computes in it, else fp32.", choices=PRECISIONS
+        "auto",
+        "auto = bf16 where the hardware computes in it, else fp32. int8: faster and less exact, "
+        "by the engines onnx and openvino.",
+        choices=(*PRECISIONS, "int8"),
     )
 
     mode: str | None = option(
@@ -224,6 +233,19 @@ class InferenceSettings:
             yield f"--image writes a PNG: {self.image} must end in .png"
         if self.device == "cpu" and self.precision == "fp16":
             yield FP16_NEEDS_GPU
+        yield from self._contradictions_of_engines()
+
+    def _contradictions_of_engines(self) -> Iterator[str]:
+        """Engines and precisions that do not go together."""
+        of_graphs = self.engine in ("onnx", "openvino")
+        able = {"torch": PRECISIONS, "onnx": ("auto", "fp32", "int8")}.get(self.engine)
+        if able and self.precision not in able:
+            yield f"--engine {self.engine} does not compute in {self.precision}"
+        elif self.engine == "openvino" and self.precision == "fp16":
+            yield "--engine openvino computes on a CPU in fp32, bf16 or int8"
+        if self.device not in ("auto", "cpu") and (of_graphs or self.precision == "int8"):
+            needed = f"--engine {self.engine}" if of_graphs else "--precision int8"
+            yield f"{needed} computes on the CPU: drop --device {self.device}"
 
     def _contradictions_of_compare(self) -> Iterator[str]:
         """Options that say nothing to a comparison."""

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from smallgpt.distribution import VERSION
+from smallgpt.engines.torch_engine import TorchEngine
 from smallgpt.errors import UserError
 from smallgpt.evaluation.row_results import RowResults
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.folder import save_model_folder
-from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import Adapter, found_from_anywhere
 from smallgpt.options.plan import plan_text
@@ -140,14 +140,20 @@ class Run:
             UserError: they are not finite.
             StopRequestedError: a signal to stop has arrived.
         """
-        scores = score_rows(
-            Forward(self.model, self.precision, fixed=True),
-            self.validation_rows,
-            batch_size=max(64, self.settings.batch_size),
-            each_batch=stop.raise_if_requested,
-            description="validating",
-            to_calibrate=self.validation_rows.has_labels,
-        )
+        label_ids = self.validation_rows.vocabulary.label_ids
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            scores = score_rows(
+                TorchEngine(self.model, self.precision, label_ids),
+                self.validation_rows,
+                batch_size=max(64, self.settings.batch_size),
+                each_batch=stop.raise_if_requested,
+                description="validating",
+                to_calibrate=self.validation_rows.has_labels,
+            )
+        finally:
+            self.model.train(was_training)
         if not scores.is_finite.all():
             raise UserError(f"the validation {self.best_metric} is no longer finite")
         results = scores.cross_fitted_results(self.validation_rows, self.cross_fit.fold_N)

@@ -4,10 +4,12 @@ import importlib.util
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from toy_bench import TOY
 
+from smallgpt.benchmark import classifying_peers as peers
 from smallgpt.benchmark import starting
 from smallgpt.benchmark.bench import ROOT
 from smallgpt.benchmark.classification import measure_classification
@@ -77,27 +79,56 @@ def test_training_section(bench):
     assert reached(found, "training") == keys - missing
 
 
+def all_peers_are_installed() -> bool:
+    return all(map(installed, ("onnxruntime", "onnxscript", "openvino", "ctranslate2")))
+
+
 def test_generation_section(make_bench):
     found = Findings()
     measure_generation(make_bench(full=True), found)
     assert all_positive(numbers_of(found.comparisons))
     keys = {t.key for t in TARGETS if t.section == "generation" and t.device == "cpu"}
-    packages = {"ONNX Runtime": ("onnxruntime", "onnxscript"), "CTranslate2": ("ctranslate2",)}
-    for peer, needed in packages.items():
-        if not all(map(installed, needed)):
-            keys = {key for key in keys if peer not in key}
     assert reached(found, "generation") == keys
+    for comparison in found.comparisons:
+        notes = {entry.name: entry.note for entry in comparison.entries if not entry.values}
+        assert not all_peers_are_installed() or notes == {}
 
 
-def test_classification_section(bench):
-    found = Findings()
+def test_classification_section(make_bench):
+    bench, found = make_bench(full=True), Findings()
     measure_classification(bench, found)
     assert all_positive(numbers_of(found.comparisons))
-    (key,) = [target.key for target in TARGETS if target.section == "classification"]
-    assert found.reached.keys() == {key}
-    assert found.reached[key] == found.comparisons[0].entries[0].share
-    lines = (bench.folder / "classification" / "classify_file_0" / "predictions.jsonl").read_text()
-    assert len(lines.splitlines()) == TOY.rows_classified
+    keys = {t.key for t in TARGETS if t.section == "classification"}
+    needed = {"one row, best against ONNX Runtime int8"} if not installed("onnxscript") else set()
+    assert found.reached.keys() == keys - needed
+    one, file = found.comparisons
+    assert found.reached["file to predictions, of the matmul peak"] == file.entries[0].share
+    for comparison in (one, file):
+        notes = {entry.name: entry.note for entry in comparison.entries if not entry.values}
+        assert not all_peers_are_installed() or notes == {}
+    results = bench.folder / "classification" / "classify_file_torch_bf16_0" / "predictions.jsonl"
+    assert len(results.read_text().splitlines()) == TOY.rows_classified
+
+
+@pytest.mark.skipif(not all_peers_are_installed(), reason="the extra `benchmark`: not installed")
+def test_peers_that_classify_give_the_logits_of_the_model(make_bench):
+    bench = make_bench(full=True)
+    trained = bench.saved_model()
+    rows = np.random.default_rng(0).integers(6, 100, (5, 7)).tolist()
+    words = [[trained.vocabulary.tokens[index] for index in row] for row in rows]
+    with torch.inference_mode():
+        expected = trained.model(torch.tensor(rows)).logits[:, -1].numpy()
+    graph, config = bench.plain_graph(trained.model), trained.model.config
+    for found in (
+        peers.transformers_classify(trained.model, rows)(),
+        peers.onnx_classify(graph, config, rows)(),
+        peers.ctranslate2_classify(bench.ctranslate2_folder(), "float32", words)(),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    in_int8 = peers.onnx_classify(bench.plain_graph(trained.model, int8=True), config, rows)()
+    by_openvino = peers.openvino_classify(graph, config, rows)()  # bf16 where the CPU has it
+    for found in (in_int8, by_openvino):
+        np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
 
 
 def test_reading_section(make_bench):
@@ -118,12 +149,19 @@ def test_starting_section(bench, monkeypatch):
     monkeypatch.setattr(starting, "run_python", lambda *arguments: started.append(arguments))
     found = Findings()
     measure_starting(bench, found)
-    assert reached(found, "starting") == {t.key for t in TARGETS if t.section == "starting"}
+    keys = {t.key for t in TARGETS if t.section == "starting"}
+    by_graph = {"inference.py --prompt, onnx"}
+    without = not (installed("onnx") and installed("onnxruntime"))
+    assert reached(found, "starting") == keys - (by_graph if without else set())
     assert {arguments[0] for arguments in started} == {*COMMANDS, "-c"}
+    answer = (
+        "inference.py", "--model_path", str(bench.folder / "model"), "--device", "cpu",
+        "--prompt", "<IMG> <Z_001>", "--engine",
+    )  # fmt: skip
+    engines = ["torch", *(["onnx"] if installed("onnx") and installed("onnxruntime") else [])]
     assert [a for a in started if a[0] in COMMANDS and "--help" not in a] == [
-        ("inference.py", "--model_path", str(bench.folder / "model"), "--device", "cpu",
-         "--prompt", "<IMG> <Z_001>")
-    ] * 2  # fmt: skip
+        (*answer, engine) for engine in engines
+    ] * 2
 
 
 def test_the_bare_process_computes_what_the_model_computes(bench, monkeypatch, capsys):

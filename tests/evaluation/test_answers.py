@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from plain_settings import plain_settings
 
 from inference import main
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.evaluation.answers import (
     RougeTokenizer,
     answer_figures,
@@ -24,7 +25,7 @@ from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.files import read_rows
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.tokens.instruction_template import instruction_prompt
 from train_gpt import train
 

@@ -17,6 +17,8 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from inference import main
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.evaluation import label_probabilities, metrics
 from smallgpt.evaluation import scoring as evaluation_module
@@ -24,8 +26,7 @@ from smallgpt.evaluation.scoring import labelled_in_drawn_order, score_rows
 from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
-from smallgpt.model.forward import Forward
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.weights_file import read_validation
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -308,7 +309,7 @@ OF_READING = {
 def test_every_figure_recomputes_from_the_predictions(evaluation):
     figures, rows, folder = evaluation
     assert figures == json.loads((folder / "metrics.json").read_text())
-    words = {"model", "data", "device", "precision", "validation"}
+    words = {"model", "data", "device", "precision", "engine", "validation"}
     words |= OF_READING
     measured = {name: value for name, value in figures.items() if name not in words}
     measured["coverage"] = at_confidences_of(rows, measured["coverage"])
@@ -327,7 +328,7 @@ def test_the_recomputed_evaluation_has_something_of_everything(evaluation):
 def test_every_figure_recomputes_from_the_largest_probabilities(largest_only):
     figures, rows, folder = largest_only
     assert figures == json.loads((folder / "metrics.json").read_text())
-    words = {"model", "data", "device", "precision", "validation"}
+    words = {"model", "data", "device", "precision", "engine", "validation"}
     words |= OF_READING
     measured = {name: value for name, value in figures.items() if name not in words}
     measured["coverage"] = at_confidences_of(rows, measured["coverage"])
@@ -533,7 +534,7 @@ def test_calibration_depends_neither_on_the_order_of_rows_nor_on_batches(
     found = []
     for rows, batch in ((labelled_rows, 64), (shuffled(labelled_rows, 1)[0], 7)):
         how = {"batch_size": batch, "to_calibrate": True}
-        scores = score_rows(trained.forward, rows, **how)
+        scores = score_rows(trained.engines.torch, rows, **how)
         fold_N = fold_rows(rows, rows.classes_N >= 0, 5)
         results = scores.cross_fitted_results(rows, fold_N)
         found.append(results.validation_figures(rows)["calibration"])
@@ -677,7 +678,11 @@ def test_scores_of_instructions_are_those_of_transformers_on_the_answer(text_voc
     dataset = dataset_from_records(records, text_vocabulary, max_length=100)
     settings = replace(SETTINGS, n_positions=100, max_length=100)
     model = build_model(settings, text_vocabulary).eval()
-    scores = score_rows(Forward(model, Precision("fp32", "tests")), dataset, batch_size=3)
+    scores = score_rows(
+        TorchEngine(model, Precision("fp32", "tests"), text_vocabulary.label_ids),
+        dataset,
+        batch_size=3,
+    )
     total = 0.0
     for index in range(len(dataset)):
         prompt = int(dataset.prompt_lengths_N[index])

@@ -1,76 +1,19 @@
-"""Trained models of every kind that is exported, and a function that exports them."""
+"""Trained models and their exports."""
 
-import dataclasses
 import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from command_program import run_here
-from pretrained_models import save_byte_level, train_settings
-from trained_models import BEST_MODEL
-from training_runs import small_settings, write_rule_rows
+from exported_models import exported, model_of  # noqa: F401  (fixtures)
 
 import export_model
-from train_gpt import train
 
 for library in ("onnx", "onnxruntime"):
     pytest.importorskip(library, reason=f"{library} is not installed: the extra `onnx`")
-
-
-@pytest.fixture(scope="session")
-def model_of(bars, made_once) -> Callable[[str], Path]:
-    """A function: the model folder of a kind.
-
-    `bars`, or rows whose direction is the label (`head` ..., `no labels`), or `texts` and
-    `adapter`, which start from a pretrained GPT-2.
-    """
-
-    def make(kind: str, folder: Path) -> None:
-        if kind in ("texts", "adapter"):
-            (folder / "checkpoint").mkdir()
-            save_byte_level(folder / "checkpoint")
-            lora = {"lora_rank": 4} if kind == "adapter" else {}
-            train(train_settings(folder, folder / "checkpoint", **lora))
-            return
-        settings = small_settings(folder)
-        if kind == "no labels":
-            data, _ = write_rule_rows(folder)
-            rows = [json.loads(line) for line in data.read_text().splitlines()]
-            data.write_text("".join(json.dumps({"tokens": row["tokens"]}) + "\n" for row in rows))
-            vocab = folder / "vocab.json"
-            kept = [token for token in json.loads(vocab.read_text()) if "CLS" not in token]
-            vocab.write_text(json.dumps({token: i for i, token in enumerate(kept)}))
-            train(settings)
-            return
-        hidden = 8 if kind == "head of two layers" else None
-        train(dataclasses.replace(settings, classifier="head", classifier_hidden=hidden))
-
-    def folder_of(kind: str) -> Path:
-        if kind == "bars":
-            return bars / BEST_MODEL
-        return made_once(f"exported {kind}", functools.partial(make, kind)) / BEST_MODEL
-
-    return folder_of
 
 
 @pytest.fixture
 def run() -> Callable:
     """A function that runs export_model.py on the words of a command line."""
     return functools.partial(run_here, export_model.main)
-
-
-@pytest.fixture(scope="session")
-def exported(model_of, made_once) -> Callable[[str, str], Path]:
-    """A function: the export of a kind of model in a format, checked on its validation rows."""
-
-    def folder_of(kind: str, format: str = "onnx") -> Path:
-        def make(folder: Path) -> None:
-            words = ["--model_path", model_of(kind), "--output_dir", folder / "out"]
-            loose = ["--least_agreement", "0.5"] if format == "onnx-int8" else []
-            export_model.main([*map(str, words), "--format", format, *loose])
-
-        return made_once(f"{format} of {kind}", make) / "out"
-
-    return folder_of

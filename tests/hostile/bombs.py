@@ -17,9 +17,9 @@ from pathlib import Path
 from hostile.models import READERS
 from hostile.options import VOCABULARY
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.inputs.image_formats import read_images
-from smallgpt.model.folder import load_trained_model
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset

@@ -12,13 +12,14 @@ from hostile.options import CONFIG_WORDS, VOCABULARY, WORDS
 from hostile.reader import folder_reader
 from plain_settings import plain_settings
 
+from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.evaluation.report import _validation_table
 from smallgpt.evaluation.verdicts import describe_confidence
 from smallgpt.inference.classify import classify
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel, load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 
 SMALL = plain_settings(n_layer=2, n_head=2, n_embd=8, n_positions=16, max_length=16)
 VALIDATION = {

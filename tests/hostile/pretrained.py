@@ -13,8 +13,9 @@ from hostile.texts import CLAUSES, TEXT_SPECIAL, text_vocabulary
 from plain_settings import plain_settings
 from pretrained_models import save_byte_level
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.inference.next_tokens import next_tokens
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.lora import add_adapter
 from smallgpt.model.pretrained import load_pretrained, with_pretrained_shape
 from smallgpt.tokens.text_tokenizer import TextTokenizer

@@ -70,7 +70,7 @@ def _evaluate_rows(folder: Path) -> None:
         if for_label:
             shares = classify_dataset(trained, rows, 8)
         elif len(rows):
-            scores = score_rows(trained.forward, rows, batch_size=8)
+            scores = score_rows(trained.engines.torch, rows, batch_size=8)
             rows, scores = leave_out_failures(rows, scores)
             scores.figures(rows)
             shares = scores.label_probs

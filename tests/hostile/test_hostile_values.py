@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 import inference
 import prepare_data
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.files.reading import MOST_JSON_LEVELS, parse_json, shown
 from smallgpt.inference.classify import classify
@@ -26,7 +27,7 @@ from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.inputs.image_formats import read_images
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.lines import MOST_LINE_BYTES

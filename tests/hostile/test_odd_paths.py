@@ -9,10 +9,10 @@ import pytest
 from hostile.models import READERS as MODEL_READERS
 from hostile.options import VOCABULARY
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.files.reading import open_input, read_bytes
 from smallgpt.inputs.image_formats import read_images
-from smallgpt.model.folder import load_trained_model
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.reading import read_dataset

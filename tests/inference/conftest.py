@@ -9,8 +9,9 @@ from plain_settings import plain_settings
 from trained_models import BEST_MODEL
 
 from inference import load_trained_model, main
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
 
 
@@ -38,9 +39,7 @@ def untrained(tmp_path_factory, vocabulary) -> dict[str, TrainedModel]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(10)
-        device, precision = torch.device("cpu"), Precision("fp32", "")
+        engine = TorchEngine(model, Precision("fp32", ""), vocabulary.label_ids)
         folder = tmp_path_factory.mktemp(classifier)
-        made[classifier] = TrainedModel(
-            model, vocabulary, settings, device, precision, None, folder, {}
-        )
+        made[classifier] = TrainedModel.of(engine, vocabulary, settings, folder)
     return made

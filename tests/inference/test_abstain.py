@@ -1,7 +1,6 @@
 """Answers withheld below a confidence, wherever rows come from."""
 
 import csv
-import dataclasses
 import json
 import re
 import subprocess
@@ -14,8 +13,11 @@ from small_rows import json_lines
 from trained_models import BEST_MODEL, SIDE, body_of, image_of
 
 from inference import EventColumns, classify, classify_file, evaluate_file
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.model.build import build_model
+from smallgpt.model.hardware import Precision
 from smallgpt.tokens.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -240,9 +242,8 @@ def test_a_model_without_labels_has_no_answer_to_withhold(untrained, vocabulary,
     path.write_text('{"tokens": "A B C"}\n')
     settings = untrained["tokens"].settings
     plain = Vocabulary(vocabulary.tokens[:10])
-    trained = dataclasses.replace(
-        untrained["tokens"], model=build_model(settings, plain), vocabulary=plain
-    )
+    engine = TorchEngine(build_model(settings, plain).eval(), Precision("fp32", ""), [])
+    trained = TrainedModel.of(engine, plain, settings, untrained["tokens"].folder)
     evaluate_file(trained, path, tmp_path / "out")
     with pytest.raises(UserError, match="no label tokens"):
         evaluate_file(trained, path, tmp_path / "out", abstain_below=0.5, overwrite=True)

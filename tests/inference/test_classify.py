@@ -169,6 +169,6 @@ def test_a_row_is_told_alike_with_and_without_its_label_wherever_it_is_asked(
     for rows in (labelled, [row for row in plain if " " in row["tokens"].strip()]):
         if rows:
             dataset = read(rows, for_label=False)
-            scores = score_rows(trained.forward, dataset, batch_size=batch_size)
+            scores = score_rows(trained.engines.torch, dataset, batch_size=batch_size)
             ask_unlabelled(trained, dataset, scores, batch_size)
             check(dataset, scores.label_probs)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from plain_settings import plain_settings
 
 from inference import classify, classify_file, embeddings, generate, next_tokens
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.inference.python_rows import python_rows
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -33,12 +34,10 @@ def make_model(tmp_path_factory):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(0, 0.5)
-        device, precision = torch.device("cpu"), Precision("fp32", "")
+        engine = TorchEngine(model, Precision("fp32", ""), vocabulary.label_ids)
         folder = tmp_path_factory.mktemp("model")
         (folder / "config.json").write_text("{}")
-        return TrainedModel(
-            model, vocabulary, shape, device, precision, None, folder, {}, learned_unknown=True
-        )
+        return TrainedModel.of(engine, vocabulary, shape, folder, learned_unknown=True)
 
     return make
 

@@ -95,7 +95,7 @@ def test_strict_counts_rows_that_the_model_gives_no_number(run, monkeypatch, mod
             trained.model.transformer.wpe.weight[6] = float("inf")
         return trained
 
-    monkeypatch.setattr("smallgpt.model.folder.load_trained_model", load)
+    monkeypatch.setattr("smallgpt.engines.trained.load_trained_model", load)
     rows = [{"tokens": "A B"}, {"tokens": "A B " * 4}]
     code, predictions, _ = run("--mode", mode, "--strict", rows=rows)
     assert code == 1

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from plain_settings import plain_settings
 
 from inference import generate
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.inference.well_formed import end_of_rows, well_formed
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import TrainedModel
 from smallgpt.model.hardware import Precision
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.codebook import Codebook
@@ -33,8 +34,8 @@ def model_of(vocabulary: Vocabulary, max_length: int, codebook: Path | None) -> 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.7)
-    device, precision = torch.device("cpu"), Precision("fp32", "")
-    return TrainedModel(model, vocabulary, shape, device, precision, codebook, Path("model"), {})
+    engine = TorchEngine(model, Precision("fp32", ""), vocabulary.label_ids)
+    return TrainedModel.of(engine, vocabulary, shape, Path("model"), codebook=codebook)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import transformers
 from plain_settings import plain_settings
 from safetensors.torch import load_file, save_file
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.model.build import build_model, count_parameters
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import (
     Precision,

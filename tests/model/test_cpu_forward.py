@@ -319,7 +319,7 @@ from smallgpt.evaluation.scoring import score_rows
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.model.hardware import Precision
 from smallgpt.model.build import build_model
-from smallgpt.model.forward import Forward
+from smallgpt.engines.torch_engine import TorchEngine
 from smallgpt.training.objective import Objective
 from smallgpt.training.gradients import TokenStep
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -334,7 +334,7 @@ model, precision = build_model(settings, vocabulary).train(), Precision(name, "t
 objective = Objective(model, rows, settings, precision)
 step = TokenStep(objective, torch.amp.GradScaler("cpu", enabled=False))
 assert torch.isfinite(step.add_gradients([np.array([0])]))
-score_rows(Forward(model, precision, fixed=True), rows)
+score_rows(TorchEngine(model.eval(), precision, vocabulary.label_ids), rows)
 ids = torch.from_numpy(rows.row(0).astype(np.int64))[None]
 make_decoder(model.eval(), precision.dtype).prefill(ids, torch.tensor([T]), T)
 # ru_maxrss would count the process that started this one too.

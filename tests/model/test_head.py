@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from inference import main
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.inference.classify import classify, classify_file
@@ -40,7 +41,7 @@ from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.inference.next_tokens import next_tokens
 from smallgpt.model.build import build_model, starting_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from plain_settings import plain_settings
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.inference.classify import classify, classify_file
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.generate import generate
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.rows import reading
 from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.data import read_data

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from training_runs import StopAfter, start_run, update
 from transformers import AutoModelForCausalLM
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.model.build import count_parameters
-from smallgpt.model.folder import load_trained_model
 from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import add_adapter
 from smallgpt.model.pretrained import load_pretrained
@@ -210,7 +210,7 @@ def test_saved_adapter_is_loaded_with_its_base(tmp_path, checkpoints, adapter_ru
 
     trained = load_trained_model(best, "cpu", "fp32")
     run = start_run(dataclasses.replace(settings, output_dir=str(tmp_path / "other")))
-    scores = score_rows(trained.forward, run.validation_rows)
+    scores = score_rows(trained.engines.torch, run.validation_rows)
     figures = scores.figures(run.validation_rows)
     assert figures["loss"] == pytest.approx(trained.validation["loss"], abs=1e-4)
     assert "lora" not in " ".join(trained.model.state_dict())

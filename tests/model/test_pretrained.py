@@ -35,12 +35,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertLM
 from smallgpt.decoding.generate import generate_tokens, make_decoder
 from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.sampling import Sampling
+from smallgpt.engines.torch_engine import TorchEngine
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.build import build_model, count_parameters
 from smallgpt.model.carried_embeddings import carry_over
 from smallgpt.model.config_json import config_of
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.packed_rows import PackedRows
@@ -347,7 +349,9 @@ def test_scores_are_those_of_transformers_loss(tmp_path, checkpoints, kind):
         model.lm_head.weight = head.weight
         torch.nn.init.normal_(model.lm_head.bias)
     dataset, _ = read_data(train_settings(tmp_path, checkpoints / kind), print)
-    scores = score_rows(Forward(model, FP32), dataset, batch_size=7)
+    scores = score_rows(
+        TorchEngine(model, FP32, dataset.vocabulary.label_ids), dataset, batch_size=7
+    )
     for index in range(4):
         ids = torch.from_numpy(dataset.row(index).astype("int64"))[None]
         with torch.no_grad():

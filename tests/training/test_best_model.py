@@ -6,10 +6,10 @@ import pytest
 import torch
 from training_runs import change, small_settings, spoiled_settings, start_run
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
-from smallgpt.model.folder import load_trained_model
 from smallgpt.training.data import read_data
 from smallgpt.training.stopping import StopSignal
 from smallgpt.training.stored_figures import stored_figures
@@ -34,7 +34,7 @@ def test_best_model_is_the_one_of_the_chosen_evaluation(tmp_path, unpainted):
     trained = load_trained_model(result.folder.best_model, "cpu", "fp32")
     _, validation = read_data(settings, print)
     assert isinstance(validation, TokenLabelDataset)
-    figures = score_rows(trained.forward, validation).figures(validation)
+    figures = score_rows(trained.engines.torch, validation).figures(validation)
     assert figures["label_loss"] == pytest.approx(best["label_loss"], rel=1e-5)
 
 

@@ -33,10 +33,11 @@ from transformers.models.gpt2 import modeling_gpt2
 from smallgpt.checks import report
 from smallgpt.command import run_command
 from smallgpt.console import progress_bar
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
 from smallgpt.model.build import build_model
-from smallgpt.model.folder import load_trained_model, save_model_folder
+from smallgpt.model.folder import save_model_folder
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -126,7 +127,7 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                     )
                     rows = split_dataset(everything, settings.validation_fraction, settings.seed)[1]
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
-                scores = score_rows(again.forward, rows, to_calibrate=True)
+                scores = score_rows(again.engines.torch, rows, to_calibrate=True)
                 metric = choose_metric(again.settings, rows)
                 name = "accuracy" if metric == "label_accuracy" else metric
                 assert scores.figures(rows)[name] == again.validation["best_value"], folder

@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from training_runs import ROOT, change, command, same_weights, weights_of, write_rule_rows
 
 from smallgpt.checks.report import stored_baselines
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.metrics_file import read_metrics
-from smallgpt.model.folder import load_trained_model
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.option import AUTO
 from smallgpt.options.training import TrainSettings

@@ -7,9 +7,9 @@ import torch
 from plain_settings import plain_settings
 from training_runs import write_rule_rows
 
+from smallgpt.engines.trained import load_trained_model
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.scoring import score_rows
-from smallgpt.model.folder import load_trained_model
 from smallgpt.rows.reading import read_dataset
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.training.muon import Muon
@@ -95,7 +95,7 @@ def test_saved_models_and_figures_are_those_of_the_mean(tmp_path):
     trained = load_trained_model(folder.final_model, "cpu", "fp32")
     rows_read = read_dataset(data, trained.vocabulary, max_length=32)
     _, held_out = split_dataset(rows_read, settings.validation_fraction, settings.seed)
-    found = score_rows(trained.forward, held_out).figures(held_out)
+    found = score_rows(trained.engines.torch, held_out).figures(held_out)
     assert found["loss"] == pytest.approx(rows[0][-1]["loss"], rel=1e-5)
     # The steps themselves are the same: only what is looked at differs.
     assert [row["train_loss"] for row in rows[0]] == [row["train_loss"] for row in rows[1]]

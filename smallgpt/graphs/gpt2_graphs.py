@@ -20,10 +20,10 @@ from torch import nn
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from smallgpt.errors import UserError
-from smallgpt.export.graph_builder import GraphBuilder
+from smallgpt.graphs.graph_builder import GraphBuilder
 from smallgpt.model.cpu_forward import GPT2, blocks_of
 from smallgpt.model.head import is_classifier
-from smallgpt.model.packed_linear import GELU_FORMULA
+from smallgpt.model.own_config import GELU_FORMULA
 
 _UNSEEN = -1e9  # added to scores of what must not be seen; infinity would make NaN of a whole row
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -39,6 +39,8 @@ def classify_graph(
     metadata: Mapping[str, str],
 ) -> ModelProto:
     """`input_ids` (B x T) and `lengths` (B) -> `probabilities` (B x L), calibrated.
+
+    A second output, `logits` (B x L), is what they were before the calibration.
 
     Rows are padded on the right with any id; what the last token of each row says is the answer.
     The last block is computed for that token only.
@@ -83,6 +85,7 @@ def classify_graph(
     x = heads.finish(last_block, at_last(x), attended)
     x = graph.op("Squeeze", _norm(graph, x, transformer.ln_f), graph.integers(1))
     logits = _label_logits(graph, model, x, label_ids)
+    graph.op("Identity", logits, name="logits")
     labels = len(label_ids)
     scaled = graph.op("Div", logits, graph.constant(temperature))
     graph.op("Softmax", scaled, axis=-1, name="probabilities")
@@ -92,7 +95,7 @@ def classify_graph(
             _value("input_ids", _INT64, "rows", "length"),
             _value("lengths", _INT64, "rows"),
         ],
-        [_value("probabilities", _FLOAT, "rows", labels)],
+        [_value(name, _FLOAT, "rows", labels) for name in ("probabilities", "logits")],
         metadata,
     )
 

@@ -1,0 +1,1 @@
+"""What computes a trained model: torch, or graphs run by ONNX Runtime or OpenVINO."""

@@ -1,0 +1,115 @@
+"""The engine that always works: torch, with the toolkit's own forward passes.
+
+    engine = TorchEngine(model, precision, label_ids)
+    logits_BxL = engine.label_logits(ids_M, lengths_B)
+
+Sizes in names: as in `engine`; E width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smallgpt.decoding.generate import make_decoder
+from smallgpt.decoding.token_decoder import TokenDecoder
+from smallgpt.engines.engine import TokenScores
+from smallgpt.model.forward import Forward, TokenHead
+from smallgpt.model.hardware import Precision
+from smallgpt.model.head import is_classifier
+from smallgpt.rows.to_device import to_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Most logits (positions x vocabulary) computed at once.
+_MOST_LOGITS = 32_000_000
+
+
+class TorchEngine:
+    """A model in evaluation mode, with the weights that it has when the engine is first used."""
+
+    name = "torch"
+
+    def __init__(self, model: PreTrainedModel, precision: Precision, label_ids: Sequence[int]):
+        """`precision` is that of the blocks, heads compute in fp32; `label_ids` of label tokens."""
+        self.model, self.of_blocks = model, precision
+        self._label_ids = label_ids
+
+    @property
+    def device(self) -> str:
+        return self.model.device.type
+
+    @property
+    def precision(self) -> str:
+        return self.of_blocks.name
+
+    @property
+    def by_head(self) -> bool:
+        """As `Engine.by_head`."""
+        return is_classifier(self.model)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The forward pass of the blocks."""
+        return Forward(self.model, self.of_blocks, fixed=True)
+
+    @cached_property
+    def _head(self) -> TokenHead:
+        return TokenHead.of(self.model)
+
+    @cached_property
+    def _label_head(self) -> TokenHead:
+        return TokenHead.of(self.model, self._label_ids)
+
+    @torch.inference_mode()
+    def label_logits(self, ids_M: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        """As `Engine.label_logits`."""
+        if self.by_head:
+            logits_BxL = self.forward(self._ids(ids_M), lengths_B, "labels")
+        else:
+            logits_BxL = self._label_head(self.forward(self._ids(ids_M), lengths_B, "last"))
+        return logits_BxL.cpu().numpy()
+
+    @torch.inference_mode()
+    def next_logits(self, ids_M: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        """As `Engine.next_logits`."""
+        # Not the model's own forward pass, which computes the logits of every place.
+        return self._head(self.forward(self._ids(ids_M), lengths_B, "last")).cpu().numpy()
+
+    @torch.inference_mode()
+    def score_tokens(
+        self,
+        ids_M: np.ndarray,
+        lengths_B: np.ndarray,
+        targets_M: np.ndarray,
+        label_places_R: np.ndarray,
+    ) -> TokenScores:
+        """As `Engine.score_tokens`."""
+        hidden_MxE = self.forward(self._ids(ids_M), lengths_B)
+        nll, correct = [], []
+        chunk = max(1, _MOST_LOGITS // len(self._head.weight_VxE))
+        of_chunks = zip(hidden_MxE.split(chunk), self._ids(targets_M).split(chunk), strict=True)
+        for hidden, targets in of_chunks:
+            logits = self._head(hidden)
+            nll.append(functional.cross_entropy(logits, targets, reduction="none").cpu().double())
+            correct.append((logits.argmax(-1) == targets).long().cpu())
+        at_cls_RxE = hidden_MxE[self._ids(label_places_R)]
+        return TokenScores(
+            torch.cat(nll).numpy(),
+            torch.cat(correct).numpy(),
+            self._label_head(at_cls_RxE).cpu().numpy(),
+        )
+
+    def decoder(self) -> TokenDecoder:
+        """As `Engine.decoder`."""
+        return make_decoder(self.model, self.of_blocks.dtype)
+
+    def _ids(self, ids: np.ndarray) -> Tensor:
+        return to_device(ids, self.model.device)
