@@ -60,8 +60,8 @@ class Engine(Protocol):
     ) -> TokenScores:
         """How likely the tokens are that follow each of M."""
 
-    def decoder(self) -> TokenDecoder:
-        """A decoder of the model, made anew."""
+    def decoder(self, rows: int) -> TokenDecoder:
+        """A decoder for so many sequences at once, made anew."""
 
 
 def describe(engine: Engine) -> str:

@@ -108,7 +108,7 @@ class Engines:
 
     def decoder(self, rows: int, tokens: int) -> TokenDecoder:
         """A decoder for so many sequences at once, `tokens` new ones together."""
-        return self._best(_DECODE_MANY if rows >= _MANY else _DECODE, tokens).decoder()
+        return self._best(_DECODE_MANY if rows >= _MANY else _DECODE, tokens).decoder(rows)
 
     def settings(self) -> dict[str, str]:
         """What results depend on: the engine is named where it was asked for by name."""
@@ -206,7 +206,7 @@ class Engines:
         for turn in range(3):
             began = time.perf_counter()
             if work in (_DECODE, _DECODE_MANY):
-                _decode(engine.decoder(), rows, min(_PROBE_STEPS, length - 1))
+                _decode(engine.decoder(rows), rows, min(_PROBE_STEPS, length - 1))
             elif self._vocabulary.labels:
                 engine.label_logits(ids_M, lengths_B)
             else:

@@ -11,6 +11,7 @@ Sizes in names: as in `engine`; T tokens of a row, C columns of the cache, H hea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_BYTES = 2**28  # of model.json, as of metrics.json
+_MANY_ROWS = 16  # more sequences at once are computed with as many threads
+_STEPS_TRIED = 6
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class GraphEngine:
         self.name, self.folder, self.precision = name, folder, precision
         self._vocabulary = vocabulary
         self._sessions: dict[tuple[str, int], Session] = {}
+        self._decode_threads: dict[int, int] = {}  # by the number of rows
 
     @property
     def by_head(self) -> bool:
@@ -116,10 +120,32 @@ class GraphEngine:
         nll, correct, of_labels = zip(*self._each(DECODE, score, rows), strict=True)
         return TokenScores(np.concatenate(nll), np.concatenate(correct), np.concatenate(of_labels))
 
-    def decoder(self) -> TokenDecoder:
-        """As `Engine.decoder`."""
-        session = self._session(DECODE, cpu_threads())
+    def decoder(self, rows: int) -> TokenDecoder:
+        """As `Engine.decoder`; with one thread or all, whichever takes fewer seconds a step."""
+        rows = min(rows, _MANY_ROWS)
+        if rows not in self._decode_threads:
+            able = {1, cpu_threads()}
+            steps = {threads: self._seconds_of_step(threads, rows) for threads in able}
+            self._decode_threads[rows] = min(able, key=lambda threads: steps[threads])
+        return self._decoder_with(self._decode_threads[rows])
+
+    def _decoder_with(self, threads: int) -> TokenDecoder:
+        session = self._session(DECODE, threads)
         return GraphDecoder(session, read_facts(self.folder)["positions"], len(self._vocabulary))
+
+    def _seconds_of_step(self, threads: int, rows: int) -> float:
+        if cpu_threads() == 1:
+            return 0.0  # nothing to choose
+        import torch
+
+        decoder, ones = self._decoder_with(threads), torch.ones(rows, dtype=torch.int64)
+        decoder.prefill(ones[:, None], ones, _STEPS_TRIED + 1)
+        best = float("inf")
+        for _ in range(_STEPS_TRIED):
+            began = time.perf_counter()
+            decoder.step(ones)
+            best = min(best, time.perf_counter() - began)
+        return best
 
     def _label_answers(self, ids_M: np.ndarray, lengths_B: np.ndarray, output: str) -> np.ndarray:
         def answer(session: Session, ids_T: np.ndarray) -> np.ndarray:

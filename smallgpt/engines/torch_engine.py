@@ -107,7 +107,7 @@ class TorchEngine:
             self._label_head(at_cls_RxE).cpu().numpy(),
         )
 
-    def decoder(self) -> TokenDecoder:
+    def decoder(self, rows: int) -> TokenDecoder:
         """As `Engine.decoder`."""
         return make_decoder(self.model, self.of_blocks.dtype)
 

@@ -174,7 +174,7 @@ def _time_tokens(trained: TrainedModel, engine: GraphEngine, dataset: TokenLabel
     times = Times()
     first = int(dataset.gather(np.array([0]))[0][0])
     steps = min(_NEW_TOKENS, trained.max_length - 1)
-    decoder, cache = engine.decoder(), None
+    decoder, cache = engine.decoder(1), None
     ids_1 = torch.tensor([first])
     with _timed(times.export):
         logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), steps + 1)
