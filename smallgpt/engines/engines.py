@@ -156,6 +156,11 @@ class Engines:
         name = kept.get(work) if isinstance(kept, dict) else None
         if name in candidates:
             self._chosen[work] = self._graph(name)
+            if work != _ROW:
+                told = (
+                    f"{describe(self._chosen[work])} for {work}, the fastest when it was measured"
+                )
+                print(printable_lines(f"engine: {told}"), file=sys.stderr)
         elif name == TORCH:
             self._chosen[work] = self.torch
         elif not self.has_torch and work == _ROW:
