@@ -11,7 +11,6 @@ Sizes in names: as in `engine`; T tokens of a row, C columns of the cache, H hea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -32,9 +31,9 @@ from smallgpt.tokens.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from smallgpt.engines.decode_threads import ThreadChoice
+
 _MOST_BYTES = 2**28  # of model.json, as of metrics.json
-_MANY_ROWS = 16  # more sequences at once are computed with as many threads
-_STEPS_TRIED = 6
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -69,7 +68,7 @@ class GraphEngine:
         self.name, self.folder, self.precision = name, folder, precision
         self._vocabulary = vocabulary
         self._sessions: dict[tuple[str, int], Session] = {}
-        self._decode_threads: dict[int, int] = {}  # by the number of rows
+        self._decoders: ThreadChoice | None = None
 
     @property
     def by_head(self) -> bool:
@@ -121,31 +120,16 @@ class GraphEngine:
         return TokenScores(np.concatenate(nll), np.concatenate(correct), np.concatenate(of_labels))
 
     def decoder(self, rows: int) -> TokenDecoder:
-        """As `Engine.decoder`; with one thread or all, whichever takes fewer seconds a step."""
-        rows = min(rows, _MANY_ROWS)
-        if rows not in self._decode_threads:
-            able = {1, cpu_threads()}
-            steps = {threads: self._seconds_of_step(threads, rows) for threads in able}
-            self._decode_threads[rows] = min(able, key=lambda threads: steps[threads])
-        return self._decoder_with(self._decode_threads[rows])
+        """As `Engine.decoder`; with one thread or all, whichever is faster."""
+        if self._decoders is None:
+            from smallgpt.engines.decode_threads import ThreadChoice  # and with it torch
+
+            self._decoders = ThreadChoice(cpu_threads(), self._decoder_with)
+        return self._decoders.decoder(rows)
 
     def _decoder_with(self, threads: int) -> TokenDecoder:
         session = self._session(DECODE, threads)
         return GraphDecoder(session, read_facts(self.folder)["positions"], len(self._vocabulary))
-
-    def _seconds_of_step(self, threads: int, rows: int) -> float:
-        if cpu_threads() == 1:
-            return 0.0  # nothing to choose
-        import torch
-
-        decoder, ones = self._decoder_with(threads), torch.ones(rows, dtype=torch.int64)
-        decoder.prefill(ones[:, None], ones, _STEPS_TRIED + 1)
-        best = float("inf")
-        for _ in range(_STEPS_TRIED):
-            began = time.perf_counter()
-            decoder.step(ones)
-            best = min(best, time.perf_counter() - began)
-        return best
 
     def _label_answers(self, ids_M: np.ndarray, lengths_B: np.ndarray, output: str) -> np.ndarray:
         def answer(session: Session, ids_T: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ Sizes in names: as in `engine`; E width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from smallgpt.decoding.generate import make_decoder
 from smallgpt.decoding.token_decoder import TokenDecoder
+from smallgpt.engines.decode_threads import ThreadChoice
 from smallgpt.engines.engine import TokenScores
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
@@ -108,8 +109,40 @@ class TorchEngine:
         )
 
     def decoder(self, rows: int) -> TokenDecoder:
-        """As `Engine.decoder`."""
-        return make_decoder(self.model, self.of_blocks.dtype)
+        """As `Engine.decoder`; on a CPU with one thread or all, whichever is faster."""
+        if self.device != "cpu":
+            return make_decoder(self.model, self.of_blocks.dtype)
+        return self._decoders.decoder(rows)
+
+    @cached_property
+    def _decoders(self) -> ThreadChoice:
+        decoder = make_decoder(self.model, self.of_blocks.dtype)
+        return ThreadChoice(torch.get_num_threads(), partial(_WithThreads, decoder))
 
     def _ids(self, ids: np.ndarray) -> Tensor:
         return to_device(ids, self.model.device)
+
+
+class _WithThreads:
+    """A decoder on the CPU that computes with a number of threads of its own."""
+
+    def __init__(self, decoder: TokenDecoder, threads: int):
+        self._decoder, self._threads = decoder, threads
+        self.device, self.dtype = decoder.device, decoder.dtype
+        self.n_positions, self.vocab_size = decoder.n_positions, decoder.vocab_size
+
+    def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
+        return self._decoder.prefill(ids_BxT, lengths_B, capacity)  # long: by all threads
+
+    def step(self, ids_B: Tensor) -> Tensor:
+        before = torch.get_num_threads()
+        if before == self._threads:
+            return self._decoder.step(ids_B)
+        torch.set_num_threads(self._threads)
+        try:
+            return self._decoder.step(ids_B)
+        finally:
+            torch.set_num_threads(before)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._decoder.keep(rows)
