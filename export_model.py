@@ -30,10 +30,13 @@ def main(argv: list[str]) -> int:
         epilog=f"What it needs beside the toolkit: {install_extra('onnx')}",
     )
     check_model_folder(Path(settings.model_path))  # a wrong name need not wait for torch
+    from smallgpt.engines.trained import refuse_export
+
+    refuse_export(Path(settings.model_path), "name the model that it was made of (its README.md)")
     from smallgpt.export.export import export_model
 
-    report = export_model(settings)
-    names = [*report["files"], "README.md", "export_report.json"]
+    export_model(settings)
+    names = sorted(path.name for path in Path(settings.resolved_output_dir()).iterdir())
     print(printable_lines(f"written to {settings.resolved_output_dir()}: {', '.join(names)}"))
     return 0
 

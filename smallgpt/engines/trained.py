@@ -206,6 +206,12 @@ def is_export(folder: Path) -> bool:
     return (folder / FACTS).is_file() and not (folder / CONFIG).exists()
 
 
+def refuse_export(folder: Path, remedy: str) -> None:
+    """Refuse an export where only its model will do, by a UserError."""
+    if is_export(folder):
+        raise UserError(f"{folder} is an export, not a model folder: {remedy}")
+
+
 def _load_export(folder: Path, precision: str, engine: str) -> TrainedModel:
     """Load an export; see `load_trained_model`."""
     if engine == TORCH:

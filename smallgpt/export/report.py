@@ -53,8 +53,9 @@ def _megabytes(size: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """Rounded down, so that 100 % means all."""
-    return f"{int(share * 10_000) / 100:.2f} %"
+    """With two digits; 100 % means all."""
+    rounded = f"{100 * share:.2f} %"
+    return "99.99 %" if share < 1 and rounded == "100.00 %" else rounded
 
 
 def _interval(labels: dict[str, Any], side: str) -> str:

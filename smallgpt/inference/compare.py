@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.console import printable_lines
-from smallgpt.engines.trained import load_trained_model
+from smallgpt.engines.trained import load_trained_model, refuse_export
 from smallgpt.errors import UserError
 from smallgpt.evaluation.comparison import (
     check_same_rows,
@@ -130,6 +130,9 @@ def _contender(letter: str, path: Path, test_data: str | None) -> Contender:
         if isinstance(model, str) and _is_model(Path(model)):
             facts = ModelFacts.of(Path(model))
         return Contender(letter, path, facts, evaluated)
+    refuse_export(
+        path, "evaluate it and the other (--test_data FILE), and compare the evaluation folders"
+    )
     if not _is_model(path) and _is_model(path / "best_model"):
         path = path / "best_model"
     return Contender(letter, path, ModelFacts.of(path))

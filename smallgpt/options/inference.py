@@ -240,7 +240,8 @@ class InferenceSettings:
         of_graphs = self.engine in ("onnx", "openvino")
         able = {"torch": PRECISIONS, "onnx": ("auto", "fp32", "int8")}.get(self.engine)
         if able and self.precision not in able:
-            yield f"--engine {self.engine} does not compute in {self.precision}"
+            others = "onnx and openvino do" if self.precision == "int8" else "leave --engine out"
+            yield f"--engine {self.engine} does not compute in {self.precision}: {others}"
         elif self.engine == "openvino" and self.precision == "fp16":
             yield "--engine openvino computes on a CPU in fp32, bf16 or int8"
         if self.device not in ("auto", "cpu") and (of_graphs or self.precision == "int8"):

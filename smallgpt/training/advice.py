@@ -29,6 +29,7 @@ def what_may_help(
     """
     found = [
         _no_baseline_tells_labels(validation),
+        _head_for_texts(run, validation),
         *_images(run),
         *_tokens(run),
         *_course(run, evaluations),
@@ -54,6 +55,18 @@ def _no_baseline_tells_labels(validation: dict[str, Any]) -> str:
     return "no baseline tells the labels either: perhaps these tokens do not hold them"
 
 
+def _head_for_texts(run: Run, validation: dict[str, Any]) -> str:
+    """A label token of texts comes after their language; a head needs a part of the updates."""
+    settings = run.settings
+    by_token = settings.task == "classify" and settings.classifier == "label_token"
+    if run.rows.vocabulary.tokenizer is None or not by_token:
+        return ""
+    others = [v for name, v in validation["baselines"].items() if name.endswith("_accuracy")]
+    if validation.get("accuracy", 1.0) >= max(others, default=0.0):
+        return ""
+    return "a label head, a new run: it takes fewer updates than a label token (--classifier head)"
+
+
 def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
     """What the losses of the run suggest about epochs and the learning rate."""
     settings, state, found = run.settings, run.state, []
@@ -66,12 +79,12 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
     if state.step < _FEW_UPDATES and not ended_itself:
         found.append(
             f"more epochs: the weights were updated {plural(state.step, 'time')} only "
-            f"(--num_epochs {_more_epochs(run)})"
+            f"({_longer(run, _more_epochs(run))})"
         )
     elif not (before is None or by_heart or ended_itself) and losses[-1] < before * (1 - _CHANGE):
         found.append(
             f"more epochs: the training loss still fell at the end, from {before:.3f} to "
-            f"{losses[-1]:.3f} (--num_epochs {2 * round(run.total_steps / run.steps_per_epoch)})"
+            f"{losses[-1]:.3f} ({_longer(run, 2 * round(run.total_steps / run.steps_per_epoch))})"
         )
     if len(losses) > 2 and min(losses) > losses[0] * (1 - _CHANGE):
         found.append(
@@ -86,6 +99,13 @@ def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
             f"model, --dropout above {settings.dropout:g})"
         )
     return found
+
+
+def _longer(run: Run, epochs: int) -> str:
+    """The flag that makes a run longer: that of time where it was given."""
+    if run.settings.max_minutes is not None:
+        return f"--max_minutes {2 * run.settings.max_minutes:g}"
+    return f"--num_epochs {epochs}"
 
 
 def _more_epochs(run: Run) -> int:

@@ -224,8 +224,14 @@ def test_a_missing_library_is_named_with_its_extra(model, name, monkeypatch):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ("--engine torch --precision int8", "--engine torch does not compute in int8"),
-        ("--engine onnx --precision bf16", "--engine onnx does not compute in bf16"),
+        (
+            "--engine torch --precision int8",
+            "--engine torch does not compute in int8: onnx and openvino do",
+        ),
+        (
+            "--engine onnx --precision bf16",
+            "--engine onnx does not compute in bf16: leave --engine out",
+        ),
         ("--engine openvino --precision fp16", "--engine openvino computes on a CPU"),
         ("--engine onnx --device cuda", "--engine onnx computes on the CPU: drop --device cuda"),
         ("--precision int8 --device cuda", "--precision int8 computes on the CPU"),

@@ -166,6 +166,17 @@ def test_what_an_export_cannot_do_is_said(exported):
         load_trained_model(exported("head")).engines.decoder(1, 1)
 
 
+def test_an_export_is_refused_where_only_its_model_will_do(exported, model_of, tmp_path):
+    import export_model
+    import inference
+
+    folder, model = str(exported("bars")), str(model_of("bars"))
+    with pytest.raises(UserError, match="is an export, not a model folder: name the model"):
+        export_model.main(["--model_path", folder, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(UserError, match="is an export, not a model folder: evaluate it"):
+        inference.main(["--mode", "compare", "--model_path", model, folder])
+
+
 def test_a_damaged_export_is_refused(exported, tmp_path):
     import shutil
 

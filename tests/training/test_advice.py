@@ -79,6 +79,21 @@ def test_course_of_the_run_decides_about_epochs_and_learning_rate(run):
     assert "by heart" not in told
 
 
+def test_a_run_by_minutes_is_told_minutes(run):
+    longer = replace(run, settings=change(run.settings, max_minutes=3, num_epochs="auto"))
+    assert "(--max_minutes 6)" in advice(longer, list(np.linspace(3, 1, 80)))
+
+
+def test_labels_of_texts_behind_a_baseline_are_offered_a_head(run, text_vocabulary):
+    words = "--classifier head"
+    assert words not in advice(run)
+    settings = change(run.settings, classifier="label_token")
+    rows = replace(run.rows, vocabulary=text_vocabulary)
+    of_texts = replace(run, rows=rows, settings=settings)
+    assert advice(of_texts).startswith("a label head, a new run: ")
+    assert words not in advice(of_texts, validation={**BEHIND, "accuracy": 0.95})
+
+
 def test_labels_that_no_baseline_tells_may_not_be_there(run):
     words = "no baseline tells the labels either"
     assert words not in advice(run)
