@@ -49,7 +49,8 @@ def test_stopped_run_of_an_earlier_version_goes_on_as_if_it_had_never_stopped(co
 def test_model_of_an_earlier_version_predicts_what_it_predicted(copy):
     shutil.copy(EXPECTED / "model.safetensors", copy / "run" / "best_model")
     argv = ["--model_path", "run/best_model", "--test_data", "test.jsonl", "--output_dir", "out"]
-    assert inference.main(argv) == 0
+    # The expected rows were computed in it; a CPU without bf16 emulates it.
+    assert inference.main([*argv, "--precision", "bf16"]) == 0
     for row, other in zip(
         rows_of(copy / "out" / "predictions.jsonl"),
         rows_of(EXPECTED / "predictions.jsonl"),
@@ -57,5 +58,4 @@ def test_model_of_an_earlier_version_predicts_what_it_predicted(copy):
     ):
         assert (row["line"], row["prediction"]) == (other["line"], other["prediction"])
         assert row["nll_sum"] == pytest.approx(other["nll_sum"], rel=1e-4)
-        # In bf16 or fp32, as the CPU can.
-        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)

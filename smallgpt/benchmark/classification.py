@@ -59,7 +59,7 @@ def measure_classification(bench: Bench, findings: Findings) -> None:
     found = Comparison(title, "rows/s", [predicting, *list(entries.values())[1:]])
     findings.add(found)
     findings.reach(f"file to predictions, of the {PEAK}", predicting.share)
-    if bench.settings.full:
+    if bench.settings.full and found.is_complete:
         findings.reach("file, best against the best peer", found.lead_of_ours())
 
 

@@ -67,6 +67,11 @@ class Comparison:
         leads = [self.advantage(mine, other) for other in others]
         return min((lead for lead in leads if lead is not None), default=None)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every entry was measured: else the best peer may be one that is missing."""
+        return all(entry.values for entry in self.entries)
+
     def lead_of_ours(self, ours: str = "ours", peers: str = "") -> float | None:
         """Speed of the fastest entry that is ours over the fastest peer.
 

@@ -36,7 +36,7 @@ def measure_generation(bench: Bench, findings: Findings) -> None:
         for peers in ("generate fp32", "generate bf16", "generate"):
             which = "the best generate" if peers == "generate" else peers
             findings.reach(f"batch {batch}, best against {which}", found.lead_of_ours(peers=peers))
-        if bench.settings.full:
+        if bench.settings.full and found.is_complete:
             findings.reach(f"batch {batch}, best against the best peer", found.lead_of_ours())
             fp32 = found.lead_of_ours("fp32", "fp32")
             findings.reach(f"batch {batch}, fp32 against the best fp32 peer", fp32)

@@ -27,7 +27,7 @@ from smallgpt.model.place import CONFIG
 from smallgpt.model.weights_file import SETTINGS, WEIGHTS
 
 _FOLDER = ".cache"
-_CODE = ("graph_builder.py", "gpt2_graphs.py")
+_CODE = ("graph_builder.py", "gpt2_graphs.py", "graph_files.py")
 _CHOICES = "choices.json"
 _MOST_BYTES = 2**20  # of choices.json
 _LARGEST = 2**31  # bytes of a model whose graph one file can hold

@@ -33,3 +33,15 @@ def test_a_table_says_how_much_faster_ours_is_and_its_share_of_the_peak():
         ["peer", "600", "600", "2.50x as fast", "", ""],
         ["gone", "-", "-", "", "", "?"],
     ]
+
+
+def test_the_fastest_of_ours_is_compared_with_the_fastest_peer():
+    ours = [Entry("ours, torch fp32", [10.0]), Entry("ours, onnx int8", [30.0])]
+    peers = [Entry("generate fp32", [20.0]), Entry("other int8", [60.0])]
+    found = Comparison("", "rows/s", [*ours, *peers])
+    assert found.lead_of_ours() == 0.5
+    assert found.lead_of_ours(peers="fp32") == 1.5
+    assert found.lead_of_ours("torch", "generate") == 0.5
+    assert found.lead_of_ours(peers="none") is None
+    assert found.is_complete
+    assert not Comparison("", "rows/s", [*ours, Entry("missing", note="not installed")]).is_complete

@@ -88,6 +88,8 @@ def test_generation_section(make_bench):
     measure_generation(make_bench(full=True), found)
     assert all_positive(numbers_of(found.comparisons))
     keys = {t.key for t in TARGETS if t.section == "generation" and t.device == "cpu"}
+    if not all_peers_are_installed():  # the best peer may be one that is missing
+        keys = {key for key in keys if "peer" not in key}
     assert reached(found, "generation") == keys
     for comparison in found.comparisons:
         notes = {entry.name: entry.note for entry in comparison.entries if not entry.values}
@@ -100,6 +102,8 @@ def test_classification_section(make_bench):
     assert all_positive(numbers_of(found.comparisons))
     keys = {t.key for t in TARGETS if t.section == "classification"}
     needed = {"one row, best against ONNX Runtime int8"} if not installed("onnxscript") else set()
+    if not all_peers_are_installed():
+        needed.add("file, best against the best peer")
     assert found.reached.keys() == keys - needed
     one, file = found.comparisons
     assert found.reached["file to predictions, of the matmul peak"] == file.entries[0].share
