@@ -16,7 +16,7 @@ PLAIN: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
     "ema_decay": 0.0,
-    "language_share": 0.0,
+    "early_label_weight": 0.0,
     "labelled_visits": 1,
 }
 

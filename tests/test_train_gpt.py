@@ -231,17 +231,6 @@ def test_resumed_run_without_accumulation_ends_where_the_uninterrupted_one_ends(
     assert without_times(whole.folder.metrics) == without_times(resumed.folder.metrics)
 
 
-@pytest.mark.parametrize(("steps", "knows"), [(9, False), (17, True)])
-def test_stopped_run_tells_that_it_has_learned_no_label_yet(settings, monkeypatch, steps, knows):
-    half = change(settings, task="classify", num_epochs=4, language_share=0.5)
-    StopAfter(monkeypatch, steps)
-    stopped = train(half)
-    assert stopped.exit_code == 130
-    log = stopped.folder.log.read_text()
-    assert f"stopped at step {steps} of 24" in log
-    assert ("learned no label yet: the first 50% of the steps" in log) != knows
-
-
 def test_resume_of_a_finished_run_does_nothing(settings, finished, capsys):
     before = weights_of(finished.final_model)
     again = train(change(settings, resume=True))

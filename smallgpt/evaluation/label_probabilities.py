@@ -139,11 +139,13 @@ class LabelProbabilities:
 
     def cross_fitted(
         self, true_N: np.ndarray, fold_N: np.ndarray, order_M: np.ndarray
-    ) -> tuple[float, LabelAnswers]:
-        """The temperature fitted on labelled rows, and answers calibrated by the other folds.
+    ) -> tuple[float, LabelAnswers, np.ndarray | None]:
+        """The temperature fitted on labelled rows, and what the other folds' makes of each row.
 
-        `true_N`, `fold_N`: class and fold of each row; `order_M`: the labelled rows in the order
-        in which sums are taken. Where only a sample was kept in full, confidences of it alone.
+        That is: answers with these confidences, and the negative log likelihood of its label, nats
+        (NaN of an unlabelled row). `true_N`, `fold_N`: class and fold of each row; `order_M`: the
+        labelled rows in the order in which sums are taken. Where only a sample was kept in full,
+        confidences of it alone, and likelihoods of none.
         """
         rows_M, log_probs_MxL = self.sampled_S, self.sampled_log_probs_SxL
         if self.are_whole:
@@ -151,8 +153,15 @@ class LabelProbabilities:
         fitted = fit_temperatures(log_probs_MxL, true_N[rows_M], fold_N[rows_M])
         raw_N, confidence_N = np.full((2, len(self.log_probs_NxK)), np.nan)
         raw_N[rows_M] = apply_temperature(log_probs_MxL, 1.0).max(axis=1)
-        confidence_N[rows_M] = apply_temperature(log_probs_MxL, fitted.of_row_Nx1).max(axis=1)
-        return fitted.of_all, LabelAnswers(self.top_two, raw_N, confidence_N)
+        probs_MxL = apply_temperature(log_probs_MxL, fitted.of_row_Nx1)
+        confidence_N[rows_M] = probs_MxL.max(axis=1)
+        answers = LabelAnswers(self.top_two, raw_N, confidence_N)
+        if not self.are_whole:
+            return fitted.of_all, answers, None
+        nll_N = np.full(len(raw_N), np.nan)
+        true_M = probs_MxL[np.arange(len(rows_M)), true_N[rows_M]]
+        nll_N[rows_M] = -np.log(np.maximum(true_M, np.finfo(true_M.dtype).tiny))
+        return fitted.of_all, answers, nll_N
 
     def put(self, indices_B: np.ndarray, log_probs_BxL: np.ndarray) -> None:
         """Store the log probabilities of the rows `indices_B`."""

@@ -42,12 +42,15 @@ class RowResults:
         label_nll_N: as in `Scores`.
         answers: to labelled rows, meaningless for others; None where no row is labelled.
         temperature: fitted on all of these rows, or known before; 1 for none.
+        calibrated_nll_N: of the label among the labels, after the temperature that the other folds
+            fit; None where none was fitted here, or not all probabilities were kept for it.
     """
 
     tokens: TokenResults | None
     label_nll_N: np.ndarray
     answers: LabelAnswers | None
     temperature: float
+    calibrated_nll_N: np.ndarray | None = None
 
     def figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
@@ -61,6 +64,9 @@ class RowResults:
         if self.answers is not None:
             labelled = np.flatnonzero(dataset.classes_N >= 0)
             figures["label_loss"] = float(self.label_nll_N[labelled].mean())
+            if self.calibrated_nll_N is not None:
+                calibrated_M = self.calibrated_nll_N[labelled]
+                figures["calibrated_label_loss"] = float(calibrated_M.mean())
             if tokens is not None:
                 figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(

@@ -22,7 +22,6 @@ from smallgpt.console import progress_bar
 from smallgpt.engines.engine import Engine, log_softmax
 from smallgpt.evaluation.label_probabilities import (
     MOST_LABELS_WHOLE,
-    LabelAnswers,
     LabelProbabilities,
 )
 from smallgpt.evaluation.row_results import RowResults, TokenResults
@@ -84,18 +83,17 @@ class Scores:
     def results(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> RowResults:
         """What figures are computed from, with the confidences at a known temperature."""
         answers = self.label_probs.answers(temperature) if dataset.has_labels else None
-        return self._results(answers, temperature)
+        return RowResults(self.tokens, self.label_nll_N, answers, temperature)
 
     def cross_fitted_results(self, dataset: TokenLabelDataset, fold_N: np.ndarray) -> RowResults:
         """The same with a temperature fitted here; each fold's confidences by the other folds."""
         if not dataset.has_labels:
-            return self._results(None, 1.0)
+            return RowResults(self.tokens, self.label_nll_N, None, 1.0)
         order_M = labelled_in_drawn_order(dataset)
-        temperature, answers = self.label_probs.cross_fitted(dataset.classes_N, fold_N, order_M)
-        return self._results(answers, temperature)
-
-    def _results(self, answers: LabelAnswers | None, temperature: float) -> RowResults:
-        return RowResults(self.tokens, self.label_nll_N, answers, temperature)
+        temperature, answers, nll_N = self.label_probs.cross_fitted(
+            dataset.classes_N, fold_N, order_M
+        )
+        return RowResults(self.tokens, self.label_nll_N, answers, temperature, nll_N)
 
     def figures(self, dataset: TokenLabelDataset, temperature: float = 1.0) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""

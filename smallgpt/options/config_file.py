@@ -22,7 +22,7 @@ def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> di
     for name, (raw, line) in _read_yaml(path, mistakes).items():
         if name in options:
             options[name].take(values, raw, f"{path}:{line}: {name}", mistakes)
-        else:
+        elif name not in getattr(settings_class, "OF_OLDER_VERSIONS", ()):
             near = did_you_mean(name, options)
             mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
     return values

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from smallgpt.options.common import (
     DEVICE,
@@ -45,7 +45,7 @@ BEFORE_RECIPE: dict[str, Any] = {
     "dropout": 0.2,
     "token_dropout": None,
     "ema_decay": 0.0,
-    "language_share": 0.0,
+    "early_label_weight": 0.0,
     "labelled_visits": 1,
 }
 
@@ -58,6 +58,9 @@ def chosen(help: str, **facts: Any) -> Any:
 @dataclass(frozen=True)
 class TrainSettings:
     """Settings of `train_gpt.py`."""
+
+    # Options that are gone, which stored settings may still have.
+    OF_OLDER_VERSIONS: ClassVar = ("language_share",)
 
     data_path: str = option(DIGITS_ROWS, "Rows to learn from: JSONL, one row a line.", group="Data")
     val_data_path: str | None = option(
@@ -237,11 +240,11 @@ class TrainSettings:
         "Reported losses are unweighted.",
         minimum=0,
     )
-    language_share: float = chosen(
-        "Share of the updates, the first ones, in which the label position has no weight: the "
-        "language is learned first, since labels are known by heart before it is.",
+    early_label_weight: float = chosen(
+        "Weight of the label asked for early as well: at each place of a row, among the labels "
+        "alone, so that what is said of next tokens stays. All places of a row together weigh so "
+        "much. 0 = only at the label position.",
         minimum=0,
-        below=1,
     )
     class_weights: str = option(
         "none",
@@ -258,7 +261,7 @@ class TrainSettings:
     early_stopping_patience: int = option(
         10,
         "Stop after this many evaluations without progress of best_metric, counted in the second "
-        "half of the plan, when the learning rate has fallen, and after language_share; 0 = never.",
+        "half of the plan, when the learning rate has fallen; 0 = never.",
         minimum=0,
     )
 
@@ -430,9 +433,9 @@ class TrainSettings:
         if self.label_first_share and (head or self.task == "instruct"):
             what = "classifier head" if head else "task instruct"
             yield f"label_first_share learns rows from their labels, which {what} does not"
-        if self.language_share not in (AUTO, 0) and (head or no_labels):
+        if self.early_label_weight not in (AUTO, 0) and (head or no_labels):
             what = "classifier head" if head else f"task {self.task}"
-            yield f"language_share comes before labels told by tokens, which {what} does not learn"
+            yield f"early_label_weight is of labels told by tokens, which {what} does not learn"
         if self.classifier_hidden is not None and not head:
             yield "classifier_hidden needs --classifier head"
         if self.freeze_backbone and not head:

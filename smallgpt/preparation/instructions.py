@@ -28,6 +28,6 @@ def prepare_instructions(settings: InstructionsSettings) -> dict[str, Any]:
     examples, own_test = read_examples(settings, read_instructions, notes)
     sides = split_examples(examples, own_test, settings, notes)
     learned_from = [text for example in sides[TRAIN] for text in (example.question, example.answer)]
-    vocabulary = make_vocabulary(settings, pretrained, learned_from, [])
+    vocabulary = make_vocabulary(settings, pretrained, learned_from, [], notes)
     rows = {name: [example.row() for example in side] for name, side in sides.items()}
     return write_rows("instructions", settings, rows, vocabulary, notes)

@@ -14,7 +14,9 @@ from smallgpt.tokens.vocabulary import CLS, EOS, PAD, UNK, Vocabulary
 
 _SPECIAL = (PAD, UNK, CLS, EOS)
 _LEARNED = ("chars", "bpe")
-_DEFAULT_BPE_SIZE = 4096
+# Byte pairs where --vocab_size leaves it open: a model has to meet a token some times to learn what
+# it means (docs/measurements.md).
+_BPE_SIZES, _TIMES_EACH = (4096, 2048, 1024, 512), 64
 
 
 def pretrained_tokenizer(name: str) -> TextTokenizer | None:
@@ -37,8 +39,11 @@ def make_vocabulary(
     pretrained: TextTokenizer | None,
     texts: Sequence[str],
     labels: Sequence[str],
+    notes: list[str],
 ) -> Vocabulary:
     """Tokens of a tokenizer, `pretrained` or learned from training texts, and a token per label.
+
+    What was chosen by the texts is told in `notes`.
 
     Raises:
         UserError: --vocab_size is too small, or the pretrained tokens are invalid in a vocabulary.
@@ -52,9 +57,9 @@ def make_vocabulary(
             _check_size(settings.vocab_size, labels, 1, "character")
         tokenizer = TextTokenizer.learn_characters(texts, _SPECIAL, size)
     else:
-        size = settings.vocab_size or _DEFAULT_BPE_SIZE
-        _check_size(size, labels, SMALLEST_BPE, "byte")
-        tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, size - len(labels))
+        if settings.vocab_size is not None:
+            _check_size(settings.vocab_size, labels, SMALLEST_BPE, "byte")
+        tokenizer = _learn_byte_pairs(texts, settings.vocab_size, len(labels), notes)
     tokenizer = tokenizer.with_special([label_token(label_text(label)) for label in labels])
     try:
         vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
@@ -62,6 +67,32 @@ def make_vocabulary(
         raise UserError(f"the tokenizer {settings.tokenizer}: {error}") from None
     vocabulary.spell_labels(labels)
     return vocabulary
+
+
+def _learn_byte_pairs(
+    texts: Sequence[str], size: int | None, labels: int, notes: list[str]
+) -> TextTokenizer:
+    """Byte pairs for `size` entries with the labels, or as many as the texts have a use for."""
+    least = SMALLEST_BPE + len(_SPECIAL) + labels
+    for entries in (size,) if size else [max(each, least) for each in _BPE_SIZES]:
+        tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, entries - labels)
+        if size or _is_as_long(texts, tokenizer, _TIMES_EACH * entries):
+            break
+    if entries != (size or _BPE_SIZES[0]):
+        notes.append(
+            f"recipe: at most {entries:,} tokens in the vocabulary, since the training texts are "
+            f"few (--vocab_size {_BPE_SIZES[0]} takes more)"
+        )
+    return tokenizer
+
+
+def _is_as_long(texts: Sequence[str], tokenizer: TextTokenizer, tokens: int) -> bool:
+    """Whether texts have so many tokens together."""
+    for text in texts:
+        tokens -= len(tokenizer.encode(text))
+        if tokens <= 0:
+            return True
+    return False
 
 
 def _check_size(size: int, labels: Sequence[str], least: int, unit: str) -> None:

@@ -75,7 +75,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     if settings.tokenizer == "chars" and marked:
         pictures = " ".join(WHITESPACE_MARKS.values())
         notes.append(f"{plural(marked, 'text')} with {pictures} in it: read as whitespace")
-    vocabulary = make_vocabulary(settings, pretrained, learned_from, labels)
+    vocabulary = make_vocabulary(settings, pretrained, learned_from, labels, notes)
     of_others = len(vocabulary.labels) - len(labels)
     if of_others:
         notes.append(f"{plural(of_others, 'label')} of the tokenizer's own, which no row has, stay")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.model.folder import replace_validation
@@ -35,9 +37,6 @@ class BestModel:
 
     def __init__(self, run: Run):
         self._run = run
-        # The name of the metric among the figures of an evaluation.
-        self._figure = "accuracy" if run.best_metric == "label_accuracy" else run.best_metric
-        self._patient_from = max(0.5, run.settings.language_share)
 
     def consider(self, evaluation: Evaluation) -> bool:
         """Save the weights if this evaluation is chosen as the best so far; returns whether.
@@ -46,7 +45,7 @@ class BestModel:
             UserError: the metric is not finite.
         """
         run, state = self._run, self._run.state
-        value = float(evaluation.figures[self._figure])
+        value = float(evaluation.figures[_figure(run.best_metric, evaluation.figures)])
         if not math.isfinite(value):
             raise UserError(f"the validation {run.best_metric} is no longer finite")
         lowest = run.cross_fit.lowest
@@ -59,8 +58,8 @@ class BestModel:
             )
         if run.cross_fit.lowest < lowest:
             state.evaluations_without_progress = 0
-        elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] * self._patient_from:
-            # Before, no progress says little: the learning rate is high, labels are not learned.
+        elif place_in_schedule(state.step, state.plan) >= state.plan[0][1] / 2:
+            # Before, no progress says little: the learning rate is high.
             state.evaluations_without_progress += 1
         return is_best
 
@@ -94,7 +93,8 @@ class BestModel:
             self._run.cross_fit.forget(None)
             return
         # Older versions chose by the figure that they told.
-        step, value = stored.get("step"), stored.get("best_value", stored.get(self._figure))
+        figure = _figure(self._run.best_metric, stored)
+        step, value = stored.get("step"), stored.get("best_value", stored.get(figure))
         if not exact and isinstance(step, int) and step > state.step and isinstance(value, float):
             state.best_value, state.best_step = value, step
             self._run.cross_fit.forget(value)
@@ -102,3 +102,11 @@ class BestModel:
                 f"{folder} was saved after the checkpoint, at step {step:,}; it stays until a "
                 f"better one comes"
             )
+
+
+def _figure(metric: str, figures: Mapping[str, Any]) -> str:
+    """The name of a metric among the figures of an evaluation."""
+    if metric == "label_accuracy":
+        return "accuracy"
+    calibrated = f"calibrated_{metric}"
+    return calibrated if calibrated in figures else metric

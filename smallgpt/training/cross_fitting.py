@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smallgpt.evaluation.label_probabilities import LabelAnswers
+from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE, LabelAnswers
 from smallgpt.evaluation.row_results import RowResults, TokenResults
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.splitting import fold_rows
@@ -27,7 +27,7 @@ class CrossFit:
     """
 
     def __init__(self, rows: TokenLabelDataset, metric: str):
-        """`metric`: loss, label_loss or label_accuracy, by which rows choose."""
+        """`metric`: loss, label_loss (calibrated) or label_accuracy, by which rows choose."""
         self._rows, self._metric = rows, metric
         weight_N = rows.scored_counts if metric == "loss" else rows.classes_N >= 0
         self.fold_N = fold_rows(rows, weight_N > 0, _MOST_FOLDS)
@@ -72,7 +72,7 @@ class CrossFit:
             assert results.tokens is not None  # `choose_metric` never takes it for a label head
             return results.tokens.nll_sum_N
         if self._metric == "label_loss":
-            return results.label_nll_N
+            return label_costs(results)
         assert results.answers is not None  # it needs labelled rows
         return -(results.answers.top_two_Nx2[:, 0] == self._rows.classes_N).astype(float)
 
@@ -108,7 +108,10 @@ class CrossFit:
         Raises:
             ValueError: it belongs to other rows.
         """
-        if "lowest" not in state:
+        rows = self._rows
+        is_calibrated = rows.has_labels and len(rows.vocabulary.labels) <= MOST_LABELS_WHOLE
+        is_older = is_calibrated and "label_nll_N" in state and "calibrated_nll_N" not in state
+        if "lowest" not in state or is_older:
             self.forget(best_value)
             return
         arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
@@ -125,9 +128,21 @@ class CrossFit:
         self._kept = arrays
 
 
+def label_costs(results: RowResults) -> np.ndarray:
+    """What the label of each row costs, nats: with the confidence that the model is used with.
+
+    With few rows the confidence grows on when no more is learned, and would hide that the answers
+    still get better (docs/measurements.md).
+    """
+    calibrated_N = results.calibrated_nll_N
+    return results.label_nll_N if calibrated_N is None else calibrated_N
+
+
 def _columns(results: RowResults) -> dict[str, np.ndarray]:
     """The arrays of results, by name."""
     columns = {"label_nll_N": results.label_nll_N}
+    if results.calibrated_nll_N is not None:
+        columns["calibrated_nll_N"] = results.calibrated_nll_N
     for part in (results.tokens, results.answers):
         columns |= vars(part) if part is not None else {}
     return columns
@@ -140,4 +155,5 @@ def _results(columns: Mapping[str, np.ndarray], temperature: float) -> RowResult
         tokens = TokenResults(*(columns[name] for name in TokenResults.__annotations__))
     if "top_two_Nx2" in columns:
         answers = LabelAnswers(*(columns[name] for name in LabelAnswers.__annotations__))
-    return RowResults(tokens, columns["label_nll_N"], answers, temperature)
+    calibrated_N = columns.get("calibrated_nll_N")
+    return RowResults(tokens, columns["label_nll_N"], answers, temperature, calibrated_N)

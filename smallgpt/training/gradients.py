@@ -107,15 +107,18 @@ class TokenStep(_Step):
             batch = rows_to_predict(objective.rows, indices, device, first_B)
             weights_M = np.ones(len(batch.ids_M), np.float32)
             weights_M[batch.label_places_R] = objective.label_weights_N[indices][batch.labelled_B]
-            hidden_SxE = objective.forward(objective.drop_tokens(batch.ids_M), batch.lengths_B)
-            targets_S, weights_S = batch.targets_M, weights_M
+            hidden_MxE = objective.forward(objective.drop_tokens(batch.ids_M), batch.lengths_B)
+            hidden_SxE, targets_S, weights_S = hidden_MxE, batch.targets_M, weights_M
             if batch.scored_M is not None:
                 # Numbers, not booleans, of which a GPU would have to tell the host how many.
                 scored_S = to_device(np.flatnonzero(batch.scored_M), device)
-                hidden_SxE, targets_S = hidden_SxE[scored_S], targets_S[scored_S]
+                hidden_SxE, targets_S = hidden_MxE[scored_S], targets_S[scored_S]
                 weights_S = weights_M[batch.scored_M]
             weights = to_device(weights_S / total_weight, device)
             loss, nll_of_batch = objective.weighted_nll(hidden_SxE, targets_S, weights)
+            if objective.early_label_weight and len(batch.label_places_R):
+                classes_R = objective.rows.classes_N[indices][batch.labelled_B].astype(np.int64)
+                loss = loss + objective.early_label_loss(hidden_MxE, batch, classes_R, total_weight)
             self.scaler.scale(loss).backward()
             nll += nll_of_batch
         return nll

@@ -16,13 +16,14 @@ from smallgpt.training.event_files import EventFiles
 from smallgpt.training.pictures import draw_training_curves
 from smallgpt.training.run import Run
 from smallgpt.training.run_folder import EVENT_FILES
-from smallgpt.training.schedule import labels_count_at
 from smallgpt.training.update import Updater
 
-# Of the figures of an evaluation, those in its row of metrics.jsonl: of tokens, then of labels. A
-# model that only names labels has no figures of tokens.
-_FIGURES_OF_TOKENS = ("loss", "perplexity", "body_perplexity", "next_token_accuracy")
-_FIGURES = (*_FIGURES_OF_TOKENS, "label_loss", "label_perplexity")
+# Of the figures of an evaluation, those in its row of metrics.jsonl: of tokens, which a model that
+# only names labels has none of, then of labels.
+_FIGURES = (
+    *("loss", "perplexity", "body_perplexity", "next_token_accuracy"),
+    *("label_loss", "calibrated_label_loss", "label_perplexity"),
+)
 
 
 class Journal:
@@ -64,15 +65,13 @@ class Journal:
     def record_evaluation(self, validation: dict[str, Any], is_best: bool) -> None:
         """Append the evaluation after an epoch to metrics.jsonl, and print its table row."""
         state = self._run.state
-        # Before labels have weight, figures of them would say nothing.
-        names = _FIGURES if self._labels_count() else _FIGURES_OF_TOKENS
         row = {
             "kind": "validation",
             "step": state.step,
             "epoch": state.epoch + 1,
             "seconds": round(state.seconds, 3),
             "train_loss": _mean(state.epoch_nll, state.epoch_tokens),
-            **{name: validation[name] for name in names if name in validation},
+            **{name: validation[name] for name in _FIGURES if name in validation},
         }
         if "label_loss" in row:
             calibration = validation["calibration"]
@@ -99,9 +98,9 @@ class Journal:
             cells["perplexity"] = f"{validation['perplexity']:.2f}"
             cells["token acc"] = f"{validation['next_token_accuracy']:.4f}"
         if "label_loss" in validation:
-            known = self._labels_count()
-            cells["label loss"] = f"{validation['label_loss']:.4f}" if known else "-"
-            cells["label acc"] = f"{validation['accuracy']:.4f}" if known else "-"
+            loss = validation.get("calibrated_label_loss", validation["label_loss"])
+            cells["label loss"] = f"{loss:.4f}"
+            cells["label acc"] = f"{validation['accuracy']:.4f}"
         cells["time"] = format_duration(state.seconds)
         widths = {name: max(len(name), 9) for name in cells}
         if not self._has_heading:
@@ -109,11 +108,6 @@ class Journal:
             self._has_heading = True
         row = "  ".join(cell.rjust(widths[name]) for name, cell in cells.items())
         say(row + ("  *" if is_best else ""))
-
-    def _labels_count(self) -> bool:
-        """Whether labels had weight in the last update."""
-        state = self._run.state
-        return labels_count_at(max(0, state.step - 1), state.plan, self._run.settings)
 
     def draw_curves(self) -> None:
         """Draw the training curves from metrics.jsonl."""
@@ -123,11 +117,6 @@ class Journal:
         """Print how far a run came that was stopped, and how to go on with it."""
         run, state = self._run, self._run.state
         hint = run.folder.go_on_hint(run.settings.learning_curve)
-        if state.step and not self._labels_count():
-            run.log.say(
-                f"the model has learned no label yet: the first {run.settings.language_share:.0%} "
-                f"of the steps are for the language"
-            )
         run.log.say(
             f"stopped at step {state.step:,} of {run.total_steps:,} and saved; go on with: {hint}"
         )

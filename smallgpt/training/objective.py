@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.rows.label_tail import TAIL_LENGTH
+from smallgpt.rows.to_device import PredictingBatch, to_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,29 +47,23 @@ class Objective:
         self.class_weights_L = class_weights(rows, settings)
         # Of each row's label token: the loss is a sum with the first, divided by a sum of the
         # second, which leaves the class weights out so that they do not cancel (`total_weight`).
-        self._has_label_weights = settings.task != "lm"
-        self._label_weight = math.nan
-        self.weigh_labels(settings.label_loss_weight)
+        self.label_weights_N = np.ones(len(rows))
+        self._plain_weights_N = np.ones(len(rows))
+        self.early_label_weight = 0.0
+        if settings.task != "lm":
+            self.early_label_weight = settings.early_label_weight
+            labelled_N = rows.classes_N >= 0
+            by_class_R = self.class_weights_L[rows.classes_N[labelled_N]]
+            self.label_weights_N[labelled_N] = settings.label_loss_weight * by_class_R
+            self._plain_weights_N[labelled_N] = settings.label_loss_weight
         self.token_dropout = settings.resolved_token_dropout()
         vocabulary = rows.vocabulary
+        self._labels_L = torch.tensor(vocabulary.label_ids, dtype=torch.long, device=self.device)
         self._chunk = max(1, _MOST_LOGITS // len(vocabulary))  # tokens
         self._may_drop_V = torch.ones(len(vocabulary), dtype=torch.bool, device=self.device)
         self._may_drop_V[[*vocabulary.special_ids, *vocabulary.label_ids]] = False
         unknown = vocabulary.unk_id
         self._replacement = unknown if unknown is not None else vocabulary.pad_id
-
-    def weigh_labels(self, weight: float) -> None:
-        """Let the label tokens weigh so much from now on, each times the weight of its class."""
-        if weight == self._label_weight:
-            return
-        self._label_weight = weight
-        self.label_weights_N = np.ones(len(self.rows))
-        self._plain_weights_N = np.ones(len(self.rows))
-        if self._has_label_weights:
-            classes_N = self.rows.classes_N
-            labelled_N = classes_N >= 0
-            self.label_weights_N[labelled_N] = weight * self.class_weights_L[classes_N[labelled_N]]
-            self._plain_weights_N[labelled_N] = weight
 
     def total_weight(
         self, batches: list[np.ndarray], label_first: Sequence[np.ndarray | None]
@@ -97,22 +92,57 @@ class Objective:
         dropped = torch.rand(ids.shape, device=ids.device) < self.token_dropout
         return ids.masked_fill(dropped & self._may_drop_V[ids], self._replacement)
 
+    def early_label_loss(
+        self, hidden_MxE: Tensor, batch: PredictingBatch, classes_R: np.ndarray, total_weight: float
+    ) -> Tensor:
+        """The label asked for at every place of a row up to its own, among the labels alone.
+
+        Deep supervision (Lee et al., 2015) along the row: what a token says of the label reaches
+        its embedding at once, instead of through what the last place makes of all of them. Next
+        tokens are left out of it, since only differences between label tokens count. Of the rows
+        with a label, whose classes are `classes_R`; divided by `total_weight` like other losses.
+        """
+        ends_R = batch.label_places_R + 1
+        counts_R = batch.lengths_B[batch.labelled_B] + 2 - TAIL_LENGTH  # rows lack their <EOS>
+        # Counted through all of these rows, and from where each of them begins.
+        places_K = np.arange(counts_R.sum()) + np.repeat(ends_R - np.cumsum(counts_R), counts_R)
+        weights_R = self.early_label_weight * self.class_weights_L[classes_R] / counts_R
+        weights_K = np.repeat(weights_R / total_weight, counts_R).astype(np.float32)
+        loss, _ = self.weighted_nll(
+            hidden_MxE[to_device(places_K, self.device)],
+            to_device(np.repeat(classes_R, counts_R), self.device),
+            to_device(weights_K, self.device),
+            self._labels_L,
+        )
+        return loss
+
     def weighted_nll(
-        self, hidden_MxE: Tensor, targets_M: Tensor, weights_M: Tensor
+        self,
+        hidden_MxE: Tensor,
+        targets_M: Tensor,
+        weights_M: Tensor,
+        among_K: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the negative log likelihoods of targets (nats), and their plain sum.
 
         From last hidden states; in chunks of tokens, so that one matrix of tokens x vocabulary is
-        in memory, which the gradient needs, instead of three or four intermediate ones.
+        in memory, which the gradient needs, instead of three or four intermediate ones. With the
+        token ids `among_K` these alone share the probability, and targets are places in it.
         """
         head = self.model.get_output_embeddings()
         if self.device.type == "cpu" and type(head) is torch.nn.Linear and head.bias is None:
             dtype = self.precision.dtype
-            loss, nll_M = WeightedNll.apply(hidden_MxE, head.weight, targets_M, weights_M, dtype)
+            weight_KxE = head.weight if among_K is None else head.weight[among_K]
+            loss, nll_M = WeightedNll.apply(hidden_MxE, weight_KxE, targets_M, weights_M, dtype)
             return loss, nll_M.sum()
+
+        def logits(hidden_CxE: Tensor) -> Tensor:
+            logits_CxV = head(hidden_CxE)
+            return logits_CxV if among_K is None else logits_CxV[:, among_K]
+
         with self.precision.autocast(self.device):
             nll = [
-                functional.cross_entropy(head(hidden_CxE), targets_C, reduction="none")
+                functional.cross_entropy(logits(hidden_CxE), targets_C, reduction="none")
                 for hidden_CxE, targets_C in zip(
                     hidden_MxE.split(self._chunk), targets_M.split(self._chunk), strict=True
                 )

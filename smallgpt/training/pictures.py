@@ -24,8 +24,11 @@ def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
     if of_tokens:
         loss.append(("validation", validation, "loss"))
         accuracy.append(("next token", validation, "next_token_accuracy"))
-    if "label_loss" in validation[-1]:  # the first may come before labels have weight
-        loss.append(("validation, label only", validation, "label_loss"))
+    if "label_loss" in validation[-1]:
+        # Runs that an older version began lack it in their first rows.
+        has_both = "calibrated_label_loss" in validation[-1]
+        figure = "calibrated_label_loss" if has_both else "label_loss"
+        loss.append(("validation, label only", validation, figure))
         accuracy.append(("label", validation, "label_accuracy"))
     unit = "nats per token" if of_tokens else "nats per label"
     _draw_curves(folder / "loss.png", "Loss", unit, loss)

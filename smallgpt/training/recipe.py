@@ -38,10 +38,11 @@ _EPOCHS_OF_A_START = 16  # a pretrained model knows most already
 # Seconds that a run may take without a flag, where an epoch has up to so many tokens; of texts with
 # labels.
 _SECONDS, _SECONDS_OF_TEXTS, _TOKENS_IN_THEM = 300, 600, 500_000
-# Texts with labels: the language in so many of the updates, then labels; the decay of the averages.
-_SHAPES_OF_TEXTS = ((0, (2, 4, 256)), _SHAPES[-1])
-_LANGUAGE_SHARE, _EMA_DECAY = 2 / 3, 0.998
-_UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS = 4500, 9_000_000
+# Texts with labels: the weight of labels asked for early, the decay of the averages. The same words
+# say much of a label in any order, so that two layers do, and few epochs.
+_SHAPES_OF_TEXTS = ((0, (2, 4, 128)), (1_000_000, (2, 4, 256)), _SHAPES[-1])
+_EARLY_LABEL_WEIGHT, _EMA_DECAY = 10.0, 0.998
+_UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS, _MOST_EPOCHS_OF_TEXTS = 4500, 9_000_000, 24
 
 
 class _Choice(NamedTuple):
@@ -59,7 +60,7 @@ def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[Tra
     max_minutes or steps, which say how long to train, num_epochs stays `auto`.
     """
     told = []
-    for choose in (_visits, _shape, _optimizer, _dropout, _language, _epochs):
+    for choose in (_visits, _shape, _optimizer, _dropout, _labels, _epochs):
         choice = choose(settings, rows)
         values = {k: v for k, v in choice.values.items() if getattr(settings, k) == AUTO}
         if values:
@@ -77,7 +78,7 @@ def epochs_in_time(
 
     Halved, not cut to fit: the same machine is to come to the same number again.
     """
-    seconds = _SECONDS_OF_TEXTS if _learns_language_first(settings, rows) else _SECONDS
+    seconds = _SECONDS_OF_TEXTS if _are_texts_with_labels(settings, rows) else _SECONDS
     limit = seconds * max(1.0, _tokens_of_epoch(rows) / _TOKENS_IN_THEM)
     epochs: int = settings.num_epochs
     while epochs > 1 and epochs * seconds_of_epoch > limit:
@@ -97,7 +98,7 @@ def larger_in_time(
         asked != _SHAPES[1][1]
         or tokens < _LARGER_FROM
         or settings.init_from is not None
-        or _learns_language_first(settings, rows)
+        or _are_texts_with_labels(settings, rows)
         or any(getattr(settings, name) != AUTO for name in SHAPE[:3])
     ):
         return None
@@ -109,7 +110,7 @@ def _tokens_of_epoch(rows: TokenLabelDataset) -> int:
     return round(float(rows.lengths_N @ rows.visits))
 
 
-def _learns_language_first(settings: TrainSettings, rows: TokenLabelDataset) -> bool:
+def _are_texts_with_labels(settings: TrainSettings, rows: TokenLabelDataset) -> bool:
     return (
         rows.vocabulary.tokenizer is not None
         and settings.task == "classify"
@@ -135,7 +136,7 @@ def _visits(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
 
 def _shape(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     tokens = _tokens_of_epoch(rows)
-    shapes = _SHAPES_OF_TEXTS if _learns_language_first(settings, rows) else _SHAPES
+    shapes = _SHAPES_OF_TEXTS if _are_texts_with_labels(settings, rows) else _SHAPES
     layers, heads, width = [shape for least, shape in shapes if tokens >= least][-1]
     if settings.n_head != AUTO:  # it must divide the width
         width = settings.n_head * max(1, round(width / settings.n_head))
@@ -165,7 +166,7 @@ def _optimizer(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
 
 
 def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
-    if _learns_language_first(settings, rows):
+    if _are_texts_with_labels(settings, rows):
         values = {"dropout": _DROPOUT, "token_dropout": _DROPOUT}
         reason = "single words are soon known by heart"
     elif rows.has_variants:
@@ -180,13 +181,14 @@ def _dropout(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     return _Choice(values, f"dropout {{dropout:g}}, of tokens {share}", reason)
 
 
-def _language(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
-    if not _learns_language_first(settings, rows):
-        return _Choice({"language_share": 0.0, "ema_decay": 0.0}, "", "")
+def _labels(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
+    if not _are_texts_with_labels(settings, rows):
+        return _Choice({"early_label_weight": 0.0, "ema_decay": 0.0}, "", "")
     return _Choice(
-        {"language_share": _LANGUAGE_SHARE, "ema_decay": _EMA_DECAY},
-        "labels after {language_share:.0%} of the updates, weights averaged by {ema_decay:g}",
-        "labels of texts are known by heart before the language is",
+        {"early_label_weight": _EARLY_LABEL_WEIGHT, "ema_decay": _EMA_DECAY},
+        "labels asked for at each place, weighing {early_label_weight:g}, weights averaged by "
+        "{ema_decay:g}",
+        "single words of a text tell of its label",
     )
 
 
@@ -198,11 +200,12 @@ def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     if settings.init_from is not None:
         epochs, reason = _EPOCHS_OF_A_START, "the model is trained already"
     else:
-        most, most_tokens = (_UPDATES, _TOKENS)
-        if _learns_language_first(settings, rows):
+        most, most_tokens, most_epochs = _UPDATES, _TOKENS, _MOST_EPOCHS
+        if _are_texts_with_labels(settings, rows):
             most, most_tokens = _UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS
+            most_epochs = _MOST_EPOCHS_OF_TEXTS
         updates = min(most, most_tokens / _tokens_of_epoch(rows) * updates_of_epoch)
         epochs = round(updates / updates_of_epoch)
-        epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, epochs))
+        epochs = min(most_epochs, max(_FEWEST_EPOCHS, epochs))
         reason = f"that makes {plural(epochs * updates_of_epoch, 'update')}"
     return _Choice({"num_epochs": epochs}, "{num_epochs} epochs", reason)

@@ -82,6 +82,12 @@ def find_run_to_resume(
         and value != stored.get(name)
         and (name, value) != ("task", "auto")  # it follows from the rows, which are compared
     ]
+    mistakes += [
+        f"--resume: the run was begun by an older version with {name} {found.settings[name]}, "
+        f"which is gone; start again with --overwrite"
+        for name in TrainSettings.OF_OLDER_VERSIONS
+        if found.settings.get(name)
+    ]
     if mistakes:
         raise SettingsError(mistakes)
     return settings, found

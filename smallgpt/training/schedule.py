@@ -58,11 +58,6 @@ def learning_rate_at(step: float, total_steps: int, settings: TrainSettings) -> 
     return settings.learning_rate * (lowest + (1 - lowest) * cosine)
 
 
-def labels_count_at(step: int, plan: list[list[int]], settings: TrainSettings) -> bool:
-    """Whether update `step` (from 0) comes after those that learn the language alone."""
-    return place_in_schedule(step, plan) >= settings.language_share * plan[0][1]
-
-
 def within_usual_time(run: Run) -> Run:
     """The run with the epochs of the recipe, halved until they fit into the time it allows."""
     epochs = run.settings.num_epochs

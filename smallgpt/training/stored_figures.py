@@ -11,6 +11,7 @@ _NAMES = (
     "body_perplexity",
     "next_token_accuracy",
     "label_loss",
+    "calibrated_label_loss",
     "label_perplexity",
     "labelled_records",
     "accuracy",

@@ -18,7 +18,7 @@ import torch
 
 from smallgpt.errors import UserError
 from smallgpt.training.run import Run
-from smallgpt.training.schedule import labels_count_at, learning_rate_at, place_in_schedule
+from smallgpt.training.schedule import learning_rate_at, place_in_schedule
 from smallgpt.training.weight_average import update_average
 
 _MOST_LINES_SHOWN = 8
@@ -59,7 +59,7 @@ class Updater:
         self.waiting: list[UpdateFigures] = []
 
     def set_learning_rate(self) -> None:
-        """Give the optimizers the learning rate of this step, and the labels their weight."""
+        """Give the optimizers the learning rate of this step."""
         run = self.run
         plan = run.state.plan
         place = place_in_schedule(run.state.step, plan)
@@ -67,8 +67,6 @@ class Updater:
         for optimizer in run.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
-        counts = labels_count_at(run.state.step, plan, run.settings)
-        run.gradients.objective.weigh_labels(run.settings.label_loss_weight if counts else 0.0)
 
     def compute_gradients(self, batches: list[np.ndarray]) -> None:
         """Gradients of the objective over the rows of `batches`, scaled down to max_grad_norm."""

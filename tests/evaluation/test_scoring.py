@@ -657,7 +657,7 @@ def test_training_stores_what_it_measured_with_the_weights(random_labels):
             == stored["calibration"]["rows"]
             == report["splits"]["validation"]["rows"]
         )
-    assert read_validation(run.best_model)["best_value"] == best["label_loss"]
+    assert read_validation(run.best_model)["best_value"] == best["calibrated_label_loss"]
     # The last model was not chosen: its figures are those of its evaluation.
     assert stored["accuracy"] == row["label_accuracy"]
     assert stored["label_perplexity"] == row["label_perplexity"]

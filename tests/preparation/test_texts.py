@@ -382,6 +382,31 @@ def test_size_of_the_vocabulary_is_kept(reviews, name):
         assert summary["train"]["unknown_tokens"] > 0
 
 
+def test_vocabulary_grows_with_the_texts(tmp_path):
+    random, sizes = np.random.default_rng(0), []
+    words = ["".join(random.choice(list("abcdefghij"), 4)) for _ in range(800)]
+    for lines in (20, 10_000):
+        path, folder = tmp_path / f"{lines}.tsv", tmp_path / f"{lines}"
+        path.write_text("".join(f"{' '.join(random.choice(words, 8))}\t{n % 2}\n"
+                                for n in range(lines)))  # fmt: skip
+        columns = {"text_column": "1", "label_column": "2", "augment": 0}
+        summary = prepare_text(TextSettings(input=(str(path),), output_dir=str(folder), **columns))
+        sizes.append(summary["vocabulary_size"])
+        is_small = sizes[-1] < 4096
+        assert any("--vocab_size 4096 takes more" in n for n in summary["notes"]) == is_small
+        assert summary["train"]["tokens"] >= 64 * sizes[-1] or sizes[-1] <= 512
+    assert sizes[0] <= 512 < sizes[1]
+
+
+def test_many_labels_leave_room_for_every_byte(tmp_path):
+    path = tmp_path / "texts.tsv"
+    path.write_text("".join(f"text {n}\tlabel {n % 4000}\n" for n in range(40_000)))
+    columns = {"text_column": "1", "label_column": "2", "augment": 0}
+    folder = tmp_path / "rows"
+    summary = prepare_text(TextSettings(input=(str(path),), output_dir=str(folder), **columns))
+    assert summary["vocabulary_size"] >= 4000 + 256
+
+
 def test_a_folder_that_was_prepared_is_a_tokenizer_for_other_texts(reviews, tmp_path):
     prepare_text(reviews)
     before = Vocabulary.load(Path(reviews.output_dir) / "vocab.json")
@@ -490,12 +515,13 @@ def test_labelled_texts_get_variants_unless_a_flag_says_none(long_reviews):
     assert told in summary["notes"] and summary["settings"]["augment"] == 30
     assert prepare_text(replace(long_reviews, augment=AUTO)) == summary  # the same again
     none = prepare_text(replace(long_reviews, augment=0, overwrite=True))
-    assert "variants" not in none["train"] and not any("recipe" in n for n in none["notes"])
+    assert "variants" not in none["train"] and not any("variant" in n for n in none["notes"])
 
 
 def test_texts_without_labels_get_no_variants(long_reviews):
     summary = prepare_text(replace(long_reviews, augment=AUTO, label_column=None))
-    assert summary["settings"]["augment"] == 0 and not any("recipe" in n for n in summary["notes"])
+    assert summary["settings"]["augment"] == 0
+    assert not any("variant" in n for n in summary["notes"])
 
 
 def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):

@@ -41,7 +41,7 @@ def test_best_model_is_the_one_of_the_chosen_evaluation(tmp_path, unpainted):
 def test_early_stopping_waits_for_its_patience(settings):
     result = train(change(settings, num_epochs=30, learning_rate=0.3, early_stopping_patience=2))
     rows = [r for r in read_metrics(result.folder.metrics) if r["kind"] == "validation"]
-    losses = [row["label_loss"] for row in rows]
+    losses = [row["calibrated_label_loss"] for row in rows]
     assert len(losses) < 30
     # In the first half of the plan the learning rate is high, and none is counted.
     assert len(losses) == max(losses.index(min(losses)) + 1, 14) + 2

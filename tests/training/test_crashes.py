@@ -129,11 +129,11 @@ def read_for_ever(root: Path, problems: Path, reads) -> None:
                 again = load_trained_model(folder, "cpu", trained.settings.precision)
                 scores = score_rows(again.engines.torch, rows, to_calibrate=True)
                 metric = choose_metric(again.settings, rows)
-                name = "accuracy" if metric == "label_accuracy" else metric
-                assert scores.figures(rows)[name] == again.validation["best_value"], folder
-                folds = CrossFit(rows, metric).fold_N
-                fitted = scores.cross_fitted_results(rows, folds).temperature
-                assert fitted == again.temperature, folder
+                results = scores.cross_fitted_results(rows, CrossFit(rows, metric).fold_N)
+                assert results.temperature == again.temperature, folder
+                names = {"label_accuracy": "accuracy", "label_loss": "calibrated_label_loss"}
+                found = results.figures(rows)[names.get(metric, metric)]
+                assert found == again.validation["best_value"], folder
                 reads.value += 1
             time.sleep(0.005)
     except BaseException:

@@ -127,6 +127,40 @@ def test_rows_with_their_label_first_count_by_their_own_tokens(rows, weight):
 
 
 @pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_early_label_is_asked_for_at_each_place_among_labels_alone(kind, class_weights, rows):
+    settings = replace(SETTINGS, class_weights=class_weights)
+    indices = np.arange(12)
+    step = make(kind, rows, settings)
+    nll, expected = gradients(step, [indices])
+    divisor = step.objective.total_weight([indices], [None])
+    model, early = step.objective.model, 0.0
+    label_ids = rows.vocabulary.label_ids
+    for number in indices[rows.classes_N[indices] >= 0]:
+        *body_and_cls, _, _ = rows.row(number).tolist()
+        logits = model(torch.tensor([body_and_cls])).logits[0][:, label_ids]
+        target = torch.full((len(logits),), int(rows.classes_N[number]))
+        weight = float(step.objective.class_weights_L[rows.classes_N[number]])
+        early = early + weight * torch.nn.functional.cross_entropy(logits, target)
+    (early * 30 / divisor).backward()
+    expected = [one + p.grad for one, p in zip(expected, model.parameters(), strict=True)]
+    step = make(kind, rows, replace(settings, early_label_weight=30))
+    for batches in ([indices], [indices[:5], indices[5:6], indices[6:]]):
+        found_nll, found = gradients(step, batches)
+        assert found_nll == pytest.approx(nll, rel=1e-5)  # of tokens, unweighted
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_rows_with_their_label_first_or_without_one_are_not_asked_early(kind, rows):
+    found = []
+    for weight in (0.0, 30.0):
+        objective = make(kind, rows, replace(SETTINGS, early_label_weight=weight)).objective
+        found.append(gradients(TokenStep(objective, NO_SCALER, 1.0), [np.arange(8)])[1])
+    assert_close(*found)
+
+
+@pytest.mark.parametrize("kind", WAYS)
 def test_loss_of_a_row_is_the_loss_that_transformers_computes_from_labels(kind, rows):
     step = make(kind, rows, SETTINGS)
     for number in (0, 1, 2):

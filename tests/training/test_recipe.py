@@ -79,20 +79,20 @@ def texts(tmp_path):
     return read(folder / "train.jsonl", Vocabulary.load(folder / "vocab.json"))
 
 
-def test_the_language_of_texts_comes_before_their_labels(texts):
+def test_labels_of_texts_are_asked_for_at_each_place(texts):
     settings, reasons = choose_recipe(TrainSettings(task="classify"), texts)
-    assert 0 < settings.language_share < 1 and settings.ema_decay > 0
-    assert "labels after 67% of the updates" in reasons
+    assert settings.early_label_weight > 0 and settings.ema_decay > 0
+    assert "labels asked for at each place" in reasons
 
 
 PRETRAINED = {"init_from": "gpt2", **dict.fromkeys(SHAPE, 4)}
 
 
 @pytest.mark.parametrize("given", [{"classifier": "head"}, {"task": "lm"}, PRETRAINED])
-def test_where_no_labels_follow_the_language_nothing_is_said_of_it(texts, given):
+def test_where_texts_have_no_labels_to_learn_from_scratch_none_is_asked_early(texts, given):
     settings, reasons = choose_recipe(TrainSettings(**{"task": "classify"} | given), texts)
-    assert settings.language_share == settings.ema_decay == 0
-    assert "labels after" not in reasons
+    assert settings.early_label_weight == settings.ema_decay == 0
+    assert "labels asked for" not in reasons
 
 
 @pytest.mark.parametrize(("others", "visits"), [(0, 1), (5, 1), (20, 2), (60, 6), (400, 40)])
@@ -111,10 +111,10 @@ def test_rows_without_labels_are_told_from_none_where_only_tokens_are_learned():
     assert recipe_of(rows, task="lm")[0].labelled_visits == 1
 
 
-def test_labels_of_tokens_are_learned_from_the_start():
+def test_labels_of_tokens_are_asked_for_at_the_end_alone():
     settings, reasons = recipe_of(unique_rows({0: 50, 1: 50}), task="classify")
-    assert settings.language_share == settings.ema_decay == 0
-    assert "labels after" not in reasons
+    assert settings.early_label_weight == settings.ema_decay == 0
+    assert "labels asked for" not in reasons
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +31,8 @@ from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.option import AUTO
 from smallgpt.options.training import TrainSettings
-from smallgpt.training import checkpoint, run_folder, schedule
+from smallgpt.training import checkpoint as checkpoint_module
+from smallgpt.training import run_folder, schedule
 from smallgpt.training.journal import Journal
 from smallgpt.training.resume import find_run_to_resume
 from smallgpt.training.run import Run
@@ -135,8 +138,8 @@ PLACES = {
     "validation": (Run, "validate", 2),
     "last validation": (Run, "validate", 3),
     "after validation": (Journal, "record_evaluation", 2),
-    "first checkpoint": (checkpoint, "write_tensors", 2),
-    "checkpoint of the last step of an epoch": (checkpoint, "write_tensors", 3),
+    "first checkpoint": (checkpoint_module, "write_tensors", 2),
+    "checkpoint of the last step of an epoch": (checkpoint_module, "write_tensors", 3),
     "best model": (Run, "save_model", 2),
 }
 
@@ -189,7 +192,7 @@ def test_the_mean_of_the_weights_and_the_draw_of_rows_go_on_as_well(
     settings, monkeypatch, place, ends_alike
 ):
     settings = change(settings, ema_decay=0.9, optimizer="muon", batch_size=8,
-                      label_first_share=0.5, language_share=0.3)  # fmt: skip
+                      label_first_share=0.5, early_label_weight=10)  # fmt: skip
     with monkeypatch.context() as patch:
         call_before(patch, *PLACES[place], interrupt)
         assert train(settings).exit_code == 130
@@ -210,7 +213,9 @@ def test_second_ctrl_c_leaves_at_once_and_loses_only_the_steps_since(
 ):
     with monkeypatch.context() as patch:
         # The third checkpoint is that of step 12; its first file is being written.
-        call_before(patch, checkpoint, "write_tensors", 5, lambda: (interrupt(), interrupt()))
+        call_before(
+            patch, checkpoint_module, "write_tensors", 5, lambda: (interrupt(), interrupt())
+        )
         with pytest.raises(KeyboardInterrupt):
             train(settings)
     folder = RunFolder(settings.output_dir)
@@ -308,8 +313,8 @@ def test_unchanged_run_makes_no_reservation(settings, monkeypatch, capsys):
 
 
 def run_that_lost_its_newest_checkpoint(settings: TrainSettings) -> RunFolder:
-    """A run whose best_model comes from after its only checkpoint."""
-    folder = train(change(settings, keep_checkpoints=9)).folder
+    """A run whose best_model comes from after its only checkpoint; its loss falls steadily."""
+    folder = train(change(settings, keep_checkpoints=9, best_metric="loss")).folder
     for path in sorted(folder.checkpoints.iterdir())[2:]:
         shutil.rmtree(path)
     assert read_validation(folder.best_model)["step"] == 18
@@ -321,13 +326,14 @@ def test_best_model_of_a_run_that_goes_another_way_is_not_lost(settings):
     folder = run_that_lost_its_newest_checkpoint(settings)
     before = read_validation(folder.best_model)
     # Nothing is learned any more, so that none of the new evaluations can be better.
-    result = train(change(settings, resume=True, num_epochs=2))
+    result = train(change(settings, resume=True, num_epochs=2, best_metric="loss"))
     assert read_validation(folder.best_model) == before
     assert result.best_step == 18
     assert "best_model was saved after the checkpoint, at step 18" in folder.log.read_text()
 
 
 def test_best_model_of_a_run_that_repeats_itself_is_made_again(settings, ends_alike):
+    settings = change(settings, best_metric="loss")
     folder = run_that_lost_its_newest_checkpoint(settings)
     train(change(settings, resume=True))
     assert "was saved after the checkpoint" not in folder.log.read_text()
@@ -348,7 +354,9 @@ def test_lost_best_model_does_not_stop_the_run(settings, monkeypatch, how, capsy
     assert load_trained_model(folder.best_model, "cpu").validation["step"] == 18
 
 
-def test_settings_of_best_model_are_those_of_its_weights(settings, finished):
+def test_settings_of_best_model_are_those_of_its_weights(settings):
+    settings = change(settings, best_metric="loss")
+    train(settings)
     result = train(change(settings, resume=True, num_epochs=9, learning_rate=3e-3))
     assert result.best_step > 18
     assert "num_epochs: 9" in (result.folder.best_model / "settings.yaml").read_text()
@@ -515,7 +523,7 @@ def test_full_disk_stops_the_run_and_costs_nothing(settings, monkeypatch, where,
         train(settings)
     text, folder = str(full.value), RunFolder(settings.output_dir)
     assert "no space left on the disk of " in text and len(text.splitlines()) == 1
-    step = checkpoint.find_checkpoint(folder.checkpoints).loop.step
+    step = checkpoint_module.find_checkpoint(folder.checkpoints).loop.step
     assert f"checkpoint of step {step}, which is whole: python train_gpt.py --resume" in text
     assert not list(folder.root.glob("**/.*.tmp"))
     assert train(change(settings, resume=True)).exit_code == 0
@@ -589,14 +597,35 @@ def test_damaged_data_report_costs_the_baselines_alone(finished):
         assert stored_baselines(report) == {}
 
 
-def test_run_of_a_version_without_an_option_keeps_what_it_did_then(settings, finished):
-    path = newest(finished) / "state.json"
+def rewrite_settings(checkpoint: Path, gone: Sequence[str] = (), **added: Any) -> None:
+    """Change the stored settings of a checkpoint, as another version would have written them."""
+    path = checkpoint / "state.json"
     state = json.loads(path.read_text())
-    names = ("language_share", "labelled_visits", "ema_decay")
-    for name in names:
-        del state["settings"][name]
+    settings = {n: v for n, v in state["settings"].items() if n not in gone} | added
+    state = {**state, "settings": settings}
+    sums = state.pop("sha256")
+    state["sha256"] = {**sums, "state.json": checkpoint_module._sha256_of_json(state)}
     path.write_text(json.dumps(state))
+
+
+def test_run_of_a_version_without_an_option_keeps_what_it_did_then(settings, finished):
+    names = ("early_label_weight", "labelled_visits", "ema_decay")
+    rewrite_settings(newest(finished), gone=names)
     asked = change(settings, resume=True, **dict.fromkeys(names, AUTO))
     found, checkpoint = find_run_to_resume(asked, finished)
-    assert checkpoint is not None
+    assert checkpoint is not None and checkpoint.path == newest(finished)
     assert [getattr(found, name) for name in names] == [0.0, 1, 0.0]
+
+
+def test_run_that_learned_the_language_first_is_read_but_not_resumed(settings, finished):
+    """language_share was an option for some days; models of that time have it in their settings."""
+    stored = finished.best_model / "settings.yaml"
+    stored.write_text(stored.read_text() + "language_share: 0.6666666666666666\n")
+    assert load_trained_model(finished.best_model).settings.num_epochs == settings.num_epochs
+    resumed = change(settings, resume=True)
+    rewrite_settings(newest(finished), language_share=0.5)
+    with pytest.raises(SettingsError, match="older version with language_share"):
+        find_run_to_resume(resumed, finished)
+    rewrite_settings(newest(finished), language_share=0.0)
+    _, checkpoint = find_run_to_resume(resumed, finished)
+    assert checkpoint is not None and checkpoint.path == newest(finished)

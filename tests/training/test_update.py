@@ -177,25 +177,3 @@ def test_figures_read_late_are_the_same(settings):
         sums.append((run.state.epoch_nll, run.state.epoch_tokens))
     assert sums[0] == sums[1]
     assert sums[0][1] == run.rows.target_count
-
-
-def test_labels_are_learned_after_the_language_only(settings):
-    settings = change(settings, task="classify", num_epochs=4, language_share=0.5)
-    run = start_run(settings)
-    updater, weights = Updater(run), []
-    labelled_N = run.rows.classes_N >= 0
-    for step in range(run.total_steps):
-        run.state.step = step
-        updater.set_learning_rate()
-        weights.append(set(run.gradients.objective.label_weights_N[labelled_N]))
-    half = run.total_steps // 2
-    assert weights == [{0.0}] * half + [{settings.label_loss_weight}] * (run.total_steps - half)
-
-
-def test_figures_of_labels_are_told_from_when_they_are_learned(settings):
-    folder = train(change(settings, num_epochs=4, language_share=0.5)).folder
-    rows = [row for row in read_metrics(folder.metrics) if row["kind"] == "validation"]
-    assert ["label_loss" in row for row in rows] == [False, False, True, True]
-    table = [line.split() for line in folder.log.read_text().splitlines()]
-    heading = next(n for n, words in enumerate(table) if "perplexity" in words and "step" in words)
-    assert [words.count("-") for words in table[heading + 1 : heading + 5]] == [2, 2, 0, 0]
