@@ -119,6 +119,7 @@ case "${1:-}" in
         ;;
     setup)
         setup
+        echo "ready; the commands of the README find it after: source .venv/bin/activate"
         ;;
     test)
         shift

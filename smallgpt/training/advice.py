@@ -29,12 +29,12 @@ def what_may_help(
     """
     found = [
         _no_baseline_tells_labels(validation),
-        _head_for_texts(run, validation),
         *_images(run),
         *_tokens(run),
         *_course(run, evaluations),
         _label_weight(run),
         _rows(run),
+        _pretrained_start(run),
     ]
     more = "more rows (--learning_curve tells whether they would), or a longer run (--max_minutes)"
     return [line for line in found if line] or [more]
@@ -53,18 +53,6 @@ def _no_baseline_tells_labels(validation: dict[str, Any]) -> str:
     if difference_interval(max(others) * rows, rows, majority * rows, rows)[0] > 0:
         return ""
     return "no baseline tells the labels either: perhaps these tokens do not hold them"
-
-
-def _head_for_texts(run: Run, validation: dict[str, Any]) -> str:
-    """A label token of texts comes after their language; a head needs a part of the updates."""
-    settings = run.settings
-    by_token = settings.task == "classify" and settings.classifier == "label_token"
-    if run.rows.vocabulary.tokenizer is None or not by_token:
-        return ""
-    others = [v for name, v in validation["baselines"].items() if name.endswith("_accuracy")]
-    if validation.get("accuracy", 1.0) >= max(others, default=0.0):
-        return ""
-    return "a label head, a new run: it takes fewer updates than a label token (--classifier head)"
 
 
 def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
@@ -181,4 +169,13 @@ def _rows(run: Run) -> str:
     return (
         f"more rows: {plural(len(used), 'label')} with {np.median(used):.0f} training rows each "
         f"(median)"
+    )
+
+
+def _pretrained_start(run: Run) -> str:
+    if run.rows.vocabulary.tokenizer is None or run.settings.init_from is not None:
+        return ""
+    return (
+        "a pretrained model to start from: here the language is learned from these texts alone "
+        "(--init_from, docs/texts.md)"
     )

@@ -64,7 +64,7 @@ class Budget:
         run.log.say(
             f"planned anew at step {state.step:,}, after {format_duration(state.seconds)}: "
             f"{plural(total, 'step')} instead of {state.total_steps:,} fit into "
-            f"{self._limit / 60:.4g} minutes"
+            f"{format_duration(self._limit)}"
         )
         self._plan(total)
         return True

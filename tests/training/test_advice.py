@@ -84,14 +84,13 @@ def test_a_run_by_minutes_is_told_minutes(run):
     assert "(--max_minutes 6)" in advice(longer, list(np.linspace(3, 1, 80)))
 
 
-def test_labels_of_texts_behind_a_baseline_are_offered_a_head(run, text_vocabulary):
-    words = "--classifier head"
+def test_texts_behind_a_baseline_are_offered_a_pretrained_start(run, text_vocabulary):
+    words = "a pretrained model to start from"
     assert words not in advice(run)
-    settings = change(run.settings, classifier="label_token")
-    rows = replace(run.rows, vocabulary=text_vocabulary)
-    of_texts = replace(run, rows=rows, settings=settings)
-    assert advice(of_texts).startswith("a label head, a new run: ")
-    assert words not in advice(of_texts, validation={**BEHIND, "accuracy": 0.95})
+    of_texts = replace(run, rows=replace(run.rows, vocabulary=text_vocabulary))
+    assert words in advice(of_texts)
+    started = replace(of_texts, settings=change(run.settings, init_from="gpt2"))
+    assert words not in advice(started)
 
 
 def test_labels_that_no_baseline_tells_may_not_be_there(run):
