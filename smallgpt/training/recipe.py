@@ -42,7 +42,7 @@ _SECONDS, _SECONDS_OF_TEXTS, _TOKENS_IN_THEM = 300, 600, 500_000
 # say much of a label in any order, so that two layers do, and few epochs.
 _SHAPES_OF_TEXTS = ((0, (2, 4, 128)), (1_000_000, (2, 4, 256)), _SHAPES[-1])
 _EARLY_LABEL_WEIGHT, _EMA_DECAY = 10.0, 0.998
-_UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS, _MOST_EPOCHS_OF_TEXTS = 4500, 9_000_000, 24
+_UPDATES_OF_TEXTS, _EPOCHS_OF_TEXTS = 1000, (5, 24)
 
 
 class _Choice(NamedTuple):
@@ -200,12 +200,10 @@ def _epochs(settings: TrainSettings, rows: TokenLabelDataset) -> _Choice:
     if settings.init_from is not None:
         epochs, reason = _EPOCHS_OF_A_START, "the model is trained already"
     else:
-        most, most_tokens, most_epochs = _UPDATES, _TOKENS, _MOST_EPOCHS
+        updates, (fewest, most) = _UPDATES, (_FEWEST_EPOCHS, _MOST_EPOCHS)
         if _are_texts_with_labels(settings, rows):
-            most, most_tokens = _UPDATES_OF_TEXTS, _TOKENS_OF_TEXTS
-            most_epochs = _MOST_EPOCHS_OF_TEXTS
-        updates = min(most, most_tokens / _tokens_of_epoch(rows) * updates_of_epoch)
-        epochs = round(updates / updates_of_epoch)
-        epochs = min(most_epochs, max(_FEWEST_EPOCHS, epochs))
+            updates, (fewest, most) = _UPDATES_OF_TEXTS, _EPOCHS_OF_TEXTS
+        epochs = round(min(updates / updates_of_epoch, _TOKENS / _tokens_of_epoch(rows)))
+        epochs = min(most, max(fewest, epochs))
         reason = f"that makes {plural(epochs * updates_of_epoch, 'update')}"
     return _Choice({"num_epochs": epochs}, "{num_epochs} epochs", reason)
