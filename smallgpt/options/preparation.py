@@ -39,8 +39,8 @@ _TOKENIZER = Option(
 _VOCAB_SIZE = Option(
     None,
     "Most entries of a vocabulary learned here. none = every character that occurs, or "
-    "up to 4,096 byte pairs: half as many, or a quarter or an eighth, where they would occur fewer "
-    "than 64 times on average.",
+    "4,096 byte pairs; of texts with labels 2,048, 1,024 or 512 where each would occur fewer than "
+    "64 times on average.",
     minimum=8,
     maximum=1_000_000,
 )

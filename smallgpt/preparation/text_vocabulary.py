@@ -14,8 +14,8 @@ from smallgpt.tokens.vocabulary import CLS, EOS, PAD, UNK, Vocabulary
 
 _SPECIAL = (PAD, UNK, CLS, EOS)
 _LEARNED = ("chars", "bpe")
-# Byte pairs where --vocab_size leaves it open: a model has to meet a token some times to learn what
-# it means (docs/measurements.md).
+# Byte pairs where --vocab_size leaves it open. A model has to meet a token some times to learn what
+# it says of a label; a language gains nothing by fewer (docs/measurements.md).
 _BPE_SIZES, _TIMES_EACH = (4096, 2048, 1024, 512), 64
 
 
@@ -74,11 +74,14 @@ def _learn_byte_pairs(
 ) -> TextTokenizer:
     """Byte pairs for `size` entries with the labels, or as many as the texts have a use for."""
     least = SMALLEST_BPE + len(_SPECIAL) + labels
-    for entries in (size,) if size else [max(each, least) for each in _BPE_SIZES]:
+    sizes = [max(each, least) for each in _BPE_SIZES]
+    if size or not labels:
+        sizes = [size or sizes[0]]
+    for entries in sizes:
         tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, entries - labels)
-        if size or _is_as_long(texts, tokenizer, _TIMES_EACH * entries):
+        if entries == sizes[-1] or _is_as_long(texts, tokenizer, _TIMES_EACH * entries):
             break
-    if entries != (size or _BPE_SIZES[0]):
+    if entries != sizes[0]:
         notes.append(
             f"recipe: at most {entries:,} tokens in the vocabulary, since the training texts are "
             f"few (--vocab_size {_BPE_SIZES[0]} takes more)"
