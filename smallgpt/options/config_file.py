@@ -9,20 +9,31 @@ from typing import Any
 
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_text, shown
-from smallgpt.options.option import Mistakes, Option, did_you_mean, options_of
+from smallgpt.options.option import AUTO, Mistakes, Option, did_you_mean, options_of
 
 # config.yaml has 5 KB; what is nested is a list of texts at most.
 _MOST_CONFIG_BYTES, _MOST_CONFIG_LEVELS = 2**16, 8
 
 
-def read_config_file(settings_class: type, path: Path, mistakes: Mistakes) -> dict[str, Any]:
-    """Checked values of a YAML file by option name; mistakes are added to `mistakes`."""
+def read_config_file(
+    settings_class: type, path: Path, mistakes: Mistakes, to_run: bool = True
+) -> dict[str, Any]:
+    """Checked values of a YAML file by option name; mistakes are added to `mistakes`.
+
+    `to_run`: what the file asks for is to be done, so that an option of an older version that is
+    gone (`OF_OLDER_VERSIONS` of the class) is a mistake unless it was off.
+    """
     options = _options_in_file(settings_class)
+    gone = getattr(settings_class, "OF_OLDER_VERSIONS", ())
     values: dict[str, Any] = {}
     for name, (raw, line) in _read_yaml(path, mistakes).items():
         if name in options:
             options[name].take(values, raw, f"{path}:{line}: {name}", mistakes)
-        elif name not in getattr(settings_class, "OF_OLDER_VERSIONS", ()):
+        elif name in gone:
+            if to_run and raw not in (AUTO, 0):
+                given = f"{path}:{line}: {name} {shown(str(raw))}"
+                mistakes.append((name, f"{given} is an option of an older version: drop the line"))
+        else:
             near = did_you_mean(name, options)
             mistakes.append((name, f"{path}:{line}: unknown option {shown(name)}{near}"))
     return values

@@ -82,7 +82,8 @@ def load_settings(settings_class: type[T], path: Path) -> T:
         SettingsError: unknown keys or wrong values.
     """
     mistakes: Mistakes = []
-    return _build(settings_class, read_config_file(settings_class, path, mistakes), mistakes)
+    values = read_config_file(settings_class, path, mistakes, to_run=False)
+    return _build(settings_class, values, mistakes)
 
 
 def check_settings(settings: T) -> T:

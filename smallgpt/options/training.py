@@ -242,8 +242,8 @@ class TrainSettings:
     )
     early_label_weight: float = chosen(
         "Weight of the label asked for early as well: at each place of a row, among the labels "
-        "alone, so that what is said of next tokens stays. All places of a row together weigh so "
-        "much. 0 = only at the label position.",
+        "alone, which asks nothing of next tokens. All places of a row together weigh so much. "
+        "0 = only at the label position.",
         minimum=0,
     )
     class_weights: str = option(
@@ -435,7 +435,7 @@ class TrainSettings:
             yield f"label_first_share learns rows from their labels, which {what} does not"
         if self.early_label_weight not in (AUTO, 0) and (head or no_labels):
             what = "classifier head" if head else f"task {self.task}"
-            yield f"early_label_weight is of labels told by tokens, which {what} does not learn"
+            yield f"early_label_weight needs labels told by tokens, which {what} does not learn"
         if self.classifier_hidden is not None and not head:
             yield "classifier_hidden needs --classifier head"
         if self.freeze_backbone and not head:

@@ -72,7 +72,7 @@ class CrossFit:
             assert results.tokens is not None  # `choose_metric` never takes it for a label head
             return results.tokens.nll_sum_N
         if self._metric == "label_loss":
-            return label_costs(results)
+            return _label_costs(results)
         assert results.answers is not None  # it needs labelled rows
         return -(results.answers.top_two_Nx2[:, 0] == self._rows.classes_N).astype(float)
 
@@ -128,7 +128,7 @@ class CrossFit:
         self._kept = arrays
 
 
-def label_costs(results: RowResults) -> np.ndarray:
+def _label_costs(results: RowResults) -> np.ndarray:
     """What the label of each row costs, nats: with the confidence that the model is used with.
 
     With few rows the confidence grows on when no more is learned, and would hide that the answers

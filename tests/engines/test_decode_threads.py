@@ -53,10 +53,8 @@ def test_a_step_is_the_same_with_any_number_of_threads(engine, model_of, monkeyp
     torch.set_num_threads(2)
     try:
         engines = load_trained_model(model_of("bars"), "cpu", "fp32", engine=engine).engines
-        choice = engines.for_row()._decoders if engine == "torch" else None
-        if choice is None:
-            engines.decoder(1, 1)
-            choice = engines.for_row()._decoders
+        engines.decoder(1, 1)
+        choice = engines.for_row()._decoders
         logits = []
         for threads in (1, 2):
             decoder = choice._decoder_with(threads)

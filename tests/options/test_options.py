@@ -604,6 +604,24 @@ def test_chinese_path_stays_readable_in_the_written_file():
     assert "data_path: 数据/训练.jsonl\n" in to_yaml(TrainSettings(data_path="数据/训练.jsonl"))
 
 
+def test_an_option_that_is_gone_is_read_in_stored_settings_and_refused_in_a_config_file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    for value, runs in (("0.5", False), ("0.0", True), ("auto", True)):
+        path.write_text(to_yaml(TrainSettings()) + f"language_share: {value}\n", encoding="utf-8")
+        assert load_settings(TrainSettings, path) == TrainSettings()
+        argv, how = (
+            ["--config", str(path)],
+            {"prog": "t", "description": "", "default_config": path},
+        )
+        if runs:
+            assert read_settings(TrainSettings, argv, **how).seed == TrainSettings().seed
+        else:
+            with pytest.raises(
+                SettingsError, match=r"language_share '0\.5' is an option of an older"
+            ):
+                read_settings(TrainSettings, argv, **how)
+
+
 def test_settings_file_of_a_newer_version_is_refused_by_name(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(to_yaml(TrainSettings()) + "new_option: 3\n", encoding="utf-8")

@@ -396,6 +396,12 @@ def test_vocabulary_grows_with_the_texts(tmp_path):
         assert any("--vocab_size 4096 takes more" in n for n in summary["notes"]) == is_small
         assert summary["train"]["tokens"] >= 64 * sizes[-1] or sizes[-1] <= 512
     assert sizes[0] <= 512 < sizes[1]
+    # Without labels nothing is said of them, and the language gains nothing by fewer tokens.
+    path, folder = tmp_path / "10000.tsv", tmp_path / "unlabelled"
+    settings = TextSettings(input=(str(path),), output_dir=str(folder), text_column="1")
+    summary = prepare_text(settings)
+    assert summary["vocabulary_size"] > sizes[1]
+    assert not any("--vocab_size" in n for n in summary["notes"])
 
 
 def test_many_labels_leave_room_for_every_byte(tmp_path):
@@ -520,8 +526,7 @@ def test_labelled_texts_get_variants_unless_a_flag_says_none(long_reviews):
 
 def test_texts_without_labels_get_no_variants(long_reviews):
     summary = prepare_text(replace(long_reviews, augment=AUTO, label_column=None))
-    assert summary["settings"]["augment"] == 0
-    assert not any("variant" in n for n in summary["notes"])
+    assert summary["settings"]["augment"] == 0 and not any("recipe" in n for n in summary["notes"])
 
 
 def test_variants_of_a_text_stand_beside_it_in_training_alone(long_reviews):

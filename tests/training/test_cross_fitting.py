@@ -182,6 +182,16 @@ def test_state_comes_back_to_the_bit(rows):
         fewer.restore(state, best_value=1.0)
 
 
+def test_results_of_a_version_that_did_not_calibrate_them_are_not_gone_on_with(rows):
+    cross_fit, other = CrossFit(rows, "label_loss"), CrossFit(rows, "label_loss")
+    cross_fit.add(results_of(rows, 0))
+    state = {name: t for name, t in cross_fit.state().items() if name != "calibrated_nll_N"}
+    other.restore(state, best_value=0.25)  # its costs were of another kind
+    assert other.lowest == 0.25
+    other.add(results_of(rows, 1))
+    assert other.figures(1.5) is None
+
+
 @pytest.mark.parametrize("metric", ["loss", "label_loss", "label_accuracy"])
 def test_model_that_unknown_evaluations_chose_stays_until_a_better_one_comes(rows, metric):
     results = results_of(rows, 0)
