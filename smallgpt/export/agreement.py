@@ -1,6 +1,6 @@
 """Whether an export answers as its model does: both read the same rows, one after another.
 
-    found = compare_labels(trained, engine, dataset)
+    found = compare_labels(trained, reader, dataset)
     found.agreement, found.figures()
 
 The model is computed by transformers in fp32, independently of the toolkit's own forward pass.
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from smallgpt.console import progress_bar
-from smallgpt.engines.graph_engine import GraphEngine
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.calibration import apply_temperature
 from smallgpt.evaluation.metrics import perplexity
 from smallgpt.evaluation.statistics import wilson_interval
+from smallgpt.export.formats import Reader
 from smallgpt.graphs.graph_files import row_rules
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -111,7 +111,7 @@ class TokenAgreement:
 
 
 def compare_labels(
-    trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset
+    trained: TrainedModel, reader: Reader, dataset: TokenLabelDataset
 ) -> LabelAgreement:
     """Classify rows by both, each row after its body."""
     bodies, times = dataset.without_tails(), Times()
@@ -125,7 +125,7 @@ def compare_labels(
             with _timed(times.model):
                 logits = model(torch.from_numpy(ids_T[None])).logits
             with _timed(times.export):
-                (shares_L,) = engine.probabilities(ids_T, np.array([len(ids_T)]))
+                (shares_L,) = reader.probabilities(ids_T, np.array([len(ids_T)]))
             logits_L = logits[0] if trained.is_classifier else logits[0, -1, label_ids]
             shares["model"].append(logits_L.double().log_softmax(-1).numpy())
             shares["export"].append(shares_L)
@@ -135,7 +135,7 @@ def compare_labels(
 
 
 def compare_tokens(
-    trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset
+    trained: TrainedModel, reader: Reader, dataset: TokenLabelDataset
 ) -> TokenAgreement:
     """Predict the tokens of rows by both; then continue the first row's start by both, timed."""
     model: Any = trained.model
@@ -147,7 +147,7 @@ def compare_tokens(
             ids_T, targets_T, _ = dataset.shifted(np.array([index]))
             if not len(ids_T):
                 continue
-            export_TxV = torch.from_numpy(engine.token_logits(ids_T)).double().log_softmax(-1)
+            export_TxV = torch.from_numpy(reader.token_logits(ids_T)).double().log_softmax(-1)
             ids_1xT = torch.from_numpy(ids_T.astype(np.int64))[None]
             model_TxV = model(ids_1xT).logits[0].double().log_softmax(-1)
             if dataset.has_prompts:
@@ -161,20 +161,20 @@ def compare_tokens(
             nats = [-table.gather(1, targets_Tx1).sum().item() for table in (model_TxV, export_TxV)]
             sums += [common_T.sum().item(), same_T.sum().item(), *nats]
             count += len(targets_T)
-        times = _time_tokens(trained, engine, dataset)
+        times = _time_tokens(trained, reader, dataset)
     common, same, model_nats, export_nats = (sums / max(1, count)).tolist()
     return TokenAgreement(
         count, common, same, perplexity(model_nats), perplexity(export_nats), times
     )
 
 
-def _time_tokens(trained: TrainedModel, engine: GraphEngine, dataset: TokenLabelDataset) -> Times:
+def _time_tokens(trained: TrainedModel, reader: Reader, dataset: TokenLabelDataset) -> Times:
     """Continue the first token of the first row by both, greedily, with their caches."""
     model: Any = trained.model
     times = Times()
     first = int(dataset.gather(np.array([0]))[0][0])
     steps = min(_NEW_TOKENS, trained.max_length - 1)
-    decoder, cache = engine.decoder(1), None
+    decoder, cache = reader.decoder(1), None
     ids_1 = torch.tensor([first])
     with _timed(times.export):
         logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), steps + 1)

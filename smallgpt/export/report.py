@@ -11,6 +11,9 @@ def describe_export(report: dict[str, Any]) -> str:
     """The content of export_report.json as lines for a person."""
     size = _megabytes(report["model_bytes"])
     rows = [[f"size, {name}", size, _megabytes(bytes)] for name, bytes in report["files"].items()]
+    if not report["checked"]:
+        table = format_table(["", "model", f"export ({report['format']})"], rows)
+        return f"{table}\n\nnot checked: {report['read_by']}"
     labels, tokens = report.get("labels"), report.get("tokens")
     if labels and "accuracy" in labels:
         rows.append(["accuracy", *(_percent(labels["accuracy"][side]) for side in _SIDES)])
@@ -25,7 +28,7 @@ def describe_export(report: dict[str, Any]) -> str:
         rows.append(["milliseconds a token", *(f"{spent[side]:.2f}" for side in _SIDES)])
     lines = [
         f"checked on {report['data']}, {report['machine']}, {report['threads']} threads; the model "
-        f"by transformers in fp32, the export by ONNX Runtime {report['onnxruntime']}",
+        f"by transformers in fp32, the export by {report['read_by']}",
         "",
         format_table(["", "model", f"export ({report['format']})"], rows),
         "",

@@ -363,7 +363,7 @@ def test_a_wrong_flag_is_told(words, told, run):
 
 
 def test_a_missing_library_is_named_with_its_extra(run, model_of, monkeypatch, tmp_path):
-    monkeypatch.setattr("smallgpt.export.export.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("smallgpt.export.onnx_files.importlib.util.find_spec", lambda name: None)
     done = run("--model_path", model_of("bars"), "--output_dir", tmp_path / "out")
     assert done.returncode == 1 and ".[onnx]" in done.stderr
 

@@ -1,0 +1,67 @@
+"""What a format of exports is: how its files are written, read back, and explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from smallgpt.decoding.token_decoder import TokenDecoder
+from smallgpt.engines.trained import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+
+
+class Reader(Protocol):
+    """Computes the files of an export, independently of the model that they were made of.
+
+    Sizes in names: B rows, M tokens of all rows, T tokens of one, L labels, V vocabulary.
+    """
+
+    def probabilities(self, ids_M: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of the labels after each row, B x L."""
+
+    def token_logits(self, ids_T: np.ndarray) -> np.ndarray:
+        """Logits of the token that follows each token of one row, T x V."""
+
+    def decoder(self, rows: int) -> TokenDecoder:
+        """A decoder for so many sequences at once, made anew."""
+
+
+class ExportFormat(Protocol):
+    """One value of `export_model.py --format`."""
+
+    def require(self) -> None:
+        """Check early that the libraries are there.
+
+        Raises:
+            UserError: one is not; the line names the extra.
+        """
+
+    def refuse(self, trained: TrainedModel) -> None:
+        """Check, before rows are read, that the format can hold the model.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    def write(self, trained: TrainedModel, folder: Path, digest: str) -> list[str]:
+        """Write the files; returns the names of those that hold weights.
+
+        `digest`: of the model folder (`digest_of_folder`).
+        """
+
+    def reader(self, trained: TrainedModel, folder: Path) -> tuple[Reader | None, str]:
+        """What reads the files back, and its name and version for the report.
+
+        Where nothing on this machine can, None and what to install.
+        """
+
+    def readme(
+        self,
+        trained: TrainedModel,
+        folder: Path,
+        labels: TokenLabelDataset | None,
+        report: dict[str, Any],
+    ) -> str:
+        """The README.md of the folder. `labels`: the labelled rows of the check."""
