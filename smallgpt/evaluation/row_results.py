@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,14 @@ import numpy as np
 from smallgpt.evaluation.label_probabilities import LabelAnswers
 from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
 from smallgpt.rows.dataset import TokenLabelDataset
+
+
+def label_loss_name(figures: Mapping[str, Any]) -> str:
+    """The label loss of figures that a model is judged by: calibrated where it was calibrated.
+
+    It is used with its temperature, and with few rows confidence grows while answers get better.
+    """
+    return "calibrated_label_loss" if "calibrated_label_loss" in figures else "label_loss"
 
 
 @dataclass(frozen=True)

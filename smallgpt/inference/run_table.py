@@ -12,6 +12,7 @@ from typing import Any
 from smallgpt.console import format_duration, format_table, plural, printable
 from smallgpt.errors import UserError
 from smallgpt.evaluation.comparison_report import setting_text
+from smallgpt.evaluation.row_results import label_loss_name
 from smallgpt.evaluation.verdicts import percent, span
 from smallgpt.files.reading import contents
 from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts, differing_settings
@@ -34,7 +35,8 @@ def _runs_in(folder: Path) -> list[Path]:
 def table_of_runs(folder: Path) -> list[dict[str, Any]]:
     """Of each run in a folder its name, data, length and best validation figures.
 
-    The best comes first: of lowest label loss, and where no label is learned of lowest perplexity.
+    The best comes first: of lowest label loss (calibrated, as for best_model), and where labels are
+    not learned of lowest perplexity.
     `settings` are the options in which a run differs from most of the others. A run whose model
     cannot be read has the reason as `problem`, and comes last.
     """
@@ -71,10 +73,11 @@ def table_of_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _figures(validation: dict[str, Any]) -> dict[str, Any]:
     """The figures that a table has, of those stored with a model."""
+    names = {name: name for name in _FIGURES} | {"label_loss": label_loss_name(validation)}
     figures = {
-        name: validation[name]
-        for name in _FIGURES
-        if is_number(validation.get(name), 0, sys.float_info.max)
+        name: validation[stored]
+        for name, stored in names.items()
+        if is_number(validation.get(stored), 0, sys.float_info.max)
     }
     if "accuracy" in figures:
         figures["accuracy_interval"] = validation["accuracy_interval"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smallgpt.errors import UserError
+from smallgpt.evaluation.row_results import label_loss_name
 from smallgpt.model.folder import replace_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.options.training import TrainSettings
@@ -108,5 +109,4 @@ def _figure(metric: str, figures: Mapping[str, Any]) -> str:
     """The name of a metric among the figures of an evaluation."""
     if metric == "label_accuracy":
         return "accuracy"
-    calibrated = f"calibrated_{metric}"
-    return calibrated if calibrated in figures else metric
+    return label_loss_name(figures) if metric == "label_loss" else metric

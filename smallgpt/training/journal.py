@@ -9,6 +9,7 @@ from typing import Any
 from smallgpt.console import command_hint, format_duration
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.evaluation.report import describe_validation
+from smallgpt.evaluation.row_results import label_loss_name
 from smallgpt.evaluation.verdicts import baseline_ahead
 from smallgpt.model.weights_file import read_validation
 from smallgpt.training.advice import what_may_help
@@ -98,8 +99,7 @@ class Journal:
             cells["perplexity"] = f"{validation['perplexity']:.2f}"
             cells["token acc"] = f"{validation['next_token_accuracy']:.4f}"
         if "label_loss" in validation:
-            loss = validation.get("calibrated_label_loss", validation["label_loss"])
-            cells["label loss"] = f"{loss:.4f}"
+            cells["label loss"] = f"{validation[label_loss_name(validation)]:.4f}"
             cells["label acc"] = f"{validation['accuracy']:.4f}"
         cells["time"] = format_duration(state.seconds)
         widths = {name: max(len(name), 9) for name in cells}

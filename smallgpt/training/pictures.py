@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smallgpt.charts import BLUE, GREEN, VERMILION, new_chart, save_chart, whole_numbers
+from smallgpt.evaluation.row_results import label_loss_name
 
 # Told apart without colours as well.
 _STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"))
@@ -26,9 +27,7 @@ def draw_training_curves(folder: Path, rows: list[dict[str, Any]]) -> None:
         accuracy.append(("next token", validation, "next_token_accuracy"))
     if "label_loss" in validation[-1]:
         # Runs that an older version began lack it in their first rows.
-        has_both = "calibrated_label_loss" in validation[-1]
-        figure = "calibrated_label_loss" if has_both else "label_loss"
-        loss.append(("validation, label only", validation, figure))
+        loss.append(("validation, label only", validation, label_loss_name(validation[-1])))
         accuracy.append(("label", validation, "label_accuracy"))
     unit = "nats per token" if of_tokens else "nats per label"
     _draw_curves(folder / "loss.png", "Loss", unit, loss)

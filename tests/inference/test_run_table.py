@@ -42,7 +42,9 @@ def test_each_run_has_a_line_the_best_first(runs):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["runs"]
     assert {run["run"] for run in found} == {"plain", "same", "wide", "elsewhere"}
-    losses = [read_validation(runs / run["run"] / "best_model")["label_loss"] for run in found]
+    stored = [read_validation(runs / run["run"] / "best_model") for run in found]
+    assert all(each["label_loss"] != each["calibrated_label_loss"] for each in stored)
+    losses = [each["calibrated_label_loss"] for each in stored]  # by which best_model is chosen
     assert losses == sorted(losses)
     assert [run["figures"]["label_loss"] for run in found] == losses
 
