@@ -199,10 +199,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def tree(self, kind, name, _, under):
         if found := self._repository(kind, name):
-            paths = [path for path in found.files if not under or path.startswith(f"{under}/")]
-            if paths or not under:
-                return self._send(200, [found.entry(path) for path in paths])
-            return self._refuse(404, "EntryNotFound", "no such folder")
+            start = f"{under}/" if under else ""
+            paths = [path for path in found.files if path.startswith(start)]
+            if under and not paths:
+                return self._refuse(404, "EntryNotFound", "no such folder")
+            if "recursive=true" not in self.path.lower():
+                folders = {start + path[len(start) :].partition("/")[0] for path in paths}
+                folders -= set(paths)
+                paths = [path for path in paths if "/" not in path[len(start) :]]
+            else:
+                folders = set()
+            listed = [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders]
+            return self._send(200, [*listed, *map(found.entry, paths)])
         return None
 
     def paths(self, kind, name, _):

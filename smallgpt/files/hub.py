@@ -15,11 +15,13 @@ from pathlib import Path
 from smallgpt.errors import UserError
 
 _SECONDS_TO_CONNECT = 5
+_NO_SUCH_NAME = "no such name, or a private one: set HF_TOKEN"
 # Reasons by the name of an error's class, or by the status of the hub's answer; the first that is
 # found in an error or its causes counts.
 _MISSING = {
     "GatedRepoError": "access must be granted there, and HF_TOKEN be set",
-    "RepositoryNotFoundError": "no such name, or a private one: set HF_TOKEN",
+    "RepositoryNotFoundError": _NO_SUCH_NAME,
+    "DatasetNotFoundError": _NO_SUCH_NAME,
     "LocalTokenNotFoundError": "no token: set HF_TOKEN, or log in once with `hf auth login`",
 }
 _ANSWERS = {
@@ -43,12 +45,15 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
+_CODEBOOK_FILES = ("codebook.npz", "vocab.json")
 _FILES = {
     "tokenizer": _TOKENIZER_FILES,
+    "codebook": _CODEBOOK_FILES,
     "model": (
         *_TOKENIZER_FILES,
         "adapter_config.json",
         "settings.yaml",  # marks a model of ours
+        *_CODEBOOK_FILES,
         "model.safetensors",
         "model-*.safetensors",
         "model.safetensors.index.json",
@@ -57,7 +62,7 @@ _FILES = {
 
 
 def folder_of(name: str, what: str) -> Path:
-    """The folder of a "model" (with its tokenizer) or "tokenizer", downloaded if it is on the hub.
+    """The folder of a "model", "tokenizer" or "codebook", downloaded if it is on the hub.
 
     Raises:
         UserError: as `hub_errors`.
@@ -79,7 +84,7 @@ def folder_of(name: str, what: str) -> Path:
 
 @contextmanager
 def hub_errors(name: str, what: str) -> Iterator[None]:
-    """Turn errors of loading a "model", "tokenizer" or "data set" by folder or name into one line.
+    """Turn errors of loading a "model", "data set" ... by folder or name into one line.
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.
