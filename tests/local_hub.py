@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self):
         length = int(self.headers.get("Content-Length") or 0)
-        self.body = self._chunks() if "Transfer-Encoding" in self.headers else self.rfile.read(length)
+        self.body = (
+            self._chunks() if "Transfer-Encoding" in self.headers else self.rfile.read(length)
+        )
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         if path == "/":

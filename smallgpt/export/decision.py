@@ -30,7 +30,9 @@ _OF_TOKENS = """\
 {{{{- (row[:kept] + row[kept + surplus:] + [{cls}]) | join(" ") -}}}}
 """
 # What the tokenizer puts around a text, and <CLS>.
-_OF_TEXT = "{{%- set text = state if state is string else state | tojson -%}}\n{{{{- {prompt} -}}}}\n"
+_OF_TEXT = (
+    "{{%- set text = state if state is string else state | tojson -%}}\n{{{{- {prompt} -}}}}\n"
+)
 
 
 def write_decision_files(trained: TrainedModel, folder: Path) -> bool:

@@ -28,9 +28,7 @@ _MOST_LABELS = 30  # named in the card
 HERE = "."  # the name of a model that is not on the hub yet: programs run in its folder
 
 
-def model_card(
-    trained: TrainedModel, folder: Path, reader: Reader, report: dict[str, Any]
-) -> str:
+def model_card(trained: TrainedModel, folder: Path, reader: Reader, report: dict[str, Any]) -> str:
     """The text of the card. `report`: the content of export_report.json."""
     name = report.get("repo_id") or HERE
     title = name.rpartition("/")[2] if name != HERE else trained.folder.resolve().parent.name
@@ -38,7 +36,7 @@ def model_card(
         f"---\n{_metadata(trained, title, report)}\n---",
         f"# {title}",
         _what_it_is(trained),
-        "## Use it\n\n`pip install torch \"transformers>=5.23\" jinja2` is all these programs need.",
+        '## Use it\n\n`pip install torch "transformers>=5.23" jinja2` is all these programs need.',
     ]
     if trained.vocabulary.labels:
         parts += label_program(trained, folder, reader, name)
@@ -247,7 +245,7 @@ def _limits(trained: TrainedModel, folder: Path) -> str:
         )
     if (folder / DECISION).exists() and not is_text:
         limits.append(
-            f"Rows have at most {length:,} tokens; `pipeline(\"decision\")` cuts longer ones at "
+            f'Rows have at most {length:,} tokens; `pipeline("decision")` cuts longer ones at '
             f"their start, as training did."
         )
     else:
@@ -257,7 +255,7 @@ def _limits(trained: TrainedModel, folder: Path) -> str:
         )
     if trained.is_classifier:
         limits.append(
-            "`pipeline(\"decision\")` and `/v1/systemone` read labels from tokens, and this model "
+            '`pipeline("decision")` and `/v1/systemone` read labels from tokens, and this model '
             "has a label head: the program above takes their place."
         )
     elif trained.vocabulary.labels and not (folder / DECISION).exists():

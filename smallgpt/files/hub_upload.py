@@ -1,7 +1,7 @@
 """Upload of a folder to the Hugging Face hub: checked early, one commit, every error in one line.
 
-    check_upload("me/digits", public=False)                   # before the work that makes the folder
-    address = upload_folder(folder, "me/digits", public=False, overwrite=False)
+check_upload("me/digits", public=False)                   # before the work that makes the folder
+address = upload_folder(folder, "me/digits", public=False, overwrite=False)
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def check_upload(repo_id: str, public: bool) -> None:
         _refuse_unwanted_public(_repository(api, repo_id), repo_id, public)
 
 
-def upload_folder(
-    folder: Path, repo_id: str, public: bool, overwrite: bool, message: str
-) -> str:
+def upload_folder(folder: Path, repo_id: str, public: bool, overwrite: bool, message: str) -> str:
     """Upload the files of a folder as one commit; returns the address of the repository.
 
     A repository is made where there is none. One with the same weights gets a new commit;
