@@ -79,7 +79,7 @@ def _example(trained: TrainedModel) -> str:
 
 
 def _ids(trained: TrainedModel, row: str, marked: bool = False) -> list[int]:
-    """Ids of a row; a text as it is, or `marked` with what a pretrained tokenizer puts around it."""
+    """Ids of a row; a text may be `marked` with what a pretrained tokenizer puts around it."""
     tokenizer = trained.vocabulary.tokenizer
     return trained.vocabulary.encode(row) if tokenizer is None else tokenizer.encode(row, marked)
 

@@ -1,7 +1,8 @@
-"""Files by which transformers names calibrated labels: `pipeline("decision")`, `transformers serve`.
+"""Files by which transformers' `pipeline("decision")` and its server name calibrated labels.
 
-`decision.json` has the label tokens and the temperature, `decision_template.jinja` how a row becomes
-a prompt. Their `confidence` is (N p - 1) / (N - 1) for N labels and the share p of the likeliest.
+`decision.json` has the label tokens and the temperature, `decision_template.jinja` how a row
+becomes a prompt. Their `confidence` is (N p - 1) / (N - 1) for N labels and the share p of the
+likeliest.
 """
 
 from __future__ import annotations
@@ -46,14 +47,13 @@ def write_decision_files(trained: TrainedModel, folder: Path) -> bool:
         return False
     rules = row_rules(vocabulary, trained.max_length, by_head=False)
     if vocabulary.tokenizer is None:
+        kept = ", ".join(_quoted(vocabulary.tokens[index]) for index in rules["kept_first"])
         template = _OF_TOKENS.format(
-            cls=_quoted(CLS),
-            longest=rules["longest_body"],
-            kept=f"[{', '.join(_quoted(vocabulary.tokens[index]) for index in rules['kept_first'])}]",
+            cls=_quoted(CLS), longest=rules["longest_body"], kept=f"[{kept}]"
         )
     else:
-        before, after = _around_texts(vocabulary.tokenizer)
-        parts = [*map(_quoted, before), "text", *map(_quoted, after), _quoted(CLS)]
+        start, end = _around_texts(vocabulary.tokenizer)
+        parts = [*map(_quoted, start), "text", *map(_quoted, end), _quoted(CLS)]
         template = _OF_TEXT.format(prompt=" ~ ".join(parts))
     decision = {
         "labels": {"choice": [vocabulary.tokens[index] for index in vocabulary.label_ids]},
@@ -95,7 +95,7 @@ def _around_texts(tokenizer: TextTokenizer) -> tuple[list[str], list[str]]:
 
 def _reads_texts_alike(trained: TrainedModel, folder: Path) -> bool:
     """Whether transformers makes the ids of a few texts that training makes."""
-    from transformers import AutoTokenizer, DecisionConfig  # type: ignore[attr-defined]
+    from transformers import AutoTokenizer, DecisionConfig
 
     vocabulary, tokenizer = trained.vocabulary, trained.vocabulary.tokenizer
     assert tokenizer is not None

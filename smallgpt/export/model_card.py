@@ -77,11 +77,13 @@ def _metadata(trained: TrainedModel, title: str, report: dict[str, Any]) -> str:
                 metric_name="Accuracy of the label",
                 metric_value=labels["accuracy"]["export"],
                 metric_args={
-                    "interval_95": [low, high], "interval": "Wilson", "rows": labels["labelled_rows"],
+                    "interval_95": [low, high],
+                    "interval": "Wilson",
+                    "rows": labels["labelled_rows"],
                 },
                 **rows,
             )
-        )  # fmt: skip
+        )
     if tokens is not None:
         results.append(
             EvalResult(
@@ -170,18 +172,19 @@ def _figures(trained: TrainedModel, report: dict[str, Any]) -> str:
         found = stored["calibration"]
         lines.append(
             f"The shares of the labels are calibrated: logits are divided by "
-            f"{found['temperature']:.4g}, found on {plural(found['rows'], 'validation row')}. Their "
-            f"expected calibration error went from {found['raw_ece']:.3f} to {found['ece']:.3f}."
+            f"{found['temperature']:.4g}, found on {plural(found['rows'], 'validation row')}. "
+            f"Their expected calibration error went from {found['raw_ece']:.3f} to "
+            f"{found['ece']:.3f}."
         )
     baselines = {
         name: value
         for name, value in stored.get("baselines", {}).items()
-        if name.endswith("_accuracy") and labels or name.endswith("_perplexity") and tokens
+        if (name.endswith("_accuracy") and labels) or (name.endswith("_perplexity") and tokens)
     }
     if baselines:
-        rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in baselines.items()]
-        table = format_table(["baseline on the validation rows", ""], rows)
-        lines.append(f"```text\n{table}\n```")
+        table = [[name.replace("_", " "), f"{value:.4g}"] for name, value in baselines.items()]
+        head = ["baseline on the validation rows", ""]
+        lines.append(f"```text\n{format_table(head, table)}\n```")
     return "\n\n".join(lines)
 
 
@@ -235,8 +238,8 @@ def _data_report(folder: Path) -> dict[str, Any] | None:
 def _limits(trained: TrainedModel, folder: Path) -> str:
     length, is_text = trained.max_length, trained.vocabulary.tokenizer is not None
     limits = [
-        "It knows what its training rows showed, and nothing else: rows of another kind get answers "
-        "that look as sure.",
+        "It knows what its training rows showed, and nothing else: rows of another kind get "
+        "answers that look as sure.",
     ]
     if trained.vocabulary.labels:
         limits.append(
@@ -260,8 +263,8 @@ def _limits(trained: TrainedModel, folder: Path) -> str:
         )
     elif trained.vocabulary.labels and not (folder / DECISION).exists():
         limits.append(
-            "There is no `decision.json`: transformers' decisions would read a text as other tokens "
-            "than training did. The program above reads it as training did."
+            "There is no `decision.json`: transformers' decisions would read a text as other "
+            "tokens than training did. The program above reads it as training did."
         )
     if (folder / DECISION).exists() and is_text:
         limits.append(

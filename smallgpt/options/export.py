@@ -94,8 +94,11 @@ def _problem_of_name(repo_id: str) -> str | None:
     """What is wrong with a name on the hub, None for a good one."""
     if repo_id.count("/") != 1:
         return f"is OWNER/NAME, got {repo_id!r}"
-    from huggingface_hub.errors import HFValidationError  # slow, and rarely needed
-    from huggingface_hub.utils import validate_repo_id
+    # Slow, and rarely needed. (The documented place; its types lack the name.)
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        HFValidationError,
+        validate_repo_id,
+    )
 
     try:
         validate_repo_id(repo_id)
