@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -27,6 +28,7 @@ from transformers import (
 )
 
 from inference import classify, evaluate_file, load_trained_model
+from smallgpt.tokens.codebook import Codebook
 from train_gpt import train
 
 ROOT = Path(__file__).parents[2]
@@ -356,13 +358,27 @@ def test_a_model_is_published_loaded_and_trained_on(model_of, bars, tmp_path):
         assert '"me/bars"' in label_program
         assert command("writer", "-c", label_program).stdout.strip() == told
         assert command(None, "-c", label_program).returncode != 0
-        done = command(
-            "writer", "train_gpt.py", "--init_from", "me/bars", "--data_path",
-            bars / "train.jsonl", "--vocab_path", bars / "vocab.json", "--output_dir",
-            tmp_path / "run", "--num_epochs", 1, "--max_length", 32, "--device", "cpu",
-            "--batch_size", 64,
+        rows = (
+            "train_gpt.py", "--init_from", "me/bars", "--data_path", bars / "train.jsonl",
+            "--output_dir", tmp_path / "run", "--num_epochs", 1, "--max_length", 32,
+            "--device", "cpu", "--batch_size", 64, "--vocab_path",
         )  # fmt: skip
+        (tmp_path / "other").mkdir()
+        shutil.copyfile(bars / "vocab.json", tmp_path / "other" / "vocab.json")
+        codes = np.arange(4, dtype=np.float32)[::-1, None]
+        Codebook(codes, 1, 4, 4, 1, 0.0, 3.0, 3.0).save(tmp_path / "other" / "codebook.npz")
+        done = command("writer", *rows, tmp_path / "other" / "vocab.json")
+        assert done.returncode == 1 and "the same tokens stand for other patches" in done.stderr
+        assert "images --codebook me/bars" in done.stderr
+        done = command("writer", *rows, bars / "vocab.json")
         assert done.returncode == 0, done.stderr
+        hf = shutil.which("hf", path=Path(sys.executable).parent)
+        subprocess.run(
+            [hf, "download", "me/bars", "--local-dir", tmp_path / "down"],
+            env=hub.environment(tmp_path, "reader"), capture_output=True, check=True,
+        )  # fmt: skip
+    ids = [2, 6, 7, 8]
+    assert classify(loaded(tmp_path / "down"), ids) == classify(loaded(out), ids)
     trained = loaded(tmp_path / "run" / "best_model")
     assert trained.settings.init_from == "me/bars"
     # It learned from the published weights: an untrained model of these rows has about 12.
