@@ -28,6 +28,8 @@ from transformers import (
 )
 
 from inference import classify, evaluate_file, load_trained_model
+from smallgpt.model.folder import replace_validation
+from smallgpt.model.weights_file import read_validation
 from smallgpt.tokens.codebook import Codebook
 from train_gpt import train
 
@@ -154,6 +156,28 @@ def test_a_decision_has_the_calibrated_shares_of_classify(kind, exported, model_
         count, best = len(shares), max(shares.values())
         expected = (count * best - 1) / (count - 1)
         assert answer["confidence"] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["texts", "head"])
+def test_another_temperature_gives_other_shares(kind, run, model_of, tmp_path, monkeypatch):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(model_of(kind), model)
+    validation = read_validation(model)
+    validation["calibration"] = {"temperature": 0.2, "rows": 9, "ece": 0.1, "raw_ece": 0.2}
+    replace_validation(model, validation)
+    rows = tmp_path / "rows.jsonl"
+    body = {"text": "the cat"} if kind == "texts" else {"tokens": "a b c d"}
+    rows.write_text(json.dumps(body | {"label": loaded(model).label_names[0]}) + "\n")
+    done = run("--model_path", model, "--format", "hub", "--dry_run", "--output_dir", out,
+               "--test_data", rows)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, told = programs(out)
+    assert run_program(found[0], out, monkeypatch) == told
+    example = re.search(r'"state": "(.*?)"|tokenizer\("(.*?)"', found[0])
+    shares = classify(loaded(model), example[1] or example[2])[1]
+    before = classify(loaded(model_of(kind)), example[1] or example[2])[1]
+    assert json.loads(told) == pytest.approx(shares, abs=1e-3)
+    assert json.loads(told) != pytest.approx(before, abs=1e-2)
 
 
 def test_a_tokenizer_that_marks_texts_is_read_as_in_training(tmp_path, run):
