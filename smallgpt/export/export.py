@@ -5,6 +5,7 @@ report = export_model(ExportSettings(model_path="outputs/best_model", format="on
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,21 @@ from smallgpt.export.agreement import compare_labels, compare_tokens
 from smallgpt.export.checked_rows import rows_to_check
 from smallgpt.export.folder import REPORT, export_folder
 from smallgpt.export.formats import ExportFormat, Reader
+from smallgpt.export.hub_format import HubFormat
 from smallgpt.export.onnx_files import OnnxFormat
 from smallgpt.export.report import describe_export
 from smallgpt.files.writing import write_json
 from smallgpt.inference.results import digest_of_folder
 from smallgpt.model.build import count_parameters
 from smallgpt.model.processor import processor_name
-from smallgpt.options.export import ExportSettings
+from smallgpt.options.export import HUB_FORMAT, ExportSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 
-_FORMATS: dict[str, ExportFormat] = {"onnx": OnnxFormat("fp32"), "onnx-int8": OnnxFormat("int8")}
+_FORMATS: dict[str, ExportFormat] = {
+    "onnx": OnnxFormat("fp32"),
+    "onnx-int8": OnnxFormat("int8"),
+    HUB_FORMAT: HubFormat(),
+}
 
 
 def export_model(settings: ExportSettings) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
         reader, read_by = format.reader(trained, new)
         report = {
             "format": settings.format,
-            "model": str(trained.folder),
+            "model": _handed_on(str(trained.folder)),
             "weights": digest,
             "smallgpt": VERSION,
             "date": time.strftime("%Y-%m-%d"),
@@ -57,11 +63,13 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "checked": reader is not None,
             "read_by": read_by,
-            "data": source,
+            "data": _handed_on(source),
             "model_bytes": 4 * count_parameters(trained.model),
             "files": {name: (new / name).stat().st_size for name in names},
             "least_agreement": settings.least_agreement,
         }
+        if settings.repo_id is not None:
+            report["repo_id"] = settings.repo_id
         if reader is not None:
             report |= _agreement(trained, reader, labels, tokens)
         print(printable_lines(describe_export(report)))
@@ -71,6 +79,14 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
         readme = format.readme(trained, new, labels, report)
         (new / "README.md").write_text(readme, encoding="utf-8")
     return report
+
+
+def _handed_on(path: str) -> str:
+    """A path as others may read it: from the working directory, and of one elsewhere its name."""
+    here = os.path.join(os.getcwd(), "")
+    if os.path.isabs(path) and not path.startswith(here):
+        return Path(path).name
+    return path.removeprefix(here)
 
 
 def _agreement(

@@ -15,6 +15,25 @@ from pathlib import Path
 from smallgpt.errors import UserError
 
 _SECONDS_TO_CONNECT = 5
+_NO_SUCH_NAME = "no such name, or a private one: set HF_TOKEN"
+# Reasons by the name of an error's class, or by the status of the hub's answer; the first that is
+# found in an error or its causes counts.
+_MISSING = {
+    "GatedRepoError": "access must be granted there, and HF_TOKEN be set",
+    "RepositoryNotFoundError": _NO_SUCH_NAME,
+    "DatasetNotFoundError": _NO_SUCH_NAME,
+    "LocalTokenNotFoundError": "no token: set HF_TOKEN, or log in once with `hf auth login`",
+}
+_ANSWERS = {
+    401: "the token is not valid: correct HF_TOKEN, or log in with `hf auth login`",
+    403: "the token (HF_TOKEN, or the stored login) has no right to do that there",
+    429: "too many requests: try again later",
+}
+_UNREACHABLE = {
+    "LocalEntryNotFoundError": "no network (or HF_HUB_OFFLINE is set)",
+    "OfflineModeIsEnabled": "no network (or HF_HUB_OFFLINE is set)",
+    "TransportError": "no network",
+}
 # Files taken from a repository: no code, no pickles, no folders.
 _TOKENIZER_FILES = (
     "config.json",
@@ -26,12 +45,15 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
+_CODEBOOK_FILES = ("codebook.npz", "vocab.json")
 _FILES = {
     "tokenizer": _TOKENIZER_FILES,
+    "codebook": _CODEBOOK_FILES,
     "model": (
         *_TOKENIZER_FILES,
         "adapter_config.json",
         "settings.yaml",  # marks a model of ours
+        *_CODEBOOK_FILES,
         "model.safetensors",
         "model-*.safetensors",
         "model.safetensors.index.json",
@@ -40,7 +62,7 @@ _FILES = {
 
 
 def folder_of(name: str, what: str) -> Path:
-    """The folder of a "model" (with its tokenizer) or "tokenizer", downloaded if it is on the hub.
+    """The folder of a "model", "tokenizer" or "codebook", downloaded if it is on the hub.
 
     Raises:
         UserError: as `hub_errors`.
@@ -62,7 +84,7 @@ def folder_of(name: str, what: str) -> Path:
 
 @contextmanager
 def hub_errors(name: str, what: str) -> Iterator[None]:
-    """Turn errors of loading a "model", "tokenizer" or "data set" by folder or name into one line.
+    """Turn errors of loading a "model", "data set" ... by folder or name into one line.
 
     Raises:
         UserError: no network, no such name, no right to it, or no such thing there.
@@ -82,33 +104,58 @@ def hub_errors(name: str, what: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{where} ({error})") from None
     except Exception as error:  # a dozen kinds, of three libraries
-        reasons = {
-            "GatedRepoError": "access must be granted: set HF_TOKEN",
-            "RepositoryNotFoundError": "no such name, or a private one: set HF_TOKEN",
-            "LocalEntryNotFoundError": "no network (or HF_HUB_OFFLINE is set)",
-            "OfflineModeIsEnabled": "no network (or HF_HUB_OFFLINE is set)",
-        }
-        seen: BaseException | None = error
-        while seen is not None:
-            for name_of_error, reason in reasons.items():
+        reason = reason_of(error)
+        if reason is not None:
+            raise UserError(f"{where}: {reason}") from None
+        raise UserError(f"{where} ({first_line(error)})") from None
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Why the hub gave or took nothing, in words; None for an error of another kind."""
+    seen: BaseException | None = error
+    chain = []
+    while seen is not None:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    for reasons in (_MISSING, _ANSWERS, _UNREACHABLE):
+        for each in chain:
+            status = getattr(getattr(each, "response", None), "status_code", None)
+            for sign, reason in reasons.items():
                 # Some libraries wrap an error so that only its name is left, in the text.
-                if type(seen).__name__ == name_of_error or name_of_error in str(seen):
-                    raise UserError(f"{where}: {reason}") from None
-            seen = seen.__cause__ or seen.__context__
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{where} ({first})") from None
+                if sign == status or (isinstance(sign, str) and _is_named(each, sign)):
+                    return reason
+            if reasons is _ANSWERS and isinstance(status, int) and status >= 500:
+                return f"the hub answered with an error of its own ({status}): try again later"
+    return None
+
+
+def _is_named(error: BaseException, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(error).__mro__) or name in str(error)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _go_offline_without_a_network() -> None:
     """Use the cache alone without a network: the library tries six times for each file."""
     from huggingface_hub import constants
 
+    constants.HF_HUB_OFFLINE = not is_reachable()
+
+
+def is_reachable() -> bool:
+    """Whether the hub answers, and may be asked (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
-        return
+        return False
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=_SECONDS_TO_CONNECT).close()
     except urllib.error.HTTPError:  # it answered
-        pass
+        return True
     except OSError:
-        constants.HF_HUB_OFFLINE = True
+        return False
+    return True

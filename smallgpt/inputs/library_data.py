@@ -10,6 +10,7 @@ On the hub `path` is `hub:OWNER/NAME` or `hub:OWNER/NAME/SPLIT`. The library is 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -86,6 +87,8 @@ def _library(path: Path) -> Any:
         import datasets
     except ImportError:
         raise UserError(f"{path}: reading it needs: {install_extra('datasets')}") from None
+    # Whether a repository's description has a head of data is nobody's concern here.
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     return datasets

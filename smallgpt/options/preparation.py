@@ -121,8 +121,9 @@ class ImagesSettings:
     )
     codebook: str | None = option(
         None,
-        "Make rows for an existing model: its folder, or a codebook.npz with the vocab.json beside "
-        "it. The images get its size, colour, range of pixel values and patches.",
+        "Make rows for an existing model: its folder, its name on the hub, or a codebook.npz with "
+        "the vocab.json beside it. The images get its size, colour, range of pixel values and "
+        "patches.",
         group="Codebook",
     )
     patch_size: int = option(

@@ -14,6 +14,7 @@ import numpy as np
 
 from smallgpt.console import plural
 from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings
 from smallgpt.preparation.augmentation import vary_images
 from smallgpt.preparation.folder import CODEBOOK, CODEBOOK_PICTURE, RECONSTRUCTIONS
@@ -54,16 +55,18 @@ class ExistingCodebook(NamedTuple):
 
 
 def load_codebook(path: str) -> ExistingCodebook:
-    """The codebook of a folder or file and the vocabulary beside it.
+    """The codebook of a folder, a file or a name on the hub, and the vocabulary beside it.
 
     Raises:
         UserError: no codebook there, or a vocabulary of other codes.
     """
-    file = Path(path) / CODEBOOK if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.is_dir() or (not file.exists() and path.count("/") == 1 and file.suffix != ".npz"):
+        file = folder_of(path, "codebook") / CODEBOOK
     if not file.exists():
         raise UserError(
-            f"{file}: no such file: --codebook takes the folder of a model of images, or a "
-            f"codebook.npz"
+            f"{file}: no such file: --codebook takes the folder of a model of images, its name "
+            f"on the hub, or a codebook.npz"
         )
     codebook, beside = Codebook.load(file), file.with_name(VOCABULARY)
     if not beside.exists():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from smallgpt.console import command_hint, plural
 from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of
 from smallgpt.files.reading import contents
 from smallgpt.options.option import nearest
 from smallgpt.options.training import DIGITS_ROWS, TrainSettings
@@ -117,7 +118,7 @@ def _known_codebook(settings: TrainSettings) -> KnownCodebook | None:
     own = KnownCodebook.at(codebook_beside(settings.vocabulary_file))
     start = None
     if settings.init_from is not None:
-        start = KnownCodebook.at(codebook_beside(str(Path(settings.init_from) / "vocab.json")))
+        start = KnownCodebook.at(codebook_beside(str(_folder_of_start(settings) / VOCABULARY)))
     if own and start and own.digest != start.digest:
         raise UserError(
             f"{own.path} is codebook {own.digest}, and {start.path} of --init_from is "
@@ -125,6 +126,15 @@ def _known_codebook(settings: TrainSettings) -> KnownCodebook | None:
             f"prepare the pictures with `prepare_data.py images --codebook {settings.init_from}`"
         )
     return own or start
+
+
+def _folder_of_start(settings: TrainSettings) -> Path:
+    """The folder of the model to start from, whether it is there or not."""
+    assert settings.init_from is not None
+    try:
+        return folder_of(settings.init_from, "model")
+    except UserError:  # told where it is loaded; a run that is resumed does not need it
+        return Path(settings.init_from)
 
 
 def task_of(settings: TrainSettings, rows: TokenLabelDataset) -> str:

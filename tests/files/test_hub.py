@@ -1,18 +1,15 @@
 """Names on the hub that cannot be had: one line, and at once where there is no network."""
 
-import hashlib
 import json
-import os
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from local_hub import LocalHub, Repository, closed_address, environment
 
 from smallgpt.errors import UserError
 from smallgpt.files.hub import hub_errors
@@ -91,75 +88,87 @@ def test_a_mistake_told_already_stays_what_it_is(tmp_path):
 
 # ---- a hub of our own ----------------------------------------------------------------
 
+ATTEMPTS = """
+import json, os, sys
+from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of
 
-class Repository(BaseHTTPRequestHandler):
-    """The part of the hub that gives the files of one model, `owner/model`."""
-
-    commit = "a" * 40
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        name = self.path.partition(f"/owner/model/resolve/{self.commit}/")[2]
-        if name in self.files:
-            content = self.files[name]
-        elif self.path.startswith("/api/models/owner/model/revision/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            about = {"id": "owner/model", "modelId": "owner/model", "sha": self.commit}
-            content = json.dumps(about | {"siblings": siblings}).encode()
-        elif self.path.startswith(f"/api/models/owner/model/tree/{self.commit}"):
-            listed = [
-                {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
-                for name, content in self.files.items()
-            ]
-            content = json.dumps(listed).encode()
-        else:
-            content = None
-        self.send_response(404 if content is None else 200)
-        self.send_header("X-Repo-Commit", self.commit)
-        self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()[:40]}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        if content is not None and self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
-def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path, monkeypatch):
-    wanted = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights",
-              "settings.yaml": b"max_length: 7", "tokenizer.json": b"{}"}  # fmt: skip
-    Repository.files = wanted | {
-        name: b"x"
-        for name in ("pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl")
-    }
-    Repository.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    program = (
-        "from smallgpt.files.hub import folder_of\n"
-        "for what in ('tokenizer', 'model'):\n"
-        "    folder = folder_of('owner/model', what)\n"
-        "    print(*sorted(path.name for path in folder.iterdir()))\n"
-        "print((folder / 'config.json').read_text())"
-    )
-    # The library reads its address when it is imported.
-    places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | places
+found = []
+for name, what, token in json.loads(sys.argv[1]):
+    os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    finally:
-        server.shutdown()
-        server.server_close()
-    expected = ["config.json tokenizer.json", " ".join(sorted(wanted)), '{"model_type": "gpt2"}']
-    assert done.stdout.splitlines() == expected, done.stderr
-    assert not any(name in path for path in Repository.asked for name in (".bin", ".py", "onnx"))
+        folder = folder_of(name, what)
+        found.append(sorted(path.name for path in folder.iterdir()))
+    except UserError as error:
+        found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def attempts(environment, *tried):
+    """What `folder_of` gives for names, kinds and tokens: the names of the files, or an error."""
+    done = subprocess.run(
+        [sys.executable, "-c", ATTEMPTS, json.dumps(tried)], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with LocalHub() as hub:
+        yield hub
+
+
+def test_of_a_repository_neither_code_nor_pickles_are_taken(hub, tmp_path):
+    wanted = {"config.json", "model.safetensors", "settings.yaml", "tokenizer.json"}
+    others = {"pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl"}
+    files = dict.fromkeys(wanted | others, b"{}")
+    hub.repositories["models", "me/code"] = Repository(files)
+    hub.asked.clear()
+    found = attempts(
+        hub.environment(tmp_path), ("me/code", "tokenizer", None), ("me/code", "model", None)
+    )
+    assert found == [["config.json", "tokenizer.json"], sorted(wanted)]
+    assert not any(name in path for path in hub.asked for name in (".bin", ".py", "onnx", ".pkl"))
+
+
+def test_a_private_name_opens_by_its_token_alone(hub, tmp_path):
+    hub.repositories["models", "me/private"] = Repository({"config.json": b"{}"}, private=True)
+    missing = "neither a folder here nor a model that the Hugging Face hub gave: no such name, or"
+    told = attempts(
+        hub.environment(tmp_path),
+        ("me/private", "model", None),
+        ("me/private", "model", "stranger"),
+        ("me/private", "model", "wrong"),
+        ("me/none", "model", "writer"),
+        ("me/private", "model", "reader"),
+    )
+    assert told[0] == told[1] == f"me/private: {missing} a private one: set HF_TOKEN"
+    assert "the token is not valid: correct HF_TOKEN" in told[2]
+    assert told[3] == f"me/none: {missing} a private one: set HF_TOKEN"
+    assert told[4] == ["config.json"]
+    assert not any("\n" in line for line in told[:4])
+
+
+def test_without_a_network_only_what_was_loaded_before_is_there(hub, tmp_path):
+    for name in ("me/loaded", "me/new"):
+        hub.repositories["models", name] = Repository({"config.json": b"{}"})
+    assert attempts(hub.environment(tmp_path), ("me/loaded", "model", None)) == [["config.json"]]
+    again = attempts(
+        environment(closed_address(), tmp_path),
+        ("me/loaded", "model", None),
+        ("me/new", "model", None),
+    )
+    assert again[0] == ["config.json"]
+    assert again[1].endswith("no network (or HF_HUB_OFFLINE is set)")
+
+
+def test_an_error_of_the_hub_is_told_as_its_own(tmp_path):
+    with LocalHub() as hub:
+        hub.broken = True
+        (told,) = attempts(hub.environment(tmp_path), ("me/model", "model", None))
+    assert "the hub answered with an error of its own (500): try again later" in told

@@ -1,0 +1,185 @@
+"""The programs of a model card: they load the model by plain transformers and run as they stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from smallgpt.engines.trained import TrainedModel
+from smallgpt.export.decision import DECISION
+from smallgpt.export.formats import Reader
+from smallgpt.graphs.graph_files import row_rules
+from smallgpt.model.head import head_name
+from smallgpt.tokens.instruction_template import instruction_prompt
+
+_LABELS_SHOWN = 3
+_MOST_TEXT = 300  # letters of the example
+_TOKENS_SHOWN = 8  # of the example, and behind it
+_NEW_TOKENS = 20
+
+
+def label_program(trained: TrainedModel, folder: Path, reader: Reader, name: str) -> list[str]:
+    """The program that names the label of an example, and what it prints: two blocks of Markdown.
+
+    `name`: of the model on the hub. The example is made up of the vocabulary, or of the names of
+    the labels, since a real row may be private.
+    """
+    example = _example(trained)
+    if trained.is_classifier:
+        load = _LOAD_HEAD if trained.settings.classifier_hidden is None else _LOAD_HIDDEN
+        program = load + _CLASSIFY_BY_HEAD
+    else:
+        program = _DECIDE if (folder / DECISION).exists() else _CLASSIFY_BY_TOKEN
+    program = Template(program + _SHOW).substitute(
+        NAME=_quoted(name),
+        EXAMPLE=_quoted(example),
+        TEMPERATURE=trained.temperature,
+        COUNT=_LABELS_SHOWN,
+        HEAD=head_name(trained.model) if trained.is_classifier else "",
+        WIDTH=trained.settings.classifier_hidden,
+    )
+    rules = row_rules(trained.vocabulary, trained.max_length, trained.is_classifier)
+    ids = [*_ids(trained, example, marked=True), *rules["append"]]
+    (shares_L,) = reader.probabilities(np.array(ids), np.array([len(ids)]))
+    best = np.argsort(-shares_L, kind="stable")[:_LABELS_SHOWN]
+    answer = {trained.label_names[k]: round(float(shares_L[k]), 3) for k in best}
+    told = json.dumps(answer, ensure_ascii=False)
+    return [f"```python\n{program}```", f"prints\n\n```json\n{told}\n```"]
+
+
+def continue_program(trained: TrainedModel, name: str) -> str:
+    """The program that continues a row, a block of Markdown."""
+    vocabulary = trained.vocabulary
+    if vocabulary.tokenizer is None:
+        start, show = vocabulary.tokens[_first_id(trained)], _SHOW_TOKENS
+    else:
+        start, show = _first_text(trained), _SHOW_TEXT
+    new = max(1, min(_NEW_TOKENS, trained.max_length - len(_ids(trained, start))))
+    program = Template(_CONTINUE + show).substitute(
+        NAME=_quoted(name), START=_quoted(start), NEW_TOKENS=new
+    )
+    return f"```python\n{program}```"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _example(trained: TrainedModel) -> str:
+    vocabulary = trained.vocabulary
+    if vocabulary.tokenizer is not None:
+        return " ".join(trained.label_names)[:_MOST_TEXT]
+    left_out = {*vocabulary.special_ids, *vocabulary.label_ids}
+    ordinary = [index for index in range(len(vocabulary)) if index not in left_out]
+    most = min(_TOKENS_SHOWN, trained.max_length - 4)
+    return vocabulary.decode([_first_id(trained), *ordinary[: most - 1]])
+
+
+def _ids(trained: TrainedModel, row: str, marked: bool = False) -> list[int]:
+    """Ids of a row; a text may be `marked` with what a pretrained tokenizer puts around it."""
+    tokenizer = trained.vocabulary.tokenizer
+    return trained.vocabulary.encode(row) if tokenizer is None else tokenizer.encode(row, marked)
+
+
+def _first_id(trained: TrainedModel) -> int:
+    """The id that most training rows begin with, as far as that is known."""
+    vocabulary = trained.vocabulary
+    if vocabulary.img_id is not None:
+        return vocabulary.img_id
+    first = next(iter(trained.first_tokens), "")
+    known: int = vocabulary.ids.get(first, vocabulary.eos_id or 0)
+    return known
+
+
+def _first_text(trained: TrainedModel) -> str:
+    """What a text to continue begins with."""
+    if trained.is_instructed:
+        return instruction_prompt("...")
+    tokenizer = trained.vocabulary.tokenizer
+    assert tokenizer is not None
+    return tokenizer.decode([_first_id(trained)]).strip() or "a"
+
+
+_DECIDE = """\
+import json
+from transformers import pipeline
+
+decide = pipeline("decision", model=$NAME)
+labels = decide.model.config.id2label.values()
+question = {"type": "choice", "criteria": dict.fromkeys(labels)}  # all labels, in this order
+answer = decide({"state": $EXAMPLE, "questions": {"label": question}})
+shares = answer["label"]["probabilities"]
+"""
+
+_CLASSIFY_BY_TOKEN = """\
+import json
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($NAME)
+model = AutoModelForCausalLM.from_pretrained($NAME)
+labels = model.config.id2label.values()
+ids = tokenizer($EXAMPLE).input_ids
+ids += tokenizer.convert_tokens_to_ids(["<CLS>"])  # asks for the label
+names = [f"<CLS_{'_'.join(label.split())}>" for label in labels]
+with torch.inference_mode():
+    logits = model(torch.tensor([ids])).logits[0, -1]
+logits = logits[tokenizer.convert_tokens_to_ids(names)]
+shares = dict(zip(labels, (logits / $TEMPERATURE).softmax(-1).tolist()))  # calibrated
+"""
+
+_LOAD_HEAD = """\
+import json
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($NAME)
+model = AutoModelForSequenceClassification.from_pretrained($NAME)
+"""
+
+_LOAD_HIDDEN = """\
+import json
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import cached_file
+
+tokenizer = AutoTokenizer.from_pretrained($NAME)
+model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained($NAME))
+# The head has a hidden layer, which transformers does not know.
+entry, labels = model.$HEAD.in_features, model.$HEAD.out_features
+model.$HEAD = nn.Sequential(
+    nn.Linear(entry, $WIDTH), nn.GELU(), nn.Dropout(), nn.Linear($WIDTH, labels)
+)
+model.load_state_dict(load_file(cached_file($NAME, "model.safetensors")))
+model.eval()
+"""
+
+_CLASSIFY_BY_HEAD = """\
+inputs = tokenizer($EXAMPLE, return_tensors="pt")
+with torch.inference_mode():
+    logits = model(**inputs).logits[0]
+labels = model.config.id2label.values()
+shares = dict(zip(labels, (logits / $TEMPERATURE).softmax(-1).tolist()))  # calibrated
+"""
+
+_SHOW = """\
+best = sorted(shares, key=shares.get, reverse=True)[:$COUNT]
+print(json.dumps({label: round(shares[label], 3) for label in best}, ensure_ascii=False))
+"""
+
+_CONTINUE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained($NAME)
+model = AutoModelForCausalLM.from_pretrained($NAME)
+inputs = tokenizer($START, return_tensors="pt", add_special_tokens=False)
+row = model.generate(**inputs, max_new_tokens=$NEW_TOKENS)[0]  # sampled
+"""
+
+_SHOW_TOKENS = "print(*tokenizer.convert_ids_to_tokens(row))\n"
+_SHOW_TEXT = "print(tokenizer.decode(row, skip_special_tokens=True))\n"
