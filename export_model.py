@@ -1,11 +1,12 @@
-"""Take a trained model out of the toolkit: ONNX files for other programs and languages.
+"""Take a trained model out of the toolkit: ONNX files, or GGUF files for llama.cpp.
 
     python export_model.py                                     # ONNX in fp32
     python export_model.py --format onnx-int8                  # a quarter of the size
+    python export_model.py --format gguf                       # for llama.cpp
     python export_model.py --test_data data/digits/test.jsonl  # checked on these rows
 
 Writes outputs/export/FORMAT: the files, a README.md with the lines that use them, and
-export_report.json with what was checked. It needs an extra: pip install -e '.[onnx]'.
+export_report.json with what was checked. It needs an extra: pip install -e '.[onnx]', or '.[gguf]'.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def main(argv: list[str]) -> int:
         argv,
         prog="export_model.py",
         description="Export a trained model, and check the export against it.",
-        epilog=f"What it needs beside the toolkit: {install_extra('onnx')}",
+        epilog=f"What it needs beside the toolkit: {install_extra('onnx')}; for --format gguf, "
+        f"{install_extra('gguf')}",
     )
     check_model_folder(Path(settings.model_path))  # a wrong name need not wait for torch
     from smallgpt.engines.trained import refuse_export

@@ -51,10 +51,11 @@ class ExportFormat(Protocol):
         `digest`: of the model folder (`digest_of_folder`).
         """
 
-    def reader(self, trained: TrainedModel, folder: Path) -> tuple[Reader | None, str]:
-        """What reads the files back, and its name and version for the report.
+    def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
+        """What reads the files back, and the name and version of the program for the report.
 
-        Where nothing on this machine can, None and what to install.
+        One reader for each precision, by the name that the report gives it. Where nothing on this
+        machine can read them, none, and what to install.
         """
 
     def readme(

@@ -12,6 +12,7 @@ from smallgpt.distribution import install_extra
 from smallgpt.engines.graph_engine import GraphEngine
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
+from smallgpt.export.formats import Reader
 from smallgpt.export.onnx_readme import ABOUT, readme_of
 from smallgpt.files.writing import write_json
 from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules, write_graphs
@@ -69,10 +70,10 @@ class OnnxFormat:
                 shutil.copyfile(trained.folder / name, folder / name)
         return [name for name in (CLASSIFY, DECODE) if (folder / name).exists()]
 
-    def reader(self, trained: TrainedModel, folder: Path) -> tuple[GraphEngine, str]:
-        """As `ExportFormat.reader`."""
+    def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
+        """As `ExportFormat.readers`."""
         engine = GraphEngine("onnx", folder, self.precision, trained.vocabulary)
-        return engine, f"ONNX Runtime {version('onnxruntime')}"
+        return {self.precision: engine}, f"ONNX Runtime {version('onnxruntime')}"
 
     def readme(
         self,
