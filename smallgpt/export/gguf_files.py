@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -120,8 +120,8 @@ def _write_facts(writer: GGUFWriter, trained: TrainedModel, digest: str) -> None
 
 def _tensors(trained: TrainedModel) -> Iterator[tuple[str, np.ndarray]]:
     """The weights, named and shaped as llama.cpp has them: matrices are outputs x inputs."""
-    model, config = trained.model, trained.model.config
-    body = model.transformer
+    model: Any = trained.model
+    body, config = model.transformer, model.config
     head = model.get_output_embeddings().weight
     yield "token_embd.weight", _array(body.wte.weight)
     yield _PLACES, _array(body.wpe.weight)

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from smallgpt.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _CERTAIN = 100  # added to the logits of labels: no other token has a share then
 _JSON = {"Content-Type": "application/json"}
@@ -45,7 +42,10 @@ class LlamaServer:
         from gguf import GGUFReader
 
         self._label_ids, self._temperature = list(label_ids), temperature
-        reader = GGUFReader(path)
+        try:
+            reader = GGUFReader(path)
+        except (ValueError, IndexError, KeyError) as error:
+            raise UserError(f"{path}: not a whole GGUF file ({error})") from None
         positions = reader.get_field("gpt2.context_length")
         assert positions is not None
         self.n_positions = int(positions.contents())
@@ -66,6 +66,8 @@ class LlamaServer:
         except RuntimeError as error:
             raise UserError(f"{path}: llama.cpp cannot read it ({error})") from None
         self.address: str = self._server.listening_address
+        # A server that is taken down before its loop runs never ends: wait for a first answer.
+        self.ask("/completion", prompt=[0], n_predict=1)
 
     def probabilities(self, ids_M: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of the labels after each row, B x L."""
@@ -105,64 +107,20 @@ class LlamaServer:
         logits_TxV: np.ndarray = hidden_TxE @ weight_VxE.T
         return logits_TxV
 
-    def decoder(self, rows: int) -> GreedyStream:
-        """A decoder of the likeliest tokens of one row."""
-        if rows != 1:
-            raise ValueError("one row at a time")
-        return GreedyStream(self, len(self._head.data))
+    def token_seconds(self, first_id: int, tokens: int) -> list[float]:
+        """Seconds a token of the likeliest row, as llama.cpp counts them: their mean."""
+        answer = self.ask(
+            "/completion", prompt=[first_id], n_predict=tokens, temperature=0, ignore_eos=True,
+            cache_prompt=False,
+        )  # fmt: skip
+        return [answer["timings"]["predicted_per_token_ms"] / 1000]
 
     def ask(self, path: str, **question: Any) -> Any:
         """The answer of the server to one question."""
-        response = self.post(path, question)
-        return json.loads(response.read())
-
-    def post(self, path: str, question: dict[str, Any]) -> http.client.HTTPResponse:
-        """Send a question; returns the response, of which nothing is read yet."""
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"))
         connection.request("POST", path, json.dumps(question), _JSON)
         response = connection.getresponse()
+        answer = json.loads(response.read())
         if response.status != 200:
-            raise RuntimeError(f"llama.cpp: {response.read().decode(errors='replace')}")
-        return response
-
-
-class GreedyStream:
-    """`smallgpt.decoding.token_decoder.TokenDecoder` of one row, as llama.cpp streams it.
-
-    It gives the likeliest tokens alone: each `step` must name the one that came before.
-    """
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self, server: LlamaServer, vocab_size: int):
-        self._server, self.n_positions, self.vocab_size = server, server.n_positions, vocab_size
-
-    def prefill(self, ids_BxT: Tensor, lengths_B: Tensor, capacity: int) -> Tensor:
-        """As `Decoder.prefill`: logits that are 0 for the likeliest token and -inf for others."""
-        count = capacity - int(lengths_B[0])
-        self._tokens = self._stream(ids_BxT[0].tolist(), count)
-        return self._next()
-
-    def step(self, ids_B: Tensor) -> Tensor:
-        """As `Decoder.step`, see `prefill`."""
-        if ids_B.tolist() != [self._last]:
-            raise ValueError("only the likeliest row is decoded")
-        return self._next()
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """As `Decoder.keep`: there is one row."""
-
-    def _next(self) -> Tensor:
-        self._last = next(self._tokens)
-        logits_1xV = torch.full((1, self.vocab_size), -torch.inf)
-        logits_1xV[0, self._last] = 0
-        return logits_1xV
-
-    def _stream(self, prompt: list[int], count: int) -> Iterator[int]:
-        question = {
-            "prompt": prompt, "n_predict": count, "temperature": 0, "ignore_eos": True,
-            "stream": True, "return_tokens": True, "cache_prompt": False,
-        }  # fmt: skip
-        for line in self._server.post("/completion", question):
-            if line.startswith(b"data: "):
-                yield from json.loads(line.removeprefix(b"data: ")).get("tokens", [])
+            raise RuntimeError(f"llama.cpp: {answer}")
+        return answer

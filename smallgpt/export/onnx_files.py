@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from smallgpt.distribution import install_extra
 from smallgpt.engines.graph_engine import GraphEngine
@@ -22,6 +25,24 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
 _COPIED = (SETTINGS, "vocab.json", TOKENIZER, CODEBOOK)
+
+
+class OnnxReader(GraphEngine):
+    """As `Reader`: ONNX Runtime."""
+
+    def token_seconds(self, first_id: int, tokens: int) -> list[float]:
+        """As `Reader.token_seconds`."""
+        decoder, seconds = self.decoder(1), []
+        ids_1 = torch.tensor([first_id])
+        for number in range(tokens):
+            began = time.perf_counter()
+            if number == 0:
+                logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), tokens + 1)
+            else:
+                logits_1xV = decoder.step(ids_1)
+            seconds.append(time.perf_counter() - began)
+            ids_1 = logits_1xV.argmax(-1)
+        return seconds
 
 
 class OnnxFormat:
@@ -72,8 +93,8 @@ class OnnxFormat:
 
     def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
         """As `ExportFormat.readers`."""
-        engine = GraphEngine("onnx", folder, self.precision, trained.vocabulary)
-        return {self.precision: engine}, f"ONNX Runtime {version('onnxruntime')}"
+        reader = OnnxReader("onnx", folder, self.precision, trained.vocabulary)
+        return {self.precision: reader}, f"ONNX Runtime {version('onnxruntime')}"
 
     def readme(
         self,
