@@ -1,1 +1,1 @@
-"""Models outside of the toolkit: ONNX and GGUF files, their check against the model, their report."""
+"""Models outside of the toolkit: ONNX and GGUF files, checked against the model, with a report."""
