@@ -1,12 +1,13 @@
-"""Take a trained model out of the toolkit: ONNX files, or a repository on the Hugging Face hub.
+"""Take a trained model out of the toolkit: to other programs, or to the Hugging Face hub.
 
     python export_model.py                                     # ONNX in fp32
     python export_model.py --format onnx-int8                  # a quarter of the size
+    python export_model.py --format gguf                       # for llama.cpp
     python export_model.py --test_data data/digits/test.jsonl  # checked on these rows
     python export_model.py --format hub --repo_id me/digits    # uploaded, private at first
 
 Writes outputs/export/FORMAT: the files, a README.md with the lines that use them, and
-export_report.json with what was checked. ONNX files need an extra: pip install -e '.[onnx]'.
+export_report.json with what was checked. ONNX and GGUF files need an extra each (--help).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
         argv,
         prog="export_model.py",
         description="Export a trained model, and check the export against it.",
-        epilog=f"What ONNX files need beside the toolkit: {install_extra('onnx')}",
+        epilog=f"What ONNX files need beside the toolkit: {install_extra('onnx')}; GGUF files: "
+        f"{install_extra('gguf')}",
     )
     check_model_folder(Path(settings.model_path))  # a wrong name need not wait for torch
     from smallgpt.engines.trained import refuse_export

@@ -58,7 +58,8 @@ def exported(model_of, made_once) -> Callable[[str, str], Path]:
     def folder_of(kind: str, format: str = "onnx") -> Path:
         def make(folder: Path) -> None:
             words = ["--model_path", model_of(kind), "--output_dir", folder / "out"]
-            more = {"onnx-int8": ["--least_agreement", "0.5"], "hub": ["--dry_run"]}
+            loose = ["--least_agreement", "0.5"]
+            more = {"onnx-int8": loose, "gguf": loose, "hub": ["--dry_run"]}
             export_model.main([*map(str, words), "--format", format, *more.get(format, [])])
 
         return made_once(f"{format} of {kind}", make) / "out"

@@ -1,1 +1,1 @@
-"""Models outside of the toolkit: ONNX files, their check against the model, their report."""
+"""Models outside of the toolkit: files of several formats, checked against it, with a report."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from smallgpt.console import progress_bar
+from smallgpt.decoding.token_decoder import TokenDecoder
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.calibration import apply_temperature
 from smallgpt.evaluation.metrics import perplexity
@@ -174,20 +175,28 @@ def _time_tokens(trained: TrainedModel, reader: Reader, dataset: TokenLabelDatas
     times = Times()
     first = int(dataset.gather(np.array([0]))[0][0])
     steps = min(_NEW_TOKENS, trained.max_length - 1)
-    decoder, cache = reader.decoder(1), None
-    ids_1 = torch.tensor([first])
-    with _timed(times.export):
-        logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), steps + 1)
-    for _ in range(steps - 1):
-        ids_1 = logits_1xV.argmax(-1)
-        with _timed(times.export):
-            logits_1xV = decoder.step(ids_1)
+    times.export = reader.token_seconds(first, steps)
+    cache = None
     ids_1x1 = torch.tensor([[first]])
     for _ in range(steps):
         with _timed(times.model):
             output = model(ids_1x1, past_key_values=cache, use_cache=True)
         cache, ids_1x1 = output.past_key_values, output.logits[:, -1:].argmax(-1)
     return times
+
+
+def seconds_of_tokens(decoder: TokenDecoder, first_id: int, tokens: int) -> list[float]:
+    """As `Reader.token_seconds`, by a decoder."""
+    seconds: list[float] = []
+    ids_1 = torch.tensor([first_id])
+    for number in range(tokens):
+        with _timed(seconds):
+            if number == 0:
+                logits_1xV = decoder.prefill(ids_1[None], torch.tensor([1]), tokens + 1)
+            else:
+                logits_1xV = decoder.step(ids_1)
+        ids_1 = logits_1xV.argmax(-1)
+    return seconds
 
 
 @contextmanager

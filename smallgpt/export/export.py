@@ -20,6 +20,7 @@ from smallgpt.export.agreement import compare_labels, compare_tokens
 from smallgpt.export.checked_rows import rows_to_check
 from smallgpt.export.folder import REPORT, export_folder
 from smallgpt.export.formats import ExportFormat, Reader
+from smallgpt.export.gguf_format import GgufFormat
 from smallgpt.export.hub_format import HubFormat
 from smallgpt.export.onnx_files import OnnxFormat
 from smallgpt.export.report import describe_export
@@ -33,6 +34,7 @@ from smallgpt.rows.dataset import TokenLabelDataset
 _FORMATS: dict[str, ExportFormat] = {
     "onnx": OnnxFormat("fp32"),
     "onnx-int8": OnnxFormat("int8"),
+    "gguf": GgufFormat(),
     HUB_FORMAT: HubFormat(),
 }
 
@@ -52,7 +54,7 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
     digest = digest_of_folder(trained.folder)
     with export_folder(Path(settings.resolved_output_dir()), digest, settings.overwrite) as new:
         names = format.write(trained, new, digest)
-        reader, read_by = format.reader(trained, new)
+        readers, read_by = format.readers(trained, new)
         report = {
             "format": settings.format,
             "model": _handed_on(str(trained.folder)),
@@ -61,7 +63,7 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
             "date": time.strftime("%Y-%m-%d"),
             "machine": processor_name(),
             "threads": torch.get_num_threads(),
-            "checked": reader is not None,
+            "checked": bool(readers),
             "read_by": read_by,
             "data": _handed_on(source),
             "model_bytes": 4 * count_parameters(trained.model),
@@ -70,10 +72,16 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
         }
         if settings.repo_id is not None:
             report["repo_id"] = settings.repo_id
-        if reader is not None:
-            report |= _agreement(trained, reader, labels, tokens)
+        found = {
+            name: _agreement(trained, reader, labels, tokens) for name, reader in readers.items()
+        }
+        if len(found) > 1:
+            worst = min(each["agreement"] for each in found.values())
+            report |= {"agreement": worst, "precisions": found}
+        else:
+            report |= next(iter(found.values()), {})
         print(printable_lines(describe_export(report)))
-        if reader is not None:
+        if readers:
             _refuse_disagreement(report)
         write_json(new / REPORT, report)
         readme = format.readme(trained, new, labels, report)
@@ -114,7 +122,8 @@ def _refuse_disagreement(report: dict[str, Any]) -> None:
     tries = []
     if report["format"] == "onnx-int8":
         tries.append("--format onnx computes in fp32 and agrees to the last digits")
-    rows = report.get("labels", {}).get("rows")
+    parts = next(iter(report.get("precisions", {"": report}).values()))
+    rows = parts.get("labels", {}).get("rows")
     if rows is not None and (1 - least) * rows < 1:
         tries.append(f"with {plural(rows, 'row')} a single other answer is more: check on more")
     tries.append(f"where the figures above are good enough, --least_agreement {agreement:.3f}")

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from smallgpt.decoding.token_decoder import TokenDecoder
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -24,8 +23,8 @@ class Reader(Protocol):
     def token_logits(self, ids_T: np.ndarray) -> np.ndarray:
         """Logits of the token that follows each token of one row, T x V."""
 
-    def decoder(self, rows: int) -> TokenDecoder:
-        """A decoder for so many sequences at once, made anew."""
+    def token_seconds(self, first_id: int, tokens: int) -> list[float]:
+        """Seconds of each new token of the likeliest row that begins with `first_id`."""
 
 
 class ExportFormat(Protocol):
@@ -51,10 +50,11 @@ class ExportFormat(Protocol):
         `digest`: of the model folder (`digest_of_folder`).
         """
 
-    def reader(self, trained: TrainedModel, folder: Path) -> tuple[Reader | None, str]:
-        """What reads the files back, and its name and version for the report.
+    def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
+        """What reads the files back, and the name and version of the program for the report.
 
-        Where nothing on this machine can, None and what to install.
+        One reader for each precision, by the name that the report gives it. Where nothing on this
+        machine can read them, none, and what to install.
         """
 
     def readme(

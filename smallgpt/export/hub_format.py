@@ -23,7 +23,9 @@ from transformers import (
 from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.evaluation.calibration import apply_temperature
+from smallgpt.export.agreement import seconds_of_tokens
 from smallgpt.export.decision import write_decision_files
+from smallgpt.export.formats import Reader
 from smallgpt.export.model_card import model_card
 from smallgpt.model.config_json import quiet
 from smallgpt.model.folder import save_model_folder
@@ -63,9 +65,10 @@ class HubFormat:
         write_decision_files(trained, folder)
         return [WEIGHTS]
 
-    def reader(self, trained: TrainedModel, folder: Path) -> tuple[PlainReader, str]:
-        """As `ExportFormat.reader`."""
-        return PlainReader(trained, folder), f"plain transformers {transformers.__version__}"
+    def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
+        """As `ExportFormat.readers`."""
+        reader = PlainReader(trained, folder)
+        return {"fp32": reader}, f"plain transformers {transformers.__version__}"
 
     def readme(
         self,
@@ -142,9 +145,9 @@ class PlainReader:
         """As `Reader.token_logits`."""
         return self._model(torch.from_numpy(ids_T)[None].long()).logits[0].numpy()
 
-    def decoder(self, rows: int) -> PlainDecoder:
-        """As `Reader.decoder`."""
-        return PlainDecoder(self._model)
+    def token_seconds(self, first_id: int, tokens: int) -> list[float]:
+        """As `Reader.token_seconds`."""
+        return seconds_of_tokens(PlainDecoder(self._model), first_id, tokens)
 
 
 def _with_hidden_layer(folder: Path, width: int) -> PreTrainedModel:

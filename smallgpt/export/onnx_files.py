@@ -12,6 +12,8 @@ from smallgpt.distribution import install_extra
 from smallgpt.engines.graph_engine import GraphEngine
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
+from smallgpt.export.agreement import seconds_of_tokens
+from smallgpt.export.formats import Reader
 from smallgpt.export.onnx_readme import ABOUT, readme_of
 from smallgpt.files.writing import write_json
 from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules, write_graphs
@@ -21,6 +23,14 @@ from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
 _COPIED = (SETTINGS, "vocab.json", TOKENIZER, CODEBOOK)
+
+
+class OnnxReader(GraphEngine):
+    """As `Reader`: ONNX Runtime."""
+
+    def token_seconds(self, first_id: int, tokens: int) -> list[float]:
+        """As `Reader.token_seconds`."""
+        return seconds_of_tokens(self.decoder(1), first_id, tokens)
 
 
 class OnnxFormat:
@@ -69,10 +79,10 @@ class OnnxFormat:
                 shutil.copyfile(trained.folder / name, folder / name)
         return [name for name in (CLASSIFY, DECODE) if (folder / name).exists()]
 
-    def reader(self, trained: TrainedModel, folder: Path) -> tuple[GraphEngine, str]:
-        """As `ExportFormat.reader`."""
-        engine = GraphEngine("onnx", folder, self.precision, trained.vocabulary)
-        return engine, f"ONNX Runtime {version('onnxruntime')}"
+    def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
+        """As `ExportFormat.readers`."""
+        reader = OnnxReader("onnx", folder, self.precision, trained.vocabulary)
+        return {self.precision: reader}, f"ONNX Runtime {version('onnxruntime')}"
 
     def readme(
         self,

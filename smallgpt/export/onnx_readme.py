@@ -10,11 +10,11 @@ import numpy as np
 from smallgpt.distribution import VERSION
 from smallgpt.engines.graph_engine import GraphEngine, read_facts
 from smallgpt.engines.trained import TrainedModel
+from smallgpt.export.example_rows import example_of, first_id
 from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules
 from smallgpt.rows.dataset import TokenLabelDataset
 
 ABOUT = "classify.json"  # what JavaScript cannot read in the metadata of classify.onnx
-_MOST_TOKENS = 300  # of the example, which is to be read
 _LABELS_SHOWN = 3
 
 
@@ -27,7 +27,7 @@ def readme_of(trained: TrainedModel, folder: Path, labels: TokenLabelDataset | N
     is_text = trained.vocabulary.tokenizer is not None
     parts = [_HEAD.format(version=VERSION, model=trained.folder)]
     if (folder / CLASSIFY).exists():
-        example = _example(trained, labels)
+        example = example_of(trained, labels)
         quoted = json.dumps(example, ensure_ascii=False)
         parts.append("## Name the label of a row\n\n" + _describe_rows(trained))
         ids = _TEXT_IDS if is_text else _TOKEN_IDS
@@ -44,20 +44,11 @@ def readme_of(trained: TrainedModel, folder: Path, labels: TokenLabelDataset | N
                 layers=shape.num_hidden_layers,
                 heads=heads,
                 size=shape.hidden_size // heads,
-                start=_first_id(trained),
+                start=first_id(trained),
                 show=_SHOW_TEXT if is_text else _SHOW_TOKENS,
             )
         )
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
-
-
-def _first_id(trained: TrainedModel) -> int:
-    """The id that most training rows begin with, as far as that is known."""
-    vocabulary = trained.vocabulary
-    if vocabulary.img_id is not None:
-        return vocabulary.img_id
-    first = next(iter(trained.first_tokens), "")
-    return vocabulary.ids.get(first, vocabulary.eos_id or 0)
 
 
 def _describe_rows(trained: TrainedModel) -> str:
@@ -83,17 +74,6 @@ def _describe_rows(trained: TrainedModel) -> str:
             "vocabulary in the metadata of the file (`smallgpt.labels`, `smallgpt.row` ...).",
         ]
     )
-
-
-def _example(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
-    """A row as people write it."""
-    if trained.vocabulary.tokenizer is not None:
-        return " ".join(trained.label_names)[:_MOST_TOKENS]
-    if labels is None:
-        return trained.vocabulary.tokens[-1 - len(trained.vocabulary.labels)]
-    bodies = labels.without_tails()
-    ids_T = bodies.gather(np.array([int(np.argmin(bodies.lengths_N))]))[0][:_MOST_TOKENS]
-    return trained.vocabulary.decode(ids_T.tolist())
 
 
 def _answer(trained: TrainedModel, folder: Path, example: str) -> str:

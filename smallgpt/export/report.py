@@ -14,7 +14,24 @@ def describe_export(report: dict[str, Any]) -> str:
     if not report["checked"]:
         table = format_table(["", "model", f"export ({report['format']})"], rows)
         return f"{table}\n\nnot checked: {report['read_by']}"
-    labels, tokens = report.get("labels"), report.get("tokens")
+    lines = [
+        f"checked on {report['data']}, {report['machine']}, {report['threads']} threads; the model "
+        f"by transformers in fp32, the export by {report['read_by']}",
+        "",
+    ]
+    if "precisions" not in report:
+        lines += _table_and_agreement(rows, report, report["format"])
+        return "\n".join(lines)
+    lines += [format_table(["", "model", f"export ({report['format']})"], rows)]
+    for name, found in report["precisions"].items():
+        lines += ["", *_table_and_agreement([], found, name)]
+    return "\n".join(lines)
+
+
+def _table_and_agreement(rows: list[list[str]], found: dict[str, Any], precision: str) -> list[str]:
+    """What was found of one precision: a table that `rows` begin, and sentences."""
+    rows = [*rows]
+    labels, tokens = found.get("labels"), found.get("tokens")
     if labels and "accuracy" in labels:
         rows.append(["accuracy", *(_percent(labels["accuracy"][side]) for side in _SIDES)])
         rows.append(["  95 % interval", *(_interval(labels, side) for side in _SIDES)])
@@ -26,13 +43,7 @@ def describe_export(report: dict[str, Any]) -> str:
     if tokens:
         spent = tokens["milliseconds_a_token"]
         rows.append(["milliseconds a token", *(f"{spent[side]:.2f}" for side in _SIDES)])
-    lines = [
-        f"checked on {report['data']}, {report['machine']}, {report['threads']} threads; the model "
-        f"by transformers in fp32, the export by {report['read_by']}",
-        "",
-        format_table(["", "model", f"export ({report['format']})"], rows),
-        "",
-    ]
+    lines = [format_table(["", "model", f"export ({precision})"], rows), ""]
     if labels:
         change = labels["change_of_winning_share"]
         lines += [
@@ -45,7 +56,7 @@ def describe_export(report: dict[str, Any]) -> str:
             f"{_percent(tokens['same_likeliest'])} of {tokens['tokens']:,} tokens with the same "
             f"likeliest one"
         ]
-    return "\n".join(lines)
+    return lines
 
 
 _SIDES = ("model", "export")

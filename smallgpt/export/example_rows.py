@@ -1,0 +1,33 @@
+"""The row that the programs in the README.md of an export use."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smallgpt.engines.trained import TrainedModel
+from smallgpt.rows.dataset import TokenLabelDataset
+
+_MOST_TOKENS = 300  # of the example, which is to be read
+
+
+def first_id(trained: TrainedModel) -> int:
+    """The id that most training rows begin with, as far as that is known."""
+    vocabulary = trained.vocabulary
+    if vocabulary.img_id is not None:
+        return vocabulary.img_id
+    first = next(iter(trained.first_tokens), "")
+    return vocabulary.ids.get(first, vocabulary.eos_id or 0)
+
+
+def example_of(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
+    """The shortest row of `labels`, as people write it.
+
+    Of texts, which may be private, the names of the labels.
+    """
+    if trained.vocabulary.tokenizer is not None:
+        return " ".join(trained.label_names)[:_MOST_TOKENS]
+    if labels is None:
+        return trained.vocabulary.tokens[-1 - len(trained.vocabulary.labels)]
+    bodies = labels.without_tails()
+    ids_T = bodies.gather(np.array([int(np.argmin(bodies.lengths_N))]))[0][:_MOST_TOKENS]
+    return trained.vocabulary.decode(ids_T.tolist())
