@@ -1,7 +1,8 @@
-"""Take a trained model out of the toolkit: ONNX files for other programs and languages.
+"""Take a trained model out of the toolkit: ONNX files for other programs, a page for browsers.
 
     python export_model.py                                     # ONNX in fp32
     python export_model.py --format onnx-int8                  # a quarter of the size
+    python export_model.py --format web                        # a page that needs no server
     python export_model.py --test_data data/digits/test.jsonl  # checked on these rows
 
 Writes outputs/export/FORMAT: the files, a README.md with the lines that use them, and
@@ -10,6 +11,7 @@ export_report.json with what was checked. It needs an extra: pip install -e '.[o
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from smallgpt.command import run_command
@@ -38,6 +40,9 @@ def main(argv: list[str]) -> int:
     export_model(settings)
     names = sorted(path.name for path in Path(settings.resolved_output_dir()).iterdir())
     print(printable_lines(f"written to {settings.resolved_output_dir()}: {', '.join(names)}"))
+    if settings.format == "web":
+        folder = shlex.quote(settings.resolved_output_dir())
+        print(printable_lines(f"to see it: python -m http.server -d {folder}"))
     return 0
 
 

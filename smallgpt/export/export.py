@@ -21,6 +21,7 @@ from smallgpt.export.folder import REPORT, export_folder
 from smallgpt.export.formats import ExportFormat, Reader
 from smallgpt.export.onnx_files import OnnxFormat
 from smallgpt.export.report import describe_export
+from smallgpt.export.web_files import WebFormat
 from smallgpt.files.writing import write_json
 from smallgpt.inference.results import digest_of_folder
 from smallgpt.model.build import count_parameters
@@ -28,7 +29,11 @@ from smallgpt.model.processor import processor_name
 from smallgpt.options.export import ExportSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 
-_FORMATS: dict[str, ExportFormat] = {"onnx": OnnxFormat("fp32"), "onnx-int8": OnnxFormat("int8")}
+_FORMATS: dict[str, ExportFormat] = {
+    "onnx": OnnxFormat("fp32"),
+    "onnx-int8": OnnxFormat("int8"),
+    "web": WebFormat(),
+}
 
 
 def export_model(settings: ExportSettings) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def _refuse_disagreement(report: dict[str, Any]) -> None:
     if agreement >= least:
         return
     tries = []
-    if report["format"] == "onnx-int8":
+    if report["format"] in ("onnx-int8", "web"):
         tries.append("--format onnx computes in fp32 and agrees to the last digits")
     rows = report.get("labels", {}).get("rows")
     if rows is not None and (1 - least) * rows < 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from smallgpt.options.option import option
 
-EXPORT_FORMATS = ("onnx", "onnx-int8")
+EXPORT_FORMATS = ("onnx", "onnx-int8", "web")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class ExportSettings:
     format: str = option(
         "onnx",
         "onnx: ONNX files in fp32, which answer as the model does. onnx-int8: a quarter of the "
-        "size and mostly faster; answers differ a little, and the report tells how much.",
+        "size and mostly faster; answers differ a little, and the report tells how much. web: a "
+        "page that runs the int8 model in the browser, for any file server.",
         group="Export",
         choices=EXPORT_FORMATS,
     )
