@@ -85,11 +85,19 @@ def _box(ink_NxHxW: np.ndarray) -> dict[str, float]:
     """Where the subject stands, as shares of the frame."""
     _, height, width = ink_NxHxW.shape
     fills = []
-    for marked_HxW in ink_NxHxW > _NEAR:
-        rows, columns = np.flatnonzero(marked_HxW.any(1)), np.flatnonzero(marked_HxW.any(0))
-        fills.append(max(np.ptp(rows) + 1, np.ptp(columns) + 1) / max(height, width))
+    for ink_HxW in ink_NxHxW / ink_NxHxW.max(axis=(1, 2), keepdims=True):
+        fills.append(max(_extent(ink_HxW.max(1)), _extent(ink_HxW.max(0))) / max(height, width))
     mass_N = ink_NxHxW.sum((1, 2))
     y_N = (ink_NxHxW.sum(2) * (np.arange(height) + 0.5)).sum(1) / mass_N / height
     x_N = (ink_NxHxW.sum(1) * (np.arange(width) + 0.5)).sum(1) / mass_N / width
     found = {"fill": np.median(fills), "x": np.median(x_N), "y": np.median(y_N)}
     return {name: round(float(value), 3) for name, value in found.items()}
+
+
+def _extent(ink_T: np.ndarray) -> float:
+    """From the first to the last place with ink; these two count as far as they are filled."""
+    marked = np.flatnonzero(ink_T > _NEAR)
+    first, last = marked[0], marked[-1]
+    if first == last:
+        return float(ink_T[first])
+    return float(last - first - 1 + ink_T[first] + ink_T[last])

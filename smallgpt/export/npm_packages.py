@@ -1,6 +1,6 @@
 """Packages of the npm registry: fetched once, checked by their hash, kept in the user's cache.
 
-    RUNTIME.copy({"package/dist/ort.wasm.min.mjs": folder / "ort.js"})
+RUNTIME.copy({"package/dist/ort.wasm.min.mjs": folder / "ort.js"})
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@
  */
 
 import { generate } from "./generation.js";
-import { RowProblem, asked, bodyOf, followsIn, stopsOf } from "./rows.js";
+import { RowProblem, asked, bodyOf, checkStart, followsIn, stopsOf } from "./rows.js";
 import { largest, logSoftmax, surprise } from "./sampling.js";
 import { instructionPrompt } from "./text.js";
 
@@ -225,7 +225,8 @@ export class Answers {
     const isEmpty = !text.trim() && !added.length;
     const ids = isEmpty ? this.#beginning(temperature) : this.#prompt(text, added).ids;
     const most = facts.max_length - ids.length;
-    if (most < 1) throw new RowProblem("full", { count: ids.length, most: facts.max_length });
+    if (facts.kind === "tokens") checkStart(ids, facts);
+    else if (most < 1) throw new RowProblem("full", { count: ids.length, most: facts.max_length });
     const before = isEmpty ? ids.filter((id) => !facts.starts.includes(id)) : added;
     const stops = stopsOf(facts);
     const answer = (/** @type {number[]} */ row) => {

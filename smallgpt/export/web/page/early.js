@@ -1,7 +1,7 @@
 // Before the modules, which browsers do not load from a file: what would be missing is told.
 "use strict";
 (function () {
-  const words = {
+  const words = /** @type {Record<string, string[]>} */ ({
     file: [
       "Opened as a file, this page may not load its model. Serve its folder instead, for example: python -m http.server -d FOLDER",
       "以文件方式打开时，浏览器不允许本页加载模型。请用文件服务器打开此文件夹，例如：python -m http.server -d 文件夹",
@@ -10,7 +10,7 @@
       "This browser has no WebAssembly, or it is turned off: the model cannot be computed here.",
       "此浏览器没有 WebAssembly 或已将其关闭：无法在此计算模型。",
     ],
-  };
+  });
   let lacking = "";
   if (location.protocol === "file:") lacking = "file";
   else if (typeof WebAssembly !== "object") lacking = "wasm";

@@ -69,6 +69,7 @@ export class ImageView {
     this.seen = picture(width, height);
     this.seenWords = element("p", { class: "quiet" });
     this.warning = element("p", { class: "warning", hidden: true });
+    /** @type {HTMLElement[]} */
     const parts = [
       element("div", { class: "columns" },
         this.#buildPad(),
@@ -99,13 +100,13 @@ export class ImageView {
         this.#button("clear", () => this.pad.clear()),
         element("span", { class: "file" }, file, element("label", { for: file.id, class: "button" }, say("open"))),
         this.#button("invert", () => this.pad.invert())),
+      (this.fileProblem = element("p", { class: "warning", role: "alert", hidden: true })),
       slider({
         name: say("brush"), min: 0.02, max: 0.3, step: 0.01, value: this.pad.brush,
         shown: (value) => percent(value).replace(/[.,]\d/, ""),
         onInput: (value) => (this.pad.brush = value),
       }),
-      this.codebook.channels === 3 ? this.#buildColors() : null,
-      (this.fileProblem = element("p", { class: "warning", role: "alert", hidden: true })));
+      this.codebook.channels === 3 ? this.#buildColors() : null);
     surface.addEventListener("dragover", (event) => {
       event.preventDefault();
       surface.classList.add("dropping");

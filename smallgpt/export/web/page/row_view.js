@@ -16,7 +16,7 @@ import { decimal, percent, say, sayProblem } from "./words.js";
 
 const PAUSE = 150; // milliseconds without a letter before the row is read
 const MOST_CHIPS = 2000;
-const MOST_NATS = 6; // from here on a colour is full
+const LEAST_SHOWN = 0.0005; // of a next token
 
 export class RowView {
   text = "";
@@ -41,6 +41,7 @@ export class RowView {
     this.isInstructed = facts.kind === "instructions";
     this.isTokens = facts.kind === "tokens";
     this.canGoOn = facts.layers > 0;
+    this.even = Math.log(facts.vocabulary); // nats of a blind guess; there a colour is full
   }
 
   /** @returns {Node[]} */
@@ -101,12 +102,11 @@ export class RowView {
   }
 
   #buildSurprise() {
-    const even = Math.log(this.facts.vocabulary);
     return card(say("surprise"),
       element("div", { class: "legend", "aria-hidden": "true" },
         element("span", {}, "0"), element("span", { class: "scale" }),
-        element("span", {}, `${MOST_NATS}+`)),
-      element("p", { class: "quiet" }, say("surpriseHint", { even: even.toFixed(1) })),
+        element("span", {}, `${this.even.toFixed(1)}+`)),
+      element("p", { class: "quiet" }, say("surpriseHint", { even: this.even.toFixed(1) })),
       this.mean ?? null, this.chips ?? null);
   }
 
@@ -224,7 +224,7 @@ export class RowView {
       this.problem.textContent = say("readUnknown", { tokens: reading.unknown.slice(0, 10).join(", ") });
     }
     this.labels?.show(facts.labels, reading?.labels ?? null, say("empty"));
-    const next = reading?.next ?? [];
+    const next = (reading?.next ?? []).filter(({ share }) => share >= LEAST_SHOWN);
     if (this.nextNote) {
       this.nextNote.textContent = say("nextNothing");
       this.nextNote.hidden = next.length > 0;
@@ -255,7 +255,7 @@ export class RowView {
       const chip = element("li", { class: surprise === null ? "chip first" : "chip", title: words },
         element("span", { "aria-hidden": "true" }, token),
         element("span", { class: "unseen" }, words));
-      chip.style.setProperty("--surprise", String(Math.min(1, (surprise ?? 0) / MOST_NATS)));
+      chip.style.setProperty("--surprise", String(Math.min(1, (surprise ?? 0) / this.even)));
       return chip;
     }));
     const known = tokens.flatMap(({ surprise }) => (surprise === null ? [] : [surprise]));

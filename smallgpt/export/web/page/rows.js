@@ -47,6 +47,30 @@ export function bodyOf(row, facts) {
 }
 
 /**
+ * Check that a row can be made up after some tokens.
+ *
+ * @param {number[]} row
+ * @param {Facts} facts
+ */
+export function checkStart(row, facts) {
+  const { pad, cls, eos } = facts.special;
+  if (row.includes(pad)) throw new RowProblem("padInside");
+  const labels = new Set(cls === null ? [] : facts.label_ids);
+  const [before, last] = [row.slice(0, -1), row[row.length - 1]];
+  if (row.length > 3 && last === eos && labels.has(row[row.length - 2])) throw new RowProblem("whole");
+  const mayEnd = facts.end !== "no label" && row.length > 2 && row[row.length - 2] === cls;
+  const endsInLabel = mayEnd && labels.has(last);
+  if ((endsInLabel ? before : row).some((id) => labels.has(id))) throw new RowProblem("labelInside");
+  let missing = 1;
+  if (facts.end === "label" && !endsInLabel) {
+    missing = TAIL_LENGTH - (last === cls && before.length ? 1 : 0);
+  }
+  if (row.length + missing > facts.max_length) {
+    throw new RowProblem("full", { count: row.length, most: facts.max_length });
+  }
+}
+
+/**
  * The input of classify.onnx: a body cut at its start to the trained length, and what asks for the
  * label.
  *

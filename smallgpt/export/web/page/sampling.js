@@ -11,11 +11,11 @@
  * @returns {Float64Array} their log-softmax
  */
 export function logSoftmax(logits) {
-  let largest = -Infinity;
-  for (let i = 0; i < logits.length; i++) largest = Math.max(largest, logits[i]);
+  let top = -Infinity;
+  for (let i = 0; i < logits.length; i++) top = Math.max(top, logits[i]);
   let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - largest);
-  const shift = largest + Math.log(sum);
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - top);
+  const shift = top + Math.log(sum);
   const result = new Float64Array(logits.length);
   for (let i = 0; i < logits.length; i++) result[i] = logits[i] - shift;
   return result;

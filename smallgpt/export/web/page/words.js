@@ -73,7 +73,7 @@ const ENGLISH = {
   nextNothing: "Type, or let the model begin.",
   ends: "the end",
   surprise: "How surprised the model was",
-  surpriseHint: "Each token by its surprise in nats: 0 was certain, {even} is as likely as any.",
+  surpriseHint: "Each token by its surprise in nats: 0 was certain, {even} a blind guess among all tokens.",
   surpriseMean: "On average {mean} nats a token.",
   surpriseOf: "{token}: {nats} nats",
   firstToken: "{token}: the first, not predicted",
@@ -166,7 +166,7 @@ const CHINESE = {
   nextNothing: "请输入，或让模型开头。",
   ends: "结束",
   surprise: "模型有多意外",
-  surpriseHint: "每个 token 按其意外程度（奈特）着色：0 为确定，{even} 为与其他同样可能。",
+  surpriseHint: "每个 token 按其意外程度（奈特）着色：0 为确定，{even} 相当于在所有 token 中盲猜。",
   surpriseMean: "平均每个 token {mean} 奈特。",
   surpriseOf: "{token}：{nats} 奈特",
   firstToken: "{token}：第一个，未作预测",
@@ -210,15 +210,15 @@ export function usualLanguage() {
 }
 
 /**
- * @param {Language} language
+ * @param {Language} wanted
  * @param {boolean} keep for the next visit
  */
-export function setLanguage(language, keep) {
-  current = language;
-  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+export function setLanguage(wanted, keep) {
+  current = wanted;
+  document.documentElement.lang = wanted === "zh" ? "zh-Hans" : "en";
   if (!keep) return;
   try {
-    localStorage.setItem(KEY, language);
+    localStorage.setItem(KEY, wanted);
   } catch {
     // As above.
   }
