@@ -35,10 +35,11 @@ def drawing_of(trained: TrainedModel, codebook: Codebook) -> dict[str, Any]:
     frame, and its centre of mass), None where the images have no plain background or the
     validation rows are gone.
     """
+    # A thinner stroke than a pixel would be grey.
+    brush = round(min(max(_BRUSH, 1 / min(codebook.height, codebook.width)), _BRUSHES[1]), 3)
     images_NxHxWxC = _validation_images(trained, codebook)
     if images_NxHxWxC is None:
-        dark = [0, 0, 0]
-        return {"paper": dark, "brush": _BRUSH, "box": None}
+        return {"paper": [0, 0, 0], "brush": brush, "box": None}
     scaled = (images_NxHxWxC - codebook.low) / (codebook.high - codebook.low)
     border_MxC = np.concatenate(
         [scaled[:, [0, -1]].reshape(-1, codebook.channels),
@@ -52,7 +53,7 @@ def drawing_of(trained: TrainedModel, codebook: Codebook) -> dict[str, Any]:
     ink_NxHxW = np.abs(scaled - paper_C).max(axis=3).clip(0, 1)
     ink_NxHxW = ink_NxHxW[(ink_NxHxW > _NEAR).any(axis=(1, 2))]
     if plain < _PLAIN or not len(ink_NxHxW):
-        return {"paper": paper, "brush": _BRUSH, "box": None}
+        return {"paper": paper, "brush": brush, "box": None}
     return {"paper": paper, "brush": _stroke(ink_NxHxW), "box": _box(ink_NxHxW)}
 
 

@@ -18,9 +18,9 @@ from smallgpt.decoding.sampling import Sampling, sampling_probabilities
 from smallgpt.errors import UserError
 from smallgpt.export.npm_packages import TOKENIZERS
 from smallgpt.graphs.graph_files import row_rules
+from smallgpt.inputs.labelled_images import ImageOptions
 from smallgpt.inputs.like_codebook import converted
 from smallgpt.inputs.picture_folder import read_pictures
-from smallgpt.inputs.labelled_images import ImageOptions
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.row import cut_row, parse_row
 from smallgpt.tokens.codebook import Codebook
@@ -38,9 +38,10 @@ TEXTS = [
     "text with <CLS_1> and <EOS> inside it",
 ] * 2
 ODD_TEXTS = [
-    *TEXTS, " a", "  two  spaces  ", "\n\n\n", "\r\n mixed \t\v\f x", "we're I'LL don’t", "İstanbul ǆ",
-    "e\u0301 é", "👩‍👩‍👧‍👦 🇩🇪", "<CLS_1> x <EOS>", "\u0000\u0001", "12345 1,000.5", "\u00a0\u3000\u2028sep",
-    "ab\u200bzero\ufeffbom", "кириллица العربية हिन्दी", "a" * 300, "\u2420\u240a", "½ ² ⅷ ٣", "\U00020000 𠮷",
+    *TEXTS, " a", "  two  spaces  ", "\n\n\n", "\r\n mixed \t\v\f x", "we're I'LL don\u2019t",
+    "İstanbul ǆ", "e\u0301 é", "👩‍👩‍👧‍👦 🇩🇪", "<CLS_1> x <EOS>", "\u0000\u0001", "12345 1,000.5",
+    "½ ² ⅷ ٣", "\u00a0\u3000\u2028sep", "ab\u200bzero\ufeffbom", "a" * 300,
+    "кириллица العربية हिन्दी", "\u2420\u240a", "\U00020000 𠮷",
 ]  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def some_rows(vocabulary) -> list[list[int]]:
     rows = [random.integers(0, len(vocabulary), random.integers(1, 13)).tolist() for _ in range(80)]
     body, tail = vocabulary.encode("A B C"), vocabulary.encode("<CLS> <CLS_cat> <EOS>")
     rows += [body + tail[:count] for count in range(4)] + [body * 5 + tail, body + tail[:1] * 2]
-    rows += [[vocabulary.img_id, *body * 5], [tail[0]], [*body, *tail, 0, 0], body + [tail[2]]]
+    rows += [[vocabulary.img_id, *body * 5], [tail[0]], [*body, *tail, 0, 0], [*body, tail[2]]]
     return rows
 
 
@@ -212,7 +213,7 @@ def rows_of_tokens(vocabulary) -> dict[str, list[dict]]:
             body = parsed.ids[: parsed.body_length]
             whole = replace(parsed, ids=[*body, *vocabulary.encode("<CLS> <CLS_cat> <EOS>")])
             cut = cut_row(whole, LONGEST, vocabulary.first_ids)
-            expected = cut.ids[: cut.body_length] + [vocabulary.cls_id]
+            expected = [*cut.ids[: cut.body_length], vocabulary.cls_id]
         except (RowError, UserError):
             expected = None
         asked.append({"facts": facts, "row": row, "expected": expected})

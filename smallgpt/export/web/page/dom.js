@@ -47,7 +47,7 @@ export function card(heading, ...children) {
  */
 export function slider({ name, hint, min, max, step, value, shown, onInput }) {
   const id = newId();
-  const output = element("output", { for: id }, shown(value));
+  const output = element("span", { class: "value", "aria-hidden": "true" }, shown(value));
   const input = element("input", {
     id, type: "range", min, max, step, value, "aria-valuetext": shown(value),
     input: () => {

@@ -312,7 +312,10 @@ export class ImageView {
       figure.classList.toggle("empty", isNothing);
       figure.style.setProperty("--kept", isNothing ? "0" : String(this.kept / this.rows));
     }
-    if (isNothing) return;
+    if (isNothing) {
+      for (const figure of this.completions) delete figure.dataset.codes;
+      return;
+    }
     await this.#draw("complete", { image, kept: this.kept, count: COMPLETIONS }, this.completions, "completedOne");
   }
 
@@ -334,6 +337,7 @@ export class ImageView {
         const canvas = /** @type {HTMLCanvasElement} */ (figures[index].firstElementChild);
         paint(canvas, image);
       });
+    for (const figure of figures) delete figure.dataset.codes;
     try {
       const asked = { ...question, temperature: this.temperature };
       const made = await this.engine.askLatest(topic, "draw", asked, show);

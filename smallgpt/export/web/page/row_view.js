@@ -12,6 +12,7 @@ import { Forgotten } from "./engine.js";
 import { RowProblem } from "./rows.js";
 import { argmax } from "./sampling.js";
 import { Suggestions } from "./suggestions.js";
+import { MOST_LETTERS } from "./text.js";
 import { decimal, percent, say, sayProblem } from "./words.js";
 
 const PAUSE = 150; // milliseconds without a letter before the row is read
@@ -78,7 +79,8 @@ export class RowView {
     const id = newId();
     const input = element("textarea", {
       id, rows: this.isTokens ? 3 : 5, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
-      placeholder: say(placeholder), input: () => this.#typed(),
+      placeholder: say(placeholder), maxlength: MOST_LETTERS, input: () => this.#typed(),
+      paste: (/** @type {ClipboardEvent} */ event) => this.#refuseLarge(event),
     });
     this.input = input;
     input.value = this.#whole();
@@ -126,6 +128,14 @@ export class RowView {
     this.added = [];
     this.written = "";
     this.#readSoon();
+  }
+
+  /** @param {ClipboardEvent} event a browser would take seconds to lay out a megabyte */
+  #refuseLarge(event) {
+    const count = event.clipboardData?.getData("text").length ?? 0;
+    if (count <= MOST_LETTERS) return;
+    event.preventDefault();
+    this.#showProblem({ reason: "manyLetters", values: { count, most: MOST_LETTERS } });
   }
 
   #clear() {

@@ -14,7 +14,7 @@
 
 import { RowProblem } from "./rows.js";
 
-const MOST_LETTERS = 100_000; // of what is typed; far more than a row of a small model has
+export const MOST_LETTERS = 100_000; // of what is typed; far more than a row of a small model has
 const ASCII_SPACE = /[ \t\n\v\f\r]+/;
 const CJK = "[\u2e80-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]";
 const SPACE_IN_CJK = new RegExp(`(?<=${CJK}) (?=${CJK})`, "g");
