@@ -190,8 +190,7 @@ export class Answers {
         } else {
           reading.next = this.#likeliest(logits);
         }
-      });
-      await asking.stopped();
+      }, asking.stopped);
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error;
       reading.problem = { reason: error.reason, values: error.values };

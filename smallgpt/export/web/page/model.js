@@ -71,11 +71,11 @@ export class Model {
    * @param {number[]} ids
    * @param {(place: number, logits: Float32Array) => void} each
    *   called with the logits of the token that follows each place
-   * @param {() => boolean} [stopped]
+   * @param {() => Promise<boolean>} stopped asked before each part
    */
-  async read(ids, each, stopped = () => false) {
+  async read(ids, each, stopped) {
     const rows = new Decoding(this, 1);
-    for (let start = 0; start < ids.length && !stopped(); start += TOKENS_AT_ONCE) {
+    for (let start = 0; start < ids.length && !(await stopped()); start += TOKENS_AT_ONCE) {
       const part = ids.slice(start, start + TOKENS_AT_ONCE);
       const logits = await rows.read([part]);
       for (let t = 0; t < part.length; t++) each(start + t, logits(0, t));
