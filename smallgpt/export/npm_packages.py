@@ -14,6 +14,7 @@ import tarfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from smallgpt.console import plural, print_error, progress_bar
@@ -97,7 +98,7 @@ class NpmPackage:
                             raise OSError(f"more than {plural(_MOST_BYTES, 'byte')}")
                         parts.append(part)
                         bar.update(len(part))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
                 f"{address} cannot be fetched ({reason}): fetch it elsewhere (npm pack "

@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from exported_models import exported, model_of  # noqa: F401  (fixtures)
 from PIL import Image
 from trained_models import image_of
 from web_pages import browser, runtime, served  # noqa: F401  (fixtures)
@@ -142,7 +141,7 @@ def test_images_are_made_up_and_named(open_page):
     assert canvases.count() == 8
 
 
-def test_a_half_drawn_image_is_completed_below_what_is_drawn(open_page, exported):  # noqa: F811
+def test_a_half_drawn_image_is_completed_below_what_is_drawn(open_page, exported):
     page = open_page("bars")
     draw(page, (0, 0.12), (1, 0.12))
     figures = page.locator(".gallery.four figure")
@@ -164,6 +163,10 @@ def test_the_keyboard_is_enough(open_page):
     for key in ["Shift+ArrowRight"] * 10 + ["Space"]:
         page.keyboard.press(key)
     expect_label(page, "0")
+    # The pen is shown where it drew last: at the right, near the top.
+    pen, box = page.locator(".pen").bounding_box(), surface.bounding_box()
+    assert pen["x"] + pen["width"] / 2 == pytest.approx(box["x"] + box["width"], abs=3)
+    assert pen["y"] + pen["height"] / 2 == pytest.approx(box["y"] + 0.1 * box["height"], abs=3)
     maker = page.get_by_role("button", name="Make up images")
     while not maker.evaluate("button => button === document.activeElement"):
         page.keyboard.press("Tab")
@@ -174,7 +177,7 @@ def test_the_keyboard_is_enough(open_page):
     page.get_by_text("Draw something").wait_for()
 
 
-def test_a_picture_is_read_as_the_command_line_reads_it(open_page, exported, tmp_path):  # noqa: F811
+def test_a_picture_is_read_as_the_command_line_reads_it(open_page, exported, tmp_path):
     page = open_page("bars")
     pixels = 85 * image_of(1, np.random.default_rng(7)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "bar.png")
@@ -352,7 +355,7 @@ def test_opened_as_a_file_or_incomplete_the_page_says_why(browser, served, expor
 
 
 def test_images_have_the_labels_codes_and_completions_of_the_command_line(
-    open_page, exported  # noqa: F811
+    open_page, exported
 ):  # fmt: skip
     page = open_page("bars")
     trained = load_trained_model(exported("bars", "onnx-int8"))
@@ -376,7 +379,7 @@ def test_images_have_the_labels_codes_and_completions_of_the_command_line(
 
 @pytest.mark.parametrize("kind", ["letters", "no labels", "texts", "instructions"])
 def test_rows_have_the_next_tokens_and_continuations_of_the_command_line(
-    kind, open_page, exported  # noqa: F811
+    kind, open_page, exported
 ):  # fmt: skip
     page = open_page(kind)
     trained = load_trained_model(exported(kind, "onnx-int8"))
@@ -410,7 +413,7 @@ def test_rows_have_the_next_tokens_and_continuations_of_the_command_line(
         assert answer["added"] == expected
 
 
-def test_the_surprise_of_tokens_is_that_of_an_evaluation(open_page, exported, tmp_path):  # noqa: F811
+def test_the_surprise_of_tokens_is_that_of_an_evaluation(open_page, exported, tmp_path):
     from inference import evaluate_file
 
     page = open_page("letters")

@@ -223,8 +223,8 @@ export class DrawingPad {
 
   #showMark() {
     if (!this.mark) return;
-    this.mark.style.left = `${100 * this.#cursor.x}%`;
-    this.mark.style.top = `${(100 * this.#cursor.y * this.canvas.clientHeight) / this.canvas.clientHeight}%`;
+    this.mark.style.left = `${this.#cursor.x * this.canvas.clientWidth}px`;
+    this.mark.style.top = `${this.#cursor.y * this.canvas.clientHeight}px`;
     this.mark.classList.toggle("down", this.#cursor.down);
     this.mark.classList.add("used");
   }

@@ -16,9 +16,11 @@ import { decimal, percent, say } from "./words.js";
 const COMPLETIONS = 4;
 const MADE_UP = 8;
 const PAUSE = 350; // milliseconds without a stroke before a drawing is completed
+/** @type {[import("./words.js").Word, number[]][]} */
 const COLORS = [
-  [255, 255, 255], [0, 0, 0], [214, 40, 40], [240, 150, 30], [245, 210, 50], [50, 150, 70],
-  [40, 100, 200], [130, 70, 170],
+  ["white", [255, 255, 255]], ["black", [0, 0, 0]], ["red", [214, 40, 40]],
+  ["orange", [240, 150, 30]], ["yellow", [245, 210, 50]], ["green", [50, 150, 70]],
+  ["blue", [40, 100, 200]], ["purple", [130, 70, 170]],
 ];
 
 export class ImageView {
@@ -124,9 +126,9 @@ export class ImageView {
   #buildColors() {
     const name = newId();
     return element("fieldset", { class: "colors" }, element("legend", {}, say("colour")),
-      ...COLORS.map((color, index) => {
+      ...COLORS.map(([word, color]) => {
         const choice = element("input", {
-          type: "radio", name, "aria-label": say("colourNumber", { number: index + 1 }),
+          type: "radio", name, "aria-label": say(word), title: say(word),
           checked: String(color) === String(this.pad.color),
           change: () => (this.pad.color = color),
         });

@@ -78,7 +78,7 @@ export class RowView {
     const placeholder = this.isTokens ? "typeTokens" : this.isInstructed ? "typeInstruction" : "typeText";
     const id = newId();
     const input = element("textarea", {
-      id, rows: this.isTokens ? 3 : 5, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
+      id, class: this.isTokens ? "tokens" : "", rows: this.isTokens ? 3 : 5, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
       placeholder: say(placeholder), maxlength: MOST_LETTERS, input: () => this.#typed(),
       paste: (/** @type {ClipboardEvent} */ event) => this.#refuseLarge(event),
     });
@@ -233,7 +233,7 @@ export class RowView {
       this.problem.hidden = false;
       this.problem.textContent = say("readUnknown", { tokens: reading.unknown.slice(0, 10).join(", ") });
     }
-    this.labels?.show(facts.labels, reading?.labels ?? null, say("empty"));
+    this.labels?.show(facts.labels, reading?.labels ?? null, isEmpty ? say("empty") : "–");
     const next = (reading?.next ?? []).filter(({ share }) => share >= LEAST_SHOWN);
     if (this.nextNote) {
       this.nextNote.textContent = say("nextNothing");
