@@ -1,8 +1,9 @@
-"""Take a trained model out of the toolkit: to other programs, or to the Hugging Face hub.
+"""Take a trained model out of the toolkit: to other programs, a page, or the Hugging Face hub.
 
     python export_model.py                                     # ONNX in fp32
     python export_model.py --format onnx-int8                  # a quarter of the size
     python export_model.py --format gguf                       # for llama.cpp
+    python export_model.py --format web                        # a page that needs no server
     python export_model.py --test_data data/digits/test.jsonl  # checked on these rows
     python export_model.py --format hub --repo_id me/digits    # uploaded, private at first
 
@@ -12,6 +13,7 @@ export_report.json with what was checked. ONNX and GGUF files need an extra each
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from smallgpt.command import run_command
@@ -47,6 +49,9 @@ def main(argv: list[str]) -> int:
     folder = Path(settings.resolved_output_dir())
     names = sorted(path.name for path in folder.iterdir())
     print(printable_lines(f"written to {folder}: {', '.join(names)}"))
+    if settings.format == "web":
+        place = shlex.quote(str(folder))
+        print(printable_lines(f"to see it: python -m http.server -d {place}"))
     if uploaded:
         message = f"Exported by smallgpt {VERSION}"
         address = upload_folder(

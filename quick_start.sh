@@ -2,7 +2,7 @@
 # ./quick_start.sh          environment, digits, training, evaluation, pictures
 # ./quick_start.sh setup    the environment in .venv only
 # ./quick_start.sh test     the tests (further words go to pytest)
-# ./quick_start.sh check    lint, form and types of the code
+# ./quick_start.sh check    lint, form and types of the code, also of the page if npm is there
 #
 # Run again, it skips what is done and goes on with what was interrupted.
 # PYTHON=/path/to/python3.12 chooses the interpreter for a new .venv.
@@ -113,6 +113,21 @@ Try next (after: source .venv/bin/activate):
 TEXT
 }
 
+# Types and lint of the JavaScript that --format web writes.
+check_page() {
+    local tools=tests/export/web
+    if ! command -v npm >/dev/null; then
+        echo "npm is not there: types and lint of smallgpt/export/web are not checked" >&2
+        return 0
+    fi
+    if ! npm --prefix "$tools" ls >/dev/null 2>&1; then
+        step "installing what checks the page" \
+            npm --prefix "$tools" install --no-package-lock --ignore-scripts
+    fi
+    step "types of the page" npm --prefix "$tools" run --silent types
+    step "lint of the page" npm --prefix "$tools" run --silent lint
+}
+
 case "${1:-}" in
     "")
         quick_start
@@ -132,6 +147,7 @@ case "${1:-}" in
         step "lint" "$PY" -m ruff check .
         step "form (ruff format . mends it)" "$PY" -m ruff format --check .
         step "types" "$PY" -m mypy
+        check_page
         ;;
     -h | --help | help)
         sed -n '2,9s/^# \{0,1\}//p' "$0"

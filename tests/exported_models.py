@@ -19,16 +19,23 @@ from train_gpt import train
 def model_of(bars, made_once) -> Callable[[str], Path]:
     """A function: the model folder of a kind.
 
-    `bars`, or rows whose direction is the label (`head` ..., `no labels`), or `texts` and
-    `adapter`, which start from a pretrained GPT-2.
+    `bars`, or rows whose direction is the label (`letters`, `head` ..., `no labels`), or `texts`,
+    `instructions` and `adapter`, which start from a pretrained GPT-2.
     """
 
     def make(kind: str, folder: Path) -> None:
-        if kind in ("texts", "adapter"):
+        if kind in ("texts", "instructions", "adapter"):
             (folder / "checkpoint").mkdir()
             save_byte_level(folder / "checkpoint")
-            lora = {"lora_rank": 4} if kind == "adapter" else {}
-            train(train_settings(folder, folder / "checkpoint", **lora))
+            own = {"lora_rank": 4} if kind == "adapter" else {}
+            if kind == "instructions":
+                own = {"task": "instruct"}
+            settings = train_settings(folder, folder / "checkpoint", **own)
+            if kind == "instructions":
+                rows = [{"instruction": f"say {n % 7}", "output": "the cat"} for n in range(24)]
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                Path(settings.data_path).write_text(text)
+            train(settings)
             return
         settings = small_settings(folder)
         if kind == "no labels":
@@ -38,6 +45,9 @@ def model_of(bars, made_once) -> Callable[[str], Path]:
             vocab = folder / "vocab.json"
             kept = [token for token in json.loads(vocab.read_text()) if "CLS" not in token]
             vocab.write_text(json.dumps({token: i for i, token in enumerate(kept)}))
+            train(settings)
+            return
+        if kind == "letters":
             train(settings)
             return
         hidden = 8 if kind == "head of two layers" else None
@@ -59,8 +69,8 @@ def exported(model_of, made_once) -> Callable[[str, str], Path]:
         def make(folder: Path) -> None:
             words = ["--model_path", model_of(kind), "--output_dir", folder / "out"]
             loose = ["--least_agreement", "0.5"]
-            more = {"onnx-int8": loose, "gguf": loose, "hub": ["--dry_run"]}
-            export_model.main([*map(str, words), "--format", format, *more.get(format, [])])
+            more = {"onnx": [], "hub": ["--dry_run"]}.get(format, loose)
+            export_model.main([*map(str, words), "--format", format, *more])
 
         return made_once(f"{format} of {kind}", make) / "out"
 

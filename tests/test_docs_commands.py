@@ -25,8 +25,18 @@ SCRIPTS = {
     "benchmark.py": BenchmarkSettings,
 }
 OF_ALL = {"--help", "--version"}
-# Flags of other programs: tensorboard, python -m venv, pytest-xdist, ruff, tests/fuzz.py.
-FOREIGN = {"--logdir", "--clear", "--check", "--write", "--maxprocesses", "--dist", "--minutes"}
+# Flags of other programs: tensorboard, python -m venv, pytest-xdist, ruff, tests/fuzz.py, npm.
+FOREIGN = {
+    "--logdir",
+    "--clear",
+    "--check",
+    "--write",
+    "--maxprocesses",
+    "--dist",
+    "--minutes",
+    "--prefix",
+    "--silent",
+}
 
 
 def settings_of(words: list[str]) -> tuple[type, list[str]]:

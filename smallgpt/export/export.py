@@ -24,6 +24,7 @@ from smallgpt.export.gguf_format import GgufFormat
 from smallgpt.export.hub_format import HubFormat
 from smallgpt.export.onnx_files import OnnxFormat
 from smallgpt.export.report import describe_export
+from smallgpt.export.web_files import WebFormat
 from smallgpt.files.writing import write_json
 from smallgpt.inference.results import digest_of_folder
 from smallgpt.model.build import count_parameters
@@ -35,6 +36,7 @@ _FORMATS: dict[str, ExportFormat] = {
     "onnx": OnnxFormat("fp32"),
     "onnx-int8": OnnxFormat("int8"),
     "gguf": GgufFormat(),
+    "web": WebFormat(),
     HUB_FORMAT: HubFormat(),
 }
 
@@ -120,7 +122,7 @@ def _refuse_disagreement(report: dict[str, Any]) -> None:
     if agreement >= least:
         return
     tries = []
-    if report["format"] == "onnx-int8":
+    if report["format"] in ("onnx-int8", "web"):
         tries.append("--format onnx computes in fp32 and agrees to the last digits")
     parts = next(iter(report.get("precisions", {"": report}).values()))
     rows = parts.get("labels", {}).get("rows")

@@ -42,7 +42,7 @@ def export_folder(folder: Path, weights: str, overwrite: bool) -> Iterator[Path]
         new = beside / "new"
         new.mkdir()
         yield new
-        for place in [*new.iterdir(), new]:
+        for place in [*new.rglob("*"), new]:
             sync(place)
         if folder.is_dir():
             os.rename(folder, beside / "old")  # deleted with `beside`

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from smallgpt.options.option import option
 
 HUB_FORMAT = "hub"
-EXPORT_FORMATS = ("onnx", "onnx-int8", "gguf", HUB_FORMAT)
+EXPORT_FORMATS = ("onnx", "onnx-int8", "gguf", "web", HUB_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class ExportSettings:
         "onnx",
         "onnx: ONNX files in fp32, which answer as the model does. onnx-int8: a quarter of the "
         "size and mostly faster; answers differ a little, and the report tells how much. gguf: "
-        "files for llama.cpp, in f32 and in 8 bits. hub: a folder for the Hugging Face hub, with a "
-        "model card, and its upload.",
+        "files for llama.cpp, in f32 and in 8 bits. web: a page that runs the int8 model in the "
+        "browser, for any file server. hub: a folder for the Hugging Face hub, with a model card, "
+        "and its upload.",
         group="Export",
         choices=EXPORT_FORMATS,
     )

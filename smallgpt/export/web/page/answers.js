@@ -1,0 +1,285 @@
+/**
+ * What the page asks of a model: each method is a question of the worker.
+ *
+ * @typedef {import("./facts.js").Facts} Facts
+ * @typedef {import("./model.js").Model} Model
+ * @typedef {import("./codebook.js").Codebook} Codebook
+ * @typedef {import("./text.js").Texts} Texts
+ *
+ * @typedef {object} Share
+ * @property {number} id
+ * @property {string} piece
+ * @property {number} share
+ *
+ * @typedef {object} Look
+ * @property {number[]} codes
+ * @property {Uint8ClampedArray<ArrayBuffer>} seen the image rebuilt from its codes, as RGBA
+ * @property {ArrayLike<number> | null} labels
+ * @property {boolean} unlike the training images
+ * @property {boolean} inverted whether it is like them with dark and bright exchanged
+ *
+ * @typedef {object} Reading of a row
+ * @property {number[]} ids
+ * @property {string[]} unknown
+ * @property {{ piece: string, surprise: number | null }[]} tokens
+ * @property {Share[]} next
+ * @property {ArrayLike<number> | null} labels
+ * @property {{ reason: string, values: Record<string, string | number> } | null} problem
+ *   why the likeliest next tokens are missing
+ *
+ * @typedef {object} Asking how an answer is given
+ * @property {(part: any) => void} tell of an answer so far
+ * @property {() => Promise<boolean>} stopped whether nobody waits for it any more
+ */
+
+import { generate } from "./generation.js";
+import { RowProblem, asked, bodyOf, checkStart, followsIn, stopsOf } from "./rows.js";
+import { largest, logSoftmax, surprise } from "./sampling.js";
+import { instructionPrompt } from "./text.js";
+
+const TOP_K = 50; // as the command line
+const NEXT_SHOWN = 10;
+const COMPLETIONS_SHOWN = 8;
+const MOST_NAMED = 10; // unknown tokens
+
+export class Answers {
+  /**
+   * @param {Facts} facts
+   * @param {Model} model
+   * @param {Texts} texts
+   * @param {Codebook | null} codebook of a model of images
+   */
+  constructor(facts, model, texts, codebook) {
+    this.facts = facts;
+    this.model = model;
+    this.texts = texts;
+    this.codebook = codebook;
+  }
+
+  get #codebook() {
+    if (this.codebook === null) throw new Error("not a model of images");
+    return this.codebook;
+  }
+
+  /** @param {number[]} codes */
+  #rowOf(codes) {
+    const { img, end_img } = this.facts.special;
+    const ids = this.#codebook.facts.code_ids;
+    return [img ?? 0, ...codes.map((code) => ids[code]), end_img ?? 0];
+  }
+
+  /** @param {number[]} body */
+  async #labelsOf(body) {
+    return this.model.classifier === null ? null : this.model.labels(asked(body, this.facts));
+  }
+
+  // ---- images ------------------------------------------------------------------------
+
+  /**
+   * @param {{ image: Float32Array }} question pixels in the range of the codebook
+   * @returns {Promise<Look>}
+   */
+  async look({ image }) {
+    const codebook = this.#codebook;
+    const codes = codebook.encode(image);
+    const unlike = codebook.unlike(image, codes);
+    let inverted = false;
+    if (unlike) {
+      const { low, white } = codebook.facts;
+      const other = image.map((value) => low + white - value);
+      inverted = !codebook.unlike(other, codebook.encode(other));
+    }
+    const labels = await this.#labelsOf(this.#rowOf(codes));
+    return { codes, seen: codebook.rgba(codebook.decode(codes)), labels, unlike, inverted };
+  }
+
+  /**
+   * Images that go on from the upper part of one, or from nothing.
+   *
+   * @param {{ image?: Float32Array, kept: number, count: number, temperature: number }} question
+   *   `kept`: rows of patches that stay
+   * @param {Asking} asking told the images so far, as `{ rows, images }`
+   * @returns {Promise<{ codes: number[][], images: Uint8ClampedArray<ArrayBuffer>[], labels: (ArrayLike<number> | null)[] }>}
+   */
+  async draw({ image, kept, count, temperature }, asking) {
+    const codebook = this.#codebook;
+    const { code_ids } = codebook.facts;
+    const codeOf = new Map(code_ids.map((id, code) => [id, code]));
+    const start = image ? codebook.encode(image).slice(0, kept * codebook.columns) : [];
+    const whole = (/** @type {number[][]} */ rows) =>
+      rows.map((row) => [...start, ...row.map((id) => codeOf.get(id) ?? 0)]);
+    const drawn = (/** @type {number[][]} */ rows) =>
+      whole(rows).map((codes) => codebook.rgba(codebook.decode(codes)));
+    const isCode = (/** @type {number} */ token) => codeOf.has(token);
+    const most = codebook.rows * codebook.columns - start.length;
+    const rows = await generate(this.model, {
+      prompt: this.#rowOf(start).slice(0, -1),
+      count,
+      most,
+      follows: () => isCode,
+      stops: new Set(),
+      sampling: { temperature, topK: TOP_K },
+      onStep: (made) => {
+        const length = start.length + made[0].length;
+        if (length % codebook.columns === 0) asking.tell({ images: drawn(made) });
+      },
+      stopped: asking.stopped,
+    });
+    const codes = whole(rows);
+    const labels = [];
+    for (const row of codes) {
+      const isWhole = row.length === codebook.rows * codebook.columns;
+      labels.push(isWhole ? await this.#labelsOf(this.#rowOf(row)) : null);
+    }
+    return { codes, images: drawn(rows), labels };
+  }
+
+  // ---- rows of tokens and texts ---------------------------------------------------------
+
+  /**
+   * Ids that the model goes on from.
+   *
+   * @param {string} text
+   * @param {number[]} added tokens after it
+   */
+  #prompt(text, added) {
+    const { kind, special, reads_unknown, starts } = this.facts;
+    if (kind === "instructions") {
+      if (!text.trim()) throw new RowProblem("empty");
+      const { ids, unknown } = this.texts.encode(instructionPrompt(text));
+      return { ids: [...ids, ...added], unknown };
+    }
+    const { ids, unknown } = this.texts.encode(text, false);
+    if (kind === "tokens" && unknown.length && (!reads_unknown || special.unk === null)) {
+      throw new RowProblem("unknown", {
+        tokens: unknown.slice(0, MOST_NAMED).map((each) => shortened(each)).join(", "),
+        more: Math.max(0, unknown.length - MOST_NAMED),
+      });
+    }
+    if (!ids.length && !added.length) throw new RowProblem("empty");
+    return { ids: [...starts, ...ids, ...added], unknown };
+  }
+
+  /**
+   * @param {{ text: string, added: number[] }} question `added`: tokens that follow the text
+   * @param {Asking} asking
+   * @returns {Promise<Reading>}
+   */
+  async read({ text, added }, asking) {
+    /** @type {Reading} */
+    const reading = { ids: [], unknown: [], tokens: [], next: [], labels: null, problem: null };
+    try {
+      const { ids, unknown } = this.#prompt(text, added);
+      Object.assign(reading, { ids, unknown });
+      if (this.model.classifier !== null && this.facts.kind !== "instructions") {
+        const marked = this.facts.kind === "tokens" ? ids : [...this.texts.encode(text).ids, ...added];
+        reading.labels = await this.#labelsOf(bodyOf(marked, this.facts));
+      }
+      if (this.model.decoder === null) {
+        reading.tokens = ids.map((id) => ({ piece: this.texts.piece(id), surprise: null }));
+        return reading;
+      }
+      if (ids.length > this.facts.max_length) {
+        throw new RowProblem("tooLong", { count: ids.length, most: this.facts.max_length });
+      }
+      await this.model.read(ids, (place, logits) => {
+        if (place === 0) reading.tokens.push({ piece: this.texts.piece(ids[0]), surprise: null });
+        if (place + 1 < ids.length) {
+          const token = ids[place + 1];
+          reading.tokens.push({ piece: this.texts.piece(token), surprise: surprise(logits, token) });
+        } else {
+          reading.next = this.#likeliest(logits);
+        }
+      }, asking.stopped);
+    } catch (error) {
+      if (!(error instanceof RowProblem)) throw error;
+      reading.problem = { reason: error.reason, values: error.values };
+    }
+    return reading;
+  }
+
+  /**
+   * @param {ArrayLike<number>} logits
+   * @returns {Share[]}
+   */
+  #likeliest(logits) {
+    const shares = logSoftmax(logits);
+    return largest(shares, NEXT_SHOWN).map((id) => ({
+      id,
+      piece: this.texts.piece(id),
+      share: Math.exp(shares[id]),
+    }));
+  }
+
+  /**
+   * The rest of a row.
+   *
+   * @param {{ text: string, added: number[], temperature: number }} question
+   *   an empty text begins as a training row did
+   * @param {Asking} asking told the new tokens so far, as `{ text, added }`
+   * @returns {Promise<{ text: string, added: number[] }>}
+   */
+  async goOn({ text, added, temperature }, asking) {
+    const { facts, texts } = this;
+    const isEmpty = !text.trim() && !added.length;
+    const ids = isEmpty ? this.#beginning(temperature) : this.#prompt(text, added).ids;
+    const most = facts.max_length - ids.length;
+    if (facts.kind === "tokens") checkStart(ids, facts);
+    else if (most < 1) throw new RowProblem("full", { count: ids.length, most: facts.max_length });
+    const before = isEmpty ? ids.filter((id) => !facts.starts.includes(id)) : added;
+    const stops = stopsOf(facts);
+    const answer = (/** @type {number[]} */ row) => {
+      const isText = facts.kind !== "tokens";
+      const kept = isText ? row.filter((id) => !stops.has(id)) : row;
+      return { text: isEmpty ? "" : text, added: [...before, ...kept] };
+    };
+    const [row] = await generate(this.model, {
+      prompt: ids,
+      count: 1,
+      most,
+      follows: followsIn(facts),
+      stops,
+      sampling: { temperature, topK: TOP_K },
+      onStep: (rows) => asking.tell({ ...answer(rows[0]), written: texts.decode(answer(rows[0]).added) }),
+      stopped: asking.stopped,
+    });
+    return answer(row);
+  }
+
+  /**
+   * @param {number} temperature
+   * @returns {number[]} the first ids of a row
+   */
+  #beginning(temperature) {
+    const { first_tokens, kind } = this.facts;
+    if (kind === "instructions" || !first_tokens.length) throw new RowProblem("empty");
+    const total = first_tokens.reduce((sum, [, count]) => sum + count, 0);
+    let left = temperature === 0 ? 0 : Math.random() * total;
+    for (const [id, count] of first_tokens) {
+      left -= count;
+      if (left < 0) return [id];
+    }
+    return [first_tokens[0][0]];
+  }
+
+  /**
+   * @param {{ ids: number[] }} question
+   * @returns {Promise<string>} their text
+   */
+  async write({ ids }) {
+    return this.texts.decode(ids);
+  }
+
+  /**
+   * @param {{ start: string }} question
+   * @returns {Promise<string[]>} tokens that begin so
+   */
+  async complete({ start }) {
+    return this.texts.beginningWith(start, COMPLETIONS_SHOWN);
+  }
+}
+
+/** @param {string} text */
+function shortened(text) {
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+}
