@@ -335,7 +335,7 @@ def test_cutting_keeps_the_image_mark_and_the_whole_tail(
     body = [6 + place % 4 for place in range(body_length)]
     ids = [vocabulary.img_id] * image + body + [4, 11, 5] * labelled
     row = Row(ids, labelled - 1, image + body_length)
-    cut = cut_row(row, max_length, {vocabulary.img_id}).ids
+    cut = cut_row(row, max_length, vocabulary).ids
     assert len(cut) == min(len(ids), max_length)
     assert cut[: 1 * image] == ids[: 1 * image]
     kept = len(cut) - image
