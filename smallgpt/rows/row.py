@@ -3,7 +3,8 @@
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
 its label tail are in `rows/label_tail.py`. Where a text tokenizer lies beside the vocabulary a
 row may be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output":
-"..."}`: they become ids here, and everything after is shared.
+"..."}`: they become ids here, and everything after is shared. A pair of texts is one text with
+`<SEP>` between the two.
 """
 
 from __future__ import annotations
