@@ -233,7 +233,9 @@ def columns_of(settings: InferenceSettings) -> Columns | EventColumns:
     group, event = settings.group_column, settings.event_column
     if group is not None and event is not None:  # given together or not at all
         return EventColumns(group, event, settings.time_column, settings.label_column)
-    return Columns(settings.text_column, settings.tokens_column, settings.label_column)
+    return Columns(
+        settings.text_column, settings.tokens_column, settings.label_column, settings.pair_column
+    )
 
 
 def read_images(

@@ -3,6 +3,7 @@
 import ast
 import csv
 import gzip
+import json
 import re
 import runpy
 import shutil
@@ -132,7 +133,7 @@ def million(folder: Path) -> list[str]:
     return ["2_000"]
 
 
-def ranges(folder: Path) -> list[str]:
+def no_arguments(folder: Path) -> list[str]:
     return []
 
 
@@ -151,9 +152,21 @@ def few_texts(folder: Path) -> list[str]:
     return []
 
 
+def own_code(folder: Path) -> list[str]:
+    return [str(ROOT / "smallgpt")]
+
+
+def answers(folder: Path) -> list[str]:
+    record = {"instruction": "Say it.", "input": "A fox. A dog.", "output": "A fox."}
+    for name in ("train.jsonl", "test.jsonl"):
+        (folder / name).write_text(json.dumps(record) + "\n")
+    return [str(folder)]
+
+
 ARGUMENTS = {
-    **{"few.py": few, "digest.py": digest, "million.py": million, "ranges.py": ranges},
-    "few_texts.py": few_texts,
+    **{"few.py": few, "digest.py": digest, "million.py": million, "ranges.py": no_arguments},
+    **{"pairs.py": no_arguments, "questions.py": no_arguments, "summaries.py": own_code},
+    **{"few_texts.py": few_texts, "no_model.py": answers},
 }
 
 

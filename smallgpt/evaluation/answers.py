@@ -1,8 +1,9 @@
-"""Answers to instructions: greedy generation; exact match, BLEU and ROUGE-L.
+"""Answers to instructions: greedy generation; exact match, token F1, BLEU and ROUGE-L.
 
     answers = generate_answers(trained, dataset)         # one a row, None: no instruction
-    figures = answer_figures(expected, given)            # exact_match, bleu, rouge_l, answers
+    figures = answer_figures(expected, given)            # exact_match, token_f1, bleu, rouge_l
 
+Token F1 (Rajpurkar et al., 2016) is of the words that both answers have, in any order, 0 to 1.
 BLEU (Papineni et al., 2002) is sacrebleu's over the whole file, 0 to 100; ROUGE-L (Lin, 2004) is
 rouge-score's F1, its mean over the rows, 0 to 1. Both libraries are optional
 (the extra `text`): without one its figure is None, and the evaluation goes on.
@@ -11,6 +12,9 @@ rouge-score's F1, its mean over the rows, 0 to 1. Both libraries are optional
 from __future__ import annotations
 
 import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +33,8 @@ _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = r"\u3040-\u30ff"
 # Chinese and Japanese have no spaces between words: one token a character.
 _TOKEN = re.compile(rf"[{_HAN}{_KANA}]|[^\W_{_HAN}{_KANA}]+")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_WORD = re.compile(rf"[{_HAN}{_KANA}]|[^\s{_HAN}{_KANA}]+")
 _HAN_LETTER = re.compile(rf"[{_HAN}]")
 
 
@@ -103,7 +109,8 @@ def is_instruction(record: dict[str, Any]) -> bool:
 def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
     """Similarity of answers, at least one, to the expected ones.
 
-    exact_match is the share of equal ones, leading and trailing whitespace ignored; bleu_tokenizer
+    exact_match is the share of equal ones, leading and trailing whitespace ignored; token_f1 and
+    rouge_l are means over the answers; bleu_tokenizer
     sacrebleu's `zh` where most expected answers have Chinese characters, else `13a`.
     """
     pairs = list(zip(expected, given, strict=True))
@@ -112,10 +119,34 @@ def answer_figures(expected: Sequence[str], given: Sequence[str]) -> dict[str, A
     return {
         "answers": len(pairs),
         "exact_match": sum(wanted.strip() == got.strip() for wanted, got in pairs) / len(pairs),
+        "token_f1": sum(token_f1(wanted, got) for wanted, got in pairs) / len(pairs),
         "bleu": _bleu(expected, given, tokenizer),
         "bleu_tokenizer": tokenizer,
         "rouge_l": _rouge_l(pairs),
     }
+
+
+def token_f1(expected: str, given: str) -> float:
+    """F1 of the words that two answers share, each as often as both have it, 0 to 1.
+
+    As SQuAD measures it (Rajpurkar et al., 2016): lower case, without punctuation and the articles
+    a, an, the. Chinese and Japanese have no spaces between words: one word a character. Two
+    answers without any word are equal: 1.
+    """
+    wanted, got = (Counter(_words(text)) for text in (expected, given))
+    if not wanted or not got:
+        return float(wanted == got)
+    return 2 * (wanted & got).total() / (wanted.total() + got.total())
+
+
+def _words(text: str) -> list[str]:
+    letters = "".join(letter for letter in text.lower() if not _is_punctuation(letter))
+    return _WORD.findall(_ARTICLE.sub(" ", letters))
+
+
+def _is_punctuation(letter: str) -> bool:
+    """SQuAD's list is ASCII's; punctuation of other scripts is what Unicode calls so."""
+    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
 
 
 def _bleu(expected: Sequence[str], given: Sequence[str], tokenizer: str) -> float | None:
@@ -168,6 +199,7 @@ def describe_answers(figures: dict[str, Any]) -> str:
 
     rows = [
         ["equal to the expected one", f"{100 * figures['exact_match']:.1f} %"],
+        ["token F1", f"{figures['token_f1']:.3f}"],
         [f"BLEU ({figures['bleu_tokenizer']})", shown("bleu", "{:.1f}", "sacrebleu")],
         ["ROUGE-L F1", shown("rouge_l", "{:.3f}", "rouge-score")],
     ]

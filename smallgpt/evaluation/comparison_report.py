@@ -141,6 +141,7 @@ def _figures(sides: list[dict[str, Any]]) -> str:
         ["label loss", *cells("label_loss", ".4f")],
         ["calibration error", *cells("ece", ".3f")],
         ["answers right", *cells("exact_match", ".3f")],
+        ["token F1", *cells("token_f1", ".3f")],
         ["perplexity of all tokens", *cells("perplexity", ".3f")],
         ["  of the body", *cells("body_perplexity", ".3f")],
         ["  of the label", *cells("label_perplexity", ".3f")],

@@ -24,7 +24,12 @@ def rows_to_check(
         UserError: not one usable row, or neither test nor validation rows.
     """
     if settings.test_data is not None:
-        columns = Columns(settings.text_column, settings.tokens_column, settings.label_column)
+        columns = Columns(
+            settings.text_column,
+            settings.tokens_column,
+            settings.label_column,
+            settings.pair_column,
+        )
         found = [
             _usable(trained, read_rows(trained, settings.test_data, for_label, columns))
             if needed

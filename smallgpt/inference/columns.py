@@ -17,8 +17,10 @@ from smallgpt.files.reading import shown
 from smallgpt.inputs.tables import Table
 from smallgpt.rows.reading import Found
 from smallgpt.rows.row import ROW_KEYS
+from smallgpt.tokens.text_tokenizer import SEP, pair_text
 
 _LABEL = "label"
+_PAIR = "text_pair"  # a second text until it is put behind the first
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,32 @@ class Columns:
     """The columns of a table, or the keys of JSON objects, that hold rows; None: the usual ones.
 
     These are `text`, `tokens`, or `instruction`, `input` and `output`, whatever the model reads,
-    and `label`, which may be missing. A number counts the columns of a table without a heading.
+    and `label`, which may be missing. `pair` is of the second text of pairs; without it `text`
+    holds both, <SEP> between them. A number counts the columns of a table without a heading.
     """
 
     text: str | None = None
     tokens: str | None = None
     label: str | None = None
+    pair: str | None = None
 
     def key_of(self) -> dict[str, str]:
         """The key of a row that each column named here becomes."""
-        named = {self.text: "text", self.tokens: "tokens", self.label: _LABEL}
+        named = {self.text: "text", self.tokens: "tokens", self.label: _LABEL, self.pair: _PAIR}
         return {column: key for column, key in named.items() if column is not None}
 
 
 USUAL_COLUMNS = Columns()
+
+
+def refuse_needless_pairs(trained: TrainedModel, columns: Columns) -> None:
+    """Refuse a second text for a model that reads one, by a UserError."""
+    reads_pairs = trained.vocabulary.separator_id is not None and not trained.is_instructed
+    if columns.pair is not None and not reads_pairs:
+        raise UserError(
+            f"--pair_column {columns.pair}: {trained.folder} is no model of pairs of texts "
+            f"(prepare_data.py text --pair_column)"
+        )
 
 
 def open_table(trained: TrainedModel, source: str, content: bytes, columns: Columns) -> Table:
@@ -87,6 +101,8 @@ def table_records(trained: TrainedModel, table: Table, columns: Columns) -> Iter
         record = dict(zip(keys, cells, strict=True))
         if not record.get(_LABEL, "").strip():
             record.pop(_LABEL, None)
+        if problem is None:
+            record, problem = _with_pair(record, columns)
         yield line, record, problem
 
 
@@ -108,6 +124,8 @@ def renamed(found: Iterable[Found], columns: Columns) -> Iterator[Found]:
     for line, record, problem in found:
         if problem is None and isinstance(record, dict):
             record, problem = _renamed(record, key_of)
+            if problem is None:
+                record, problem = _with_pair(record, columns)
         yield line, record, problem
 
 
@@ -120,3 +138,18 @@ def _renamed(record: dict[str, Any], key_of: dict[str, str]) -> tuple[dict[str, 
         if key != to and to in record:
             return record, f"`{to}` stands beside `{key}`, which is to be read as it: rename one"
     return {key_of.get(key, key): value for key, value in record.items()}, None
+
+
+def _with_pair(record: dict[str, Any], columns: Columns) -> tuple[dict[str, Any], str | None]:
+    """A record with the text of its pair behind its own, and why it cannot be used."""
+    if columns.pair is None:
+        return record, None
+    given = {columns.text or "text": record.get("text"), columns.pair: record.pop(_PAIR)}
+    for column, text in given.items():
+        if not isinstance(text, str):
+            return record, f"`{column}` must be a text, got {shown(text)}"
+        if not text.strip():
+            return record, f"`{column}` is empty"
+        if SEP in text:
+            return record, f"`{column}` holds {SEP}, which parts the two texts of a pair"
+    return record | {"text": pair_text(*given.values())}, None

@@ -50,7 +50,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Of the figures of an evaluation, those that stand side by side.
 _FIGURES = (
     *("records", "unscored", "labelled_records", "accuracy", "label_loss", "ece"),
-    *("perplexity", "body_perplexity", "label_perplexity", "exact_match", "learned_rows"),
+    *("perplexity", "body_perplexity", "label_perplexity"),
+    *("exact_match", "token_f1", "learned_rows"),
 )
 _LARGEST = sys.float_info.max
 

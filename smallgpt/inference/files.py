@@ -17,7 +17,14 @@ from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.evaluation.abstention import is_unusable
 from smallgpt.files.reading import open_input, read_bytes, size_text
-from smallgpt.inference.columns import USUAL_COLUMNS, Columns, open_table, renamed, table_records
+from smallgpt.inference.columns import (
+    USUAL_COLUMNS,
+    Columns,
+    open_table,
+    refuse_needless_pairs,
+    renamed,
+    table_records,
+)
 from smallgpt.inference.unknown_tokens import UNK_REMEDY
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.tables import Table
@@ -65,6 +72,7 @@ def read_rows(
     Raises:
         UserError: it cannot be read, has no row at all, or lacks a column.
     """
+    refuse_needless_pairs(trained, columns)
     source, path = str(path), Path(path)
     content = None
     if source == STANDARD_INPUT:

@@ -13,7 +13,7 @@ import torch
 from smallgpt.console import command_hint
 from smallgpt.files.hub import folder_of
 from smallgpt.model.config_json import quiet
-from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokenizer
+from smallgpt.tokens.text_tokenizer import SEP, TextTokenizer, load_pretrained_tokenizer
 from smallgpt.tokens.vocabulary import EOS, PAD, UNK, Vocabulary
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def tokens_of(name: str) -> tuple[list[str], dict[str, int | None]]:
         found = load_pretrained_tokenizer(name)
     # BERT's tokenizers end a text with [SEP].
     end = found.eos_token_id if found.eos_token_id is not None else found.sep_token_id
-    return tokens, {EOS: end, UNK: found.unk_token_id, PAD: found.pad_token_id}
+    parting = found.sep_token_id
+    return tokens, {EOS: end, UNK: found.unk_token_id, PAD: found.pad_token_id, SEP: parting}
 
 
 @torch.no_grad()
@@ -63,8 +64,8 @@ def carry_over(
 
     Args:
         tokens: the token of each id of the checkpoint.
-        roles: its ids for <EOS>, <UNK> and <PAD>, the initial values of ours where it has none of
-            that name.
+        roles: its ids for <EOS>, <UNK>, <PAD> and <SEP>, the initial values of ours where it has
+            none of that name.
         seed: of the noise in the embeddings of new tokens.
         name: of the checkpoint, for messages.
     """

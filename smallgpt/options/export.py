@@ -41,6 +41,9 @@ class ExportSettings:
     text_column: str | None = option(
         None, "Column of the texts of --test_data, or their key in JSONL. Default: text."
     )
+    pair_column: str | None = option(
+        None, "Column of the second text of pairs, the same way. Default: the text holds both."
+    )
     tokens_column: str | None = option(
         None, "Column of rows of tokens, parted by spaces, the same way. Default: tokens."
     )
@@ -70,12 +73,14 @@ class ExportSettings:
         return self.output_dir or f"outputs/export/{self.format}"
 
     def contradictions(self) -> Iterator[str]:
-        columns = ("text_column", "tokens_column", "label_column")
+        columns = ("text_column", "pair_column", "tokens_column", "label_column")
         named = [name for name in columns if getattr(self, name) is not None]
         if named and self.test_data is None:
             yield f"--{named[0]} needs --test_data"
         if self.text_column is not None and self.tokens_column is not None:
             yield "--text_column and --tokens_column name different rows: give one of them"
+        if self.pair_column is not None and self.tokens_column is not None:
+            yield "--pair_column is a second text and --tokens_column has no first: drop one"
         yield from self._contradictions_of_the_hub()
 
     def _contradictions_of_the_hub(self) -> Iterator[str]:

@@ -62,6 +62,11 @@ class InferenceSettings:
         "a table without a heading. Default: text, or of instructions `instruction`, `input` and "
         "`output`.",
     )
+    pair_column: str | None = option(
+        None,
+        "For a model of pairs of texts the column of the second one, the same way. Default: the "
+        "text holds both, <SEP> between them.",
+    )
     tokens_column: str | None = option(
         None, "Column of rows of tokens, parted by spaces, the same way. Default: tokens."
     )
@@ -193,11 +198,14 @@ class InferenceSettings:
             yield f"{' and '.join(f'--{name}' for name in named)} name the same column"
         elif "text_column" in named and "tokens_column" in named:
             yield "--text_column and --tokens_column name different rows: give one of them"
+        elif "pair_column" in named and "tokens_column" in named:
+            yield "--pair_column is a second text and --tokens_column has no first: drop one"
         of_log = [name for name in ("group_column", "event_column", "time_column") if name in named]
         if of_log and not {"group_column", "event_column"} <= named.keys():
             yield f"--{of_log[0]}: a log of events needs --group_column and --event_column"
-        elif of_log and {"text_column", "tokens_column"} & named.keys():
-            yield "--group_column makes rows of events: drop --text_column and --tokens_column"
+        elif of_log and (of_rows := {"text_column", "pair_column", "tokens_column"} & named.keys()):
+            drop = " and ".join(f"--{name}" for name in named if name in of_rows)
+            yield f"--group_column makes rows of events: drop {drop}"
         elif of_log and self.test_data == STANDARD_INPUT:
             yield "--group_column needs a file as --test_data, not standard input"
         if self.output_format is not None and not of_files:
@@ -260,7 +268,7 @@ class InferenceSettings:
 
     def _named_columns(self) -> dict[str, str]:
         """The columns of --test_data that were named, by option."""
-        of_rows = ("text_column", "tokens_column", "label_column")
+        of_rows = ("text_column", "pair_column", "tokens_column", "label_column")
         of_events = ("group_column", "event_column", "time_column")
         given = {name: getattr(self, name) for name in (*of_rows, *of_events)}
         return {name: column for name, column in given.items() if column is not None}

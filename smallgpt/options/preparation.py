@@ -243,6 +243,11 @@ class TextSettings:
         "Key or column of the text. A number counts the columns of a CSV or TSV file that has no "
         "heading.",
     )
+    pair_column: str | None = option(
+        None,
+        "Key or column of a second text, the same way, where the label is one of two texts: both "
+        "become one row, <SEP> between them.",
+    )
     label_column: str | None = option(
         None, "Key or column of the label, the same way. none = texts to continue, not to classify."
     )
@@ -267,7 +272,7 @@ class TextSettings:
         "Write so many variants of each training text with a label beside it, its clauses in "
         "another order and a fifth of them left out. An epoch of training visits each text with a "
         "label once, in a variant drawn anew. auto = 100,000 lines of them, 4 to 30 of each text; "
-        "0 where the order of the clauses decides.",
+        "0 where the order of the clauses decides, and of pairs of texts.",
         group="Variants",
         minimum=0,
         can_be_auto=True,
@@ -281,6 +286,16 @@ class TextSettings:
         yield from _text_contradictions(self)
         if self.augment not in (0, AUTO) and self.label_column is None:
             yield "--augment needs --label_column; running text has --stride"
+        if self.pair_column is not None:
+            if self.label_column is None:
+                yield (
+                    "--pair_column needs --label_column; a text that answers another is an "
+                    "instruction: prepare_data.py instructions"
+                )
+            if self.pair_column in (self.text_column, self.label_column):
+                yield f"--pair_column {self.pair_column}: another column is to be read there"
+            if self.augment not in (0, AUTO):
+                yield "--augment leaves clauses out, which may change what a pair is: drop one"
         if self.stride is not None and self.stride >= self.max_length:
             yield "--stride must be below --max_length, or tokens are left out"
 

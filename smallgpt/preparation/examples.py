@@ -13,6 +13,7 @@ from smallgpt.errors import UserError
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.rows.bad_rows import BadRows
 from smallgpt.tokens.instruction_template import instruction_prompt
+from smallgpt.tokens.text_tokenizer import SEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class Text:
     def question(self) -> str:
         """The input of the model, which must not be on two sides of a split."""
         return self.text.strip()
+
+    @property
+    def kept_together(self) -> str:
+        """Examples with the same are not put on two sides of a split: a pair in either order."""
+        return SEP.join(sorted(self.parts))
+
+    @property
+    def parts(self) -> list[str]:
+        """The two texts of a pair; of another text itself alone."""
+        return [part.strip() for part in self.text.split(SEP)]
 
     @property
     def answer(self) -> str:
@@ -56,6 +67,11 @@ class Instruction:
     def question(self) -> str:
         """The input of the model, which must not be on two sides of a split."""
         return instruction_prompt(self.instruction, self.input)
+
+    @property
+    def kept_together(self) -> str:
+        """Examples with the same are not put on two sides of a split."""
+        return self.question
 
     @property
     def answer(self) -> str:

@@ -25,6 +25,7 @@ from smallgpt.rows.bad_rows import BadRows, RowError
 from smallgpt.rows.lines import MOST_LINE_BYTES
 from smallgpt.rows.row import ROW_KEYS
 from smallgpt.tokens.labels import label_text
+from smallgpt.tokens.text_tokenizer import SEP, pair_text
 
 DOCUMENT_BORDER = "<|endoftext|>"
 _NAMES_OF_ROWS = {*ROW_KEYS, "text", "instruction", "meta"}
@@ -36,6 +37,7 @@ def read_texts(
     bad: BadRows,
     *,
     text_column: str,
+    pair_column: str | None = None,
     label_column: str | None,
     left_out: set[str],
 ) -> Iterator[Text]:
@@ -45,6 +47,7 @@ def read_texts(
         name: of the file in each `source`, from `source_names`.
         text_column: key or heading; a number counts the columns of a CSV or TSV file without a
             heading, from 1. Ignored for plain text.
+        pair_column: likewise, of a second text, put behind the first; None for single texts.
         label_column: likewise; None for texts without labels.
         left_out: gets the other columns that cannot stay, because rows need their names.
 
@@ -59,11 +62,14 @@ def read_texts(
         for number, document in enumerate(_documents(read_text_file(path)), 1):
             yield Text(document, None, f"{path}#{number}", f"{name}#{number}")
         return
-    columns = [text_column] if label_column is None else [text_column, label_column]
+    texts = [text_column] if pair_column is None else [text_column, pair_column]
+    columns = texts if label_column is None else [*texts, label_column]
     for record in read_records(path, name, bad, columns):
         try:
             label = None if label_column is None else _label(record.values, label_column)
             text = _text(record.values, text_column)
+            if pair_column is not None:
+                text = _pair(text, _text(record.values, pair_column))
             others = {key: value for key, value in record.values.items() if key not in columns}
             left_out |= others.keys() & _NAMES_OF_ROWS
             others = {key: value for key, value in others.items() if key not in _NAMES_OF_ROWS}
@@ -118,6 +124,13 @@ def _text(values: dict[str, Any], column: str, may_be_empty: bool = False) -> st
     if not value.strip() and not may_be_empty:
         raise RowError(f"`{column}` is empty")
     return value
+
+
+def _pair(first: str, second: str) -> str:
+    """Two texts as one that a tokenizer of pairs reads."""
+    if SEP in first or SEP in second:
+        raise RowError(f"a text holds {SEP}, which parts the two texts of a pair")
+    return pair_text(first, second)
 
 
 def _check_length(*texts: str) -> None:

@@ -29,14 +29,14 @@ def split_examples(
     settings: TextSettings | InstructionsSettings,
     notes: list[str],
 ) -> dict[str, list[Example]]:
-    """Examples of each side, by file name; no question occurs on two sides.
+    """Examples of each side, by file name; no question (of a pair, in no order) is on two sides.
 
     `own_test` examples are kept unchanged; `notes` gets lines about what was left out.
 
     Raises:
         UserError: a side would be empty.
     """
-    numbers = number_keys(example.question for example in [*examples, *own_test])
+    numbers = number_keys(example.kept_together for example in [*examples, *own_test])
     numbers_N, taken = numbers[: len(examples)], numbers[len(examples) :]
     train, validation, test = _hold_out(examples, numbers_N, bool(own_test), settings)
 

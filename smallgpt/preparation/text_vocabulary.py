@@ -9,7 +9,7 @@ from smallgpt.console import plural
 from smallgpt.errors import UserError
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
 from smallgpt.tokens.labels import label_text, label_token
-from smallgpt.tokens.text_tokenizer import SMALLEST_BPE, TextTokenizer
+from smallgpt.tokens.text_tokenizer import SEP, SMALLEST_BPE, TextTokenizer
 from smallgpt.tokens.vocabulary import CLS, EOS, PAD, UNK, Vocabulary
 
 _SPECIAL = (PAD, UNK, CLS, EOS)
@@ -40,26 +40,32 @@ def make_vocabulary(
     texts: Sequence[str],
     labels: Sequence[str],
     notes: list[str],
+    of_pairs: bool = False,
 ) -> Vocabulary:
     """Tokens of a tokenizer, `pretrained` or learned from training texts, and a token per label.
 
-    What was chosen by the texts is told in `notes`.
+    `of_pairs`: and <SEP>, if the tokenizer lacks it. What was chosen by the texts is told in
+    `notes`.
 
     Raises:
         UserError: --vocab_size is too small, or the pretrained tokens are invalid in a vocabulary.
     """
+    special = (*_SPECIAL, SEP) if of_pairs else _SPECIAL
+    more = len(labels) + len(special) - len(_SPECIAL)
     if pretrained is not None:
         tokenizer = pretrained
     elif settings.tokenizer == "chars":
         size = None
         if settings.vocab_size is not None:
-            size = settings.vocab_size - len(labels)
-            _check_size(settings.vocab_size, labels, 1, "character")
+            size = settings.vocab_size - more
+            _check_size(settings.vocab_size, special, labels, 1, "character")
         tokenizer = TextTokenizer.learn_characters(texts, _SPECIAL, size)
     else:
         if settings.vocab_size is not None:
-            _check_size(settings.vocab_size, labels, SMALLEST_BPE, "byte")
-        tokenizer = _learn_byte_pairs(texts, settings.vocab_size, len(labels), notes)
+            _check_size(settings.vocab_size, special, labels, SMALLEST_BPE, "byte")
+        tokenizer = _learn_byte_pairs(texts, settings.vocab_size, more, notes)
+    if of_pairs:
+        tokenizer = tokenizer.with_separator()
     tokenizer = tokenizer.with_special([label_token(label_text(label)) for label in labels])
     try:
         vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
@@ -70,15 +76,15 @@ def make_vocabulary(
 
 
 def _learn_byte_pairs(
-    texts: Sequence[str], size: int | None, labels: int, notes: list[str]
+    texts: Sequence[str], size: int | None, more: int, notes: list[str]
 ) -> TextTokenizer:
-    """Byte pairs for `size` entries with the labels, or as many as the texts have a use for."""
-    least = SMALLEST_BPE + len(_SPECIAL) + labels
+    """Byte pairs for `size` entries with `more` added, or as many as the texts have a use for."""
+    least = SMALLEST_BPE + len(_SPECIAL) + more
     sizes = [max(each, least) for each in _BPE_SIZES]
-    if size or not labels:
+    if size or not more:
         sizes = [size or sizes[0]]
     for entries in sizes:
-        tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, entries - labels)
+        tokenizer = TextTokenizer.learn_bpe(texts, _SPECIAL, entries - more)
         if entries == sizes[-1] or _is_as_long(texts, tokenizer, _TIMES_EACH * entries):
             break
     if entries != sizes[0]:
@@ -98,11 +104,13 @@ def _is_as_long(texts: Sequence[str], tokenizer: TextTokenizer, tokens: int) -> 
     return False
 
 
-def _check_size(size: int, labels: Sequence[str], least: int, unit: str) -> None:
+def _check_size(
+    size: int, special: Sequence[str], labels: Sequence[str], least: int, unit: str
+) -> None:
     """Refuse a --vocab_size with no room for the labels and the `least` units of a text."""
-    needed = least + len(_SPECIAL) + len(labels)
+    needed = least + len(special) + len(labels)
     if size < needed:
         raise UserError(
-            f"--vocab_size {size} is too small: {plural(least, unit)}, {len(_SPECIAL)} special "
+            f"--vocab_size {size} is too small: {plural(least, unit)}, {len(special)} special "
             f"tokens and {plural(len(labels), 'label')} need {needed:,}"
         )

@@ -49,6 +49,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     read = partial(
         read_texts,
         text_column=settings.text_column,
+        pair_column=settings.pair_column,
         label_column=settings.label_column,
         left_out=left_out,
     )
@@ -65,8 +66,12 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         )
         notes += label_notes(*([text.label for text in sides[name]] for name in (TRAIN, TEST)))
 
+    of_pairs = settings.pair_column is not None
     learned_from = [text.text for text in sides[TRAIN]]
-    chosen = settings.augment == AUTO and settings.label_column is not None
+    if of_pairs:
+        learned_from = [part for text in sides[TRAIN] for part in text.parts]
+        _tell_shared_texts(sides, notes)
+    chosen = settings.augment == AUTO and settings.label_column is not None and not of_pairs
     if settings.augment == AUTO:
         variants = variants_for_texts(len(learned_from)) if chosen else 0
         settings = dataclasses.replace(settings, augment=variants)
@@ -75,7 +80,7 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
     if settings.tokenizer == "chars" and marked:
         pictures = " ".join(WHITESPACE_MARKS.values())
         notes.append(f"{plural(marked, 'text')} with {pictures} in it: read as whitespace")
-    vocabulary = make_vocabulary(settings, pretrained, learned_from, labels, notes)
+    vocabulary = make_vocabulary(settings, pretrained, learned_from, labels, notes, of_pairs)
     of_others = len(vocabulary.labels) - len(labels)
     if of_others:
         notes.append(f"{plural(of_others, 'label')} of the tokenizer's own, which no row has, stay")
@@ -90,6 +95,18 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
             held_out = {text.question for name in (VALIDATION, TEST) for text in sides[name]}
             rows[TRAIN] = with_variants(sides[TRAIN], held_out, settings, notes)
     return write_rows("text", settings, rows, vocabulary, notes)
+
+
+def _tell_shared_texts(sides: dict[str, list[Text]], notes: list[str]) -> None:
+    """Note how many held-out pairs share a text with a training pair."""
+    learned = {part for text in sides[TRAIN] for part in text.parts}
+    held_out = [text for name in (VALIDATION, TEST) for text in sides[name]]
+    shared = sum(not learned.isdisjoint(text.parts) for text in held_out)
+    if shared:
+        notes.append(
+            f"{shared:,} of {plural(len(held_out), 'held-out pair')} have a text that stands in a "
+            f"training pair too: figures are of new pairs, not of new texts"
+        )
 
 
 def _told_variants(count: int) -> str:

@@ -46,7 +46,7 @@ class RowsBuilder:
         room = TAIL_LENGTH - (len(row.ids) - row.body_length) if self.for_label else 0
         if len(row.ids) > self.max_length - room:
             length = len(row.ids)
-            row = cut_row(row, self.max_length - room, self.vocabulary.first_ids)
+            row = cut_row(row, self.max_length - room, self.vocabulary)
             counts.cut += 1
             counts.cut_tokens += length - len(row.ids)
             counts.max_length = self.max_length

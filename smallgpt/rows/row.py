@@ -3,12 +3,12 @@
 A row is `{"tokens": "<IMG> <Z_190> ... </IMG> <CLS> <CLS_7> <EOS>", "label": 7}`; the rules of
 its label tail are in `rows/label_tail.py`. Where a text tokenizer lies beside the vocabulary a
 row may be `{"text": "...", "label": "good"}` or `{"instruction": "...", "input": "...", "output":
-"..."}`: they become ids here, and everything after is shared.
+"..."}`: they become ids here, and everything after is shared. A pair of texts is one text with
+`<SEP>` between the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,19 +181,31 @@ def split_words(tokens: Any) -> list[bytes]:
     raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
 
 
-def cut_row(row: Row, max_length: int, first_ids: Collection[int]) -> Row:
+def cut_row(row: Row, max_length: int, vocabulary: Vocabulary) -> Row:
     """A row cut to `max_length` by removing tokens from the left of its body.
 
     A first token of `first_ids` stays (<IMG>, or a tokenizer's start of text), and so does the
-    label tail.
+    label tail. Of a pair of texts the longer one loses tokens until both are of one length, then
+    both do, so that neither disappears.
     """
     removed = len(row.ids) - max_length
     if removed <= 0:
         return row
-    kept = 1 if row.ids[0] in first_ids else 0
+    ids, place, of_first = row.ids, len(row.ids), removed
+    kept = 1 if ids[0] in vocabulary.first_ids else 0
+    if not row.prompt_length and vocabulary.separator_id in ids[kept : row.body_length]:
+        place = ids.index(vocabulary.separator_id)
+        of_first = _removed_from_first(place - kept, row.body_length - place - 1, removed)
+    second = place + 1
     return replace(
         row,
-        ids=row.ids[:kept] + row.ids[removed + kept :],
+        ids=ids[:kept] + ids[kept + of_first : second] + ids[second + removed - of_first :],
         body_length=row.body_length - removed,
         prompt_length=max(0, row.prompt_length - removed),
     )
+
+
+def _removed_from_first(first: int, second: int, removed: int) -> int:
+    """How many of `removed` tokens leave the first of two texts, the longer one before both."""
+    stay = first + second - removed
+    return first - min(first, max(stay - second, (stay + 1) // 2))

@@ -42,6 +42,7 @@ class PredictingBatch(Batch):
     scored_M: np.ndarray | None  # whether a target counts (not in a prompt); None where all do
     labelled_B: np.ndarray  # bool, whether a row predicts its label
     label_places_R: np.ndarray  # which of the M tokens predict labels
+    label_starts_R: np.ndarray  # and from which on a row tells of it: of a pair its separator
 
 
 def rows_as_batch(
@@ -70,6 +71,10 @@ def rows_to_predict(
         labelled_B &= ~label_first_B
     # The tail is <CLS> <CLS_k> <EOS>: its first place predicts the label.
     label_places_B = np.cumsum(lengths_B) + 1 - TAIL_LENGTH
+    starts_B = np.cumsum(lengths_B) - lengths_B
+    if dataset.vocabulary.separator_id is not None:
+        separators = np.flatnonzero(ids_M == dataset.vocabulary.separator_id)
+        starts_B[np.searchsorted(starts_B, separators, side="right") - 1] = separators
     return PredictingBatch(
         to_device(ids_M, device),
         lengths_B,
@@ -77,4 +82,5 @@ def rows_to_predict(
         dataset.scored(indices) if dataset.has_prompts else None,
         labelled_B,
         label_places_B[labelled_B],
+        starts_B[labelled_B],
     )

@@ -8,7 +8,8 @@
 
 It is stored beside its vocab.json as `tokenizer.json`, the file of the `tokenizers` library, and in
 a model folder, where AutoTokenizer reads it. Special tokens are never found in a text: a review
-that holds the letters `<CLS_1>` is a review with these letters.
+that holds the letters `<CLS_1>` is a review with these letters. Only the tokenizer of pairs reads
+`<SEP>` in a text, written between its two parts (`with_separator`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from smallgpt.files.reading import (
 )
 
 TOKENIZER = "tokenizer.json"
+SEP = "<SEP>"  # between the two texts of a pair
 # In any vocabulary, of texts or of token rows; the largest in use have about 300,000. The limits
 # of readers follow from it. Larger things are refused when they are made, so that whatever is
 # written can be read.
@@ -77,6 +79,11 @@ _FIRST_TOKEN_OF_ROWS = re.compile(
 )
 _END_OF_WORD_LEVEL = re.compile(rb'"unk_token":\s*"(?:[^"\\]|\\.)*+"\s*\}\s*\}\s*\Z')
 _SPACE_IN_CJK = re.compile(rf"(?<={_CJK}) (?={_CJK})")
+
+
+def pair_text(first: str, second: str) -> str:
+    """Two texts as one, in which `TextTokenizer.with_separator` finds both."""
+    return f"{first.strip()} {SEP} {second.strip()}"
 
 
 class TextTokenizer:
@@ -209,6 +216,25 @@ class TextTokenizer:
             [AddedToken(token, special=True, normalized=False) for token in special]
         )
         return TextTokenizer(self.backend)
+
+    def with_separator(self) -> TextTokenizer:
+        """The same tokenizer, which reads `<SEP>` within a text, whitespace beside it aside.
+
+        A plain added token is found by whatever reads the tokenizer.json; special ones are not.
+
+        Raises:
+            UserError: it has a special token of that name.
+        """
+        separator = AddedToken(SEP, lstrip=True, rstrip=True, normalized=False)
+        self.backend.add_tokens([separator])
+        if not self.reads_separator():
+            raise UserError(f"the tokenizer has a special token {SEP}, which no text can hold")
+        return TextTokenizer(self.backend)
+
+    def reads_separator(self) -> bool:
+        """Whether `<SEP>` within a text is one token."""
+        index = self.backend.token_to_id(SEP)
+        return index is not None and self.encode(SEP, marked=False) == [index]
 
     # ---------------------------------------------------------------------------- files
 

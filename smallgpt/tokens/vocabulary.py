@@ -32,7 +32,7 @@ from smallgpt.tokens.labels import (
     label_token,
     too_long,
 )
-from smallgpt.tokens.text_tokenizer import MOST_TOKENS, TOKENIZER, TextTokenizer
+from smallgpt.tokens.text_tokenizer import MOST_TOKENS, SEP, TOKENIZER, TextTokenizer
 
 PAD, UNK, IMG, END_IMG, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
 # A million tokens of fifty letters. Parsing it takes up to 1 GB, whatever the content, since values
@@ -54,6 +54,8 @@ class Vocabulary:
             bytes.split() splits at ASCII whitespace alone).
         pad_id, unk_id, img_id, cls_id, eos_id: ids of the special tokens, None for a missing one
             (never pad_id); special_ids lists those there are.
+        separator_id: id of `<SEP>`, which parts the two texts of a pair; None where the tokenizer
+            does not read it in a text, or rows are tokens only.
         labels, label_ids: label and token id of each class, in the order of the ids; class_of_id is
             the inverse of label_ids, label_id_set the same ids as a set.
         label_names: the labels as people write them, `not good` for `not_good`; see `spell_labels`.
@@ -106,6 +108,10 @@ class Vocabulary:
         if tokenizer is not None:
             self.first_ids |= tokenizer.first_ids
         self.special_ids = [self.ids[token] for token in special if token in self.ids]
+        self.separator_id = None
+        if tokenizer is not None and tokenizer.reads_separator():
+            self.separator_id = self.ids[SEP]
+            self.special_ids.append(self.separator_id)
         label_of_id = {
             index: label
             for token, index in self.ids.items()

@@ -15,7 +15,6 @@ from smallgpt.model.forward import Forward
 from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
-from smallgpt.rows.label_tail import TAIL_LENGTH
 from smallgpt.rows.to_device import PredictingBatch, to_device
 
 if TYPE_CHECKING:
@@ -97,13 +96,15 @@ class Objective:
     ) -> Tensor:
         """The label asked for at every place of a row up to its own, among the labels alone.
 
+        Of a pair of texts from the second one on: the first alone tells nothing of both.
+
         Deep supervision (Lee et al., 2015) along the row: what a token says of the label reaches
         its embedding at once, instead of through what the last place makes of all of them. Next
         tokens are left out of it, since only differences between label tokens count. Of the rows
         with a label, whose classes are `classes_R`; divided by `total_weight` like other losses.
         """
         ends_R = batch.label_places_R + 1
-        counts_R = batch.lengths_B[batch.labelled_B] + 2 - TAIL_LENGTH  # rows lack their <EOS>
+        counts_R = ends_R - batch.label_starts_R
         # Counted through all of these rows, and from where each of them begins.
         places_K = np.arange(counts_R.sum()) + np.repeat(ends_R - np.cumsum(counts_R), counts_R)
         weights_R = self.early_label_weight * self.class_weights_L[classes_R] / counts_R

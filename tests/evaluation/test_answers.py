@@ -20,6 +20,7 @@ from smallgpt.evaluation.answers import (
     answer_figures,
     describe_answers,
     generate_answers,
+    token_f1,
 )
 from smallgpt.inference.evaluate import evaluate_file
 from smallgpt.inference.files import read_rows
@@ -204,6 +205,61 @@ def test_exact_match_is_the_share_of_equal_texts(evaluation):
     assert json.loads((folder / "metrics.json").read_text())["answers"] == len(ANSWERED)
 
 
+def f1_of_squad(expected: str, given_: str) -> float:
+    """Precision and recall of words, as Rajpurkar et al. (2016) describe their evaluation."""
+    sides = []
+    for text in (expected, given_):
+        kept = text.lower().translate(str.maketrans("", "", string.punctuation))
+        sides.append([word for word in kept.split() if word not in ("a", "an", "the")])
+    expected_words, given_words = sides
+    if not expected_words or not given_words:
+        return float(expected_words == given_words)
+    left, common = list(expected_words), 0
+    for word in given_words:
+        if word in left:
+            left.remove(word)
+            common += 1
+    if not common:
+        return 0.0
+    precision, recall = common / len(given_words), common / len(expected_words)
+    return 2 * precision * recall / (precision + recall)
+
+
+def test_token_f1_is_computed_again_from_the_predictions(evaluation):
+    figures, rows, folder = evaluation
+    scores = [f1_of_squad(*pair) for pair in zip(*pairs_of(rows), strict=True)]
+    assert figures["token_f1"] == pytest.approx(sum(scores) / len(scores), abs=1e-12)
+    assert json.loads((folder / "metrics.json").read_text())["token_f1"] == figures["token_f1"]
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["the", "a", "An", "cat", "cat's", "Cat.", "sat,", "--", "$5", "U.S.", "on", "x-ray"]
+    )
+)
+
+
+@given(WORDS.map(" ".join), WORDS.map("  ".join))
+def test_token_f1_is_that_of_squad(expected, given_):
+    assert token_f1(expected, given_) == pytest.approx(f1_of_squad(expected, given_))
+
+
+@pytest.mark.parametrize(
+    ("expected", "given_", "f1"),
+    [
+        ("in the Hague", "The Hague", 2 / 3),  # in, hague against hague: precision 1, recall 1/2
+        ("the", "an", 1),  # neither has a word left
+        ("the", "cat", 0),
+        ("cat cat dog", "cat cat cat", 2 / 3),  # a word counts as often as both have it
+        ("在北京。", "北京", 0.8),  # 在 北 京 against 北 京: precision 1, recall 2/3
+        ("東京タワー", "東京", 4 / 7),  # 2 of 5 characters, 2 of 2
+        ("हिन्दी में", "हिन्दी।", 2 / 3),  # vowel signs belong to their words
+    ],
+)
+def test_token_f1_by_hand(expected, given_, f1):
+    assert token_f1(expected, given_) == pytest.approx(f1)
+
+
 def test_bleu_is_computed_again_from_the_predictions(evaluation):
     sacrebleu = pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
     figures, rows, folder = evaluation
@@ -300,11 +356,12 @@ def test_report_shows_the_figures_and_three_examples(trained, tmp_path, capsys):
 
 
 def test_table_of_figures():
-    figures = {"answers": 1, "exact_match": 0.25, "bleu": 12.34, "rouge_l": 0.5}
+    figures = {"answers": 1, "exact_match": 0.25, "token_f1": 0.375, "bleu": 12.34, "rouge_l": 0.5}
     table = describe_answers({**figures, "bleu_tokenizer": "zh"})
     assert table.splitlines() == [
         "1 answer",
         "equal to the expected one  25.0 %",
+        "token F1                   0.375",
         "BLEU (zh)                  12.3",
         "ROUGE-L F1                 0.500",
     ]

@@ -192,10 +192,61 @@ def test_a_column_of_texts_is_for_models_of_texts(tokens, write):
         read(tokens, write("text\nA B\n"))
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A model of pairs of texts with the labels `same` and `other`."""
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
+    tokenizer = TextTokenizer.learn_characters(["a quick fox, not lazy"], special)
+    tokenizer = tokenizer.with_separator().with_special(["<CLS_same>", "<CLS_other>"])
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    return save(tmp_path_factory.mktemp("pairs") / "model", vocabulary)
+
+
+def test_two_columns_are_read_as_a_prompt_with_a_separator(pairs, write, tmp_path, capsys):
+    table = write("id,one,two,label\n7,a fox,lazy fox,same\n8,a fox,,other\n9,a <SEP>,fox,\n")
+    columns = ("--text_column", "one", "--pair_column", "two")
+    assert run(pairs, "--test_data", table, *columns, "--output_dir", tmp_path / "o") == 0
+    rows = lines_of(tmp_path / "o" / "predictions.jsonl")
+    assert rows[0]["row"] == {"id": "7", "text": "a fox <SEP> lazy fox"}
+    assert rows[0]["label"] == "same"
+    assert rows[1]["reason"] == "`two` is empty"
+    assert rows[2]["reason"] == "`one` holds <SEP>, which parts the two texts of a pair"
+    objects = write(json.dumps({"one": " a fox", "two": "lazy fox\n"}) + "\n", "new.jsonl")
+    to_classify = ("--mode", "classify", "--test_data", objects, "--output_dir", tmp_path / "p")
+    assert run(pairs, *to_classify, *columns) == 0
+    (classified,) = lines_of(tmp_path / "p" / "predictions.jsonl")
+    capsys.readouterr()
+    assert run(pairs, "--mode", "classify", "--prompt", "a fox <SEP> lazy fox", "--json") == 0
+    prompted = json.loads(capsys.readouterr().out)
+    for row in (rows[0], classified):
+        assert row["prediction"] == prompted["label"]
+        assert row["confidence"] == pytest.approx(prompted["confidence"], abs=1e-5)
+
+
+def test_a_pair_of_an_object_must_be_two_texts(pairs, write):
+    lines = [{"text": "a", "two": 3}, {"two": "fox"}, {"text": "a"}, {"text": "a", "two": "fox"}]
+    path = write("".join(json.dumps(line) + "\n" for line in lines), "new.jsonl")
+    rows = read(pairs, path, pair="two")
+    assert [bad.reason for bad in rows.dataset.bad_rows] == [
+        "`two` must be a text, got 3",
+        "`text` must be a text, got null",
+        "no `two`; there is text",
+    ]
+    assert rows.dataset.records == [{"text": "a <SEP> fox"}]
+
+
+def test_a_second_text_is_for_models_of_pairs(texts, tokens, write):
+    for model in (texts, tokens):
+        with pytest.raises(UserError, match=r"--pair_column two: .* is no model of pairs of texts"):
+            read(model, write("text,two\na,fox\n"), pair="two")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ({"text_column": "a"}, "--text_column needs --test_data"),
+        ({"pair_column": "a"}, "--pair_column needs --test_data"),
+        ({"test_data": "a", "pair_column": "a", "tokens_column": "b"}, "drop one"),
         ({"test_data": "a", "text_column": "a", "tokens_column": "b"}, "give one of them"),
         ({"test_data": "a", "text_column": "a", "label_column": "a"}, "name the same column"),
         ({"output_format": "csv"}, "--output_format needs --test_data or --images"),

@@ -1,5 +1,6 @@
 """Texts and instructions to rows: splits without repeats, windows, tokenizers, mistakes."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prepare_data import main
+from smallgpt.checks.baselines import measure_baselines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.option import AUTO
 from smallgpt.options.preparation import InstructionsSettings, TextSettings
@@ -713,6 +715,16 @@ def test_the_tokenizer_is_looked_for_before_any_file_is_read(reviews, tmp_path):
         (("--text_column", "txt"), "no column 'txt'; there is text, label, room"),
         (("--stride", "300"), "--stride must be below --max_length"),
         (("--label_column", "text"), "60 records, the first: 'room 0 was bad'; is it the right"),
+        (("--pair_column", "room"), "--pair_column needs --label_column; a text that answers"),
+        (
+            ("--pair_column", "text", "--label_column", "label"),
+            "--pair_column text: another column is to be read there",
+        ),
+        (
+            ("--pair_column", "b", "--label_column", "label", "--augment", "2"),
+            "--augment leaves clauses out, which may change what a pair is",
+        ),
+        (("--pair_column", "room", "--label_column", "label"), "`room` must be a text, got 0"),
         (("--augment", "3"), "--augment needs --label_column; running text has --stride"),
         (("--test_fraction", "0.6", "--validation_fraction", "0.5"), "nothing to learn from"),
     ],
@@ -752,3 +764,110 @@ def test_files_of_another_kind_of_preparation_leave(reviews, orders):
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["train.jsonl", "test.jsonl", "vocab.json", "tokenizer.json", "prepared.json"]
     )
+
+
+# ---- pairs of texts ------------------------------------------------------------------
+
+
+def pairs_table(path: Path, rows: list[tuple[str, str, str]]) -> str:
+    with open(path, "w", newline="") as handle:
+        csv.writer(handle).writerows([("a", "b", "kind"), *rows])
+    return str(path)
+
+
+def parts_of(folder: Path) -> dict[str, list[list[str]]]:
+    """The two texts of each prepared pair, by side."""
+    return {
+        name: [row["text"].split(" <SEP> ") for row in lines_of(folder / name)] for name in SIDES
+    }
+
+
+@pytest.fixture
+def pairs(tmp_path) -> TextSettings:
+    """80 pairs of two labels, and 20 of them once more the other way round."""
+    rows = [(f"first, {n}", f"second, {n // 2}", "yes" if n % 2 else "no") for n in range(80)]
+    rows += [(second, first, kind) for first, second, kind in rows[:20]]
+    return TextSettings(
+        input=(pairs_table(tmp_path / "pairs.csv", rows),),
+        text_column="a",
+        pair_column="b",
+        label_column="kind",
+        test_fraction=0.2,
+        output_dir=str(tmp_path / "out"),
+    )
+
+
+def test_pairs_are_rows_of_both_texts(pairs):
+    summary = prepare_text(pairs)
+    folder = Path(pairs.output_dir)
+    vocabulary = Vocabulary.load(folder / "vocab.json")
+    encode = vocabulary.tokenizer.encode
+    sides = parts_of(folder)
+    assert sum(map(len, sides.values())) == 100
+    for name, side in sides.items():
+        read = rows_of(folder, name)
+        assert {tuple(row) for row in lines_of(folder / name)} == {("text", "label", "meta")}
+        for number, (first, second) in enumerate(side):
+            ids = [*encode(first), vocabulary.separator_id, *encode(second)]
+            assert read.row(number).tolist()[:-3] == ids
+    assert summary["settings"]["pair_column"] == "b"
+    assert "variants" not in summary["train"]
+
+
+def test_a_pair_in_either_order_stays_on_one_side(pairs):
+    prepare_text(pairs)
+    sides_of: dict[frozenset, set[str]] = {}
+    for name, side in parts_of(Path(pairs.output_dir)).items():
+        for pair in side:
+            sides_of.setdefault(frozenset(pair), set()).add(name)
+    assert len(sides_of) == 80
+    assert all(len(sides) == 1 for sides in sides_of.values())
+
+
+def test_a_turned_pair_of_own_test_files_leaves_training(pairs, tmp_path):
+    test = pairs_table(tmp_path / "test.csv", [("second, 30", "first, 61", "yes")])
+    summary = prepare_text(replace(pairs, test_input=(test,)))
+    sides = parts_of(Path(pairs.output_dir))
+    assert not any("first, 61" in pair for name in SIDES[:2] for pair in sides[name])
+    assert any(note.startswith("1 record left out that stand") for note in summary["notes"])
+
+
+def test_held_out_pairs_that_share_a_text_with_training_are_counted(pairs):
+    notes = prepare_text(pairs)["notes"]
+    train, *held_out = parts_of(Path(pairs.output_dir)).values()
+    learned = {text for pair in train for text in pair}
+    shared = [bool(learned & set(pair)) for side in held_out for pair in side]
+    assert any(shared)
+    words = f"{sum(shared)} of {len(shared)} held-out pairs have a text that stands in a training"
+    assert any(note.startswith(words) for note in notes)
+
+
+def test_a_text_that_holds_the_separator_itself_is_told(tmp_path):
+    path = pairs_table(tmp_path / "a.csv", [("one <SEP> two", "three", "x")])
+    columns = ("--text_column", "a", "--pair_column", "b", "--label_column", "kind")
+    text = told("text", "--input", path, *columns, "--output_dir", tmp_path / "o")
+    assert text.endswith("a.csv:2: a text holds <SEP>, which parts the two texts of a pair")
+
+
+@pytest.mark.parametrize(("tokenizer", "size"), [("chars", 20), ("bpe", 264)])
+def test_the_separator_counts_for_the_size_of_a_vocabulary(pairs, tokenizer, size):
+    summary = prepare_text(replace(pairs, tokenizer=tokenizer, vocab_size=size))
+    assert summary["vocabulary_size"] == size
+
+
+@pytest.mark.parametrize("informed", [0, 1])
+def test_baselines_see_both_texts(tmp_path, informed):
+    rows = []
+    for number in range(200):
+        texts = [f"x {number}", f"x {number // 2}"]
+        texts[informed] = f"{'up' if number % 2 else 'down'} {number}"
+        rows.append((*texts, str(number % 2)))
+    folder = tmp_path / "out"
+    path = pairs_table(tmp_path / "a.csv", rows)
+    prepare_text(
+        TextSettings((path,), text_column="a", pair_column="b", label_column="kind",
+                     output_dir=str(folder))
+    )  # fmt: skip
+    train, validation = (rows_of(folder, name) for name in SIDES[:2])
+    figures, _ = measure_baselines(train, validation, codebook=None, done=lambda: None)
+    assert figures["linear_ngram_accuracy"] == 1.0

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.row import Row, cut_row, parse_row
 from smallgpt.rows.splitting import split_dataset
 from smallgpt.tokens.instruction_template import instruction_prompt
@@ -335,11 +336,40 @@ def test_cutting_keeps_the_image_mark_and_the_whole_tail(
     body = [6 + place % 4 for place in range(body_length)]
     ids = [vocabulary.img_id] * image + body + [4, 11, 5] * labelled
     row = Row(ids, labelled - 1, image + body_length)
-    cut = cut_row(row, max_length, {vocabulary.img_id}).ids
+    cut = cut_row(row, max_length, vocabulary).ids
     assert len(cut) == min(len(ids), max_length)
     assert cut[: 1 * image] == ids[: 1 * image]
     kept = len(cut) - image
     assert cut[image:] == ids[len(ids) - kept :]
+
+
+@pytest.fixture(scope="module")
+def pair_vocabulary() -> Vocabulary:
+    tokenizer = TextTokenizer.learn_characters(["ab"], ["<PAD>", "<UNK>", "<CLS>", "<EOS>"])
+    tokenizer = tokenizer.with_separator().with_special(["<CLS_same>"])
+    return Vocabulary(tokenizer.tokens, tokenizer)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(8, 30))
+def test_of_a_pair_the_longer_text_is_cut_first(pair_vocabulary, first, second, max_length):
+    texts = [list("ab" * 15)[:first], list("ba" * 15)[:second]]
+    record = {"text": f"{''.join(texts[0])} <SEP> {''.join(texts[1])}", "label": "same"}
+    rows = dataset_of(pair_vocabulary, record, max_length=max_length)
+    while len(texts[0]) + len(texts[1]) + 4 > max_length:  # <SEP> and the label tail
+        texts[0 if len(texts[0]) > len(texts[1]) else 1].pop(0)
+    expected = [*texts[0], "<SEP>", *texts[1], "<CLS>", "<CLS_same>", "<EOS>"]
+    assert [pair_vocabulary.tokens[index] for index in rows.row(0)] == expected
+    builder = RowsBuilder(pair_vocabulary, max_length, for_label=True)
+    builder.add(parse_row({"text": record["text"]}, pair_vocabulary, for_label=True), 1, None)
+    asked = builder.finish().row(0)
+    assert [pair_vocabulary.tokens[index] for index in asked] == expected[:-3]
+
+
+def test_an_instruction_that_holds_a_separator_is_cut_as_any_other(pair_vocabulary):
+    record = {"instruction": "a" * 20 + "<SEP>b", "output": "ab" * 4}
+    whole = parse_row(record, pair_vocabulary)
+    rows = dataset_of(pair_vocabulary, record, max_length=14)
+    assert rows.row(0).tolist() == whole.ids[-14:]
 
 
 # ---- rows of text --------------------------------------------------------------------

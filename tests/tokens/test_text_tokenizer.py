@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from smallgpt.errors import UserError
 from smallgpt.rows.reading import read_dataset
-from smallgpt.tokens.text_tokenizer import TOKENIZER, WHITESPACE_MARKS, TextTokenizer
+from smallgpt.tokens.text_tokenizer import TOKENIZER, WHITESPACE_MARKS, TextTokenizer, pair_text
 from smallgpt.tokens.vocabulary import Vocabulary
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", "<EOS>")
@@ -361,3 +361,42 @@ def test_autotokenizer_reads_a_model_of_a_pretrained_tokenizer_with_the_same_ids
         again = TextTokenizer.pretrained(str(saved), [*SPECIAL, "<CLS_good>"])
         assert again.tokens == found.tokens
         assert again.encode(text) == found.encode(text)
+
+
+# ---- pairs of texts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_pair_reads_as_both_texts_with_the_separator_between(name, tmp_path):
+    copy = TextTokenizer(Tokenizer.from_str(LEARNED[name].backend.to_str()))
+    tokenizer = copy.with_separator().with_special(["<CLS_same>"])
+    first, second = "你好 cat", "the mat <EOS>"
+    separator = tokenizer.tokens.index("<SEP>")
+    ids = [*tokenizer.encode(first), separator, *tokenizer.encode(second)]
+    for written in (f" {first}\n", first), (f"\t{second} ", second):
+        assert pair_text(written[0], "b").strip() == pair_text(written[1], "b")
+    for pair in (pair_text(first, second), f"{first}<SEP>{second}", f"{first} \n<SEP>  {second}"):
+        assert tokenizer.encode(pair) == ids
+    assert "<SEP>" in tokenizer.decode(ids)  # unlike special tokens, it is part of what was written
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    assert vocabulary.separator_id == separator and separator in vocabulary.special_ids
+    vocabulary.save_tokenizer(tmp_path)
+    assert Vocabulary.load(tmp_path / "vocab.json").separator_id == separator
+    assert AutoTokenizer.from_pretrained(tmp_path)(pair_text(first, second)).input_ids == ids
+
+
+def test_without_pairs_a_separator_is_five_letters(learned):
+    assert Vocabulary(learned.tokens, learned).separator_id is None
+    assert len(learned.encode("<SEP>")) > 1
+
+
+def test_bert_marks_stand_around_a_pair(bert_folder):
+    tokenizer = TextTokenizer.pretrained(str(bert_folder), SPECIAL).with_separator()
+    tokens = [tokenizer.tokens[index] for index in tokenizer.encode("好 <SEP> 好")]
+    assert (tokens[0], tokens[2], tokens[4:]) == ("[CLS]", "<SEP>", ["[SEP]"])
+
+
+def test_a_special_separator_that_no_text_can_hold_is_refused():
+    tokenizer = TextTokenizer.learn_characters(["a"], [*SPECIAL, "<SEP>"])
+    with pytest.raises(UserError, match="has a special token <SEP>, which no text can hold"):
+        tokenizer.with_separator()

@@ -18,6 +18,8 @@ from smallgpt.model.hardware import Precision
 from smallgpt.options.training import TrainSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
+from smallgpt.tokens.text_tokenizer import TextTokenizer
+from smallgpt.tokens.vocabulary import Vocabulary
 from smallgpt.training.gradients import TokenStep, make_step
 from smallgpt.training.objective import Objective
 
@@ -403,3 +405,29 @@ def test_recomputed_blocks_keep_little(rows):
         kept.append(saved.total)
         del hidden
     assert kept[1] < kept[0] / 5
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_pairs_are_asked_early_from_their_separator_on(kind):
+    tokenizer = TextTokenizer.learn_characters(["abc"], ["<PAD>", "<UNK>", "<CLS>", "<EOS>"])
+    tokenizer = tokenizer.with_separator().with_special(["<CLS_0>", "<CLS_1>"])
+    vocabulary = Vocabulary(tokenizer.tokens, tokenizer)
+    records = [
+        {"text": "ab <SEP> cab", "label": 1},
+        {"text": "no pair", "label": 0},
+        {"text": "cabba <SEP> b", "label": 0},
+    ]
+    pairs, indices = dataset_from_records(records, vocabulary, max_length=128), np.arange(3)
+    step = make(kind, pairs, SETTINGS)
+    _, expected = gradients(step, [indices])
+    divisor = step.objective.total_weight([indices], [None])
+    model, early = step.objective.model, 0.0
+    for number, first in enumerate((2, 0, 5)):  # characters of the first text
+        ids = pairs.row(number).tolist()[:-2]
+        logits = model(torch.tensor([ids])).logits[0][first:, vocabulary.label_ids]
+        target = torch.full((len(logits),), int(pairs.classes_N[number]))
+        early = early + torch.nn.functional.cross_entropy(logits, target)
+    (early * 30 / divisor).backward()
+    expected = [one + p.grad for one, p in zip(expected, model.parameters(), strict=True)]
+    step = make(kind, pairs, replace(SETTINGS, early_label_weight=30))
+    assert_close(gradients(step, [indices])[1], expected)
