@@ -212,7 +212,7 @@ def rows_of_tokens(vocabulary) -> dict[str, list[dict]]:
             parsed = parse_row({"input_ids": row}, vocabulary, for_label=True)
             body = parsed.ids[: parsed.body_length]
             whole = replace(parsed, ids=[*body, *vocabulary.encode("<CLS> <CLS_cat> <EOS>")])
-            cut = cut_row(whole, LONGEST, vocabulary.first_ids)
+            cut = cut_row(whole, LONGEST, vocabulary)
             expected = [*cut.ids[: cut.body_length], vocabulary.cls_id]
         except (RowError, UserError):
             expected = None
