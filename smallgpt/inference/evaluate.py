@@ -163,7 +163,7 @@ def score_given(
     answered = {index: answer for index, answer in enumerate(answers) if answer is not None}
     expected = [dataset.kept_records[index]["output"] for index in answered]
     figures = {
-        "model": str(trained.folder),
+        "model": trained.name,
         "data": rows.source,
         "device": engine.device,
         "precision": engine.precision,

@@ -1,4 +1,4 @@
-"""The place of a model: checked before anything heavy is loaded."""
+"""The place of a model: found and checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from pathlib import Path
 
 from smallgpt.console import command_hint
 from smallgpt.errors import UserError
+from smallgpt.files.hub import folder_of, may_be_on_hub
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 _NEVER_LOADED = "weights as a pickle can run any code and are never loaded; convert them to"
+
+
+def find_model_folder(name: str | Path) -> Path:
+    """The folder of a model, downloaded if `name` is one on the Hugging Face hub; then as below.
+
+    Raises:
+        UserError: as `check_model_folder`, or the hub gave nothing.
+    """
+    if not may_be_on_hub(str(name)):
+        check_model_folder(Path(name))
+        return Path(name)
+    try:
+        folder = folder_of(str(name), "model")
+    except UserError as error:
+        raise UserError(f"{error}; train one with `{command_hint('train_gpt.py')}`") from None
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name}: no weights as safetensors on the Hugging Face hub; {_NEVER_LOADED} "
+            f"model.safetensors: {_conversion(str(name), str(name).rpartition('/')[2])}"
+        )
+    return folder
 
 
 def check_model_folder(folder: Path) -> None:
@@ -44,7 +66,17 @@ def refuse_pickles(path: Path) -> None:
     if path.is_dir() and not any(path.glob("*.safetensors")):
         pickled = next((found for name in PICKLED_WEIGHTS for found in path.glob(name)), None)
         if pickled is not None:
-            raise UserError(f"{pickled}: {_NEVER_LOADED} model.safetensors")
+            raise UserError(
+                f"{pickled}: {_NEVER_LOADED} model.safetensors: {_conversion(str(path), str(path))}"
+            )
+
+
+def _conversion(source: str, target: str) -> str:
+    """The command that converts pickled weights, for whoever trusts them."""
+    return (
+        f"if you trust them, python -c \"from transformers import AutoModelForCausalLM as M; "
+        f"M.from_pretrained('{source}').save_pretrained('{target}')\""
+    )
 
 
 def is_adapter_folder(folder: Path) -> bool:

@@ -46,11 +46,15 @@ class RowsBuilder:
         room = TAIL_LENGTH - (len(row.ids) - row.body_length) if self.for_label else 0
         if len(row.ids) > self.max_length - room:
             length = len(row.ids)
-            row = cut_row(row, self.max_length - room, self.vocabulary.first_ids)
+            vocabulary, end_kept = self.vocabulary, None
+            if vocabulary.keeps_start and vocabulary.tokenizer is not None:
+                end_kept = vocabulary.tokenizer.count_after
+            row = cut_row(row, self.max_length - room, vocabulary.first_ids, end_kept)
             counts.cut += 1
             counts.cut_tokens += length - len(row.ids)
-            counts.max_length = self.max_length
-            counts.longest_cut = max(counts.longest_cut, length + room)
+            unread = 0 if vocabulary.reads_tail else TAIL_LENGTH
+            counts.max_length = self.max_length - unread
+            counts.longest_cut = max(counts.longest_cut, length + room - unread)
         new = NewRow(
             row,
             len(row.ids),

@@ -105,9 +105,9 @@ def ids_of(
                 f"beside the rows, or prepare them with the model's tokenizer"
             )
         for index in given_ids:
-            if type(index) is not int or not 0 <= index < len(vocabulary):
+            if type(index) is not int or not 0 <= index < vocabulary.read:
                 raise RowError(
-                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                    f"input id {shown(index)} is not a whole number from 0 to {vocabulary.read - 1}"
                 )
         return list(given_ids), 0, ()
     words = split_words(tokens)
@@ -181,15 +181,22 @@ def split_words(tokens: Any) -> list[bytes]:
     raise RowError(f"`tokens` must be a string or a list of strings, got {shown(tokens)}")
 
 
-def cut_row(row: Row, max_length: int, first_ids: Collection[int]) -> Row:
+def cut_row(
+    row: Row, max_length: int, first_ids: Collection[int], end_kept: int | None = None
+) -> Row:
     """A row cut to `max_length` by removing tokens from the left of its body.
 
     A first token of `first_ids` stays (<IMG>, or a tokenizer's start of text), and so does the
-    label tail.
+    label tail. With `end_kept` tokens are removed from the right instead, before the last
+    `end_kept` of the body.
     """
     removed = len(row.ids) - max_length
     if removed <= 0:
         return row
+    if end_kept is not None:
+        end = row.body_length - end_kept
+        ids = row.ids[: end - removed] + row.ids[end:]
+        return replace(row, ids=ids, body_length=row.body_length - removed)
     kept = 1 if row.ids[0] in first_ids else 0
     return replace(
         row,
