@@ -56,8 +56,10 @@ def save(kind: str, folder: Path) -> Path:
         save_byte_level(folder)
         size = json.loads((folder / "config.json").read_text())["vocab_size"]
         torch.manual_seed(0)
-        config = GPT2Config(vocab_size=size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4,
-                            bos_token_id=0, eos_token_id=0, initializer_range=0.5, **_NAMES)  # fmt: skip
+        config = GPT2Config(
+            vocab_size=size, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4,
+            bos_token_id=0, eos_token_id=0, initializer_range=0.5, **_NAMES,
+        )  # fmt: skip
         GPT2ForSequenceClassification(config).save_pretrained(folder)
     elif kind == "bert":
         save_bert(folder, BertForSequenceClassification, **_NAMES)

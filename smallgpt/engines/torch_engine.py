@@ -147,7 +147,9 @@ class WholeTorchEngine(TorchEngine):
         """As `Engine.score_tokens`; such a model has no labels."""
         nll, correct = [], []
         lengths = lengths_B.tolist()
-        of_rows = zip(self._ids(ids_M).split(lengths), self._ids(targets_M).split(lengths), strict=True)
+        of_rows = zip(
+            self._ids(ids_M).split(lengths), self._ids(targets_M).split(lengths), strict=True
+        )
         for ids_T, targets_T in of_rows:
             logits_TxV = self._logits(ids_T)
             of_row = functional.cross_entropy(logits_TxV, targets_T, reduction="none")

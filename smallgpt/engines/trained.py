@@ -242,8 +242,8 @@ def _load_hugging_face(
     computing = torch_engine_of(found.model, of_blocks, found.vocabulary.label_ids)
     print(
         printable_lines(
-            f"{name}: a model of Hugging Face, used as it is; texts of up to "
-            f"{plural(found.positions, 'token')}, its positions"
+            f"{name}: a model of Hugging Face, used as it is: it reads up to "
+            f"{plural(found.positions, 'token')}"
         ),
         file=sys.stderr,
     )

@@ -62,7 +62,8 @@ def hold_results(
     }
     if output_dir is None:
         # Beside the copy of a model on the hub nobody would find it.
-        place = trained.folder if trained.hub_name is None else Path(InferenceSettings().model_path[0])
+        usual = Path(InferenceSettings().model_path[0])
+        place = trained.folder if trained.hub_name is None else usual
         folder = beside(place, named_after(_KINDS[mode], rows.source))
     else:
         folder = Path(output_dir)

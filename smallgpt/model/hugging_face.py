@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPT2Config, PreTrainedConfig, PreTrainedModel
+from transformers import GPT2Config, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
 from smallgpt.errors import UserError
-from smallgpt.files.hub import hub_errors
 from smallgpt.files.reading import parse_json, read_text, shown
-from smallgpt.model.config_json import model_class_of, positions_of, quiet
+from smallgpt.model.config_json import positions_of, quiet
 from smallgpt.model.hardware import Precision
 from smallgpt.model.own_config import ID2LABEL, MOST_CONFIG_BYTES
 from smallgpt.model.place import CONFIG
@@ -42,7 +41,7 @@ from smallgpt.tokens.text_tokenizer import TextTokenizer, load_pretrained_tokeni
 
 _GENERATION = "generation_config.json"
 _OF_LABELS = "ForSequenceClassification"
-_MOST_GENERATION_VALUES = 10_000
+_MOST_VALUES = 100_000  # of a configuration: each of up to 10,000 labels twice
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,9 @@ def load_hugging_face(
         return _load(name, folder, device, precision)
 
 
-def _load(
-    name: str, folder: Path, device: torch.device, precision: Precision
-) -> HuggingFaceModel:
+def _load(name: str, folder: Path, device: torch.device, precision: Precision) -> HuggingFaceModel:
     path = str(folder)
-    values = _own_values(folder)
+    values = _read_json(folder / CONFIG)
     by_head = _names_labels(path, values)
     classifier = "head" if by_head else "label_token"
     config = read_checkpoint_config(path, classifier)
@@ -131,12 +128,15 @@ def _called(name: str, folder: Path) -> Iterator[None]:
 # ------------------------------------------------------------------------------- what it is
 
 
-def _own_values(folder: Path) -> dict[str, Any]:
-    """What config.json says itself, without the defaults of its kind."""
-    read_text(folder / CONFIG, MOST_CONFIG_BYTES)  # a plain file, and not too large
-    with hub_errors(str(folder), "model"), quiet():
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-    return dict(values)
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a configuration says itself, without the defaults of its kind."""
+    try:
+        values = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_VALUES)
+    except ValueError as error:
+        raise UserError(f"{path}: not a configuration ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a configuration")
+    return values
 
 
 def _names_labels(name: str, values: Mapping[str, Any]) -> bool:
@@ -150,11 +150,8 @@ def _names_labels(name: str, values: Mapping[str, Any]) -> bool:
     if kind.endswith(_OF_LABELS):
         return True
     if values.get("is_encoder_decoder"):
-        raise UserError(
-            f"{name}: {shown(kind or values.get('model_type'))} is an encoder with a decoder, which "
-            f"turns one text into another; models read here continue a text or name its label"
-        )
-    causal = {each.__name__ for each in MODEL_FOR_CAUSAL_LM_MAPPING.values()}
+        raise _translator(name)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if "For" in kind and kind not in causal and not kind.endswith("ForMaskedLM"):
         raise UserError(
             f"{name}: {shown(kind)} is made for another task; models read here continue a text "
@@ -163,13 +160,17 @@ def _names_labels(name: str, values: Mapping[str, Any]) -> bool:
     return False
 
 
+def _translator(name: str) -> UserError:
+    return UserError(
+        f"{name}: this model turns one text into another (an encoder with a decoder); models read "
+        f"here continue a text or name its label"
+    )
+
+
 def _refuse_encoders(name: str, config: Any) -> None:
     """Refuse encoders without a head for labels, and encoders with decoders."""
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"{name}: {config.model_type} is an encoder with a decoder, which turns one text into "
-            f"another; models read here continue a text or name its label"
-        )
+        raise _translator(name)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UserError(
             f"{name}: {config.model_type} is an encoder without a head for labels: nothing to "
@@ -210,9 +211,7 @@ def _positions(model: PreTrainedModel, of_tokenizer: int | None) -> int:
 # ------------------------------------------------------------------------------- special tokens
 
 
-def _special_ids(
-    folder: Path, values: Mapping[str, Any], tokenizer: Any, size: int
-) -> SpecialIds:
+def _special_ids(folder: Path, values: Mapping[str, Any], tokenizer: Any, size: int) -> SpecialIds:
     """What ids of the tokenizer mean; ids that the model does not have mean nothing."""
 
     def known(*ids: Any) -> list[int]:
@@ -221,13 +220,8 @@ def _special_ids(
     # BERT's tokenizers end a text with [SEP].
     ends = known(tokenizer.eos_token_id) or known(tokenizer.sep_token_id)
     told: Any = values.get("eos_token_id")
-    path = folder / _GENERATION
-    if path.is_file():
-        try:
-            content = parse_json(read_text(path, MOST_CONFIG_BYTES), _MOST_GENERATION_VALUES)
-        except ValueError as error:
-            raise UserError(f"{path}: not valid JSON ({error})") from None
-        told = content.get("eos_token_id", told) if isinstance(content, dict) else told
+    if (folder / _GENERATION).is_file():
+        told = _read_json(folder / _GENERATION).get("eos_token_id", told)
     stops = frozenset([*ends, *known(*(told if isinstance(told, list) else [told]))])
     # A base model often pads with its mark of an end, which is then no padding to us.
     free = {each: known(getattr(tokenizer, each)) for each in ("pad_token_id", "unk_token_id")}
@@ -237,6 +231,4 @@ def _special_ids(
         (eos_id,) = stops
     bos = tokenizer.bos_token_id
     pad_id = first.get("pad_token_id")
-    return SpecialIds(
-        pad_id if pad_id != bos else None, first.get("unk_token_id"), eos_id, stops
-    )
+    return SpecialIds(pad_id if pad_id != bos else None, first.get("unk_token_id"), eos_id, stops)

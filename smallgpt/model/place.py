@@ -74,7 +74,7 @@ def refuse_pickles(path: Path) -> None:
 def _conversion(source: str, target: str) -> str:
     """The command that converts pickled weights, for whoever trusts them."""
     return (
-        f"if you trust them, python -c \"from transformers import AutoModelForCausalLM as M; "
+        f'if you trust them, python -c "from transformers import AutoModelForCausalLM as M; '
         f"M.from_pretrained('{source}').save_pretrained('{target}')\""
     )
 

@@ -36,7 +36,6 @@ from smallgpt.model.place import ADAPTER_CONFIG, CONFIG, refuse_pickles
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
 
-
 # Results in 16 bits that are equal but for rounding differ by less, those of other computations by
 # more.
 _HALF_PRECISION = 0.05

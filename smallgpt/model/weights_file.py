@@ -37,7 +37,9 @@ _MOST_FIGURES = 100_000  # values in that text: labels not above chance, labels 
 def is_ours(folder: Path) -> bool:
     """Whether training wrote a model folder, even where some of its files are missing by now."""
     # One that only training writes is enough: the folder was not copied whole.
-    if is_adapter_folder(folder) or any((folder / n).exists() for n in (SETTINGS, MADE_BY, CODEBOOK)):
+    if is_adapter_folder(folder) or any(
+        (folder / n).exists() for n in (SETTINGS, MADE_BY, CODEBOOK)
+    ):
         return True
     # transformers has a vocab.json too, of BPE tokenizers, which keep added tokens elsewhere.
     path = folder / "vocab.json"

@@ -210,9 +210,7 @@ class TextTokenizer:
             return cls(_backend_of(load_pretrained_tokenizer(name), name)).with_special(special)
 
     @classmethod
-    def as_transformers_reads(
-        cls, found: Any, name: str, closes: bool, size: int
-    ) -> TextTokenizer:
+    def as_transformers_reads(cls, found: Any, name: str, closes: bool, size: int) -> TextTokenizer:
         """A tokenizer of `load_pretrained_tokenizer` as it is.
 
         Args:

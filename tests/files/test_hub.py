@@ -1,16 +1,12 @@
 """Names on the hub that cannot be had: one line, and at once where there is no network."""
 
-import hashlib
-import json
-import os
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hub_stand_in import hub_of
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -92,56 +88,10 @@ def test_a_mistake_told_already_stays_what_it_is(tmp_path):
 # ---- a hub of our own ----------------------------------------------------------------
 
 
-class Repository(BaseHTTPRequestHandler):
-    """The part of the hub that gives the files of one model, `owner/model`."""
-
-    commit = "a" * 40
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        name = self.path.partition(f"/owner/model/resolve/{self.commit}/")[2]
-        if name in self.files:
-            content = self.files[name]
-        elif self.path.startswith("/api/models/owner/model/revision/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            about = {"id": "owner/model", "modelId": "owner/model", "sha": self.commit}
-            content = json.dumps(about | {"siblings": siblings}).encode()
-        elif self.path.startswith(f"/api/models/owner/model/tree/{self.commit}"):
-            listed = [
-                {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
-                for name, content in self.files.items()
-            ]
-            content = json.dumps(listed).encode()
-        else:
-            content = None
-        self.send_response(404 if content is None else 200)
-        self.send_header("X-Repo-Commit", self.commit)
-        self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()[:40]}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        if content is not None and self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
-def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path, monkeypatch):
+def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path):
     wanted = {"config.json": b'{"model_type": "gpt2"}', "model.safetensors": b"weights",
               "settings.yaml": b"max_length: 7", "tokenizer.json": b"{}"}  # fmt: skip
-    Repository.files = wanted | {
-        name: b"x"
-        for name in ("pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl")
-    }
-    Repository.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
+    others = ("pytorch_model.bin", "modeling.py", "onnx/model.safetensors", "a.pkl")
     program = (
         "from smallgpt.files.hub import folder_of\n"
         "for what in ('tokenizer', 'model'):\n"
@@ -149,17 +99,11 @@ def test_of_a_repository_neither_code_nor_pickles_are_taken(tmp_path, monkeypatc
         "    print(*sorted(path.name for path in folder.iterdir()))\n"
         "print((folder / 'config.json').read_text())"
     )
-    # The library reads its address when it is imported.
-    places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | places
-    try:
+    with hub_of(wanted | dict.fromkeys(others, b"x"), tmp_path) as (environment, asked):
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=ROOT, env=environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-    finally:
-        server.shutdown()
-        server.server_close()
     expected = ["config.json tokenizer.json", " ".join(sorted(wanted)), '{"model_type": "gpt2"}']
     assert done.stdout.splitlines() == expected, done.stderr
-    assert not any(name in path for path in Repository.asked for name in (".bin", ".py", "onnx"))
+    assert not any(name in path for path in asked for name in (".bin", ".py", "onnx"))

@@ -2,12 +2,15 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_program import run_here
+from hub_stand_in import hub_of
 from hugging_face_models import CAUSAL, CLASSIFIERS, LABELS, save
 from pretrained_models import POSITIONS
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertTokenizer, pipeline
@@ -25,6 +28,7 @@ from inference import (
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import row_text
 
+ROOT = Path(__file__).parents[2]
 TEXTS = {
     "chinese": ["今天天气很好", "房间很小", "书"],
     None: ["the cat sat on the house", "a dog", "to be é or not " + "the cat " * 2],
@@ -101,7 +105,9 @@ def test_the_next_tokens_have_the_probabilities_of_transformers(kind, folders):
     for text, found in zip(texts_of(kind), many, strict=True):
         with torch.no_grad():
             probabilities = model(torch.tensor([ids_of(text)])).logits[0, -1].softmax(-1)
-        assert [p for _, p in found] == pytest.approx(probabilities.topk(10).values.tolist(), abs=1e-5)
+        assert [p for _, p in found] == pytest.approx(
+            probabilities.topk(10).values.tolist(), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", CAUSAL)
@@ -160,7 +166,11 @@ def test_rows_of_the_embedding_without_a_token_are_never_generated(folders):
 
 
 def test_special_tokens_in_a_prompt_are_read_as_transformers_reads_them(folders):
-    for kind, prompt in (("chinese", "今天[SEP]天气"), ("llama", "the</s>cat"), ("gpt2", "a<|endoftext|>b")):
+    for kind, prompt in (
+        ("chinese", "今天[SEP]天气"),
+        ("llama", "the</s>cat"),
+        ("gpt2", "a<|endoftext|>b"),
+    ):
         _, _, ids_of = peer_of(folders(kind), kind)
         trained = loaded(folders(kind))
         made = generate(trained, prompt, greedy=True, max_new_tokens=1)
@@ -252,7 +262,9 @@ def test_labels_and_shares_are_those_of_the_pipeline(kind, folders):
 def test_a_classifier_is_evaluated_on_its_own_labels(kind, folders, tmp_path):
     folder = folders(kind)
     texts = ["the cat", "a dog ran", "the house and the dog", "to the mat", "mat " * 100]
-    peer = pipeline("text-classification", model=str(folder), device="cpu", max_length=POSITIONS - 8)
+    peer = pipeline(
+        "text-classification", model=str(folder), device="cpu", max_length=POSITIONS - 8
+    )
     data = tmp_path / "labelled.jsonl"
     given = ["BAD", "very good", "very_good", "so-so", "BAD"]
     rows = [{"text": text, "label": label} for text, label in zip(texts, given, strict=True)]
@@ -279,4 +291,79 @@ def test_embeddings_of_such_models(folders):
     for kind in ("llama", "bert", "gpt2 classifier"):
         trained = loaded(folders(kind))
         many = embeddings(trained, ["the cat", "a dog ran"])
-        assert many.shape == (2, 32) and np.allclose(many[0], embeddings(trained, "the cat"), atol=1e-5)
+        assert many.shape == (2, 32) and np.allclose(
+            many[0], embeddings(trained, "the cat"), atol=1e-5
+        )
+
+
+# ------------------------------------------------------------------------------- the hub
+
+
+def test_names_on_the_hub_are_models(folders, tmp_path):
+    files = {path.name: path.read_bytes() for path in folders("qwen2").iterdir()}
+    (tmp_path / "texts.csv").write_text("text\nthe cat sat\n")
+    program = f"""
+import json, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from command_program import run_here
+from inference import main
+how = ["--device", "cpu", "--precision", "fp32", "--json"]
+for words in (["owner/model", "--prompt", "the cat"], ["owner/model", "--test_data", "texts.csv"],
+              ["owner/private", "--prompt", "a"]):
+    done = run_here(main, "--model_path", *words, *how)
+    print(json.dumps([done.returncode, done.stdout, done.stderr]))
+"""
+    with hub_of(files | {"pytorch_model.bin": b"x"}, tmp_path / "cache") as (environment, asked):
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    prompted, evaluated, private = map(json.loads, done.stdout.splitlines())
+    here = next_tokens(loaded(folders("qwen2")), "the cat")
+    found = json.loads(prompted[1])["next_tokens"]
+    assert [each["probability"] for each in found] == pytest.approx([p for _, p in here])
+    assert prompted[2].startswith("owner/model: a model of Hugging Face")
+    assert json.loads(evaluated[1])["model"] == "owner/model"
+    # Not beside its copy in the hub's cache.
+    assert (tmp_path / "outputs" / "evaluation_texts" / "metrics.json").is_file()
+    assert private[0] == 1 and len(private[2].splitlines()) == 1
+    assert "no such name, or a private one: set HF_TOKEN" in private[2]
+    assert not any(".bin" in path for path in asked)
+
+
+def test_only_pickles_on_the_hub_are_refused_with_what_converts_them(folders, tmp_path):
+    files = {path.name: path.read_bytes() for path in folders("qwen2").glob("*.json")}
+    program = "from smallgpt.model.place import find_model_folder as find; find('owner/model')"
+    with hub_of(files | {"pytorch_model.bin": b"x"}, tmp_path) as (environment, _):
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    told = done.stderr.splitlines()[-1]
+    assert "owner/model: no weights as safetensors" in told
+    assert "from_pretrained('owner/model').save_pretrained('model')" in told
+
+
+def test_evaluations_of_such_models_are_compared(folders, tmp_path):
+    data = tmp_path / "labelled.jsonl"
+    texts = ["the cat", "a dog ran", "the house and the dog", "to the mat"]
+    rows = [{"text": text, "label": "BAD"} for text in texts]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outs = []
+    for kind in ("bert", "roberta"):
+        outs.append(tmp_path / kind)
+        evaluate_file(loaded(folders(kind)), data, outs[-1])
+    words = (
+        "--mode",
+        "compare",
+        "--model_path",
+        *outs,
+        "--output_dir",
+        tmp_path / "both",
+        "--json",
+    )
+    made = run_here(main, *words)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["comparisons"]
+    made = run_here(main, "--mode", "compare", "--model_path", folders("bert"), folders("roberta"))
+    assert made.returncode == 1 and "compare the evaluation folders" in made.stderr
