@@ -65,7 +65,8 @@ def generate(
             order. None = <IMG> for a model of images, else a first token drawn as the training
             rows began.
         count: rows generated from each.
-        max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
+        max_new_tokens: cuts a row wherever it stands; None = up to the trained length,
+            256 of a model of Hugging Face.
         seed: of many rows the i-th, from 0, is continued as it is alone with seed + i.
         label: rows of this label, with their label tail. Where the model was trained with
             label_first_share they are generated from the label, else from the prompt alone; those
