@@ -126,8 +126,8 @@ class InferenceSettings:
 
     max_new_tokens: int | None = option(
         None,
-        "Most tokens to generate after the prompt. Default: until <EOS> or the trained length; of a "
-        "model of Hugging Face 256.",
+        "Most tokens to generate after the prompt. Default: until <EOS> or the trained length; 256 "
+        "of a model of Hugging Face.",
         group="Generation",
         minimum=1,
     )

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command_program import run_here
 from hugging_face_models import save, save_bert
 from pretrained_models import build
@@ -22,7 +23,7 @@ from transformers import (
 
 import export_model
 import inference
-from inference import generate, load_trained_model
+from inference import generate, load_trained_model, next_tokens
 from smallgpt.errors import UserError
 
 
@@ -224,3 +225,16 @@ def _vocabulary(folder: Path) -> Path:
     path = folder / "vocab.json"
     path.write_text('{"<PAD>": 0, "a": 1}')
     return path
+
+
+def test_the_command_that_is_named_converts_the_weights(gpt2):
+    """Run as it is told: what it writes is a model with the same answers."""
+    from safetensors.torch import load_file
+
+    whole = next_tokens(load_trained_model(gpt2, "cpu", "fp32"), "the cat")
+    torch.save(load_file(gpt2 / "model.safetensors"), gpt2 / "pytorch_model.bin")
+    (gpt2 / "model.safetensors").unlink()
+    text = mistake_of(gpt2)
+    program = text[text.index('python -c "') + 11 : text.rindex('"')]
+    exec(compile(program, "told", "exec"), {})
+    assert next_tokens(load_trained_model(gpt2, "cpu", "fp32"), "the cat") == whole
