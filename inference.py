@@ -38,7 +38,7 @@ from smallgpt.evaluation.folder import (
 )
 from smallgpt.exit_codes import EXIT_FAILED, EXIT_OK
 from smallgpt.files.reading import same_file
-from smallgpt.model.place import check_model_folder
+from smallgpt.model.place import find_model_folder
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     if mode == "compare":
         return compare_models(settings)
     (model_path,) = settings.model_path
-    check_model_folder(Path(model_path))  # a wrong name need not wait for torch
+    find_model_folder(model_path)  # a wrong name need not wait for torch
     from smallgpt.engines.trained import load_trained_model
 
     trained = load_trained_model(
@@ -183,7 +183,7 @@ def check_image(trained: TrainedModel, settings: InferenceSettings, image: str) 
 
     if trained.codebook is None:
         raise UserError(
-            f"--image: {trained.folder} holds no codebook.npz; only rows made of images by "
+            f"--image: {trained.name} holds no codebook.npz; only rows made of images by "
             f"prepare_data.py can be drawn"
         )
     inputs: list[str | Path] = [*trained.folder.iterdir(), *filter(None, [settings.vocab_path])]

@@ -24,6 +24,7 @@ from smallgpt.engines.engine import TokenScores
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
+from smallgpt.model.pretrained import has_linear_head
 from smallgpt.rows.to_device import to_device
 
 if TYPE_CHECKING:
@@ -121,6 +122,52 @@ class TorchEngine:
 
     def _ids(self, ids: np.ndarray) -> Tensor:
         return to_device(ids, self.model.device)
+
+
+class WholeTorchEngine(TorchEngine):
+    """A causal model that does more than a linear map to get its logits: computed row by row.
+
+    Such as Gemma 2, which bounds them.
+    """
+
+    @torch.inference_mode()
+    def next_logits(self, ids_M: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+        """As `Engine.next_logits`."""
+        rows = self._ids(ids_M).split(lengths_B.tolist())
+        return torch.stack([self._logits(ids_T)[-1] for ids_T in rows]).cpu().numpy()
+
+    @torch.inference_mode()
+    def score_tokens(
+        self,
+        ids_M: np.ndarray,
+        lengths_B: np.ndarray,
+        targets_M: np.ndarray,
+        label_places_R: np.ndarray,
+    ) -> TokenScores:
+        """As `Engine.score_tokens`; such a model has no labels."""
+        nll, correct = [], []
+        lengths = lengths_B.tolist()
+        of_rows = zip(
+            self._ids(ids_M).split(lengths), self._ids(targets_M).split(lengths), strict=True
+        )
+        for ids_T, targets_T in of_rows:
+            logits_TxV = self._logits(ids_T)
+            of_row = functional.cross_entropy(logits_TxV, targets_T, reduction="none")
+            nll.append(of_row.cpu().double())
+            correct.append((logits_TxV.argmax(-1) == targets_T).long().cpu())
+        return TokenScores(torch.cat(nll).numpy(), torch.cat(correct).numpy(), np.empty((0, 0)))
+
+    def _logits(self, ids_T: Tensor) -> Tensor:
+        with self.of_blocks.autocast(self.model.device):
+            return self.model(ids_T[None], use_cache=False).logits[0].float()
+
+
+def torch_engine_of(
+    model: PreTrainedModel, precision: Precision, label_ids: Sequence[int]
+) -> TorchEngine:
+    """The engine of any causal model or classifier."""
+    whole = not is_classifier(model) and not has_linear_head(model)
+    return (WholeTorchEngine if whole else TorchEngine)(model, precision, label_ids)
 
 
 class _WithThreads:

@@ -9,11 +9,13 @@ Nothing here imports torch before it is needed: with ONNX graphs at hand it is n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smallgpt.console import plural, printable_lines
 from smallgpt.engines.engines import AUTO, TORCH, Engines, can_make_graphs
 from smallgpt.engines.graph_engine import read_facts
 from smallgpt.engines.kept_graphs import ExportedGraphs, Graphs
@@ -21,18 +23,21 @@ from smallgpt.engines.runtimes import RUNTIMES, is_installed, require_runtime
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.graphs.graph_files import FACTS
 from smallgpt.model.own_config import ID2LABEL, is_plain_gpt2, read_own_config
-from smallgpt.model.place import CONFIG, check_model_folder, is_adapter_folder
+from smallgpt.model.place import CONFIG, find_model_folder, is_adapter_folder
 from smallgpt.model.weights_file import (
     CODEBOOK,
     SETTINGS,
     WEIGHTS,
     check_validation,
     existing,
+    is_ours,
     parse_validation,
     read_header,
 )
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import BEFORE_RECIPE, TrainSettings
+from smallgpt.rows.label_tail import TAIL_LENGTH
+from smallgpt.tokens.pretrained_vocabulary import PretrainedVocabulary
 from smallgpt.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -54,6 +59,7 @@ class TrainedModel:
     # How many training rows began with each token, the most frequent first; {} if none is stored.
     first_tokens: dict[str, int] = field(default_factory=dict)
     learned_unknown: bool = False  # whether training rows had <UNK>, or token dropout made it
+    hub_name: str | None = None  # of a model on the Hugging Face hub, whose copy `folder` is
 
     @classmethod
     def of(
@@ -78,6 +84,16 @@ class TrainedModel:
         )
 
     @property
+    def name(self) -> str:
+        """The model as the user names it: its folder, or its name on the Hugging Face hub."""
+        return self.hub_name or str(self.folder)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether it is a model of Hugging Face as it is, which training did not write."""
+        return isinstance(self.vocabulary, PretrainedVocabulary)
+
+    @property
     def model(self) -> PreTrainedModel:
         """transformers' module, in evaluation mode; an adapter is merged into its base."""
         return self.engines.torch.model
@@ -99,6 +115,18 @@ class TrainedModel:
         return self.settings.max_length
 
     @property
+    def longest_read(self) -> int:
+        """The longest row, as far as the model itself reads it."""
+        return self.max_length - (0 if self.vocabulary.reads_tail else TAIL_LENGTH)
+
+    @property
+    def length_limit(self) -> str:
+        """What to say where a row is too long."""
+        if self.is_pretrained:
+            return f"the model reads at most {self.longest_read}"
+        return f"the model was trained on rows of at most {self.max_length}"
+
+    @property
     def is_classifier(self) -> bool:
         """Whether it has a classification head and predicts no tokens."""
         return self.settings.classifier == "head"
@@ -116,21 +144,28 @@ def load_trained_model(
     vocab_path: str | Path | None = None,
     engine: str = AUTO,
 ) -> TrainedModel:
-    """Load a model folder that training wrote, or an export of one.
+    """Load a model folder that training wrote, an export of one, or a model of Hugging Face.
+
+    That is a folder of transformers, or a name on the hub, of a causal model or a classifier. It is
+    used as it is, which is told on standard error.
 
     `device`, `precision` and `engine` "auto" take the best there is; `vocab_path` must equal the
     model's own.
 
     Raises:
         UserError: the folder or a file of it is missing, damaged, or contradicts another; a
-            library that the engine needs is missing, or the engine cannot compute the model.
+            library that the engine needs is missing, or the engine cannot compute the model; or
+            of another kind than those above.
     """
-    folder = Path(model_path)
-    check_model_folder(folder)
+    folder = find_model_folder(model_path)
+    hub_name = str(model_path) if folder != Path(model_path) else None
     if is_export(folder):
         trained = _load_export(folder, precision, engine)
+    elif (folder / CONFIG).exists() and not is_ours(folder):
+        trained = _load_hugging_face(hub_name or str(folder), folder, device, precision, engine)
     else:
         trained = _load_model_folder(folder, device, precision, engine)
+    trained = replace(trained, hub_name=hub_name)
     if vocab_path is not None and Vocabulary.load(vocab_path) != trained.vocabulary:
         raise UserError(
             f"{vocab_path}: not the vocabulary that {model_path} was trained with; leave "
@@ -187,6 +222,35 @@ def _load_model_folder(folder: Path, device: str, precision: str, engine: str) -
     trained = _trained(folder, vocabulary, settings, dict(validation), first_tokens, engines)
     if engine in RUNTIMES:
         engines.for_row()  # where there are no graphs, they are made now
+    return trained
+
+
+def _load_hugging_face(
+    name: str, folder: Path, device: str, precision: str, engine: str
+) -> TrainedModel:
+    """Load a model that training did not write; see `load_trained_model`."""
+    if engine in RUNTIMES or precision == "int8":
+        asked = f"--engine {engine}" if engine in RUNTIMES else "--precision int8"
+        raise UserError(f"{name}: {asked} computes models that training wrote; leave it out")
+    from smallgpt.engines.torch_engine import torch_engine_of
+    from smallgpt.model.hardware import choose_device, choose_precision
+    from smallgpt.model.hugging_face import load_hugging_face
+
+    place = choose_device(device)
+    of_blocks = choose_precision(precision, place)
+    found = load_hugging_face(name, folder, place, of_blocks)
+    computing = torch_engine_of(found.model, of_blocks, found.vocabulary.label_ids)
+    print(
+        printable_lines(
+            f"{name}: a model of Hugging Face, used as it is: it reads up to "
+            f"{plural(found.positions, 'token')}"
+        ),
+        file=sys.stderr,
+    )
+    trained = TrainedModel.of(
+        computing, found.vocabulary, found.settings, folder, learned_unknown=True
+    )
+    trained.engines.torch  # noqa: B018  (it is loaded)
     return trained
 
 

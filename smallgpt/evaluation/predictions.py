@@ -13,6 +13,7 @@ import numpy as np
 from smallgpt.console import progress_bar
 from smallgpt.evaluation.label_probabilities import LabelProbabilities
 from smallgpt.evaluation.scoring import Scores
+from smallgpt.evaluation.text_bits import TextsRead
 from smallgpt.files.writing import atomic_write, json_line
 from smallgpt.rows.bad_rows import BadRow
 from smallgpt.rows.dataset import TokenLabelDataset
@@ -44,13 +45,15 @@ def predictions_of(
     temperature: float,
     scores: Scores | None = None,
     answers: Sequence[str | None] = (),
+    read: TextsRead | None = None,
 ) -> list[dict[str, Any]]:
     """The objects of predictions.jsonl in input order, bad rows included.
 
     `probabilities` and `confidence` are calibrated, `raw_confidence` is the model's own. Of many
     labels `probabilities` has the largest, descending, and `probabilities_left_out` the number of
     the others and their total share. `dataset` was read with keep_records; `scores` is None where
-    rows were only classified; `answers` has None for a row that is no instruction.
+    rows were only classified; `answers` has None for a row that is no instruction; `read` tells how
+    much of each text was scored.
     """
     predictions = []
     body_counts_N = dataset.scored_body_counts
@@ -68,6 +71,9 @@ def predictions_of(
             row["correct_tokens"] = int(scores.tokens.correct_N[index])
             row["body_nll_sum"] = float(scores.tokens.body_nll_sum_N[index])
             row["body_token_count"] = int(body_counts_N[index])
+        if read is not None:
+            row["body_bytes"] = int(read.bytes_N[index])
+            row["body_characters"] = int(read.characters_N[index])
         if scores is not None and known >= 0:
             row["label_nll"] = float(scores.label_nll_N[index])
         if answers and answers[index] is not None:

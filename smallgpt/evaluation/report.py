@@ -31,6 +31,7 @@ from smallgpt.rows.read_counts import unknown_line
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS = 10, 5
 _BAR_WIDTH = 20
+_OTHER_SCRIPT = 1.1  # bytes a character from which bits a character are told too
 _LONGEST_NAME = 44  # columns of a terminal
 
 
@@ -42,7 +43,7 @@ def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
         parts += [*chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
         parts.append(_coverage_table(figures))
-    elif "answers" not in figures:
+    elif "answers" not in figures and figures.get("model_labels", 1):
         parts.append(
             "label figures need rows with labels; this file has none (--label_column names their "
             "column, --mode classify names labels)"
@@ -245,6 +246,11 @@ def _token_table(figures: dict[str, Any]) -> str:
         if figures["body_perplexity"] is not None:
             rows.append(["  of the body", f"{figures['body_perplexity']:.3f}"])
         rows.append(["  of the label", f"{figures['label_perplexity']:.3f}"])
+    if "bits_per_byte" in figures:
+        rows.append(["bits a byte of the texts", f"{figures['bits_per_byte']:.3f}"])
+        # Of texts in the Latin alphabet both are nearly the same.
+        if figures["bits_per_character"] > _OTHER_SCRIPT * figures["bits_per_byte"]:
+            rows.append(["bits a character", f"{figures['bits_per_character']:.3f}"])
     rows.append(["next token right", percent(figures["next_token_accuracy"])])
     return format_table(["tokens", ""], rows)
 

@@ -51,6 +51,8 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
     format = _FORMATS[settings.format]
     format.require()
     trained = load_trained_model(settings.model_path, "cpu", "fp32", engine="torch")
+    if trained.is_pretrained:
+        raise UserError(f"{trained.name}: training did not write this model, so it is not exported")
     format.refuse(trained)
     labels, tokens, source = rows_to_check(trained, settings)
     digest = digest_of_folder(trained.folder)

@@ -5,6 +5,8 @@ A name on the hub becomes a folder in the hub's cache, which is checked like any
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -34,6 +36,8 @@ _UNREACHABLE = {
     "OfflineModeIsEnabled": "no network (or HF_HUB_OFFLINE is set)",
     "TransportError": "no network",
 }
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+_OF_RUNS = ("best_model", "final_model")  # the folders of a run's models
 # Files taken from a repository: no code, no pickles, no folders.
 _TOKENIZER_FILES = (
     "config.json",
@@ -52,6 +56,7 @@ _FILES = {
     "model": (
         *_TOKENIZER_FILES,
         "adapter_config.json",
+        "generation_config.json",
         "settings.yaml",  # marks a model of ours
         *_CODEBOOK_FILES,
         "model.safetensors",
@@ -80,6 +85,16 @@ def folder_of(name: str, what: str) -> Path:
         return Path(
             snapshot_download(name, allow_patterns=list(_FILES[what]), ignore_patterns=["*/*"])
         )
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name could be that of a repository: `gpt2`, `uer/gpt2-chinese`.
+
+    Not where it is or could be a path: one that is here, in a folder that is here, or of a run.
+    """
+    owner, slash, last = name.rpartition("/")
+    is_path = os.path.lexists(name) or (slash and os.path.lexists(owner))
+    return not is_path and last not in _OF_RUNS and bool(_REPOSITORY.fullmatch(name))
 
 
 @contextmanager

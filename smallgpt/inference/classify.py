@@ -185,7 +185,8 @@ def refuse_without_labels(trained: TrainedModel) -> None:
     """Refuse a model that has no labels, by a UserError."""
     vocabulary = trained.vocabulary
     if not vocabulary.labels or (vocabulary.cls_id is None and not trained.is_classifier):
-        raise UserError("this model has no label tokens (<CLS_...>): it cannot classify")
+        lacks = "labels" if trained.is_pretrained else "label tokens (<CLS_...>)"
+        raise UserError(f"this model has no {lacks}: it cannot classify")
 
 
 # ------------------------------------------------------------------------------- printing
@@ -214,7 +215,7 @@ def say_label(
     if left_out:
         print(
             f"{plural(left_out, 'token')} left out of the body: the model reads rows of at most "
-            f"{trained.max_length}",
+            f"{trained.longest_read}",
             file=sys.stderr,
         )
     if as_json:

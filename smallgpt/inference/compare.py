@@ -41,7 +41,7 @@ from smallgpt.inference.validation_rows import read_validation_rows, share_valid
 from smallgpt.inputs.event_log import EventColumns
 from smallgpt.model.own_config import is_number
 from smallgpt.model.place import CONFIG, is_adapter_folder
-from smallgpt.model.weights_file import CODEBOOK
+from smallgpt.model.weights_file import CODEBOOK, is_ours
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -128,12 +128,13 @@ def _contender(letter: str, path: Path, test_data: str | None) -> Contender:
             )
         evaluated = read_evaluation(path)
         facts, model = None, evaluated.figures.get("model")
-        if isinstance(model, str) and _is_model(Path(model)):
+        if isinstance(model, str) and _is_model(Path(model)) and is_ours(Path(model)):
             facts = ModelFacts.of(Path(model))
         return Contender(letter, path, facts, evaluated)
-    refuse_export(
-        path, "evaluate it and the other (--test_data FILE), and compare the evaluation folders"
-    )
+    remedy = "evaluate it and the other (--test_data FILE), and compare the evaluation folders"
+    refuse_export(path, remedy)
+    if _is_model(path) and not is_ours(path):
+        raise UserError(f"{path} is a model that training did not write: {remedy}")
     if not _is_model(path) and _is_model(path / "best_model"):
         path = path / "best_model"
     return Contender(letter, path, ModelFacts.of(path))

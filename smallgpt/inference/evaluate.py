@@ -19,6 +19,7 @@ from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
 from smallgpt.evaluation.pictures import draw_evaluation
 from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
 from smallgpt.evaluation.scoring import Scores, score_rows
+from smallgpt.evaluation.text_bits import bit_figures, texts_read
 from smallgpt.files.writing import write_json
 from smallgpt.inference.classify import (
     classify_dataset,
@@ -160,16 +161,18 @@ def score_given(
     answers = []
     if scores.of_tokens:
         answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
+    read = texts_read(dataset) if scores.tokens is not None else None
     answered = {index: answer for index, answer in enumerate(answers) if answer is not None}
     expected = [dataset.kept_records[index]["output"] for index in answered]
     figures = {
-        "model": str(trained.folder),
+        "model": trained.name,
         "data": rows.source,
         "device": engine.device,
         "precision": engine.precision,
         "engine": engine.name,
         "records": len(dataset) + len(dataset.bad_rows),
         "unscored": len(dataset.bad_rows),
+        "model_labels": len(trained.vocabulary.labels),
         "unlabelled": int((dataset.classes_N < 0).sum()),
         "rows_cut": dataset.counts.cut,
         "tokens_left_out": dataset.counts.cut_tokens,
@@ -181,10 +184,13 @@ def score_given(
         "learned_from": trained.settings.data_path,
         **({"tokens": dataset.target_count} if scores.of_tokens else {}),
         **scores.figures(dataset, trained.temperature),
+        **(bit_figures(scores.tokens.body_nll_sum_N, read) if scores.tokens and read else {}),
         **(answer_figures(expected, list(answered.values())) if answered else {}),
         "validation": trained.validation or None,
     }
-    predictions = predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers)
+    predictions = predictions_of(
+        dataset, scores.label_probs, trained.temperature, scores, answers, read
+    )
     return figures | abstention_figures(predictions, abstain_below), predictions, dataset
 
 

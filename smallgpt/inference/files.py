@@ -7,7 +7,7 @@ import os
 import sys
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -124,6 +124,8 @@ def given_rows(
 
     `made_here`: rows of images, made with the model's own codebook.
     """
+    if trained.is_pretrained and not trained.vocabulary.labels:
+        found = _without_labels(found, source)
     dataset = read_found(
         found,
         source,
@@ -134,7 +136,8 @@ def given_rows(
         keep_records=True,
         for_label=for_label,
         codebook=None if made_here else KnownCodebook.at(trained.codebook),
-        open_text=bool(trained.vocabulary.labels),
+        # A text given to a pretrained model may be a part of one: it is not closed.
+        open_text=bool(trained.vocabulary.labels) or trained.is_pretrained,
     )
     if 2 * dataset.counts.unknown_tokens > dataset.lengths_N.sum():
         print(
@@ -143,6 +146,21 @@ def given_rows(
             file=sys.stderr,
         )
     return GivenRows(dataset, source)
+
+
+def _without_labels(found: Iterable[Found], source: str) -> Iterator[Found]:
+    """The rows without their labels, for a model that knows no labels at all; tells how many."""
+    count = 0
+    for line, record, problem in found:
+        if isinstance(record, dict) and record.get("label") is not None:
+            count += 1
+            record = {key: value for key, value in record.items() if key != "label"}
+        yield line, record, problem
+    if count:
+        print(
+            f"{printable(source)}: {plural(count, 'label')} left out: the model names none",
+            file=sys.stderr,
+        )
 
 
 def refuse_unusable(trained: TrainedModel, rows: GivenRows, verb: str) -> NoReturn:

@@ -22,6 +22,8 @@ from smallgpt.inference.python_rows import PythonRows, python_rows, rows_to_cont
 from smallgpt.inference.well_formed import WellFormed, any_token, well_formed
 from smallgpt.rows.label_tail import TAIL_LENGTH
 
+PRETRAINED_NEW_TOKENS = 256  # of a pretrained model as it is, where no number is given
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -63,7 +65,8 @@ def generate(
             order. None = <IMG> for a model of images, else a first token drawn as the training
             rows began.
         count: rows generated from each.
-        max_new_tokens: cuts a row wherever it stands; None = up to the trained length.
+        max_new_tokens: cuts a row wherever it stands; None = up to the trained length,
+            256 of a model of Hugging Face.
         seed: of many rows the i-th, from 0, is continued as it is alone with seed + i.
         label: rows of this label, with their label tail. Where the model was trained with
             label_first_share they are generated from the label, else from the prompt alone; those
@@ -116,16 +119,11 @@ def generate(
             if label is not None:
                 wanted = class_of(trained, label, ids)
             rooms.append(_room_after(trained, ids, plan, label is not None, max_new_tokens))
-    stops = _known_ids(vocabulary.eos_id)
-    forbidden = {vocabulary.pad_id}
-    if vocabulary.tokenizer is not None:
-        # A label tail is not text, and an unknown character is none.
-        stops |= _known_ids(vocabulary.cls_id)
-        forbidden |= _known_ids(vocabulary.unk_id)
+    stops, forbidden = set(vocabulary.stop_ids), set(vocabulary.never_ids)
     lead = []
     if label is not None:
         # The rest of the row would be the model's own label; it is computed separately.
-        stops |= _known_ids(vocabulary.cls_id)
+        stops |= {vocabulary.cls_id} if vocabulary.cls_id is not None else set()
         forbidden |= vocabulary.label_id_set
         if learned_label_first(trained):
             lead = [vocabulary.label_ids[wanted]]
@@ -162,7 +160,7 @@ def generate(
                 on_progress=on_progress,
             )
         except ValueError as error:  # what this call asks for fits: it is the model
-            raise UserError(f"{trained.folder}: {error}: damaged weights?") from None
+            raise UserError(f"{trained.name}: {error}: damaged weights?") from None
         if trained.is_instructed:
             return new
         return [start + tokens for start, tokens in zip(starts, new, strict=True)]
@@ -216,11 +214,6 @@ def _first_tokens(trained: TrainedModel) -> list[tuple[int, float]]:
     return found
 
 
-def _known_ids(*ids: int | None) -> set[int]:
-    """The ids of tokens that the vocabulary has."""
-    return {index for index in ids if index is not None}
-
-
 class _Room(NamedTuple):
     """What fits after a prompt."""
 
@@ -246,8 +239,8 @@ def _room_after(
     room = trained.max_length - len(ids) - (TAIL_LENGTH if label_given else 0)
     if room < 1:
         raise UserError(
-            f"the prompt has {len(ids)} tokens and the model was trained on rows of at most "
-            f"{trained.max_length}{tail}: nothing can follow; shorten it"
+            f"the prompt has {len(ids)} tokens and {trained.length_limit}{tail}: nothing can "
+            f"follow; shorten it"
         )
     plan.check(ids)
     rules, note = plan.rules, plan.note
@@ -255,11 +248,15 @@ def _room_after(
     room = min(room, fits)
     if max_new_tokens is not None and max_new_tokens > room:
         cut = (
-            f"max_new_tokens cut from {max_new_tokens} to {room}: the model was trained on rows "
-            f"of at most {trained.max_length} tokens{tail}"
+            f"max_new_tokens cut from {max_new_tokens} to {room}: {trained.length_limit} "
+            f"tokens{tail}"
         )
         note = f"{note}; {cut}" if note else cut
         max_new_tokens = room
+    if trained.is_pretrained and max_new_tokens is None and room > PRETRAINED_NEW_TOKENS:
+        # Its positions may be more than anyone waits for.
+        max_new_tokens = PRETRAINED_NEW_TOKENS
+        note = f"at most {max_new_tokens} new tokens: --max_new_tokens gives another number"
     if rules is not None and rules.of_images and label_given and (max_new_tokens or room) < room:
         raise UserError(
             f"max_new_tokens {max_new_tokens}: the image takes {room} more before its label"

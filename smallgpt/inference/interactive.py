@@ -63,7 +63,7 @@ def _welcome(trained: TrainedModel) -> str:
         which = "tokens" if trained.is_classifier else "first tokens"
         what = f"the {which} of a row, for example {example}"
     size = len(vocabulary)
-    return f"{trained.folder}: {size} tokens in the vocabulary. Type {what}; quit or Ctrl-D leaves."
+    return f"{trained.name}: {size} tokens in the vocabulary. Type {what}; quit or Ctrl-D leaves."
 
 
 def _next_line(prompt_sign: str | None) -> str | None:

@@ -55,7 +55,7 @@ def read_log(
     """
     path = Path(path)
     if trained.vocabulary.tokenizer is not None:
-        raise UserError(f"{trained.folder} is a model of texts: it reads no log of events")
+        raise UserError(f"{trained.name} is a model of texts: it reads no log of events")
     log, unreadable = EventLog(columns), BadRows("event", MOST_BAD_ROWS)
     spoiled: dict[Any, tuple[str, str]] = {}  # of each group the first unusable event
     for record in read_records(path, path.name, unreadable, columns.needed(), [LABEL]):

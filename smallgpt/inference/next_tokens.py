@@ -64,8 +64,7 @@ def next_tokens(
         with given.row(index):
             if len(ids) > trained.max_length:
                 raise UserError(
-                    f"the prompt has {len(ids)} tokens, the model was trained on rows of at most "
-                    f"{trained.max_length}: shorten it"
+                    f"the prompt has {len(ids)} tokens, {trained.length_limit}: shorten it"
                 )
     engine = trained.engines.for_row()
     if len(prompts) > 1:

@@ -49,7 +49,7 @@ def ids_to_continue(
             if record.get("instruction") is not None:
                 ids = tokenizer.encode(text)
             else:
-                ids = [*tokenizer.first_ids, *ids]
+                ids = [*tokenizer.ids_before, *ids]
     except (RowError, ValueError) as error:
         raise UserError(str(error)) from None
     if not ids:
@@ -97,7 +97,7 @@ def refuse_labels_only(trained: TrainedModel) -> None:
     """Refuse a model with a label head, which predicts no tokens, by a UserError."""
     if trained.is_classifier:
         raise UserError(
-            f"{trained.folder}: this model only names labels (--classifier head): classify or "
+            f"{trained.name}: this model only names labels (a classification head): classify or "
             f"evaluate with it"
         )
 
@@ -105,7 +105,7 @@ def refuse_labels_only(trained: TrainedModel) -> None:
 def not_finite(trained: TrainedModel) -> UserError:
     """The error of a model whose output is NaN or infinite."""
     return UserError(
-        f"{trained.folder}: the model gives no finite number: damaged weights? (try precision fp32)"
+        f"{trained.name}: the model gives no finite number: damaged weights? (try precision fp32)"
     )
 
 

@@ -157,7 +157,7 @@ def _encoded(
     for shape, pictures in by_shape.items():
         if trained.codebook is None:
             raise UserError(
-                f"an array of shape {shape} is a picture, and {trained.folder} holds no "
+                f"an array of shape {shape} is a picture, and {trained.name} holds no "
                 f"codebook.npz to read one; rows of ids are a list: rows.tolist()"
             )
         ids, notes = image_rows(trained, np.stack(list(pictures.values())))

@@ -22,6 +22,7 @@ from smallgpt.evaluation.predictions import write_predictions
 from smallgpt.evaluation.predictions_table import predictions_table, write_predictions_table
 from smallgpt.files.reading import contents
 from smallgpt.inference.files import GivenRows, beside
+from smallgpt.options.inference import InferenceSettings
 from smallgpt.rows.dataset import TokenLabelDataset
 
 _KINDS = {"evaluate": "evaluation", "classify": "classification"}
@@ -47,7 +48,7 @@ def hold_results(
     """
     made_from = {
         "mode": mode,
-        "model": str(trained.folder),
+        "model": trained.name,
         "data": rows.source,
         "rows": digest_of_rows(rows.dataset),
         "weights": digest_of_folder(trained.folder),
@@ -60,7 +61,10 @@ def hold_results(
         },
     }
     if output_dir is None:
-        folder = beside(trained.folder, named_after(_KINDS[mode], rows.source))
+        # Beside the copy of a model on the hub nobody would find it.
+        usual = Path(InferenceSettings().model_path[0])
+        place = trained.folder if trained.hub_name is None else usual
+        folder = beside(place, named_after(_KINDS[mode], rows.source))
     else:
         folder = Path(output_dir)
     return holding_results(folder, made_from, may_move=output_dir is None, overwrite=overwrite)

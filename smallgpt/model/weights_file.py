@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from smallgpt.errors import UserError
-from smallgpt.files.reading import open_input, parse_json, shown
-from smallgpt.model.own_config import is_number
+from smallgpt.files.reading import open_input, parse_json, read_bytes, shown
+from smallgpt.model.own_config import MOST_CONFIG_BYTES, is_number
 from smallgpt.model.place import is_adapter_folder
 from smallgpt.options.training import MOST_LAYERS
 from smallgpt.tokens.labels import MOST_LABELS
@@ -32,6 +32,18 @@ _TEMPERATURES = (0.01, 1000.0)  # the range of calibration
 # and few more. Figures of labels are one text in it.
 _MOST_HEADER_BYTES, _MOST_HEADER_VALUES = 100_000_000, 9 * 20 * MOST_LAYERS
 _MOST_FIGURES = 100_000  # values in that text: labels not above chance, labels with few rows
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether training wrote a model folder, even where some of its files are missing by now."""
+    # One that only training writes is enough: the folder was not copied whole.
+    if is_adapter_folder(folder) or any(
+        (folder / n).exists() for n in (SETTINGS, MADE_BY, CODEBOOK)
+    ):
+        return True
+    # transformers has a vocab.json too, of BPE tokenizers, which keep added tokens elsewhere.
+    path = folder / "vocab.json"
+    return path.is_file() and b'"<PAD>"' in read_bytes(path, MOST_CONFIG_BYTES)
 
 
 def read_validation(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ class InferenceSettings:
 
     model_path: tuple[str, ...] = option(
         ("outputs/best_model",),
-        "Model folder that training wrote. With --mode compare several, or evaluation folders, or "
-        "one folder of runs.",
+        "Model folder that training wrote, an export of one, or a causal model or classifier of "
+        "Hugging Face as it is: a folder, or a name on the hub. With --mode compare several model "
+        "folders, or evaluation folders, or one folder of runs.",
         group="Model",
     )
     vocab_path: str | None = option(
@@ -130,7 +131,8 @@ class InferenceSettings:
 
     max_new_tokens: int | None = option(
         None,
-        "Most tokens to generate after the prompt. Default: until <EOS> or the trained length.",
+        "Most tokens to generate after the prompt. Default: until <EOS> or the trained length; 256 "
+        "of a model of Hugging Face.",
         group="Generation",
         minimum=1,
     )

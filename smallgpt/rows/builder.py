@@ -49,8 +49,9 @@ class RowsBuilder:
             row = cut_row(row, self.max_length - room, self.vocabulary)
             counts.cut += 1
             counts.cut_tokens += length - len(row.ids)
-            counts.max_length = self.max_length
-            counts.longest_cut = max(counts.longest_cut, length + room)
+            unread = 0 if vocabulary.reads_tail else TAIL_LENGTH
+            counts.max_length = self.max_length - unread
+            counts.longest_cut = max(counts.longest_cut, length + room - unread)
         new = NewRow(
             row,
             len(row.ids),

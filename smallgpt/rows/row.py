@@ -105,9 +105,9 @@ def ids_of(
                 f"beside the rows, or prepare them with the model's tokenizer"
             )
         for index in given_ids:
-            if type(index) is not int or not 0 <= index < len(vocabulary):
+            if type(index) is not int or not 0 <= index < vocabulary.read:
                 raise RowError(
-                    f"input id {shown(index)} is not a whole number from 0 to {len(vocabulary) - 1}"
+                    f"input id {shown(index)} is not a whole number from 0 to {vocabulary.read - 1}"
                 )
         return list(given_ids), 0, ()
     words = split_words(tokens)
@@ -186,11 +186,16 @@ def cut_row(row: Row, max_length: int, vocabulary: Vocabulary) -> Row:
 
     A first token of `first_ids` stays (<IMG>, or a tokenizer's start of text), and so does the
     label tail. Of a pair of texts the longer one loses tokens until both are of one length, then
-    both do, so that neither disappears.
+    both do, so that neither disappears. Where the vocabulary keeps the start of texts, tokens are
+    removed from the right instead, before what its tokenizer puts behind them.
     """
     removed = len(row.ids) - max_length
     if removed <= 0:
         return row
+    if vocabulary.keeps_start and vocabulary.tokenizer is not None:
+        end = row.body_length - vocabulary.tokenizer.count_after
+        rest = row.ids[: end - removed] + row.ids[end:]
+        return replace(row, ids=rest, body_length=row.body_length - removed)
     ids, place, of_first = row.ids, len(row.ids), removed
     kept = 1 if ids[0] in vocabulary.first_ids else 0
     if not row.prompt_length and vocabulary.separator_id in ids[kept : row.body_length]:

@@ -18,7 +18,8 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,30 @@ class TextTokenizer:
         tokens: the token of each id, 0..n-1, each once; whitespace in it is written as in
             `WHITESPACE_MARKS`. An id that the tokenizer leaves out, or whose spelling is taken,
             is `<unused_ID>`.
-        first_ids: what the tokenizer puts before each text: `[CLS]`, `<s>`; empty for most.
+        ids_before: what the tokenizer puts before each text: `[CLS]`, `<s>`; empty for most.
+        first_ids: the first of them as a set.
+        count_after: how many ids it puts behind: `[SEP]`.
     """
 
-    def __init__(self, backend: Tokenizer):
+    def __init__(
+        self,
+        backend: Tokenizer,
+        as_it_is: bool = False,
+        closes: bool = True,
+        size: int | None = None,
+    ):
         """Wrap a `tokenizers.Tokenizer`, which is changed.
+
+        Args:
+            as_it_is: special tokens that a text spells are read as such, as transformers does.
+            closes: it puts its mark of an end behind a text, if it has one.
+            size: the ids of its model, where it may have more.
 
         Raises:
             UserError: it has more ids than any vocabulary may, or cannot encode.
         """
-        self.backend = backend
-        backend.encode_special_tokens = True  # encoded as text: they have no meaning within one
+        self.backend, self._closes, self._size = backend, closes, size
+        backend.encode_special_tokens = not as_it_is  # else encoded as text
         backend.no_padding()
         backend.no_truncation()
         by_id = {index: token for token, index in backend.get_vocab(True).items()}
@@ -122,12 +136,16 @@ class TextTokenizer:
             written[token] = None
         self.tokens = list(written)
         try:
-            marked, plain = self.encode("a"), self.encode("a", marked=False)
+            marked, plain = self._ids("a", True), self._ids("a", False)
         except ValueError as error:
             raise UserError(str(error)) from None
         if any(index >= size for index in marked):
             raise UserError("the tokenizer puts ids around a text that it does not have")
-        self.first_ids = set(marked[:1]) if marked[:1] != plain[:1] else set()
+        places = range(len(marked) - len(plain) + 1)
+        before = next((i for i in places if marked[i : i + len(plain)] == plain), 0)
+        self.ids_before = marked[:before]
+        self.first_ids = set(self.ids_before[:1])
+        self.count_after = len(marked) - len(plain) - before if closes else 0
 
     # ---------------------------------------------------------------------------- making
 
@@ -193,22 +211,25 @@ class TextTokenizer:
         folder = folder_of(name, "tokenizer")
         path = folder / TOKENIZER
         if path.is_file():
-            if _is_of_token_rows(path):
-                raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
+            _refuse_token_rows(path, name)
             return cls.load(path).with_special(special)
-        if not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
-            raise UserError(f"{name}: no tokenizer in this folder")
-        found = load_pretrained_tokenizer(name)
-        backend = getattr(found, "backend_tokenizer", None)
-        if backend is None:
-            raise UserError(
-                f"{name}: its tokenizer ({type(found).__name__}) has no tokenizer.json and runs in "
-                f"Python only; convert it to a fast one first"
-            )
-        try:
-            return cls(backend).with_special(special)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
+        with _named(name):
+            return cls(_backend_of(load_pretrained_tokenizer(name), name)).with_special(special)
+
+    @classmethod
+    def as_transformers_reads(cls, found: Any, name: str, closes: bool, size: int) -> TextTokenizer:
+        """A tokenizer of `load_pretrained_tokenizer` as it is.
+
+        Args:
+            name: for messages.
+            closes: it puts its mark of an end behind a text, if it has one.
+            size: ids that its model has.
+
+        Raises:
+            UserError: it runs in Python only, or puts ids before a text that the model lacks.
+        """
+        with _named(name):
+            return cls(_backend_of(found, name), True, closes, size)
 
     def with_special(self, special: Sequence[str]) -> TextTokenizer:
         """The same tokenizer; those of `special` that it lacks are added at the end."""
@@ -302,8 +323,21 @@ class TextTokenizer:
             ValueError: the text has half of a surrogate pair, which is no character, or the
                 tokenizer fails: a pattern without end, an unknown token that it lacks.
         """
+        if marked and not self._closes:
+            return [*self.ids_before, *self._ids(text, False)]
+        return self._ids(text, marked)
+
+    def _ids(self, text: str, marked: bool) -> list[int]:
+        ids: list[int] = self._encoding(text, marked).ids
+        if self._size is not None and max(ids, default=0) >= self._size:
+            token = self.backend.id_to_token(max(ids))
+            raise ValueError(f"the text has {shown(token)}, a token that the model lacks")
+        return ids
+
+    def _encoding(self, text: str, marked: bool) -> Any:
+        """The library's `Encoding` of a text; raises as `encode`."""
         try:
-            return self.backend.encode(text, add_special_tokens=marked).ids
+            return self.backend.encode(text, add_special_tokens=marked)
         except (TypeError, UnicodeEncodeError):
             raise ValueError("the text has half of a surrogate pair: not valid Unicode") from None
         except BaseException as error:
@@ -311,6 +345,15 @@ class TextTokenizer:
                 raise
             reason = shown(" ".join(str(error).split()))
             raise ValueError(f"the tokenizer fails at this text: {reason}") from None
+
+    def end_of(self, text: str, count: int) -> str:
+        """The part of a text that its last `count` ids stand for, marks not counted.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        offsets = self._encoding(text, False).offsets
+        return text if count >= len(offsets) else text[offsets[-count - 1][1] :]
 
     def count_unknown(self, ids: Sequence[int]) -> int:
         """How many of `ids` are the unknown token."""
@@ -346,6 +389,12 @@ def load_pretrained_tokenizer(name: str) -> Any:
         UserError: none there, no network, or it needs code of its own, which is never run.
     """
     folder = folder_of(name, "tokenizer")
+    path = folder / TOKENIZER
+    if path.is_file():
+        _refuse_token_rows(path, name)
+        _check_values(read_text(path, MOST_BYTES), path)
+    elif not any(any(folder.glob(known)) for known in _TOKENIZER_FILES):
+        raise UserError(f"{name}: no tokenizer in this folder")
     with hub_errors(name, "tokenizer"), rust_errors(name, "no tokenizer that works"):
         from transformers import AutoTokenizer, BertTokenizer  # slow, and rarely needed
 
@@ -354,6 +403,31 @@ def load_pretrained_tokenizer(name: str) -> Any:
             # take GPT-2's, which silently finds no tokens.
             return BertTokenizer.from_pretrained(folder, trust_remote_code=False)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _backend_of(found: Any, name: str) -> Tokenizer:
+    """What computes a tokenizer of transformers."""
+    backend = getattr(found, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UserError(
+            f"{name}: its tokenizer ({type(found).__name__}) has no tokenizer.json and runs in "
+            f"Python only; convert it to a fast one first"
+        )
+    return backend
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Begin the message of an error with the name of a tokenizer."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+
+
+def _refuse_token_rows(path: Path, name: str) -> None:
+    if _is_of_token_rows(path):
+        raise UserError(f"{name}: its rows are tokens, not text: nothing to read text with")
 
 
 def _check_values(text: str, path: str | Path) -> None:

@@ -62,7 +62,12 @@ class Vocabulary:
         first_ids: tokens that mark the start of a row: <IMG>, or what a pretrained tokenizer puts
             before each text.
         tokenizer: turns text into these ids; None where rows are tokens only.
+        read: number of ids that a model of it reads, 0..read-1.
+        keeps_start: a row that is too long loses its end, where others lose their start.
+        reads_tail: whether the model has embeddings of the label tail.
     """
+
+    keeps_start, reads_tail = False, True
 
     def __init__(self, tokens: Sequence[str], tokenizer: TextTokenizer | None = None):
         """`tokens` in the order of their ids.
@@ -73,7 +78,7 @@ class Vocabulary:
         """
         if len(tokens) > MOST_TOKENS:
             raise ValueError(f"{len(tokens):,} tokens, at most {MOST_TOKENS:,}")
-        self.tokens, self.tokenizer = list(tokens), tokenizer
+        self.tokens, self.tokenizer, self.read = list(tokens), tokenizer, len(tokens)
         self.ids = {token: index for index, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
             raise ValueError("a token stands twice")
@@ -129,6 +134,18 @@ class Vocabulary:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and self.tokens == other.tokens
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a row that is generated: <EOS>, and <CLS> of a text, whose tail is none."""
+        ends = self.eos_id, self.cls_id if self.tokenizer is not None else None
+        return frozenset(index for index in ends if index is not None)
+
+    @property
+    def never_ids(self) -> frozenset[int]:
+        """Ids that are never generated: <PAD>, and <UNK> in a text."""
+        unk_id = self.unk_id if self.tokenizer is not None else None
+        return frozenset(index for index in (self.pad_id, unk_id) if index is not None)
 
     @classmethod
     def for_images(cls, codes: int, labels: Iterable[str]) -> Vocabulary:

@@ -301,7 +301,14 @@ def at_confidences_of(rows: list[dict], points: list[dict]) -> list[dict]:
 
 # Figures of the reading, not of the scores.
 OF_READING = {
-    *("rows_cut", "tokens_left_out", "learned_unknown", "learned_rows", "learned_from"),
+    *(
+        "rows_cut",
+        "tokens_left_out",
+        "learned_unknown",
+        "model_labels",
+        "learned_rows",
+        "learned_from",
+    ),
     *("unknown_tokens", "unknown_names", "unknown_names_left_out"),
 }
 
