@@ -49,7 +49,7 @@ class RowsBuilder:
             row = cut_row(row, self.max_length - room, self.vocabulary)
             counts.cut += 1
             counts.cut_tokens += length - len(row.ids)
-            unread = 0 if vocabulary.reads_tail else TAIL_LENGTH
+            unread = 0 if self.vocabulary.reads_tail else TAIL_LENGTH
             counts.max_length = self.max_length - unread
             counts.longest_cut = max(counts.longest_cut, length + room - unread)
         new = NewRow(
