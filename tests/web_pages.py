@@ -12,6 +12,20 @@ import pytest
 from smallgpt.errors import UserError
 from smallgpt.export.npm_packages import RUNTIME, TOKENIZERS
 
+# A program for a page: asks its engine several questions.
+ASK = """async ({ method, questions }) => {
+    const { Engine } = await import("./page/engine.js");
+    window.tested ??= new Engine();
+    await window.tested.ask("load");
+    const answers = [];
+    for (const question of questions) {
+        if (question.image) question.image = Float32Array.from(question.image);
+        const answer = await window.tested.ask(method, question);
+        if (answer.labels instanceof Float32Array) answer.labels = [...answer.labels];
+        answers.push(answer);
+    }
+    return answers;
+}"""
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from trained_models import image_of
-from web_pages import browser, runtime, served  # noqa: F401  (fixtures)
+from web_pages import ASK, browser, runtime, served  # noqa: F401  (fixtures)
 
 from inference import classify, generate, load_trained_model, next_tokens
 from smallgpt.tokens.codebook import Codebook
@@ -18,19 +18,6 @@ expect = pytest.importorskip(
 ).expect
 pytestmark = pytest.mark.usefixtures("runtime")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-ASK = """async ({ method, questions }) => {
-    const { Engine } = await import("./page/engine.js");
-    window.tested ??= new Engine();
-    await window.tested.ask("load");
-    const answers = [];
-    for (const question of questions) {
-        if (question.image) question.image = Float32Array.from(question.image);
-        const answer = await window.tested.ask(method, question);
-        if (answer.labels instanceof Float32Array) answer.labels = [...answer.labels];
-        answers.push(answer);
-    }
-    return answers;
-}"""
 
 
 @pytest.fixture(scope="module")
