@@ -165,7 +165,8 @@ def answers(folder: Path) -> list[str]:
 
 ARGUMENTS = {
     **{"few.py": few, "digest.py": digest, "million.py": million, "ranges.py": no_arguments},
-    **{"pairs.py": no_arguments, "questions.py": no_arguments, "summaries.py": own_code},
+    **{"pairs.py": no_arguments, "questions.py": no_arguments, "reading.py": no_arguments},
+    "summaries.py": own_code,
     **{"few_texts.py": few_texts, "no_model.py": answers},
 }
 
