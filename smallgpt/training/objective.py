@@ -96,7 +96,7 @@ class Objective:
     ) -> Tensor:
         """The label asked for at every place of a row up to its own, among the labels alone.
 
-        Of a pair of texts from the second one on: the first alone tells nothing of both.
+        Of a pair of texts from its separator on: the first text alone tells nothing of both.
 
         Deep supervision (Lee et al., 2015) along the row: what a token says of the label reaches
         its embedding at once, instead of through what the last place makes of all of them. Next
