@@ -6,7 +6,7 @@ torch in fp32 is what the others are compared with; the page computes in int8.
 import numpy as np
 import pytest
 from transformers import pipeline
-from web_pages import ASK, browser, runtime, served  # noqa: F401  (fixtures)
+from web_pages import ASK
 
 from inference import classify, generate, load_trained_model
 
@@ -25,7 +25,7 @@ NEW_TOKENS = 4
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("kind", ROWS)
-def test_a_row_gets_the_same_answer_everywhere(kind, exported, model_of, browser, served):  # noqa: F811
+def test_a_row_gets_the_same_answer_everywhere(kind, exported, model_of, browser, served):
     rows = ROWS[kind]
     torch = load_trained_model(model_of(kind), "cpu", "fp32", engine="torch")
     vocabulary, names = torch.vocabulary, torch.label_names

@@ -12,7 +12,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from trained_models import BEST_MODEL
-from web_pages import runtime  # noqa: F401  (a fixture)
 
 from smallgpt.engines.trained import load_trained_model
 from smallgpt.errors import UserError

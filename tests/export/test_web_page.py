@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from trained_models import image_of
-from web_pages import ASK, browser, runtime, served  # noqa: F401  (fixtures)
+from web_pages import ASK
 
 from inference import classify, generate, load_trained_model, next_tokens
 from smallgpt.tokens.codebook import Codebook
@@ -30,7 +30,7 @@ def pages():
 
 
 @pytest.fixture
-def open_page(browser, served, exported, pages):  # noqa: F811
+def open_page(browser, served, exported, pages):
     """A function: the page of a kind of model, ready, nothing drawn or written in it.
 
     There is no error in its console, and it asks no other host.
@@ -327,7 +327,7 @@ def test_nothing_moves_where_that_is_not_wanted(open_page):
     assert fill.evaluate("bar => getComputedStyle(bar).transitionDuration") == "0s"
 
 
-def test_opened_as_a_file_or_incomplete_the_page_says_why(browser, served, exported, tmp_path):  # noqa: F811
+def test_opened_as_a_file_or_incomplete_the_page_says_why(browser, served, exported, tmp_path):
     page = browser.new_page(locale="en-US")
     page.goto((exported("bars", "web") / "index.html").as_uri())
     page.get_by_text("python -m http.server").wait_for()
