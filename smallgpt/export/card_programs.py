@@ -10,6 +10,7 @@ import numpy as np
 
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.export.decision import DECISION
+from smallgpt.export.example_rows import first_id
 from smallgpt.export.formats import Reader
 from smallgpt.graphs.graph_files import row_rules
 from smallgpt.model.head import head_name
@@ -54,7 +55,7 @@ def continue_program(trained: TrainedModel, name: str) -> str:
     """The program that continues a row, a block of Markdown."""
     vocabulary = trained.vocabulary
     if vocabulary.tokenizer is None:
-        start, show = vocabulary.tokens[_first_id(trained)], _SHOW_TOKENS
+        start, show = vocabulary.tokens[first_id(trained)], _SHOW_TOKENS
     else:
         start, show = _first_text(trained), _SHOW_TEXT
     new = max(1, min(_NEW_TOKENS, trained.max_length - len(_ids(trained, start))))
@@ -75,7 +76,7 @@ def _example(trained: TrainedModel) -> str:
     left_out = {*vocabulary.special_ids, *vocabulary.label_ids}
     ordinary = [index for index in range(len(vocabulary)) if index not in left_out]
     most = min(_TOKENS_SHOWN, trained.max_length - 4)
-    return vocabulary.decode([_first_id(trained), *ordinary[: most - 1]])
+    return vocabulary.decode([first_id(trained), *ordinary[: most - 1]])
 
 
 def _ids(trained: TrainedModel, row: str, marked: bool = False) -> list[int]:
@@ -84,23 +85,13 @@ def _ids(trained: TrainedModel, row: str, marked: bool = False) -> list[int]:
     return trained.vocabulary.encode(row) if tokenizer is None else tokenizer.encode(row, marked)
 
 
-def _first_id(trained: TrainedModel) -> int:
-    """The id that most training rows begin with, as far as that is known."""
-    vocabulary = trained.vocabulary
-    if vocabulary.img_id is not None:
-        return vocabulary.img_id
-    first = next(iter(trained.first_tokens), "")
-    known: int = vocabulary.ids.get(first, vocabulary.eos_id or 0)
-    return known
-
-
 def _first_text(trained: TrainedModel) -> str:
     """What a text to continue begins with."""
     if trained.is_instructed:
         return instruction_prompt("...")
     tokenizer = trained.vocabulary.tokenizer
     assert tokenizer is not None
-    return tokenizer.decode([_first_id(trained)]).strip() or "a"
+    return tokenizer.decode([first_id(trained)]).strip() or "a"
 
 
 _DECIDE = """\

@@ -1,4 +1,4 @@
-"""The row that the programs in the README.md of an export use."""
+"""The row that the programs in the README.md of an export use, and what it says of pairs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.rows.dataset import TokenLabelDataset
+from smallgpt.tokens.text_tokenizer import SEP
+from smallgpt.tokens.vocabulary import Vocabulary
 
 _MOST_TOKENS = 300  # of the example, which is to be read
 
@@ -31,3 +33,16 @@ def example_of(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
     bodies = labels.without_tails()
     ids_T = bodies.gather(np.array([int(np.argmin(bodies.lengths_N))]))[0][:_MOST_TOKENS]
     return trained.vocabulary.decode(ids_T.tolist())
+
+
+def note_of_pairs(vocabulary: Vocabulary) -> str:
+    """How programs outside of the toolkit cut a pair of texts, with a line break before it.
+
+    Their rule of one text is that of `row_rules`. "" for a model of other rows.
+    """
+    if vocabulary.separator_id is None:
+        return ""
+    return (
+        f"\nOf a pair of texts parted by `{SEP}` that is too long, this cuts the first text, "
+        f"where the\ntoolkit shortens the longer one: shorten such texts before.\n"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from smallgpt.distribution import VERSION
 from smallgpt.engines.trained import TrainedModel
-from smallgpt.export.example_rows import example_of, first_id
+from smallgpt.export.example_rows import example_of, first_id, note_of_pairs
 from smallgpt.export.gguf_files import PRECISIONS, Q8_0, file_name, kept_in_f32
 from smallgpt.export.llama_server import LlamaServer
 from smallgpt.graphs.graph_files import row_rules
@@ -48,6 +48,7 @@ def readme_of(
                 example=json.dumps(example, ensure_ascii=False),
                 shown=min(_LABELS_SHOWN, len(vocabulary.labels)),
             )
+            + note_of_pairs(vocabulary)
         )
         if server is not None:
             parts.append(f"prints\n\n```json\n{_answer(trained, server, example)}\n```")

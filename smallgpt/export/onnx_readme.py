@@ -10,7 +10,7 @@ import numpy as np
 from smallgpt.distribution import VERSION
 from smallgpt.engines.graph_engine import GraphEngine, read_facts
 from smallgpt.engines.trained import TrainedModel
-from smallgpt.export.example_rows import example_of, first_id
+from smallgpt.export.example_rows import example_of, first_id, note_of_pairs
 from smallgpt.graphs.graph_files import CLASSIFY, DECODE, row_rules
 from smallgpt.rows.dataset import TokenLabelDataset
 
@@ -73,7 +73,7 @@ def _describe_rows(trained: TrainedModel) -> str:
             f"and with the",
             "vocabulary in the metadata of the file (`smallgpt.labels`, `smallgpt.row` ...).",
         ]
-    )
+    ) + note_of_pairs(trained.vocabulary)
 
 
 def _answer(trained: TrainedModel, folder: Path, example: str) -> str:

@@ -51,7 +51,7 @@ def refuse_needless_pairs(trained: TrainedModel, columns: Columns) -> None:
     reads_pairs = trained.vocabulary.separator_id is not None and not trained.is_instructed
     if columns.pair is not None and not reads_pairs:
         raise UserError(
-            f"--pair_column {columns.pair}: {trained.folder} is no model of pairs of texts "
+            f"--pair_column {columns.pair}: {trained.name} is no model of pairs of texts "
             f"(prepare_data.py text --pair_column)"
         )
 

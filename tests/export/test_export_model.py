@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from inference import classify, evaluate_file, generate, load_trained_model
 from smallgpt.graphs.graph_builder import quantized
+from smallgpt.tokens.text_tokenizer import TextTokenizer
 from train_gpt import train
 
 FORMATS = ("onnx", "onnx-int8")
@@ -297,6 +298,24 @@ def test_the_programs_of_the_readme_run_as_they_stand(kind, exported):
     assert outputs[: len(told)] == told and len(told) == (kind in WITH_LABELS)
     assert len(outputs) == (kind in WITH_LABELS) + (kind in WITH_TOKENS)
     assert all(outputs)
+
+
+def test_the_readme_tells_that_a_pair_is_cut_as_one_text(run, exported, tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    save_byte_level(tmp_path / "checkpoint")
+    settings = train_settings(tmp_path, tmp_path / "checkpoint", num_epochs=1)
+    data = tmp_path / "data"
+    tokenizer = TextTokenizer.load(data / "tokenizer.json").with_separator()
+    (data / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    ids = {token: index for index, token in enumerate(tokenizer.tokens)}
+    (data / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    train(settings)
+    out = tmp_path / "out"
+    done = run("--model_path", tmp_path / "run" / "best_model", "--output_dir", out)
+    assert done.returncode == 0, done.stderr
+    told = "Of a pair of texts parted by `<SEP>` that is too long, this cuts the first text"
+    assert told in (out / "README.md").read_text()
+    assert told not in (exported("texts") / "README.md").read_text()
 
 
 # ------------------------------------------------------------------------------- mistakes
