@@ -1,0 +1,1 @@
+"""The server: a trained model answers many requests at once over HTTP."""
