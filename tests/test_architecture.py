@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = (
-    "train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "serve.py", "benchmark.py",
+    "train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "serve.py",
+    "benchmark.py",
 )  # fmt: skip
 # A room imports only itself and rooms above it; rooms of one line never import one another.
 HOUSE = (

@@ -37,7 +37,7 @@ def test_what_the_extras_need_is_pinned_and_nothing_else():
     assert pinned("constraints.txt") == set().union(*map(names, extras))
 
 
-@pytest.mark.parametrize("script", ["train_gpt", "inference", "export_model", "benchmark"])
+@pytest.mark.parametrize("script", ["train_gpt", "inference", "export_model", "serve", "benchmark"])
 def test_every_command_tells_the_version(script, capsys):
     main = __import__(script).main
     with pytest.raises(SystemExit) as left:
@@ -98,4 +98,4 @@ def test_the_installed_package_works_from_any_folder(tmp_path):
     assert "python -m prepare_data digits" in told and "Traceback" not in told
 
 
-SCRIPTS = ("train_gpt.py", "inference.py", "prepare_data.py", "export_model.py")
+SCRIPTS = ("train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "serve.py")

@@ -14,6 +14,7 @@ from smallgpt.options.export import ExportSettings
 from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.option import options_of
 from smallgpt.options.reader import read_settings
+from smallgpt.options.serve import ListeningSettings
 from smallgpt.options.training import TrainSettings
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,7 @@ SCRIPTS = {
     "train_gpt.py": TrainSettings,
     "inference.py": InferenceSettings,
     "export_model.py": ExportSettings,
+    "serve.py": ListeningSettings,
     "benchmark.py": BenchmarkSettings,
 }
 OF_ALL = {"--help", "--version"}

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from smallgpt.inference.prompts import token_text
+from smallgpt.inference.prompts import row_text, token_text
 from smallgpt.options.common import LARGEST_SEED
 from smallgpt.serving.continuation import Piece, TokenShare
 from smallgpt.serving.errors import ApiError
@@ -217,8 +217,8 @@ def _texts_of(service: Service, piece: Piece) -> list[str]:
 def _reason(service: Service, wish: Wish, grown: Grown) -> str:
     if grown.finish_reason == "length":
         return "length"
-    ended = bool(grown.ids) and grown.ids[-1] in service.served.trained.vocabulary.stop_ids
-    return "stop_sequence" if wish.stop and not ended else "eos_token"
+    text = row_text(service.served.trained, grown.ids)
+    return "stop_sequence" if any(stop in text for stop in wish.stop) else "eos_token"
 
 
 def _token(service: Service, share: TokenShare) -> dict[str, Any]:
