@@ -101,7 +101,7 @@ class Load:
                     body = {"prompt": self.prompt, "stream": True}
                     text = json.dumps(body).encode()
                     head = (
-                        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}"
+                        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}"
                     )
                     for byte in (head + "\r\n\r\n").encode()[:30]:
                         client.writer.write(bytes([byte]))
@@ -147,7 +147,7 @@ class Load:
                             "Transfer-Encoding: chunked" if chunked else "Content-Length: 3000000"
                         )
                         client.writer.write(
-                            f"POST /predict HTTP/1.1\r\nHost: x\r\n{kind}\r\n\r\n".encode()
+                            f"POST /predict HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n\r\n".encode()
                         )
                         for _ in range(30):
                             part = b"x" * 100_000
@@ -195,7 +195,7 @@ def rounded(value):
 
 
 def request(path: str, body: bytes, method: str = "POST") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
