@@ -41,7 +41,7 @@ export class RowView {
     this.fail = fail;
     this.isInstructed = facts.kind === "instructions";
     this.isTokens = facts.kind === "tokens";
-    this.canGoOn = facts.layers > 0;
+    this.canGoOn = facts.predicts_tokens;
     this.even = Math.log(facts.vocabulary); // nats of a blind guess; there a colour is full
   }
 
