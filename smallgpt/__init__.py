@@ -16,6 +16,7 @@ and inference never import one another; nothing imports a script (tests/test_arc
     preparation                    raw data to rows
     training                       training loop, checkpoints, best model
     inference                      generation, classification, evaluation
-    export                         models for other programs: ONNX
+    export                         models for other programs: ONNX, GGUF, a page, the hub
+    serving                        the server
     benchmark                      speed
 """

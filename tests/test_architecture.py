@@ -28,6 +28,7 @@ HOUSE = (
     ("evaluation",),
     ("checks", "preparation", "training", "inference"),
     ("export",),
+    ("serving",),
     ("benchmark",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

@@ -75,6 +75,7 @@ class Decoder:
         self.n_positions: int = config.n_positions
         self.vocab_size: int = config.vocab_size
         self.n_head: int = config.n_head
+        self.n_layer: int = config.n_layer
 
         scale = (config.n_embd / self.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         transformer = model.transformer
@@ -143,7 +144,7 @@ class Decoder:
                 B, G, self._group, E // G, dtype=self._cache_dtype, device=self.device
             )
 
-        x_BxTxE = self._token_embedding_VxE[ids_BxT] + self._position_embedding_PxE[:T]
+        x_BxTxE = self.embed(ids_BxT, columns_T)
 
         def attend(qkv_Rx3E: Tensor, cache_2xBxGxCxE: Tensor) -> Tensor:
             by_head, by_group = (
@@ -156,9 +157,9 @@ class Decoder:
             )
             return attended_BxHxTxD.transpose(1, 2).reshape(B * T, E)
 
-        x_RxE = self._through_blocks(x_BxTxE.flatten(0, 1), attend)
+        x_RxE = self.through_blocks(x_BxTxE.flatten(0, 1), self._caches, attend)
         last_B = torch.arange(B, device=self.device) * T + lengths_B - 1
-        return self._head(self._norm_final(x_RxE[last_B]))
+        return self.logits(x_RxE[last_B])
 
     @torch.inference_mode()
     def step(self, ids_B: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class Decoder:
         G = self.n_head // g
         column, self._used = self._used, self._used + 1
         self._grow_cache()
-        x_BxE = self._token_embedding_VxE[ids_B] + self._position_embedding_PxE[self._positions_B]
+        x_BxE = self.embed(ids_B, self._positions_B)
         self._positions_B += 1
 
         def attend(qkv_Bx3E: Tensor, cache_2xBxGxCxE: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class Decoder:
                 attended_BxGxgxE = _own_heads(attended_BxGxgxE)
             return attended_BxGxgxE.reshape(B, -1).to(self.dtype)
 
-        return self._head(self._norm_final(self._through_blocks(x_BxE, attend)))
+        return self.logits(self.through_blocks(x_BxE, self._caches, attend))
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -209,9 +210,28 @@ class Decoder:
                 used_2xBxGxCxE = cache_2xBxGxCxE[..., : self._used, :]
                 used_2xBxGxCxE[:, new_B] = used_2xBxGxCxE[:, old_B]
 
-    def _through_blocks(self, x_RxE: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def embed(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Embeddings of tokens at their places."""
+        return self._token_embedding_VxE[ids] + self._position_embedding_PxE[places]
+
+    def logits(self, x_BxE: Tensor) -> Tensor:
+        """Logits of the next token, from what leaves the last block; B x V in fp32."""
+        return self._head(self._norm_final(x_BxE))
+
+    def new_cache(self, rows: int, columns: int) -> Tensor:
+        """Room for keys and values of one block, zeros of 2 x rows x H x columns x D.
+
+        In fp32 on a CPU, whose products of few rows take 1.5 times as long in bf16.
+        """
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        D = self._token_embedding_VxE.shape[1] // self.n_head
+        return torch.zeros((2, rows, self.n_head, columns, D), dtype=dtype, device=self.device)
+
+    def through_blocks(
+        self, x_RxE: Tensor, caches: Sequence[Tensor], attend: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         """All blocks; `attend` maps qkv_Rx3E and a block's cache to attended_RxE."""
-        for layer, cache in zip(self._layers, self._caches, strict=True):
+        for layer, cache in zip(self._layers, caches, strict=True):
             qkv_Rx3E = layer.queries_keys_values(layer.norm_1(x_RxE).to(self.dtype))
             x_RxE = x_RxE + layer.attention_output(attend(qkv_Rx3E, cache))
             hidden_RxI = layer.mlp_input(layer.norm_2(x_RxE).to(self.dtype))

@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from smallgpt.decoding.decoder import Decoder
+from smallgpt.decoding.growing_rows import close_gaps
 from smallgpt.decoding.plain_decoder import PlainDecoder
 from smallgpt.decoding.row_rules import RowRules
 from smallgpt.decoding.sampling import Sampling, choose_tokens
@@ -101,6 +102,8 @@ def generate_tokens(
     forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=decoder.device)
     if len(forbidden) >= decoder.vocab_size:
         raise ValueError("all tokens are forbidden")
+    if rules is not None:
+        rules = rules.on(decoder.device)
     stops = frozenset(stop_ids)
     steps_per_look = _STEPS_PER_LOOK.get(decoder.device.type, 16)
     generators = generator if isinstance(generator, Sequence) else [generator] * len(prompts)
@@ -123,7 +126,7 @@ def generate_tokens(
         uniform_BxM = uniform_NxM[live]
         state = None
         if rules is not None:
-            state = rules.start([prompts[index] for index in live], decoder.device)
+            state = rules.start([prompts[index] for index in live])
         unseen: list[Tensor] = []
         for m in range(max_new_tokens):
             logits_BxV.index_fill_(1, forbidden, -torch.inf)
@@ -152,7 +155,7 @@ def generate_tokens(
                 if not survivors:
                     break
                 if finished:
-                    rows = _close_gaps(survivors)
+                    rows = close_gaps(survivors)
                     decoder.keep(rows)
                     live = [live[row] for row in rows]
                     ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
@@ -167,10 +170,3 @@ def _up_to_stop(tokens: list[int], stops: Collection[int]) -> list[int]:
         if token in stops:
             return tokens[: index + 1]
     return tokens
-
-
-def _close_gaps(rows: list[int]) -> list[int]:
-    """Order `rows` so that each below their number stays in its place: [0, 2, 5] -> [0, 5, 2]."""
-    staying = {row for row in rows if row < len(rows)}
-    moving = iter(row for row in rows if row >= len(rows))
-    return [row if row in staying else next(moving) for row in range(len(rows))]

@@ -1,13 +1,13 @@
 """Rules of well-formed rows: which tokens may come next, as masks of the logits.
 
     rules = image_rules(vocabulary, code_ids, codes=16, max_length=21, end=End.LABEL)
-    rules.check(prompt)
-    state = rules.start([prompt], device)
+    state = rules.start([prompt])
     logits_BxV = rules.mask(logits_BxV, state)     # -inf for tokens that may not come next
     state = rules.after(state, ids_B)
 
 The row of an image is `<IMG>`, its codes, `</IMG>` and an end. A row of other tokens is a body of
-any length and an end. Rows of texts have no rules here.
+any length and an end. Rows of texts have no rules here. Arrays are NumPy's, or tensors of rules
+that were put on a device (`RowRules.on`).
 
 Sizes in names: B rows, V vocabulary, T tokens of a row so far, P phases, K kinds of tokens, M
 masks.
@@ -15,15 +15,18 @@ masks.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from smallgpt.rows.label_tail import LABEL_BEFORE_TAIL, TAIL_LENGTH
 from smallgpt.tokens.vocabulary import END_IMG, Vocabulary
+
+if TYPE_CHECKING:
+    import torch
 
 _KINDS = ("never", "body", "code", "img", "end_img", "cls", "label", "eos")
 _BODY = frozenset({"body", "code", "img", "end_img"})  # of rows that are no images
@@ -42,8 +45,8 @@ class End(Enum):
 class State(NamedTuple):
     """Where rows stand."""
 
-    length_B: Tensor  # tokens so far
-    phase_B: Tensor
+    length_B: Any  # tokens so far
+    phase_B: Any
 
     def of(self, rows: Sequence[int]) -> State:
         """The state of some of the rows, in their order."""
@@ -69,26 +72,39 @@ class RowRules:
         self.max_length, self.of_images = len(allowed), len(allowed[0]) == 1
         numbers: dict[frozenset[str], int] = {}
         number_TxP = [[numbers.setdefault(frozenset(k), len(numbers)) for k in p] for p in allowed]
-        kind_V = torch.tensor([_KINDS.index(kind) for kind in kind_of])
-        forbidden_MxK = torch.tensor([[kind not in kinds for kind in _KINDS] for kinds in numbers])
-        self._phase_V = torch.tensor([phase_after.get(kind, 0) for kind in _KINDS])[kind_V]
-        self._number_TxP = torch.tensor(number_TxP)
-        self._forbidden_MxV = forbidden_MxK[:, kind_V]
+        kind_V = np.array([_KINDS.index(kind) for kind in kind_of])
+        forbidden_MxK = np.array([[kind not in kinds for kind in _KINDS] for kinds in numbers])
+        self._phase_V: Any = np.array([phase_after.get(kind, 0) for kind in _KINDS])[kind_V]
+        self._number_TxP: Any = np.array(number_TxP)
+        self._forbidden_MxV: Any = forbidden_MxK[:, kind_V]
 
-    def start(self, prompts: Sequence[Sequence[int]], device: torch.device) -> State:
-        """The state of rows that so far are their prompts; the masks move to the device."""
+    def on(self, device: torch.device) -> RowRules:
+        """The same rules, of tensors on a device."""
+        import torch
+
+        placed = copy.copy(self)
         for name in ("_phase_V", "_number_TxP", "_forbidden_MxV"):
-            setattr(self, name, getattr(self, name).to(device))
-        length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        last_B = torch.tensor([prompt[-1] for prompt in prompts], device=device)
-        return State(length_B, self._phase_V[last_B])
+            setattr(placed, name, torch.from_numpy(getattr(self, name)).to(device))
+        return placed
 
-    def mask(self, logits_BxV: Tensor, state: State) -> Tensor:
+    def start(self, prompts: Sequence[Sequence[int]]) -> State:
+        """The state of rows that so far are their prompts."""
+        return self.state([len(prompt) for prompt in prompts], [prompt[-1] for prompt in prompts])
+
+    def state(self, lengths: Sequence[int], last_ids: Sequence[int]) -> State:
+        """The state of rows of so many tokens that end in these."""
+        phase_B = self._phase_V[last_ids]
+        if isinstance(phase_B, np.ndarray):
+            return State(np.array(lengths), phase_B)
+        return State(phase_B.new_tensor(lengths), phase_B)
+
+    def mask(self, logits_BxV: Any, state: State) -> Any:
         """Set the logits of tokens that may not come next to -inf, in place."""
         number_B = self._number_TxP[state.length_B, state.phase_B]
-        return logits_BxV.masked_fill_(self._forbidden_MxV[number_B], -torch.inf)
+        logits_BxV[self._forbidden_MxV[number_B]] = -np.inf
+        return logits_BxV
 
-    def after(self, state: State, ids_B: Tensor) -> State:
+    def after(self, state: State, ids_B: Any) -> State:
         """The state after one more token of each row."""
         return State(state.length_B + 1, self._phase_V[ids_B])
 

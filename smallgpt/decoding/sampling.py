@@ -1,16 +1,19 @@
-"""Sampling of the next token: greedy, temperature, top-k, top-p.
+"""Sampling of the next token: greedy, temperature, top-k, top-p; of tensors, or of NumPy arrays.
 
 The temperature of label probabilities is another one: `smallgpt/evaluation/calibration.py`.
+Importing torch takes longer than many an answer, so that only tensors do.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,10 @@ def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
     The same as transformers' TemperatureLogitsWarper, TopKLogitsWarper and TopPLogitsWarper
     (generation/logits_process.py) in this order, then softmax; with greedy a one-hot row.
     """
+    import torch
+
     if sampling.greedy:
+        one_hot = torch.nn.functional.one_hot
         return one_hot(logits_BxV.argmax(dim=-1), logits_BxV.shape[-1]).to(logits_BxV.dtype)
     # The largest logit becomes 0, so that no quotient overflows. A divisor that fp32 rounds to 0
     # or to infinity would make it NaN.
@@ -68,3 +74,52 @@ def choose_tokens(logits_BxV: Tensor, sampling: Sampling, uniform_B: Tensor) -> 
     sums_BxV = probs_BxV.cumsum(dim=-1).masked_fill(probs_BxV == 0, 0)
     threshold_Bx1 = uniform_B[:, None] * sums_BxV.amax(dim=-1, keepdim=True)
     return (sums_BxV > threshold_Bx1).int().argmax(dim=-1)
+
+
+def choose_in_arrays(
+    logits_BxV: np.ndarray, sampling: Sampling, uniform_B: np.ndarray
+) -> np.ndarray:
+    """`choose_tokens` of arrays; sums are float64, so that a draw at a border may differ."""
+    if sampling.greedy:
+        greedy_B: np.ndarray = logits_BxV.argmax(axis=-1)
+        return greedy_B
+    limits = np.finfo(np.float32)
+    temperature = min(max(sampling.temperature, float(limits.tiny)), float(limits.max))
+    logits_BxV = logits_BxV.astype(np.float64)
+    logits_BxV = (logits_BxV - logits_BxV.max(axis=-1, keepdims=True)) / temperature
+    k = sampling.top_k
+    if 0 < k < logits_BxV.shape[-1]:
+        kth_Bx1 = np.partition(logits_BxV, -k, axis=-1)[:, -k, None]
+        logits_BxV[logits_BxV < kth_Bx1] = -np.inf
+    probs_BxV = np.exp(logits_BxV)
+    if sampling.top_p < 1:
+        order_BxV = probs_BxV.argsort(axis=-1, kind="stable")
+        sums_BxV = np.take_along_axis(probs_BxV, order_BxV, -1).cumsum(axis=-1)
+        removed_BxV = sums_BxV <= (1 - sampling.top_p) * sums_BxV[:, -1:]
+        removed_BxV[:, -1] = False
+        kept_BxV = np.empty_like(removed_BxV)
+        np.put_along_axis(kept_BxV, order_BxV, ~removed_BxV, -1)
+        probs_BxV *= kept_BxV
+    sums_BxV = probs_BxV.cumsum(axis=-1)
+    sums_BxV[probs_BxV == 0] = 0
+    threshold_Bx1 = uniform_B[:, None] * sums_BxV.max(axis=-1, keepdims=True)
+    chosen_B: np.ndarray = (sums_BxV > threshold_Bx1).argmax(axis=-1)
+    return chosen_B
+
+
+class UniformNumbers:
+    """Uniform numbers from 0, below 1: those that `torch.rand` draws on a CPU from the same seed.
+
+    Both take the lowest 24 bits of a Mersenne twister that is seeded alike (torch:
+    aten/src/ATen/core/TransformationHelper.h), so that a seed gives the same rows with torch and
+    without.
+    """
+
+    def __init__(self, seed: int):
+        """`seed`: 0 or above; its lowest 32 bits count."""
+        self._twister = np.random.RandomState(seed & 0xFFFFFFFF)
+
+    def draw(self, count: int) -> np.ndarray:
+        """The next numbers, float32."""
+        bits = self._twister.randint(0, 2**32, count, np.uint32)
+        return (bits & 0xFFFFFF).astype(np.float32) / np.float32(2**24)

@@ -12,7 +12,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from smallgpt.decoding.growing_rows import GrowingRows
 from smallgpt.decoding.token_decoder import TokenDecoder
+from smallgpt.model.threads import cpu_threads
 
 
 class TokenScores(NamedTuple):
@@ -62,6 +64,26 @@ class Engine(Protocol):
 
     def decoder(self, rows: int) -> TokenDecoder:
         """A decoder for so many sequences at once, made anew."""
+
+    def growing_rows(self) -> GrowingRows:
+        """Rows that grow together while others join and leave; none at first."""
+
+    def share_cores(self, tokens: int) -> None:
+        """Compute the next so many tokens beside other work, from the thread that calls this."""
+
+
+# Multiply-adds, some 10 ms of one core, from which work is divided among all cores though others
+# are busy. Below, threads that wait for one another lose more than they win: beside a server's own
+# work a step of 16 rows of a small model took 20 ms with two threads and 1 ms with one.
+_WORTH_DIVIDING = 1e9
+# Fewer tokens take the time of so many: the weights have to come from memory.
+_LEAST_TOKENS = 16
+
+
+def threads_beside_others(tokens: int, parameters: float) -> int:
+    """With how many threads so many tokens are computed beside other work."""
+    work = max(tokens, _LEAST_TOKENS) * parameters
+    return cpu_threads() if work >= _WORTH_DIVIDING else 1
 
 
 def describe(engine: Engine) -> str:

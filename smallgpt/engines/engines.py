@@ -110,6 +110,19 @@ class Engines:
         """A decoder for so many sequences at once, `tokens` new ones together."""
         return self._best(_DECODE_MANY if rows >= _MANY else _DECODE, tokens).decoder(rows)
 
+    def for_server(self) -> Engine:
+        """The engine of a server: graphs where there can be any, else torch.
+
+        Graphs compute every row by itself, and start without torch.
+        """
+        if self.asked in RUNTIMES:
+            return self._graph(self.asked)
+        candidates = self._candidates()
+        if candidates and isinstance(self._graphs, Graphs):
+            self.make_graphs()
+            return self._graph(candidates[0])
+        return self.torch
+
     def settings(self) -> dict[str, str]:
         """What results depend on: the engine is named where it was asked for by name."""
         if self.asked in RUNTIMES:

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smallgpt.decoding.growing_rows import GrowingRows
 from smallgpt.decoding.token_decoder import TokenDecoder
-from smallgpt.engines.engine import TokenScores, log_softmax
+from smallgpt.engines.engine import TokenScores, log_softmax, threads_beside_others
+from smallgpt.engines.graph_rows import GraphRows, empty_cache
 from smallgpt.engines.runtimes import Session, as_array, open_session
 from smallgpt.errors import UserError
 from smallgpt.files.reading import parse_json, read_text
@@ -69,6 +71,7 @@ class GraphEngine:
         self._vocabulary = vocabulary
         self._sessions: dict[tuple[str, int], Session] = {}
         self._decoders: ThreadChoice | None = None
+        self._threads = cpu_threads()  # that compute one row
 
     @property
     def by_head(self) -> bool:
@@ -89,7 +92,7 @@ class GraphEngine:
 
     def token_logits(self, ids_T: np.ndarray) -> np.ndarray:
         """Logits of the token that follows each token of one row, T x V."""
-        return _read(self._session(DECODE, cpu_threads()), ids_T)
+        return _read(self._session(DECODE, self._threads), ids_T)
 
     def score_tokens(
         self,
@@ -127,6 +130,20 @@ class GraphEngine:
             self._decoders = ThreadChoice(cpu_threads(), self._decoder_with)
         return self._decoders.decoder(rows)
 
+    def growing_rows(self) -> GrowingRows:
+        """As `Engine.growing_rows`."""
+        return GraphRows(lambda: self._session(DECODE, self._threads))
+
+    def share_cores(self, tokens: int) -> None:
+        """As `Engine.share_cores`."""
+        self._threads = threads_beside_others(tokens, self._parameters)
+
+    @cached_property
+    def _parameters(self) -> float:
+        """Parameters of the model, about."""
+        size = max(path.stat().st_size for path in self.folder.glob("*.onnx"))
+        return size if self.precision == "int8" else size / 4
+
     def _decoder_with(self, threads: int) -> TokenDecoder:
         session = self._session(DECODE, threads)
         return GraphDecoder(session, read_facts(self.folder)["positions"], len(self._vocabulary))
@@ -153,7 +170,7 @@ class GraphEngine:
     def _each(self, graph: str, answer: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
         """Answers in order; one item takes all threads, several take one each."""
         if len(items) == 1 or cpu_threads() == 1:
-            session = self._session(graph, cpu_threads())
+            session = self._session(graph, self._threads)
             return [answer(session, item) for item in items]
         session = self._session(graph, 1)
         return list(self._pool.map(lambda item: answer(session, item), items))
@@ -180,18 +197,10 @@ def _read(session: Session, ids_T: np.ndarray) -> np.ndarray:
         "input_ids": ids_T[None].astype(np.int64, copy=False),
         "position_ids": places_1xT,
         "attention_mask": np.ones_like(places_1xT),
-        **_empty_cache(session, 1),
+        **empty_cache(session, 1),
     }
     logits: np.ndarray = as_array(session.run(feed, ["logits"])[0])[0]
     return logits
-
-
-def _empty_cache(session: Session, rows: int) -> dict[str, np.ndarray]:
-    return {
-        name: np.zeros((rows, shape[1], 0, shape[3]), np.float32)  # type: ignore[arg-type]
-        for name, shape in session.inputs.items()
-        if name.startswith("past_")
-    }
 
 
 class GraphDecoder:
@@ -217,7 +226,7 @@ class GraphDecoder:
         self._used, self._positions_B = T, lengths_B.numpy().astype(np.int64)
         self._mask_BxC = np.ones((B, capacity), np.int64)
         self._mask_BxC[:, :T] = np.arange(T) < self._positions_B[:, None]
-        self._cache = _empty_cache(self._session, B)
+        self._cache = empty_cache(self._session, B)
         places_BxT = np.broadcast_to(np.arange(T), (B, T))
         return self._run(ids_BxT.numpy(), np.ascontiguousarray(places_BxT), self._positions_B - 1)
 

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.generate import make_decoder
+from smallgpt.decoding.growing_rows import GrowingGpt2, GrowingRows, SeparateRows
 from smallgpt.decoding.token_decoder import TokenDecoder
 from smallgpt.engines.decode_threads import ThreadChoice
-from smallgpt.engines.engine import TokenScores
+from smallgpt.engines.engine import TokenScores, threads_beside_others
 from smallgpt.model.forward import Forward, TokenHead
 from smallgpt.model.hardware import Precision
 from smallgpt.model.head import is_classifier
@@ -114,6 +116,22 @@ class TorchEngine:
         if self.device != "cpu":
             return make_decoder(self.model, self.of_blocks.dtype)
         return self._decoders.decoder(rows)
+
+    def growing_rows(self) -> GrowingRows:
+        """As `Engine.growing_rows`."""
+        decoder = make_decoder(self.model, self.of_blocks.dtype)
+        if isinstance(decoder, Decoder):
+            return GrowingGpt2(decoder)
+        return SeparateRows(lambda: make_decoder(self.model, self.of_blocks.dtype))
+
+    def share_cores(self, tokens: int) -> None:
+        """As `Engine.share_cores`."""
+        if self.device == "cpu":
+            torch.set_num_threads(threads_beside_others(tokens, self._parameters))
+
+    @cached_property
+    def _parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     @cached_property
     def _decoders(self) -> ThreadChoice:

@@ -206,13 +206,9 @@ def _label_scorer(
     engine: Engine, dataset: TokenLabelDataset, scores: Scores
 ) -> Callable[[np.ndarray], None]:
     """A function that stores the label scores of some rows, each computed after its body."""
-    bodies = dataset.without_tails()
-    then = None if engine.by_head else dataset.vocabulary.cls_id
 
     def score(indices_B: np.ndarray) -> None:
-        ids_M, lengths_B = bodies.gather(indices_B)
-        if then is not None:
-            ids_M, lengths_B = np.insert(ids_M, np.cumsum(lengths_B), then), lengths_B + 1
+        ids_M, lengths_B = rows_asked(engine, dataset, indices_B)
         log_probs_BxL = log_softmax(engine.label_logits(ids_M, lengths_B))
         scores.label_probs.put(indices_B, log_probs_BxL)
         true_B = dataset.classes_N[indices_B]
@@ -220,6 +216,17 @@ def _label_scorer(
         scores.label_nll_N[indices_B] = np.where(true_B >= 0, nll_B, np.nan)
 
     return score
+
+
+def rows_asked(
+    engine: Engine, dataset: TokenLabelDataset, indices_B: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as an engine is asked for their labels: ids_M, and lengths_B; see `label_logits`."""
+    ids_M, lengths_B = dataset.without_tails().gather(indices_B)
+    if not engine.by_head and dataset.vocabulary.cls_id is not None:
+        cls_id = dataset.vocabulary.cls_id
+        ids_M, lengths_B = np.insert(ids_M, np.cumsum(lengths_B), cls_id), lengths_B + 1
+    return ids_M, lengths_B
 
 
 # ------------------------------------------------------------------------------- calibrating

@@ -73,15 +73,22 @@ def label_answers(
     Raises:
         UserError: the model gives a row no finite number.
     """
-    probs = classify_dataset(trained, dataset, batch_size)
+    answers = answers_by(trained, dataset, classify_dataset(trained, dataset, batch_size))
+    say_uncalibrated(trained, abstain_below)
+    return abstain(answers, abstain_below)
+
+
+def answers_by(
+    trained: TrainedModel, dataset: TokenLabelDataset, probs: LabelProbabilities
+) -> list[dict[str, Any]]:
+    """As `label_answers`, of rows whose labels were computed."""
     answers = predictions_of(dataset, probs, trained.temperature)
     for answer in answers:
         if answer["prediction"] is None:
             raise not_finite(trained)
         falling = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
         answer["probabilities"] = dict(falling)
-    say_uncalibrated(trained, abstain_below)
-    return abstain(answers, abstain_below)
+    return answers
 
 
 def classify_file(

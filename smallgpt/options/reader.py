@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 from smallgpt.console import plural
 from smallgpt.errors import SettingsError
 from smallgpt.options.config_file import read_config_file
+from smallgpt.options.environment import naming_variables, read_environment
 from smallgpt.options.flags import parse_flags
 from smallgpt.options.option import Mistakes, options_of
 
@@ -48,13 +49,15 @@ def read_settings(
     description: str,
     epilog: str = "",
     default_config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> T:
     """Read settings from the config file and from flags; flags override the file.
 
     `contradictions()` of the class names values that do not fit together. If it has them,
     `flag_contradictions(flags, values)` names flags that other options forbid, and
     `settle_file(values, flags)` drops values of the file that no longer count. Without
-    `--config`, `default_config` is read; None = flags only. `--help` exits with 0.
+    `--config`, `default_config` is read; None = flags only. `environment`: variables that are
+    read too, and that flags override. `--help` exits with 0.
 
     Raises:
         SettingsError: every mistake found, one line each.
@@ -72,7 +75,9 @@ def read_settings(
             settle_file(values, given)
     if flag_contradictions := getattr(settings_class, "flag_contradictions", None):
         mistakes += flag_contradictions(given.keys(), {**values, **given})
-    return _build(settings_class, {**values, **given}, mistakes)
+    of_variables = read_environment(settings_class, environment or {}, mistakes)
+    of_variables = {name: value for name, value in of_variables.items() if name not in given}
+    return _build(settings_class, {**values, **of_variables, **given}, mistakes, of_variables)
 
 
 def load_settings(settings_class: type[T], path: Path) -> T:
@@ -104,12 +109,22 @@ def check_settings(settings: T) -> T:
     return _build(type(settings), {**vars(settings), **values}, mistakes)
 
 
-def _build(settings_class: type[T], values: Mapping[str, Any], mistakes: Mistakes) -> T:
-    """Make settings of checked values; raise mistakes, and contradictions of the other options."""
+def _build(
+    settings_class: type[T],
+    values: Mapping[str, Any],
+    mistakes: Mistakes,
+    of_variables: Mapping[str, Any] | None = None,
+) -> T:
+    """Make settings of checked values; raise mistakes, and contradictions of the other options.
+
+    `of_variables`: values from the environment, which are named by their variables.
+    """
     settings = settings_class(**values)
     mistaken = {name for name, _ in mistakes}
     contradictions = [
-        text for text in settings.contradictions() if mistaken.isdisjoint(re.findall(r"\w+", text))
+        naming_variables(text, of_variables or {})
+        for text in settings.contradictions()
+        if mistaken.isdisjoint(re.findall(r"\w+", text))
     ]
     if mistakes or contradictions:
         lines = [text for _, text in mistakes] + contradictions

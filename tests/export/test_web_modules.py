@@ -202,8 +202,8 @@ def rows_of_tokens(vocabulary) -> dict[str, list[dict]]:
                 refused = True
             starts.append({"facts": facts, "row": row, "refused": refused})
             if not refused:
-                state = rules.start([row], torch.device("cpu"))
-                logits = rules.mask(torch.zeros(1, len(vocabulary)), state)[0]
+                state = rules.start([row])
+                logits = rules.mask(np.zeros((1, len(vocabulary))), state)[0]
                 allowed = np.flatnonzero(logits == 0).tolist()
                 follows.append({"facts": facts, "row": row, "expected": allowed})
     facts = token_facts(vocabulary)
