@@ -9,8 +9,7 @@
  * @typedef {import("./server.js").Server} Server
  *
  * @typedef {object} Prediction
- * @property {Record<string, number>} probabilities
- * @property {{ labels: number, share: number }} [probabilities_left_out]
+ * @property {Record<string, number>} probabilities of very many labels the largest
  */
 
 import { RowProblem, checkStart } from "./rows.js";
@@ -126,12 +125,13 @@ export class Continuations {
 /**
  * @param {Prediction} prediction
  * @param {string[]} labels
- * @returns {number[]} the probability of each label; of very many labels those that the server
- *   leaves out are told evenly
+ * @returns {number[]} the probability of each label; those that the server leaves out have equal
+ *   parts of the rest
  */
-export function sharesOf({ probabilities, probabilities_left_out: left }, labels) {
-  const rest = left ? left.share / left.labels : 0;
+export function sharesOf({ probabilities }, labels) {
   const known = new Map(Object.entries(probabilities));
+  const sum = [...known.values()].reduce((total, share) => total + share, 0);
+  const rest = Math.max(0, 1 - sum) / Math.max(1, labels.length - known.size);
   return labels.map((label) => known.get(label) ?? rest);
 }
 
