@@ -272,7 +272,7 @@ def test_a_next_token_is_chosen_and_the_row_goes_on_to_its_end(open_page):
     page.get_by_role("button", name="Go on").click()
     page.get_by_text("The row is whole").wait_for()
     row.fill("a b <CLS> <EOS>")  # the page knows no mistake in it, the server does
-    page.get_by_text("The server does not take it: ").wait_for()
+    page.get_by_text("The server does not take it: the tail <CLS> <EOS>").wait_for()
     row.fill("a b c d e f " * 10)
     page.get_by_text("The row has 60 tokens").wait_for()
     assert page.locator(".bar.strong").count()  # its label is that of its end

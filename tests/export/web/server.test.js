@@ -177,7 +177,7 @@ test("a row is read by its scores and its next tokens", async (context) => {
   assert.deepEqual(read.surprises, [null, 0.5]);
   assert.deepEqual(read.next.map(({ id }) => id), [1, 2]);
   assert.ok(Math.abs(read.next[0].share - 0.75) < 1e-12);
-  assert.deepEqual(asked["/v1/score"], { rows: [{ input_ids: [1, 2] }], tokens: true });
+  assert.deepEqual(asked["/v1/score"], { rows: { input_ids: [1, 2] }, tokens: true });
   assert.deepEqual(asked["/v1/completions"], { prompt: [1, 2], max_tokens: 1, logprobs: 10, temperature: 0 });
 });
 

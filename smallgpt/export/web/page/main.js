@@ -50,6 +50,7 @@ function showProblem() {
  */
 function setProblem(error, word) {
   if (error instanceof WrongToken) {
+    if (tokenState !== null) return; // it is being typed
     tokenState = keptToken() ? "wrong" : "wanted";
     showTokenForm();
     return;

@@ -58,7 +58,7 @@ export class ServerModel {
    */
   async #surprises(ids, signal) {
     if (ids.length < 2) return ids.map(() => null);
-    const asked = { rows: [{ input_ids: ids }], tokens: true };
+    const asked = { rows: { input_ids: ids }, tokens: true };
     const answer = await this.server.json("v1/score", asked, signal);
     return surprisesOf(answer.scores[0].tokens, ids);
   }
