@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 def read_command_line(argv: list[str]) -> TrainSettings:
     """Settings of config.yaml and flags; with --resume of the run's settings.yaml and flags."""
-    words = {
+    words: dict[str, Any] = {
         "prog": "train_gpt.py",
         "description": "Train a small GPT on rows of tokens, from scratch or pretrained.",
         "epilog": "Without flags: the settings of config.yaml. See README.md for a tour.",

@@ -101,8 +101,6 @@ def _is_loopback(address: str) -> bool:
 @lru_cache(maxsize=256)
 def _names_this_machine(host: str) -> bool:
     """Whether the header Host, with its port, names this machine."""
-    if host.startswith("["):
-        name = host[1:].partition("]")[0]
-    else:
-        name = host.partition(":")[0]
+    of_version_6 = host.startswith("[")
+    name = host[1:].partition("]")[0] if of_version_6 else host.partition(":")[0]
     return name.lower() == "localhost" or _is_loopback(name)

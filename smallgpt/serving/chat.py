@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from smallgpt.serving.continuation import Piece, TokenShare
 from smallgpt.serving.errors import ApiError
 from smallgpt.serving.event_stream import EventStream
-from smallgpt.serving.generation import grow, pieces_of, streamed
+from smallgpt.serving.generation import begun, grow, pieces_of
 from smallgpt.serving.json_route import JsonRoute, answer
 from smallgpt.serving.sampling_fields import MOST_SHARES, Sampled, Usage, usage
-from smallgpt.serving.served import Piece, TokenShare
 from smallgpt.serving.service import aside, service_of
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -104,7 +104,8 @@ async def chat(body: ChatRequest, request: Request) -> Response | EventStream:
     counted = len(ids or ())
     if body.stream:
         facts["object"] = "chat.completion.chunk"
-        return EventStream(_events(body, facts, await streamed(pieces_of(service, wishes)), counted))
+        pieces = await begun(pieces_of(service, wishes))
+        return EventStream(_events(body, facts, pieces, counted))
     grown = await grow(service, wishes)
     choices = [
         {

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from smallgpt.inference.prompts import row_text
+from smallgpt.serving.continuation import Piece
 from smallgpt.serving.errors import ApiError
 from smallgpt.serving.event_stream import EventStream
-from smallgpt.serving.generation import Grown, grow, pieces_of, streamed
+from smallgpt.serving.generation import Grown, begun, grow, pieces_of
 from smallgpt.serving.json_route import JsonRoute, answer
 from smallgpt.serving.sampling_fields import MOST_SHARES, Sampled, Usage, usage
-from smallgpt.serving.served import Piece, TokenShare
 from smallgpt.serving.service import Service, aside, service_of
 
 router = APIRouter(route_class=JsonRoute, tags=["generation"])
@@ -110,7 +110,7 @@ async def complete(body: CompletionRequest, request: Request) -> Response | Even
         "model": service.name,
     }
     if body.stream:
-        pieces = await streamed(pieces_of(service, wishes))
+        pieces = await begun(pieces_of(service, wishes))
         return EventStream(_events(body, facts, pieces, heads, counted))
     grown = await grow(service, wishes)
     choices = [
@@ -166,7 +166,7 @@ def _choice(
     """What a continuation got, the whole or a part of it."""
     logprobs = None
     if body.logprobs is not None:
-        logprobs = _logprobs(part.chosen, part.likeliest, offset + len(head))
+        logprobs = _logprobs(part, offset + len(head))
     return {
         "index": index,
         "text": head + part.text,
@@ -175,16 +175,15 @@ def _choice(
     }
 
 
-def _logprobs(
-    chosen: list[TokenShare], likeliest: list[list[TokenShare]], offset: int
-) -> dict[str, Any]:
-    offsets = []
-    for token in chosen:
-        offsets.append(offset)
-        offset += len(token.text)
+def _logprobs(part: Grown | Piece, offset: int) -> dict[str, Any]:
+    offsets, place = [], 0
+    for token in part.chosen:
+        place = max(place, part.text.find(token.text, place))
+        offsets.append(offset + place)
+        place += len(token.text)
     return {
-        "tokens": [token.text for token in chosen],
-        "token_logprobs": [token.logprob for token in chosen],
-        "top_logprobs": [{each.text: each.logprob for each in place} for place in likeliest],
+        "tokens": [token.text for token in part.chosen],
+        "token_logprobs": [token.logprob for token in part.chosen],
+        "top_logprobs": [{each.text: each.logprob for each in at} for at in part.likeliest],
         "text_offset": offsets,
     }

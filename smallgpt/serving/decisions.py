@@ -15,9 +15,7 @@ from smallgpt.serving.service import aside, service_of
 
 router = APIRouter(route_class=JsonRoute, tags=["labels"])
 
-INSTRUCTIONS = (
-    "Not used: what a label means stood in the training rows, and no words change it."
-)
+INSTRUCTIONS = "Not used: what a label means stood in the training rows, and no words change it."
 
 
 class DecisionOption(BaseModel):
@@ -96,8 +94,12 @@ async def decide(body: DecisionRequest, request: Request) -> Response:
     for index, question in enumerate(body.questions):
         where = f"questions.{index}"
         # True is no label, also where a label is spelled True.
-        options = [str(each.value) if each.value is not True and each.value is not False
-                   else f"{each.value!r} (a boolean)" for each in question.choices]
+        options = [
+            str(each.value)
+            if each.value is not True and each.value is not False
+            else f"{each.value!r} (a boolean)"
+            for each in question.choices
+        ]
         check_question(service, question.type, options, where)
         offered.append(options)
     rows: RowsRead = await aside(request, service.served.rows_to_label, _text_of(body.input))

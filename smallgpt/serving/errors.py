@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from smallgpt.errors import UserError
-from smallgpt.serving.served import EngineFailure, QueueFull
+from smallgpt.serving.turns import EngineFailedError, QueueFullError
 
 INVALID = "invalid_request_error"
 SHORT_WAIT = {"Retry-After": "1"}
@@ -96,11 +96,9 @@ def as_api_error(error: Exception, folder: str = "", name: str = "") -> ApiError
     """
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, QueueFull):
-        return ApiError(
-            429, "too many requests wait already: try again soon", headers=SHORT_WAIT
-        )
-    if isinstance(error, EngineFailure):
+    if isinstance(error, QueueFullError):
+        return ApiError(429, "too many requests wait already: try again soon", headers=SHORT_WAIT)
+    if isinstance(error, EngineFailedError):
         return ApiError(500, "the model failed at this request; it may be tried again")
     if isinstance(error, UserError):
         text = str(error)
@@ -138,5 +136,6 @@ def add_error_answers(app: FastAPI, folder: str, name: str) -> None:
             told.message = f"{request.url.path} answers {allowed}, not {request.method}"
         return told.response()
 
-    for kind in (ApiError, QueueFull, EngineFailure, UserError, ValidationError, HTTPException):
+    ours = (ApiError, QueueFullError, EngineFailedError, UserError)
+    for kind in (*ours, ValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from smallgpt.serving.errors import ApiError, as_api_error
 from smallgpt.serving.json_route import to_json
-from smallgpt.serving.limits import TURN
 from smallgpt.serving.life import Turn
+from smallgpt.serving.limits import TURN
 
 DONE = b"data: [DONE]\n\n"
 _LAST_SECONDS = 1.0  # in which a client has to take the last event, when its time was up

@@ -7,13 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from smallgpt.serving.served import Piece, ServedModel, TokenShare, Wish
+from smallgpt.serving.continuation import Piece, TokenShare
+from smallgpt.serving.served import ServedModel, Wish
 from smallgpt.serving.service import Service
 
 _AT_ONCE = 16  # prompts of one request that stand in the queue together
-# Seconds between two events of a continuation; what comes meanwhile is told together. An eye sees
-# no difference, and many streams at once cost the event loop a fraction.
-_BETWEEN = 0.02
 
 
 @dataclass
@@ -39,7 +37,7 @@ async def grow(service: Service, wishes: Sequence[Wish]) -> list[Grown]:
     """All continuations of all wishes, whole; those of a wish stand together.
 
     Raises:
-        UserError, QueueFull, EngineFailure
+        UserError, QueueFullError, EngineFailedError
     """
     grown = [Grown() for wish in wishes for _ in range(wish.count)]
     async with aclosing(pieces_of(service, wishes)) as pieces:
@@ -52,11 +50,10 @@ async def pieces_of(service: Service, wishes: Sequence[Wish]) -> AsyncGenerator[
     """The pieces of all wishes as they come; `index` counts over the continuations of all.
 
     Raises:
-        UserError, QueueFull, EngineFailure
+        UserError, QueueFullError, EngineFailedError
     """
     if len(wishes) == 1:
-        pieces = service.served.go_on(wishes[0])
-        async with aclosing(pieces):  # type: ignore[type-var]
+        async with aclosing(service.served.go_on(wishes[0])) as pieces:
             async for piece in pieces:
                 service.metrics.tokens.inc(len(piece.ids))
                 yield piece
@@ -98,8 +95,7 @@ async def _feed(
     """Put the pieces of a wish, then None, or what failed, into the queue."""
     async with places:
         try:
-            pieces = served.go_on(wish)
-            async with aclosing(pieces):  # type: ignore[type-var]
+            async with aclosing(served.go_on(wish)) as pieces:
                 async for piece in pieces:
                     await arrived.put(replace(piece, index=first + piece.index))
         except Exception as error:
@@ -108,24 +104,14 @@ async def _feed(
     await arrived.put(None)
 
 
-async def streamed(pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
-    """Pieces for events: the first of each continuation at once, then not too many.
-
-    Returns when the first piece is there, so that what fails before can still be answered.
-    """
-    first = await anext(pieces, None)
+async def begun(pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:
+    """The same pieces, once the first is there: what fails before can still be answered."""
+    first = await anext(pieces)
 
     async def go_on() -> AsyncGenerator[Piece]:
-        clock, told = asyncio.get_running_loop().time, dict[int, float]()
         async with aclosing(pieces):
-            if first is not None:
-                told[first.index] = clock()
-                yield first
+            yield first
             async for piece in pieces:
-                early = told.get(piece.index, 0) + _BETWEEN - clock()
-                if early > 0:
-                    await asyncio.sleep(early)
-                told[piece.index] = clock()
                 yield piece
 
     return go_on()

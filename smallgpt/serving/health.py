@@ -21,15 +21,18 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", response_model=Health)
-async def healthz() -> Response:
-    """Whether the process answers; else it is to be started again."""
+async def healthz(request: Request) -> Response:
+    """Whether the process answers and its model computes; else it is to be started again."""
+    if not service_of(request).served.works:
+        raise ApiError(503, "the model computes no more", headers=CLOSE)
     return answer({"status": "ok"})
 
 
 @router.get("/readyz", response_model=Health)
 async def readyz(request: Request) -> Response:
     """Whether it takes requests; else they are to be sent elsewhere."""
-    if service_of(request).life.is_ending:
+    service = service_of(request)
+    if service.life.is_ending or not service.served.works:
         raise ApiError(503, "the server is about to end", headers={**SHORT_WAIT, **CLOSE})
     return answer({"status": "ready"})
 

@@ -33,7 +33,8 @@ class JsonRoute(APIRoute):
         """What answers a request."""
         if self.body_field is None:
             return super().get_route_handler()
-        parser: TypeAdapter[Any] = TypeAdapter(self.body_field.field_info.annotation)
+        kind_of_body: Any = self.body_field.field_info.annotation
+        parser: TypeAdapter[Any] = TypeAdapter(kind_of_body)
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:

@@ -52,7 +52,6 @@ class Turn:
         if not self.is_late and (before is None or when < before):
             self.limit.reschedule(when)
 
-
     def why_late(self) -> ApiError:
         """What to answer where its time is up."""
         if self._life.is_ending:

@@ -16,7 +16,7 @@ from smallgpt.serving.life import Life, Turn, ending
 TURN = "smallgpt.turn"  # in the scope of a request: its `Turn`
 
 
-class ClientLeft(Exception):
+class ClientLeftError(Exception):
     """The client closed the connection before its request was whole."""
 
 
@@ -53,7 +53,7 @@ class Limits:
                     await self._answer(turn, scope, receive, send, body)
             except ApiError as error:
                 await error.response()(scope, receive, send)
-            except ClientLeft:
+            except ClientLeftError:
                 turn.is_gone = True
             except TimeoutError:  # in the middle of an answer, which says so itself if it can
                 if not limit.expired():
@@ -100,7 +100,7 @@ class Limits:
 
         Raises:
             ApiError: it is too large, or comes too slowly.
-            ClientLeft: it ends before its end.
+            ClientLeftError: it ends before its end.
         """
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_body:
@@ -123,7 +123,7 @@ class Limits:
     async def _next(self, receive: Receive) -> Message:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientLeftError
         return message
 
     def _check_size(self, body: bytes) -> None:

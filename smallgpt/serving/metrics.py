@@ -31,9 +31,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        facts = Gauge(
-            "smallgpt_info", "What is served.", ["version", "model"], registry=registry
-        )
+        facts = Gauge("smallgpt_info", "What is served.", ["version", "model"], registry=registry)
         facts.labels(VERSION, model).set(1)
         self._requests = Counter(
             "smallgpt_requests",
@@ -51,17 +49,15 @@ class Metrics:
         self.rows = Counter(
             "smallgpt_rows", "Rows that were labelled or scored.", registry=registry
         )
-        self.tokens = Counter(
-            "smallgpt_tokens", "Tokens that were generated.", registry=registry
-        )
+        self.tokens = Counter("smallgpt_tokens", "Tokens that were generated.", registry=registry)
         running = Gauge("smallgpt_running", "Requests that run.", registry=registry)
         running.set_function(lambda: life.running)
-        waiting = Gauge(
-            "smallgpt_waiting", "Requests that wait for their turn.", registry=registry
-        )
+        waiting = Gauge("smallgpt_waiting", "Requests that wait for their turn.", registry=registry)
         waiting.set_function(lambda: served.waiting)
         ready = Gauge("smallgpt_ready", "Whether it takes requests.", registry=registry)
-        ready.set_function(lambda: not life.is_ending)
+        ready.set_function(lambda: served.works and not life.is_ending)
+        growing = Gauge("smallgpt_growing", "Continuations that grow.", registry=registry)
+        growing.set_function(lambda: served.growing)
 
     def answered(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""

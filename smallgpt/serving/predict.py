@@ -16,7 +16,7 @@ from smallgpt.serving.service import Service, aside, service_of
 router = APIRouter(route_class=JsonRoute, tags=["labels"])
 
 ROWS = (
-    'One row: a string (tokens parted by spaces, or a text), a list of ids, or an object such as '
+    "One row: a string (tokens parted by spaces, or a text), a list of ids, or an object such as "
     '{"tokens": ...} or {"text": ...}, like a line of a JSONL file. Or a list of such rows; a list '
     "of strings is many rows."
 )

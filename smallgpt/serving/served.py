@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -188,16 +188,20 @@ class ServedModel:
         notes = dataset.counts.lines(self.trained.learned_unknown)
         return RowsRead(dataset, given.is_one, notes)
 
-    def prompt(self, prompt: str | Sequence[int]) -> list[int] | None:
+    def prompt(self, prompt: str | Sequence[int] | Mapping[str, Any]) -> list[int] | None:
         """Ids that the model goes on from; None for an empty string where rows may begin freely.
+
+        An object is like a line of a JSONL file.
 
         Raises:
             UserError: tokens that the vocabulary lacks, an id outside of it, no tokens, or a
                 model that predicts none.
         """
         refuse_labels_only(self.trained)
-        if not isinstance(prompt, str):
-            record: dict[str, Any] = {"input_ids": list(prompt)}
+        if isinstance(prompt, Mapping):
+            record = dict(prompt)
+        elif not isinstance(prompt, str):
+            record = {"input_ids": list(prompt)}
         elif prompt.strip() or self.trained.is_instructed:
             record = record_of_prompt(self.trained, prompt)
         else:

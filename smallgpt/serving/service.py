@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -17,6 +17,7 @@ from smallgpt.serving.metrics import Metrics
 from smallgpt.serving.served import RowsRead, ServedModel
 
 _LARGE = 2**14  # bytes of a body from which reading its rows would keep others waiting
+_NAMELESS = (None, "", "dummy")  # huggingface_hub's client calls a model at an address "dummy"
 T = TypeVar("T")
 
 
@@ -41,7 +42,7 @@ class Service:
         Raises:
             ApiError
         """
-        if name and name != self.name:
+        if name not in _NAMELESS and name != self.name:
             raise ApiError(404, f"the model {name!r} is not here: this is {self.name!r}", "model")
 
     def check_labels(self) -> None:
@@ -76,7 +77,7 @@ class Service:
             most = f"at most {self.settings.max_rows:,} at once"
             raise ApiError(422, f"{rows:,} rows: this server takes {most}")
 
-    def read_prompt(self, prompt: str | Sequence[int]) -> list[int] | None:
+    def read_prompt(self, prompt: str | Sequence[int] | Mapping[str, Any]) -> list[int] | None:
         """The ids of a prompt.
 
         Raises:
