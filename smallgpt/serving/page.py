@@ -34,7 +34,6 @@ _SECURITY = {
     "connect-src 'self'; style-src 'self'; img-src 'self' blob:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 _ASK_EACH_TIME = {"Cache-Control": "no-cache"}  # whether it has changed
 _KEEP_NOWHERE = {"Cache-Control": "no-store"}

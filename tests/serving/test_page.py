@@ -115,6 +115,8 @@ def open_page(browser, running, pages):
         page = pages[name]
         used.append(page)
         page.get_by_role("button", name=re.compile("Clear|清除")).click()
+        # What completed an earlier drawing is gone.
+        expect(page.locator(".gallery.four figure[data-codes]")).to_have_count(0)
         return page
 
     yield open_it

@@ -135,6 +135,9 @@ export class RowView {
     const count = event.clipboardData?.getData("text").length ?? 0;
     if (count <= MOST_LETTERS) return;
     event.preventDefault();
+    // What is still read of the text before would take the words away.
+    clearTimeout(this.#timer);
+    this.engine.forget("read");
     this.#showProblem({ reason: "manyLetters", values: { count, most: MOST_LETTERS } });
   }
 
