@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "benchmark.py")
+SCRIPTS = (
+    "train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "serve.py", "benchmark.py",
+)  # fmt: skip
 # A room imports only itself and rooms above it; rooms of one line never import one another.
 HOUSE = (
     ("exit_codes", "distribution"),

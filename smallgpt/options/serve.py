@@ -61,7 +61,7 @@ class ServeSettings:
         2**20, "Bytes of the body of a request; larger ones are answered 413.", minimum=1024
     )
     max_rows: int = option(
-        1024, "Rows of one request, prompts times their continuations among them.", minimum=1
+        10_000, "Rows of one request, or prompts times their continuations.", minimum=1
     )
     max_prompt_tokens: int | None = option(
         None, "Tokens of a prompt. Default: what the model reads.", minimum=1
