@@ -375,7 +375,7 @@ def test_a_server_with_a_token_is_asked_only_with_it(browser, running):
     page.context.close()
 
 
-def test_a_server_that_is_gone_is_told_and_asked_again(browser, model_of):
+def test_a_server_that_is_gone_or_wants_a_token_later_is_told_and_asked_again(browser, model_of):
     server = Running(model_of("letters"))
     page = new_page(browser, server.address)
     page.locator("html[data-ready=true]").wait_for()
@@ -385,6 +385,14 @@ def test_a_server_that_is_gone_is_told_and_asked_again(browser, model_of):
     server.start(server.port)
     page.locator(".bar.strong").first.wait_for()
     expect(page.get_by_role("alert")).to_have_count(0)
+    # It comes again with a token: what was written stays, and is read once the token is there.
+    server.end()
+    server.words += ["--token", TOKEN]
+    server.start(server.port)
+    page.get_by_role("textbox", name="Tokens of a row").fill("a b c d")
+    page.get_by_label("This server wants its token").fill(TOKEN)
+    page.get_by_role("button", name="Open").click()
+    page.locator(".chip").nth(3).wait_for()
     server.end()
     page.context.close()
 

@@ -83,6 +83,7 @@ export class ImageView {
     if (this.canGoOn) parts.push(this.#buildImagination());
     parts.push(this.announcer.box);
     this.#showLook();
+    this.#lookSoon(); // a server may have refused it before
     if (this.canGoOn) this.#completeSoon();
     return parts;
   }

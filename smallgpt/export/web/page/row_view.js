@@ -70,6 +70,7 @@ export class RowView {
       this.announcer.box,
     ];
     this.#show();
+    if (this.#whole()) this.#readSoon(); // a server may have refused it before
     return parts;
   }
 
