@@ -100,9 +100,8 @@ class Load:
                 async with Client(self.port) as client:
                     body = {"prompt": self.prompt, "stream": True}
                     text = json.dumps(body).encode()
-                    head = (
-                        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}"
-                    )
+                    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                    head += f"Content-Length: {len(text)}"
                     for byte in (head + "\r\n\r\n").encode()[:30]:
                         client.writer.write(bytes([byte]))
                         await asyncio.sleep(1)

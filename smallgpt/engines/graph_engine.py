@@ -73,7 +73,7 @@ class GraphEngine:
         self._decoders: ThreadChoice | None = None
         self._threads = cpu_threads()  # that compute one row
 
-    @property
+    @cached_property
     def by_head(self) -> bool:
         """As `Engine.by_head`."""
         return not (self.folder / DECODE).exists()

@@ -33,9 +33,9 @@ class ServeSettings:
         choices=("auto", "torch", "onnx", "openvino"),
     )
     precision: str = option(
-        "auto",
-        "auto = bf16 where the hardware computes in it, else fp32. int8: faster and less exact, "
-        "by the engines onnx and openvino.",
+        "fp32",
+        "fp32: an answer does not depend on what else is computed. auto = bf16 where the hardware "
+        "computes in it, else fp32. int8: faster and less exact, by the engines onnx and openvino.",
         choices=(*PRECISIONS, "int8"),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -27,7 +28,8 @@ from smallgpt.serving import (
     systemone,
 )
 from smallgpt.serving.access import Access
-from smallgpt.serving.errors import MAY_FAIL, add_error_answers
+from smallgpt.serving.errors import MAY_FAIL, add_error_answers, as_api_error
+from smallgpt.serving.json_route import Direct
 from smallgpt.serving.life import Life
 from smallgpt.serving.limits import Limits
 from smallgpt.serving.metrics import Metrics
@@ -80,6 +82,11 @@ def create_app(
         app.include_router(family.router, responses=MAY_FAIL)
     add_error_answers(app, str(served.trained.folder), name)
     # The last is the outermost.
+    app.add_middleware(
+        Direct,
+        routers=[family.router for family in _FAMILIES],
+        told=partial(as_api_error, folder=str(served.trained.folder), name=name),
+    )
     app.add_middleware(
         Limits,
         life=life,

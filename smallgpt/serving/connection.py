@@ -12,6 +12,37 @@ MOST_BYTES_OF_HEADERS = 2**14
 _LEAST_TAKEN = 2**16
 
 
+class JoinedWrites:
+    """A transport that sends together what is written together.
+
+    uvicorn writes the head of an answer and its body apart. Each is a call of the system, which
+    takes a tenth of the time of a whole request.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send this with what else is written before the event loop goes on."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 of uvicorn, with limits of time that it lacks; for a `Config` as its `http`."""
 
@@ -19,7 +50,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; its headers have to come."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._waiting: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         # With no room `pause_writing` is called as soon as the client takes less than it is sent.

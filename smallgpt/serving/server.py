@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,9 @@ from smallgpt.errors import UserError
 from smallgpt.serving.connection import MOST_BYTES_OF_HEADERS, protocol_for
 from smallgpt.serving.service import Service
 
+# Seconds after which a thread that waits for Python's lock gets it. With the usual 5 ms the engine
+# waits for the event loop about as long as it computes: 8 clients got a tenth less.
+_SWITCH_SECONDS = 0.001
 _AFTER_GRACE = 5  # seconds for last events, and connections that are slow to close
 
 
@@ -67,10 +71,11 @@ def run(
     Raises:
         KeyboardInterrupt: Ctrl-C ended it.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
         http=protocol_for(client_seconds),
-        loop="asyncio",  # measured: uvloop and httptools save too little
+        loop="auto",  # uvloop where it is installed: a tenth more requests a second
         ws="none",
         lifespan="on",
         log_config=None,
