@@ -25,7 +25,7 @@ def pinned(name: str) -> set[str]:
 
 
 def names(requirements: list[str]) -> set[str]:
-    return {re.split(r"[\[>=]", each)[0].lower() for each in requirements} - {PROJECT["name"]}
+    return {re.split(r"[\[>=;]", each)[0].lower() for each in requirements} - {PROJECT["name"]}
 
 
 def test_what_the_main_job_needs_is_pinned_and_nothing_else():
