@@ -1,15 +1,19 @@
 """What several test files share: tiny vocabularies, writers of JSONL and .npz files."""
 
+import asyncio
 import fcntl
 import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Once for all modules: a process has one browser.
+from web_pages import browser  # noqa: F401  (a fixture)
 
 from smallgpt.tokens.text_tokenizer import TextTokenizer
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -26,6 +30,20 @@ hypothesis.settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, max_examples=100
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def no_event_loop_of_a_browser(request) -> Iterator[None]:
+    """Tests without the browser can run an event loop of their own.
+
+    Playwright's lasts as long as the browser, and counts as running all the time.
+    """
+    running = None if "browser" in request.fixturenames else asyncio._get_running_loop()
+    if running is not None:
+        asyncio._set_running_loop(None)
+    yield
+    if running is not None:
+        asyncio._set_running_loop(running)
 
 
 @pytest.fixture(scope="session")

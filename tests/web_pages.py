@@ -1,6 +1,7 @@
-"""Pages that --format web wrote, served as files, and a browser for them."""
+"""Pages that --format web wrote, served as files; a browser, and what people do in it."""
 
 import functools
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ ASK = """async ({ method, questions }) => {
     }
     return answers;
 }"""
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -76,3 +78,31 @@ def browser():
         browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def draw(page, *points: tuple[float, float]) -> None:
+    """A stroke with the mouse, in shares of the drawing surface."""
+    surface = page.locator("canvas.pad")
+    surface.scroll_into_view_if_needed()
+    box = surface.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def expect_label(page, label: str) -> None:
+    page.locator(".bar.strong .name", has_text=re.compile(f"^{label}$")).wait_for()
+
+
+def codes_of(figures) -> list[list[int]]:
+    """The codes of the images in a gallery, once they are whole."""
+    from playwright.sync_api import expect
+
+    expect(figures.last).to_have_attribute("data-codes", re.compile(r"\d"))
+    return [
+        [int(code) for code in figure.get_attribute("data-codes").split()]
+        for figure in figures.all()
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from smallgpt.engines.trained import TrainedModel
+from smallgpt.errors import UserError
 from smallgpt.inference.model_facts import VALIDATION_DATA, ModelFacts
 from smallgpt.inference.validation_rows import read_validation_rows
 from smallgpt.tokens.codebook import Codebook
@@ -59,7 +60,10 @@ def drawing_of(trained: TrainedModel, codebook: Codebook) -> dict[str, Any]:
 
 def _validation_images(trained: TrainedModel, codebook: Codebook) -> np.ndarray | None:
     """Images of the validation rows, from their codes; None where these rows are gone."""
-    facts = ModelFacts.of(trained.folder)
+    try:
+        facts = ModelFacts.of(trained.folder)
+    except UserError:  # an export
+        return None
     rows = read_validation_rows(trained, facts) if VALIDATION_DATA in facts.data else None
     if rows is None:
         return None

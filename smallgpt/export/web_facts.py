@@ -1,4 +1,8 @@
-"""What the page of a web export knows of its model: page.json, and the codebook as numbers."""
+"""The page in the browser, and what it knows of its model: page.json, the codebook as numbers.
+
+The page of a web export computes by itself; `smallgpt/serving/page.py` serves it with a model that
+it asks.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,24 @@ from smallgpt.export.drawing import drawing_of
 from smallgpt.graphs.graph_files import row_rules
 from smallgpt.inference.unknown_tokens import unknown_token_of
 from smallgpt.inference.well_formed import codebook_of_rows, end_of_rows
-from smallgpt.model.build import count_parameters
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import END_IMG
 
+PAGE = Path(__file__).with_name("web")  # index.html, page/
 CENTERS = "codebook.bin"  # float32, little-endian: a patch a code
 _FIRST_TOKENS = 100
 
 
-def page_facts(trained: TrainedModel, files: dict[str, int]) -> dict[str, Any]:
-    """The content of page.json; `page/facts.js` has its types.
+def page_facts(
+    trained: TrainedModel, parameters: int | None, by_server: bool = False
+) -> dict[str, Any]:
+    """The content of page.json but for what only a page that computes needs; types: `facts.js`.
 
-    `files`: sizes in bytes of what the page loads.
+    Args:
+        parameters: of the model, None where they are not known.
+        by_server: a server computes for the page.
     """
-    vocabulary, shape = trained.vocabulary, trained.model.config
+    vocabulary = trained.vocabulary
     codebook = whole_codebook(trained)
     known = vocabulary.ids
     first = [[known[token], n] for token, n in trained.first_tokens.items() if token in known]
@@ -47,20 +55,18 @@ def page_facts(trained: TrainedModel, files: dict[str, int]) -> dict[str, Any]:
         "starts": sorted(vocabulary.tokenizer.first_ids) if vocabulary.tokenizer else [],
         "first_tokens": [] if trained.is_instructed else first[:_FIRST_TOKENS],
         "max_length": trained.max_length,
-        "parameters": count_parameters(trained.model),
+        "server": by_server,
+        "predicts_tokens": not trained.is_classifier,
+        "parameters": parameters,
         "vocabulary": len(vocabulary),
-        "layers": 0 if trained.is_classifier else shape.num_hidden_layers,
-        "heads": shape.num_attention_heads,
-        "head_size": shape.hidden_size // shape.num_attention_heads,
-        "files": files,
         "codebook": None if codebook is None else _codebook_facts(trained, codebook),
         "drawing": None if codebook is None else drawing_of(trained, codebook),
     }
 
 
-def write_centers(codebook: Codebook, folder: Path) -> None:
-    """Write the patches of a codebook as plain numbers, which a page reads without a library."""
-    (folder / CENTERS).write_bytes(np.ascontiguousarray(codebook.centers_KxD, "<f4").tobytes())
+def centers_of(codebook: Codebook) -> bytes:
+    """The patches of a codebook as plain numbers, which a page reads without a library."""
+    return np.ascontiguousarray(codebook.centers_KxD, "<f4").tobytes()
 
 
 def whole_codebook(trained: TrainedModel) -> Codebook | None:

@@ -11,15 +11,15 @@ from smallgpt.engines.trained import TrainedModel
 from smallgpt.export.formats import Reader
 from smallgpt.export.npm_packages import RUNTIME, TOKENIZERS
 from smallgpt.export.onnx_files import OnnxFormat
-from smallgpt.export.web_facts import CENTERS, page_facts, whole_codebook, write_centers
+from smallgpt.export.web_facts import CENTERS, PAGE, centers_of, page_facts, whole_codebook
 from smallgpt.export.web_readme import web_readme
 from smallgpt.files.writing import write_json
 from smallgpt.graphs.graph_files import CLASSIFY, DECODE
+from smallgpt.model.build import count_parameters
 from smallgpt.model.weights_file import CODEBOOK, SETTINGS
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.text_tokenizer import TOKENIZER
 
-_PAGE = Path(__file__).with_name("web")
 _DIST = "package/dist"
 # The build for the CPU alone. Names end in .js, since some file servers do not know .mjs.
 _RUNTIME_FILES = {
@@ -60,7 +60,7 @@ class WebFormat:
         Raises:
             UserError: see `write_graphs`.
         """
-        shutil.copytree(_PAGE, folder, dirs_exist_ok=True)
+        shutil.copytree(PAGE, folder, dirs_exist_ok=True)
         runtime, model = folder / "runtime", folder / "model"
         runtime.mkdir()
         shutil.move(folder / "LICENCE-onnxruntime.txt", runtime)  # the package itself has none
@@ -75,12 +75,17 @@ class WebFormat:
         (model / CODEBOOK).unlink(missing_ok=True)
         codebook = whole_codebook(trained)
         if codebook is not None:
-            write_centers(codebook, model)
+            (model / CENTERS).write_bytes(centers_of(codebook))
         sizes = {name: (folder / name).stat().st_size for name in _LOADED
                  if (folder / name).exists()}  # fmt: skip
         if trained.vocabulary.tokenizer is not None:
             sizes["runtime/tokenizers.js"] = (runtime / "tokenizers.js").stat().st_size
-        write_json(model / "page.json", page_facts(trained, sizes), most_levels=1)
+        facts = {
+            **page_facts(trained, count_parameters(trained.model)),
+            **_shape_of(trained),
+            "files": sizes,
+        }
+        write_json(model / "page.json", facts, most_levels=1)
         return [f"model/{name}" for name in names]
 
     def readers(self, trained: TrainedModel, folder: Path) -> tuple[dict[str, Reader], str]:
@@ -97,3 +102,13 @@ class WebFormat:
     ) -> str:
         """As `ExportFormat.readme`."""
         return web_readme(trained, whole_codebook(trained) is not None, VERSION)
+
+
+def _shape_of(trained: TrainedModel) -> dict[str, int]:
+    """What the page needs to run decode.onnx."""
+    config = trained.model.config
+    return {
+        "layers": 0 if trained.is_classifier else config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "head_size": config.hidden_size // config.num_attention_heads,
+    }

@@ -44,6 +44,7 @@ def write_graphs(
     import onnx
 
     from smallgpt.graphs.gpt2_graphs import classify_graph, decode_graph
+    from smallgpt.model.build import count_parameters
     from smallgpt.model.cpu_forward import is_gpt2
     from smallgpt.model.head import is_classifier
 
@@ -87,7 +88,11 @@ def write_graphs(
             )
         onnx.checker.check_model(proto, full_check=True)
         (folder / name).write_bytes(proto.SerializeToString())
-    own = {"positions": model.config.n_positions, "precision": precision}
+    own = {
+        "positions": model.config.n_positions,
+        "precision": precision,
+        "parameters": count_parameters(model),
+    }
     write_json(folder / FACTS, {**own, **facts})
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+from collections.abc import Collection
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,13 +21,16 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="smallgpt", Basic realm="smallgp
 class Access:
     """Middleware that refuses who may not ask."""
 
-    def __init__(self, app: ASGIApp, token: str | None, anyone: bool):
+    def __init__(
+        self, app: ASGIApp, token: str | None, anyone: bool, open_paths: Collection[str] = ()
+    ):
         """Hold who may ask.
 
         Args:
             token: opens the server; None with `anyone` False: only this machine may ask.
+            open_paths: may be read without the token.
         """
-        self._app, self._anyone = app, anyone
+        self._app, self._anyone, self._open_paths = app, anyone, frozenset(open_paths)
         self._token = token.encode() if token is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,6 +44,8 @@ class Access:
 
     def _wrong_token(self, scope: Scope) -> ApiError | None:
         assert self._token is not None
+        if scope["path"] in self._open_paths and scope["method"] in ("GET", "HEAD"):
+            return None
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
             text = "this server wants a token: send the header Authorization: Bearer TOKEN"

@@ -32,6 +32,7 @@ from smallgpt.serving.life import Life
 from smallgpt.serving.limits import Limits
 from smallgpt.serving.metrics import Metrics
 from smallgpt.serving.observed import Observed
+from smallgpt.serving.page import add_page
 from smallgpt.serving.served import ServedModel
 from smallgpt.serving.service import Service
 
@@ -87,8 +88,9 @@ def create_app(
         client_seconds=settings.client_seconds,
         seconds=settings.request_seconds,
     )
-    app.add_middleware(Access, token=token, anyone=settings.no_token)
     paths = [route.path for route in app.routes if hasattr(route, "path")]
+    open_paths = add_page(app, served.trained, wants_token=token is not None)
+    app.add_middleware(Access, token=token, anyone=settings.no_token, open_paths=open_paths)
     app.add_middleware(Observed, metrics=metrics, paths=paths, log_prompts=settings.log_prompts)
     return app
 

@@ -68,6 +68,7 @@ class CompletionChoice(BaseModel):
 
     index: int
     text: str
+    token_ids: list[int] = Field(description="Not OpenAI's: the new tokens by their ids.")
     finish_reason: Literal["stop", "length"] | None
     logprobs: Logprobs | None
 
@@ -170,6 +171,7 @@ def _choice(
     return {
         "index": index,
         "text": head + part.text,
+        "token_ids": part.ids,
         "finish_reason": part.finish_reason,
         "logprobs": logprobs,
     }

@@ -6,9 +6,7 @@ from collections.abc import Callable
 import pytest
 from command_program import run_here
 from exported_models import exported, model_of  # noqa: F401  (fixtures)
-
-# Once for all modules: a process has one browser.
-from web_pages import browser, runtime, served  # noqa: F401  (fixtures)
+from web_pages import runtime, served  # noqa: F401  (fixtures)
 
 import export_model
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from trained_models import image_of
-from web_pages import ASK
+from web_pages import ASK, PHONE, codes_of, draw, expect_label
 
 from inference import classify, generate, load_trained_model, next_tokens
 from smallgpt.tokens.codebook import Codebook
@@ -17,7 +17,6 @@ expect = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: the extra `browser`"
 ).expect
 pytestmark = pytest.mark.usefixtures("runtime")
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture(scope="module")
@@ -60,36 +59,6 @@ def open_page(browser, served, exported, pages):
 
     yield open_it
     assert [page.told for page in used if page.told] == []
-
-
-def draw(page, *points: tuple[float, float]) -> None:
-    """A stroke with the mouse, in shares of the drawing surface."""
-    surface = page.locator("canvas.pad")
-    surface.scroll_into_view_if_needed()
-    box = surface.bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=4)
-    page.mouse.up()
-
-
-def best_label(page) -> str:
-    return page.locator(".bar.strong .name").first.inner_text()
-
-
-def expect_label(page, label: str) -> None:
-    page.locator(".bar.strong .name", has_text=re.compile(f"^{label}$")).wait_for()
-
-
-def codes_of(figures) -> list[list[int]]:
-    """The codes of the images in a gallery, once they are whole."""
-    expect(figures.last).to_have_attribute("data-codes", re.compile(r"\d"))
-    return [
-        [int(code) for code in figure.get_attribute("data-codes").split()]
-        for figure in figures.all()
-    ]
 
 
 # ------------------------------------------------------------------------------- images

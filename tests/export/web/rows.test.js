@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { generate } from "../../../smallgpt/export/web/page/generation.js";
+import { Decoding } from "../../../smallgpt/export/web/page/model.js";
 import { RowProblem, asked, bodyOf, checkStart, followsIn } from "../../../smallgpt/export/web/page/rows.js";
 import { cases } from "./cases.js";
 
@@ -49,8 +50,8 @@ test("rows that have ended grow no further, and what is forgotten stops", async 
     prompt: [0], count: 2, most: 5, follows: () => () => true, stops: new Set([2]),
     sampling: { temperature: 0, topK: 0 },
   };
-  assert.deepEqual(await generate(model, wish), [[1, 2], [1, 1, 1, 1, 1]]);
+  assert.deepEqual(await generate(new Decoding(model, 2), wish), [[1, 2], [1, 1, 1, 1, 1]]);
   steps = 0;
-  await generate(model, { ...wish, stopped: async () => steps === 2 });
+  await generate(new Decoding(model, 2), { ...wish, stopped: async () => steps === 2 });
   assert.equal(steps, 2);
 });

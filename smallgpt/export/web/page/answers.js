@@ -1,10 +1,22 @@
 /**
- * What the page asks of a model: each method is a question of the worker.
+ * What the page asks of a model: each method is a question of the worker. The model is computed in
+ * the page (model.js), or by its server (server_model.js).
  *
  * @typedef {import("./facts.js").Facts} Facts
- * @typedef {import("./model.js").Model} Model
  * @typedef {import("./codebook.js").Codebook} Codebook
+ * @typedef {import("./generation.js").Wish} Wish
+ * @typedef {import("./server_texts.js").ServerTexts} ServerTexts
  * @typedef {import("./text.js").Texts} Texts
+ *
+ * @typedef {object} RowRead
+ * @property {(number | null)[]} surprises of each token, null of the first, which nothing predicts
+ * @property {{ id: number, share: number }[]} next the likeliest next tokens, falling
+ *
+ * @typedef {object} Computing
+ * @property {(bodies: number[][], asking: Asking) => Promise<ArrayLike<number>[]>} labels
+ *   the calibrated probability of each label, of each body of a row
+ * @property {(ids: number[], asking: Asking) => Promise<RowRead>} read
+ * @property {(wish: Wish) => Promise<number[][]>} generate the new tokens of each row
  *
  * @typedef {object} Share
  * @property {number} id
@@ -30,23 +42,21 @@
  * @typedef {object} Asking how an answer is given
  * @property {(part: any) => void} tell of an answer so far
  * @property {() => Promise<boolean>} stopped whether nobody waits for it any more
+ * @property {AbortSignal} signal that tells the same at once
  */
 
-import { generate } from "./generation.js";
-import { RowProblem, asked, bodyOf, checkStart, followsIn, stopsOf } from "./rows.js";
-import { largest, logSoftmax, surprise } from "./sampling.js";
+import { RowProblem, bodyOf, checkStart, followsIn, stopsOf } from "./rows.js";
+import { TOP_K } from "./sampling.js";
 import { instructionPrompt } from "./text.js";
 
-const TOP_K = 50; // as the command line
-const NEXT_SHOWN = 10;
 const COMPLETIONS_SHOWN = 8;
 const MOST_NAMED = 10; // unknown tokens
 
 export class Answers {
   /**
    * @param {Facts} facts
-   * @param {Model} model
-   * @param {Texts} texts
+   * @param {Computing} model
+   * @param {Texts | ServerTexts} texts
    * @param {Codebook | null} codebook of a model of images
    */
   constructor(facts, model, texts, codebook) {
@@ -68,18 +78,23 @@ export class Answers {
     return [img ?? 0, ...codes.map((code) => ids[code]), end_img ?? 0];
   }
 
-  /** @param {number[]} body */
-  async #labelsOf(body) {
-    return this.model.classifier === null ? null : this.model.labels(asked(body, this.facts));
+  /**
+   * @param {number[][]} bodies
+   * @param {Asking} asking
+   * @returns {Promise<(ArrayLike<number> | null)[]>}
+   */
+  async #labelsOf(bodies, asking) {
+    return this.facts.labels.length ? this.model.labels(bodies, asking) : bodies.map(() => null);
   }
 
   // ---- images ------------------------------------------------------------------------
 
   /**
    * @param {{ image: Float32Array }} question pixels in the range of the codebook
+   * @param {Asking} asking
    * @returns {Promise<Look>}
    */
-  async look({ image }) {
+  async look({ image }, asking) {
     const codebook = this.#codebook;
     const codes = codebook.encode(image);
     const unlike = codebook.unlike(image, codes);
@@ -89,7 +104,7 @@ export class Answers {
       const other = image.map((value) => low + white - value);
       inverted = !codebook.unlike(other, codebook.encode(other));
     }
-    const labels = await this.#labelsOf(this.#rowOf(codes));
+    const [labels] = await this.#labelsOf([this.#rowOf(codes)], asking);
     return { codes, seen: codebook.rgba(codebook.decode(codes)), labels, unlike, inverted };
   }
 
@@ -111,26 +126,27 @@ export class Answers {
     const drawn = (/** @type {number[][]} */ rows) =>
       whole(rows).map((codes) => codebook.rgba(codebook.decode(codes)));
     const isCode = (/** @type {number} */ token) => codeOf.has(token);
-    const most = codebook.rows * codebook.columns - start.length;
-    const rows = await generate(this.model, {
+    const all = codebook.rows * codebook.columns;
+    let shown = start.length / codebook.columns; // whole rows of patches
+    const rows = await this.model.generate({
       prompt: this.#rowOf(start).slice(0, -1),
       count,
-      most,
+      most: all - start.length,
       follows: () => isCode,
       stops: new Set(),
       sampling: { temperature, topK: TOP_K },
       onStep: (made) => {
-        const length = start.length + made[0].length;
-        if (length % codebook.columns === 0) asking.tell({ images: drawn(made) });
+        const least = start.length + Math.min(...made.map((row) => row.length));
+        if (least < (shown + 1) * codebook.columns) return;
+        shown = Math.floor(least / codebook.columns);
+        asking.tell({ images: drawn(made) });
       },
-      stopped: asking.stopped,
+      ...asking,
     });
     const codes = whole(rows);
-    const labels = [];
-    for (const row of codes) {
-      const isWhole = row.length === codebook.rows * codebook.columns;
-      labels.push(isWhole ? await this.#labelsOf(this.#rowOf(row)) : null);
-    }
+    const isWhole = codes.every((row) => row.length === all); // false of what was stopped
+    const bodies = codes.map((row) => this.#rowOf(row));
+    const labels = isWhole ? await this.#labelsOf(bodies, asking) : codes.map(() => null);
     return { codes, images: drawn(rows), labels };
   }
 
@@ -142,14 +158,14 @@ export class Answers {
    * @param {string} text
    * @param {number[]} added tokens after it
    */
-  #prompt(text, added) {
+  async #prompt(text, added) {
     const { kind, special, reads_unknown, starts } = this.facts;
     if (kind === "instructions") {
       if (!text.trim()) throw new RowProblem("empty");
-      const { ids, unknown } = this.texts.encode(instructionPrompt(text));
+      const { ids, unknown } = await this.texts.encode(instructionPrompt(text));
       return { ids: [...ids, ...added], unknown };
     }
-    const { ids, unknown } = this.texts.encode(text, false);
+    const { ids, unknown } = await this.texts.encode(text, false);
     if (kind === "tokens" && unknown.length && (!reads_unknown || special.unk === null)) {
       throw new RowProblem("unknown", {
         tokens: unknown.slice(0, MOST_NAMED).map((each) => shortened(each)).join(", "),
@@ -169,46 +185,29 @@ export class Answers {
     /** @type {Reading} */
     const reading = { ids: [], unknown: [], tokens: [], next: [], labels: null, problem: null };
     try {
-      const { ids, unknown } = this.#prompt(text, added);
+      const { ids, unknown } = await this.#prompt(text, added);
       Object.assign(reading, { ids, unknown });
-      if (this.model.classifier !== null && this.facts.kind !== "instructions") {
-        const marked = this.facts.kind === "tokens" ? ids : [...this.texts.encode(text).ids, ...added];
-        reading.labels = await this.#labelsOf(bodyOf(marked, this.facts));
+      if (this.facts.kind !== "instructions") {
+        const marked = this.facts.kind === "tokens" ? ids : [...(await this.texts.encode(text)).ids, ...added];
+        if (this.facts.labels.length) {
+          [reading.labels] = await this.#labelsOf([bodyOf(marked, this.facts)], asking);
+        }
       }
-      if (this.model.decoder === null) {
+      if (!this.facts.predicts_tokens) {
         reading.tokens = ids.map((id) => ({ piece: this.texts.piece(id), surprise: null }));
         return reading;
       }
       if (ids.length > this.facts.max_length) {
         throw new RowProblem("tooLong", { count: ids.length, most: this.facts.max_length });
       }
-      await this.model.read(ids, (place, logits) => {
-        if (place === 0) reading.tokens.push({ piece: this.texts.piece(ids[0]), surprise: null });
-        if (place + 1 < ids.length) {
-          const token = ids[place + 1];
-          reading.tokens.push({ piece: this.texts.piece(token), surprise: surprise(logits, token) });
-        } else {
-          reading.next = this.#likeliest(logits);
-        }
-      }, asking.stopped);
+      const { surprises, next } = await this.model.read(ids, asking);
+      reading.tokens = surprises.map((surprise, place) => ({ piece: this.texts.piece(ids[place]), surprise }));
+      reading.next = next.map(({ id, share }) => ({ id, piece: this.texts.piece(id), share }));
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error;
       reading.problem = { reason: error.reason, values: error.values };
     }
     return reading;
-  }
-
-  /**
-   * @param {ArrayLike<number>} logits
-   * @returns {Share[]}
-   */
-  #likeliest(logits) {
-    const shares = logSoftmax(logits);
-    return largest(shares, NEXT_SHOWN).map((id) => ({
-      id,
-      piece: this.texts.piece(id),
-      share: Math.exp(shares[id]),
-    }));
   }
 
   /**
@@ -222,7 +221,7 @@ export class Answers {
   async goOn({ text, added, temperature }, asking) {
     const { facts, texts } = this;
     const isEmpty = !text.trim() && !added.length;
-    const ids = isEmpty ? this.#beginning(temperature) : this.#prompt(text, added).ids;
+    const ids = isEmpty ? this.#beginning(temperature) : (await this.#prompt(text, added)).ids;
     const most = facts.max_length - ids.length;
     if (facts.kind === "tokens") checkStart(ids, facts);
     else if (most < 1) throw new RowProblem("full", { count: ids.length, most: facts.max_length });
@@ -233,15 +232,21 @@ export class Answers {
       const kept = isText ? row.filter((id) => !stops.has(id)) : row;
       return { text: isEmpty ? "" : text, added: [...before, ...kept] };
     };
-    const [row] = await generate(this.model, {
+    const writtenBefore = await this.write({ ids: before });
+    const [row] = await this.model.generate({
       prompt: ids,
       count: 1,
       most,
       follows: followsIn(facts),
       stops,
       sampling: { temperature, topK: TOP_K },
-      onStep: (rows) => asking.tell({ ...answer(rows[0]), written: texts.decode(answer(rows[0]).added) }),
-      stopped: asking.stopped,
+      onStep: async ([made], [more] = []) => {
+        const soFar = answer(made);
+        const isTold = more !== undefined && facts.kind !== "tokens";
+        const written = isTold ? writtenBefore + more : await texts.decode(soFar.added);
+        asking.tell({ ...soFar, written });
+      },
+      ...asking,
     });
     return answer(row);
   }

@@ -114,14 +114,20 @@ export class DrawingPad {
     if (this.background) context.drawImage(this.background, 0, 0, this.width, this.height);
     context.lineCap = context.lineJoin = "round";
     for (const { color, width, points } of this.strokes) {
-      context.strokeStyle = cssColor(color);
+      context.strokeStyle = context.fillStyle = cssColor(color);
       context.lineWidth = width * Math.min(this.width, this.height);
       context.beginPath();
+      const [[firstX, firstY]] = points;
+      if (points.every(([x, y]) => x === firstX && y === firstY)) {
+        // A line without length has no round ends in every browser.
+        context.arc(firstX * this.width, firstY * this.height, context.lineWidth / 2, 0, 2 * Math.PI);
+        context.fill();
+        continue;
+      }
       points.forEach(([x, y], index) => {
         if (index) context.lineTo(x * this.width, y * this.height);
         else context.moveTo(x * this.width, y * this.height);
       });
-      if (points.length === 1) context.lineTo(points[0][0] * this.width, points[0][1] * this.height);
       context.stroke();
     }
     if (this.inverted) {

@@ -8,6 +8,7 @@
  */
 
 import { RowProblem } from "./rows.js";
+import { WrongToken } from "./server.js";
 
 /** A question was forgotten before its answer came. */
 export class Forgotten extends Error {}
@@ -20,7 +21,9 @@ export class Engine {
   /** @type {Map<string, number>} */
   #latest = new Map();
 
-  constructor() {
+  /** @param {(delay: import("./server.js").Delay | null) => void} [onDelay] as of `Server` */
+  constructor(onDelay = () => undefined) {
+    this.onDelay = onDelay;
     this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
@@ -67,8 +70,15 @@ export class Engine {
     waiting.reject(new Forgotten());
   }
 
-  /** @param {{ id: number, part?: any, answer?: any, error?: string, problem?: any }} message */
-  #receive({ id, part, answer, error, problem }) {
+  /**
+   * @param {{ id: number, part?: any, answer?: any, error?: string, problem?: any,
+   *   wrongToken?: boolean, delay?: import("./server.js").Delay | null }} message
+   */
+  #receive({ id, part, answer, error, problem, wrongToken, delay }) {
+    if (delay !== undefined) {
+      this.onDelay(delay);
+      return;
+    }
     const waiting = this.#waiting.get(id);
     if (waiting === undefined) return;
     if (part !== undefined) {
@@ -77,6 +87,7 @@ export class Engine {
     }
     this.#waiting.delete(id);
     if (problem) waiting.reject(new RowProblem(problem.reason, problem.values));
+    else if (wrongToken) waiting.reject(new WrongToken());
     else if (error !== undefined) waiting.reject(new Error(error));
     else waiting.resolve(answer);
   }

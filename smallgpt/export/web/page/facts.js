@@ -1,5 +1,5 @@
 /**
- * What page.json says of the model; `smallgpt/export/web_facts.py` writes it.
+ * What page.json says of the model; `smallgpt/export/web_facts.py` makes it.
  *
  * @typedef {object} Special ids of special tokens, null for one that the vocabulary lacks
  * @property {number} pad
@@ -52,14 +52,18 @@
  * @property {number[]} starts ids that a tokenizer puts before each text
  * @property {[number, number][]} first_tokens ids that training rows began with, how often
  * @property {number} max_length
- * @property {number} parameters
+ * @property {boolean} server whether the server of the page computes, and not the page
+ * @property {boolean} predicts_tokens false of a model with a label head
+ * @property {number | null} parameters null where they are not known
  * @property {number} vocabulary how many tokens there are
- * @property {number} layers 0 of a model with a label head, which predicts no tokens
+ * @property {CodebookFacts | null} codebook
+ * @property {DrawingFacts | null} drawing
+ *
+ * @typedef {object} GraphFacts what a page that computes itself knows more
+ * @property {number} layers
  * @property {number} heads
  * @property {number} head_size
  * @property {Record<string, number>} files sizes of what is loaded, in bytes
- * @property {CodebookFacts | null} codebook
- * @property {DrawingFacts | null} drawing
  */
 
 export {};

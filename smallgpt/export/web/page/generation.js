@@ -1,12 +1,11 @@
 /**
  * Making up the rest of rows.
  *
- * @typedef {import("./model.js").Model} Model
+ * @typedef {import("./model.js").Decoding} Decoding
  * @typedef {import("./rows.js").Follows} Follows
  * @typedef {import("./sampling.js").Sampling} Sampling
  */
 
-import { Decoding } from "./model.js";
 import { choose } from "./sampling.js";
 
 /**
@@ -18,21 +17,22 @@ import { choose } from "./sampling.js";
  * @property {Set<number | null>} stops tokens that end a row; they stay in it
  * @property {Sampling} sampling
  * @property {() => number} [random] from 0, below 1
- * @property {(rows: number[][]) => unknown} [onStep] told the new tokens of each row so far
+ * @property {(rows: number[][], texts?: string[]) => unknown} [onStep] told the new tokens of each
+ *   row so far; by a server also their texts
  * @property {() => Promise<boolean>} [stopped] asked before each step
+ * @property {AbortSignal} [signal] ends what a server computes
  */
 
 /**
- * @param {Model} model
+ * @param {Decoding} decoding of as many rows
  * @param {Wish} wish
  * @returns {Promise<number[][]>} the new tokens of each row
  */
-export async function generate(model, wish) {
+export async function generate(decoding, wish) {
   const { prompt, count, most, follows, stops, sampling, random = Math.random } = wish;
   /** @type {number[][]} */
   const made = Array.from({ length: count }, () => []);
   const open = made.map(() => true);
-  const decoding = new Decoding(model, count);
   let next = made.map(() => prompt);
   for (let step = 0; step < most && open.some(Boolean); step++) {
     if (await wish.stopped?.()) break;

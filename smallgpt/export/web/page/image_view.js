@@ -51,7 +51,7 @@ export class ImageView {
     this.rows = Math.ceil(codebook.height / codebook.patch_size);
     this.kept = Math.max(1, Math.floor(this.rows / 2));
     this.center = drawing.box !== null;
-    this.canGoOn = facts.layers > 0;
+    this.canGoOn = facts.predicts_tokens;
     const isBright = drawing.paper.reduce((sum, value) => sum + value, 0) > 1.5 * 255;
     this.pad = new DrawingPad({
       width: codebook.width,
@@ -83,6 +83,7 @@ export class ImageView {
     if (this.canGoOn) parts.push(this.#buildImagination());
     parts.push(this.announcer.box);
     this.#showLook();
+    this.#lookSoon(); // a server may have refused it before
     if (this.canGoOn) this.#completeSoon();
     return parts;
   }

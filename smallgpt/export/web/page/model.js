@@ -1,8 +1,11 @@
 /**
- * The model: label probabilities, logits, decoding with a cache. `ort` is onnxruntime-web, or in
- * tests another build of ONNX Runtime with the same interface.
+ * The model in this page: label probabilities, logits, decoding with a cache. `ort` is
+ * onnxruntime-web, or in tests another build of ONNX Runtime with the same interface.
  *
- * @typedef {import("./facts.js").Facts} Facts
+ * @typedef {import("./answers.js").Asking} Asking
+ * @typedef {import("./answers.js").RowRead} RowRead
+ * @typedef {import("./facts.js").Facts & import("./facts.js").GraphFacts} Facts
+ * @typedef {import("./generation.js").Wish} Wish
  *
  * @typedef {object} Tensor
  * @property {any} data
@@ -14,6 +17,10 @@
  * @typedef {object} Runtime
  * @property {new (type: string, data: any, dims: number[]) => Tensor} Tensor
  */
+
+import { generate } from "./generation.js";
+import { asked } from "./rows.js";
+import { likeliest, surprise } from "./sampling.js";
 
 const TOKENS_AT_ONCE = 64; // of a long row, so that its logits take little memory at a time
 
@@ -56,30 +63,49 @@ export class Model {
   }
 
   /**
-   * @param {number[]} ids a row as `asked` of rows.js makes it
-   * @returns {Promise<Float32Array>} the calibrated probability of each label
+   * @param {number[][]} bodies
+   * @returns {Promise<Float32Array[]>} of each the calibrated probability of each label
    */
-  async labels(ids) {
+  async labels(bodies) {
     if (this.classifier === null) throw new Error("a model without labels");
-    const feeds = { input_ids: this.int64(ids, [1, ids.length]), lengths: this.int64([ids.length], [1]) };
-    return (await this.run(this.classifier, feeds)).probabilities.data;
+    const shares = [];
+    for (const body of bodies) {
+      const ids = asked(body, this.facts);
+      const feeds = { input_ids: this.int64(ids, [1, ids.length]), lengths: this.int64([ids.length], [1]) };
+      shares.push((await this.run(this.classifier, feeds)).probabilities.data);
+    }
+    return shares;
   }
 
   /**
    * Read a row, a part at a time.
    *
    * @param {number[]} ids
-   * @param {(place: number, logits: Float32Array) => void} each
-   *   called with the logits of the token that follows each place
-   * @param {() => Promise<boolean>} stopped asked before each part
+   * @param {Asking} asking `stopped` is asked before each part
+   * @returns {Promise<RowRead>}
    */
-  async read(ids, each, stopped) {
+  async read(ids, { stopped }) {
     const rows = new Decoding(this, 1);
+    /** @type {RowRead} */
+    const read = { surprises: [null], next: [] };
     for (let start = 0; start < ids.length && !(await stopped()); start += TOKENS_AT_ONCE) {
       const part = ids.slice(start, start + TOKENS_AT_ONCE);
       const logits = await rows.read([part]);
-      for (let t = 0; t < part.length; t++) each(start + t, logits(0, t));
+      for (let t = 0; t < part.length; t++) {
+        const place = start + t;
+        if (place + 1 < ids.length) read.surprises.push(surprise(logits(0, t), ids[place + 1]));
+        else read.next = likeliest(logits(0, t));
+      }
     }
+    return read;
+  }
+
+  /**
+   * @param {Wish} wish
+   * @returns {Promise<number[][]>} the new tokens of each row
+   */
+  generate(wish) {
+    return generate(new Decoding(this, wish.count), wish);
   }
 }
 

@@ -41,7 +41,7 @@ export class RowView {
     this.fail = fail;
     this.isInstructed = facts.kind === "instructions";
     this.isTokens = facts.kind === "tokens";
-    this.canGoOn = facts.layers > 0;
+    this.canGoOn = facts.predicts_tokens;
     this.even = Math.log(facts.vocabulary); // nats of a blind guess; there a colour is full
   }
 
@@ -70,6 +70,7 @@ export class RowView {
       this.announcer.box,
     ];
     this.#show();
+    if (this.#whole()) this.#readSoon(); // a server may have refused it before
     return parts;
   }
 
@@ -135,6 +136,9 @@ export class RowView {
     const count = event.clipboardData?.getData("text").length ?? 0;
     if (count <= MOST_LETTERS) return;
     event.preventDefault();
+    // What is still read of the text before would take the words away.
+    clearTimeout(this.#timer);
+    this.engine.forget("read");
     this.#showProblem({ reason: "manyLetters", values: { count, most: MOST_LETTERS } });
   }
 

@@ -6,6 +6,9 @@
  * @property {number} topK keeps the k largest logits, and those equal to the k-th; 0 keeps all
  */
 
+export const TOP_K = 50; // as the command line, and a server that is asked for nothing else
+export const NEXT_SHOWN = 10;
+
 /**
  * @param {ArrayLike<number>} logits
  * @returns {Float64Array} their log-softmax
@@ -40,6 +43,15 @@ export function largest(values, count) {
   const places = Array.from({ length: values.length }, (_, place) => place);
   places.sort((a, b) => values[b] - values[a] || a - b);
   return places.slice(0, count);
+}
+
+/**
+ * @param {ArrayLike<number>} logits
+ * @returns {{ id: number, share: number }[]} the likeliest tokens and their probabilities, falling
+ */
+export function likeliest(logits) {
+  const shares = logSoftmax(logits);
+  return largest(shares, NEXT_SHOWN).map((id) => ({ id, share: Math.exp(shares[id]) }));
 }
 
 /**

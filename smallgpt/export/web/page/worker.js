@@ -1,18 +1,28 @@
 /**
- * The thread that computes, so that the page never waits: it loads the model, and answers the
- * questions of engine.js with the methods of `Answers`.
+ * The thread that computes, so that the page never waits: it loads the model, or asks the server
+ * that has it, and answers the questions of engine.js with the methods of `Answers`.
  */
 
 import { Answers } from "./answers.js";
 import { Codebook } from "./codebook.js";
 import { Model } from "./model.js";
 import { RowProblem } from "./rows.js";
+import { Server, WrongToken } from "./server.js";
+import { ServerModel } from "./server_model.js";
+import { ServerTexts } from "./server_texts.js";
 import { Texts, withoutSpecial } from "./text.js";
+
+/**
+ * @typedef {import("./facts.js").Facts} Facts
+ * @typedef {(part: { loaded: number, total: number }) => void} Tell
+ */
 
 const ROOT = new URL("../", import.meta.url);
 /** @type {Promise<Answers> | null} */
 let answers = null;
-const unwanted = new Set(); // questions that nobody waits for any more
+let token = ""; // of the server
+/** @type {Map<number, AbortController>} */
+const asked = new Map(); // questions that are being answered
 const channel = new MessageChannel();
 /** @type {(() => void)[]} */
 const resting = [];
@@ -46,13 +56,45 @@ async function bytesOf(name, onBytes) {
 }
 
 /**
- * @param {(part: { loaded: number, total: number }) => void} tell
+ * @param {Tell} tell
  * @returns {Promise<Answers>}
  */
 async function load(tell) {
-  const facts = /** @type {import("./facts.js").Facts} */ (
-    await (await fetch(new URL("model/page.json", ROOT))).json()
-  );
+  const server = new Server(ROOT, token, (delay) => postMessage({ delay }));
+  const facts = /** @type {Facts} */ (await server.json("model/page.json"));
+  return facts.server ? loadFrom(server, facts) : loadHere(/** @type {any} */ (facts), tell);
+}
+
+/**
+ * @param {Server} server that computes
+ * @param {Facts} facts
+ * @returns {Promise<Answers>}
+ */
+async function loadFrom(server, facts) {
+  const pieces = /** @type {string[]} */ (await server.json("model/tokens.json"));
+  const isTokens = facts.kind === "tokens" || facts.kind === "images";
+  const texts = isTokens ? new Texts(facts, pieces, null, new Set(), false) : new ServerTexts(server, pieces);
+  const codebook = facts.codebook && codebookOf(facts.codebook, await server.bytes("model/codebook.bin"));
+  return new Answers(facts, new ServerModel(server, facts, pieces), texts, codebook);
+}
+
+/**
+ * @param {import("./facts.js").CodebookFacts} facts
+ * @param {ArrayBuffer} centers
+ */
+function codebookOf(facts, centers) {
+  const view = new DataView(centers);
+  const values = Float32Array.from({ length: centers.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
+  return new Codebook(facts, values);
+}
+
+/**
+ * @param {Facts & import("./facts.js").GraphFacts} facts
+ * @param {Tell} tell
+ * @returns {Promise<Answers>}
+ */
+async function loadHere(facts, tell) {
+  if (typeof WebAssembly !== "object") throw new RowProblem("noWasm");
   const total = Object.values(facts.files).reduce((sum, size) => sum + size, 0);
   let loaded = 0;
   const read = (/** @type {string} */ name) =>
@@ -68,7 +110,7 @@ async function load(tell) {
     has(name) ? ort.InferenceSession.create(await read(name), { executionProviders: ["wasm"] }) : null;
 
   const vocabulary = /** @type {Record<string, number>} */ (await json("model/vocab.json"));
-  const tokens = Object.entries(vocabulary).sort((a, b) => a[1] - b[1]).map(([token]) => token);
+  const tokens = Object.entries(vocabulary).sort((a, b) => a[1] - b[1]).map(([name]) => name);
   let tokenizer = null;
   let special = new Set();
   let isWordPiece = false;
@@ -79,13 +121,7 @@ async function load(tell) {
     special = new Set(content.added_tokens.filter((/** @type {any} */ each) => each.special).map((/** @type {any} */ each) => each.id));
     isWordPiece = content.decoder?.type === "WordPiece";
   }
-  let codebook = null;
-  if (facts.codebook !== null) {
-    const bytes = await read("model/codebook.bin");
-    const view = new DataView(bytes.buffer);
-    const centers = Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
-    codebook = new Codebook(facts.codebook, centers);
-  }
+  const codebook = facts.codebook && codebookOf(facts.codebook, (await read("model/codebook.bin")).buffer);
   const model = new Model(ort, facts, await session("model/classify.onnx"), await session("model/decode.onnx"));
   const texts = new Texts(facts, tokens, tokenizer, special, isWordPiece);
   return new Answers(facts, model, texts, codebook);
@@ -94,23 +130,33 @@ async function load(tell) {
 /** @param {MessageEvent} event */
 self.onmessage = async ({ data: { id, method, question } }) => {
   if (method === "forget") {
-    unwanted.add(id);
+    asked.get(id)?.abort();
     return;
   }
+  const controller = new AbortController();
+  const { signal } = controller;
+  asked.set(id, controller);
   const tell = (/** @type {any} */ part) => postMessage({ id, part });
   const stopped = async () => {
     await breathe();
-    return unwanted.has(id);
+    return signal.aborted;
   };
   try {
-    answers ??= load(tell);
+    if (method === "load" && (question.token ?? "") !== token) {
+      token = question.token ?? "";
+      answers = null;
+    }
+    answers ??= load(tell).catch((error) => {
+      answers = null;
+      throw error;
+    });
     const ready = /** @type {any} */ (await answers);
-    const answer = method === "load" ? ready.facts : await ready[method](question, { tell, stopped });
+    const answer = method === "load" ? ready.facts : await ready[method](question, { tell, stopped, signal });
     postMessage({ id, answer });
   } catch (error) {
     const problem = error instanceof RowProblem ? { reason: error.reason, values: error.values } : null;
-    postMessage({ id, error: String(error), problem });
+    postMessage({ id, error: String(error), problem, wrongToken: error instanceof WrongToken });
   } finally {
-    unwanted.delete(id);
+    asked.delete(id);
   }
 };
