@@ -27,7 +27,7 @@ from smallgpt.serving import (
     systemone,
 )
 from smallgpt.serving.access import Access
-from smallgpt.serving.errors import MAY_FAIL, ApiError, add_error_answers
+from smallgpt.serving.errors import MAY_FAIL, add_error_answers
 from smallgpt.serving.life import Life
 from smallgpt.serving.limits import Limits
 from smallgpt.serving.metrics import Metrics
@@ -78,7 +78,6 @@ def create_app(
     app.state.service = Service(served, settings, life, metrics, name)
     for family in _FAMILIES:
         app.include_router(family.router, responses=MAY_FAIL)
-    _add_page(app)
     add_error_answers(app, str(served.trained.folder), name)
     # The last is the outermost.
     app.add_middleware(
@@ -93,11 +92,3 @@ def create_app(
     app.add_middleware(Access, token=token, anyone=settings.no_token, open_paths=open_paths)
     app.add_middleware(Observed, metrics=metrics, paths=paths, log_prompts=settings.log_prompts)
     return app
-
-
-def _add_page(app: FastAPI) -> None:
-    """The place of the page: `smallgpt.serving.page.add_page(app, served)` goes here."""
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> None:
-        raise ApiError(404, "there is no page here: /docs lists what there is")
