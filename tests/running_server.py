@@ -102,6 +102,10 @@ class RunningServer:
         """End it; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it has ended; its exit code."""
         _, log = self.process.communicate(timeout=_SECONDS)
         self.log += log
         return self.process.returncode

@@ -15,7 +15,11 @@ from smallgpt.serving.errors import ApiError
 
 HEALTH = ("/healthz", "/readyz")  # what probes ask, without a token
 _OF_PROXIES = {b"forwarded", b"x-forwarded-for", b"x-real-ip"}
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="smallgpt", Basic realm="smallgpt"'}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="smallgpt"'}
+# A browser that opens these asks for the token by itself, as for a password. (The page at / has a
+# field for it, and needs no window of the browser's beside.)
+_TYPED = {"WWW-Authenticate": 'Basic realm="smallgpt: the token as the password"'}
+_IN_BROWSERS = ("/docs", "/openapi.json")
 
 
 class Access:
@@ -46,13 +50,14 @@ class Access:
         assert self._token is not None
         if scope["path"] in self._open_paths and scope["method"] in ("GET", "HEAD"):
             return None
+        challenge = _TYPED if scope["path"] in _IN_BROWSERS else _CHALLENGE
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
             text = "this server wants a token: send the header Authorization: Bearer TOKEN"
-            return ApiError(401, text, headers=_CHALLENGE)
+            return ApiError(401, text, headers=challenge)
         if hmac.compare_digest(_token_of(given[0]), self._token) and len(given) == 1:
             return None
-        return ApiError(401, "this is not the token of this server", headers=_CHALLENGE)
+        return ApiError(401, "this is not the token of this server", headers=challenge)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         """Why a request is not one of this machine.

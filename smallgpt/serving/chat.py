@@ -91,7 +91,7 @@ async def chat(body: ChatRequest, request: Request) -> Response | EventStream:
         raise ApiError(422, text)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(422, "top_logprobs needs logprobs: true", "top_logprobs")
-    service.check_count(body.n)
+    service.check_continuations(1, body.n)
     ids: list[int] | None = await aside(request, service.read_prompt, _instruction(body.messages))
     shares = (body.top_logprobs or 0) if body.logprobs else None
     most = body.max_completion_tokens or body.max_tokens

@@ -94,7 +94,7 @@ async def complete(body: CompletionRequest, request: Request) -> Response | Even
         text = "the prompt has no logprobs here: /v1/score tells those of whole rows"
         raise ApiError(422, text, "echo")
     given = _prompts(body.prompt)
-    service.check_count(len(given) * body.n)
+    service.check_continuations(len(given), body.n)
     prompts: list[list[int] | None] = await aside(request, _read, service, given)
     wishes = [
         body.wish(service, ids, index, body.max_tokens, body.logprobs)

@@ -129,7 +129,7 @@ def add_error_answers(app: FastAPI, folder: str, name: str) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         told = as_api_error(error, folder, name)
         assert told is not None  # it is asked for these kinds alone
-        if told.status == 404 and isinstance(error, HTTPException):
+        if told.status == 404 and isinstance(error, HTTPException):  # no route
             told.message = f"there is no {request.url.path} here: /docs lists what there is"
         elif told.status == 405:
             allowed = told.headers.get("Allow", "another method")

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from smallgpt.serving.continuation import Piece, TokenShare
 from smallgpt.serving.served import ServedModel, Wish
 from smallgpt.serving.service import Service
+from smallgpt.serving.turns import QueueFullError
 
-_AT_ONCE = 16  # prompts of one request that stand in the queue together
+_AT_ONCE = 16  # prompts of one request that stand in the queue together,
+_SHARE = 4  # with a quarter of its places at most
+_WAIT_SECONDS = 0.05  # until a prompt of a request that was taken tries the queue again
 
 
 @dataclass
@@ -63,7 +66,8 @@ async def pieces_of(service: Service, wishes: Sequence[Wish]) -> AsyncGenerator[
         firsts.append(firsts[-1] + wish.count)
     # One place, so that nothing piles up here: pieces that are not taken grow together.
     arrived: asyncio.Queue[Piece | Exception | None] = asyncio.Queue(1)
-    places = asyncio.Semaphore(_AT_ONCE)
+    share = service.settings.max_queue // _SHARE // wishes[0].count
+    places = asyncio.Semaphore(max(1, min(_AT_ONCE, share)))
     tasks = [
         asyncio.create_task(_feed(service.served, wish, first, places, arrived))
         for wish, first in zip(wishes, firsts[:-1], strict=True)
@@ -95,13 +99,27 @@ async def _feed(
     """Put the pieces of a wish, then None, or what failed, into the queue."""
     async with places:
         try:
-            async with aclosing(served.go_on(wish)) as pieces:
+            async with aclosing(_in_turn(served, wish, is_first=first == 0)) as pieces:
                 async for piece in pieces:
                     await arrived.put(replace(piece, index=first + piece.index))
         except Exception as error:
             await arrived.put(error)
             return
     await arrived.put(None)
+
+
+async def _in_turn(served: ServedModel, wish: Wish, is_first: bool) -> AsyncGenerator[Piece]:
+    """The pieces of a wish. Where the queue is full, only the first of a request is refused."""
+    while True:
+        try:
+            async with aclosing(served.go_on(wish)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        except QueueFullError:
+            if is_first:
+                raise
+        await asyncio.sleep(_WAIT_SECONDS)
 
 
 async def begun(pieces: AsyncGenerator[Piece]) -> AsyncGenerator[Piece]:

@@ -77,6 +77,17 @@ class Service:
             most = f"at most {self.settings.max_rows:,} at once"
             raise ApiError(422, f"{rows:,} rows: this server takes {most}")
 
+    def check_continuations(self, prompts: int, of_each: int) -> None:
+        """As `check_count`, of `of_each` continuations of so many prompts.
+
+        Raises:
+            ApiError
+        """
+        self.check_count(prompts * of_each)
+        if of_each > self.settings.max_queue:
+            text = f"the queue of this server holds at most {self.settings.max_queue:,}"
+            raise ApiError(422, f"{of_each:,} continuations: {text}", "n")
+
     def read_prompt(self, prompt: str | Sequence[int] | Mapping[str, Any]) -> list[int] | None:
         """The ids of a prompt.
 
