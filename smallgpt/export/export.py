@@ -18,7 +18,7 @@ from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.export.agreement import compare_labels, compare_tokens
 from smallgpt.export.checked_rows import rows_to_check
-from smallgpt.export.folder import REPORT, export_folder
+from smallgpt.export.folder import REPORT, export_folder, files_of
 from smallgpt.export.formats import ExportFormat, Reader
 from smallgpt.export.gguf_format import GgufFormat
 from smallgpt.export.hub_format import HubFormat
@@ -87,9 +87,10 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
         print(printable_lines(describe_export(report)))
         if readers:
             _refuse_disagreement(report)
-        write_json(new / REPORT, report)
         readme = format.readme(trained, new, labels, report)
         (new / "README.md").write_text(readme, encoding="utf-8")
+        report["written"] = [*files_of(new), REPORT]
+        write_json(new / REPORT, report)
     return report
 
 

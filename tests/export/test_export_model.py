@@ -349,6 +349,27 @@ def test_only_an_export_of_the_same_model_is_replaced(run, model_of, exported, t
     assert [path.name for path in other.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("report_lists_files", [True, False])
+def test_files_of_others_within_an_export_are_never_deleted(
+    report_lists_files, run, model_of, exported, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(exported("bars"), out)
+    (out / "notes").mkdir()
+    (out / "notes" / "mine.txt").write_text("mine")
+    if not report_lists_files:  # as versions before wrote it
+        report = json.loads((out / "export_report.json").read_text())
+        del report["written"]
+        (out / "export_report.json").write_text(json.dumps(report))
+    before = sorted(out.rglob("*"))
+    for flags in ([], ["--overwrite"]):
+        done = run("--model_path", model_of("bars"), "--output_dir", out, *flags)
+        assert done.returncode == 1 and "notes, notes/mine.txt; move it" in done.stderr
+        assert sorted(out.rglob("*")) == before and [*tmp_path.iterdir()] == [out]
+    shutil.rmtree(out / "notes")
+    assert run("--model_path", model_of("bars"), "--output_dir", out).returncode == 0
+
+
 def test_rows_that_are_gone_ask_for_others(run, model_of, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_of("bars"), model)
