@@ -82,16 +82,18 @@ def build_app(settings: ServeSettings) -> FastAPI:
         UserError: a model that cannot be loaded, or the token file cannot be read.
     """
     check_libraries()
-    find_model_folder(settings.model_path)  # a wrong name need not wait for what is slow to import
+    # A wrong name need not wait for what is slow to import.
+    folder = find_model_folder(settings.model_path)
     token = settings.secret()
-    from smallgpt.engines.trained import load_trained_model
+    from smallgpt.engines.trained import is_export, load_trained_model
     from smallgpt.serving.app import create_app, model_name
     from smallgpt.serving.logs import set_up_log
     from smallgpt.serving.served import ServedModel
 
-    trained = load_trained_model(
-        settings.model_path, precision=settings.precision, engine=settings.engine
-    )
+    precision = settings.precision
+    if precision == "auto" and not is_export(folder):
+        precision = "fp32"
+    trained = load_trained_model(settings.model_path, precision=precision, engine=settings.engine)
     set_up_log(settings.log_format)
     served = ServedModel(trained, settings.max_queue)
     return create_app(served, settings, model_name(trained), token)

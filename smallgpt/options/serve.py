@@ -33,9 +33,10 @@ class ServeSettings:
         choices=("auto", "torch", "onnx", "openvino"),
     )
     precision: str = option(
-        "fp32",
-        "fp32: an answer does not depend on what else is computed. auto = bf16 where the hardware "
-        "computes in it, else fp32. int8: faster and less exact, by the engines onnx and openvino.",
+        "auto",
+        "auto = fp32, in which an answer does not depend on what else is computed; of an export in "
+        "int8, int8. bf16: faster where the hardware computes in it. int8: faster and less exact, "
+        "by the engines onnx and openvino.",
         choices=(*PRECISIONS, "int8"),
     )
 
