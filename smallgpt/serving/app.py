@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from smallgpt.distribution import VERSION
 from smallgpt.engines.trained import TrainedModel
@@ -94,7 +95,8 @@ def create_app(
         client_seconds=settings.client_seconds,
         seconds=settings.request_seconds,
     )
-    paths = [route.path for route in app.routes if hasattr(route, "path")]
+    routes = [route for family in _FAMILIES for route in family.router.routes]
+    paths = {route.path for route in routes if isinstance(route, APIRoute)}
     open_paths = add_page(app, served.trained, wants_token=token is not None)
     app.add_middleware(Access, token=token, anyone=settings.no_token, open_paths=open_paths)
     app.add_middleware(Observed, metrics=metrics, paths=paths, log_prompts=settings.log_prompts)

@@ -20,7 +20,9 @@ def server_of(model_of) -> Iterator[Callable[..., RunningServer]]:  # noqa: F811
 
     yield server
     for each in running.values():
-        each.stop()
+        each.process.terminate()
+    for each in running.values():
+        assert each.ended() == 0
 
 
 @pytest.fixture

@@ -149,7 +149,8 @@ def test_odd_heads_are_refused(bars_server, head):
     with bars_server.socket() as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(head)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
         answer = answer_of(connection)
         assert answer == b"" or int(answer.split()[1]) in (400, 413, 422, 431)
     assert still_answers(bars_server)
@@ -250,7 +251,7 @@ def test_a_client_that_goes_frees_its_place(bars_server):
         connection.close()
     bars_server.wait_until(lambda: bars_server.metric("smallgpt_growing") == 0)
     assert bars_server.metric("smallgpt_running") == 1
-    left = 'smallgpt_requests_total{path="/v1/completions",method="POST",status="499"}'
+    left = 'smallgpt_requests_total{method="POST",path="/v1/completions",status="499"}'
     assert bars_server.metric(left) >= 3
 
 
