@@ -278,10 +278,10 @@ def test_what_does_not_fit_into_the_queue_is_told_to_wait(server_of):
 
 
 def test_an_answer_that_takes_too_long_is_given_up(server_of):
-    server = server_of("bars", "--request_seconds", "0.05")
+    server = server_of("bars", "--request_seconds", "1.5")
     asked = {"prompt": ["<IMG>"] * 70, "n": 128}
     status, told = server.post("/v1/completions", asked)
-    assert status == 504 and "0.05 seconds" in told["error"]["message"]
+    assert status == 504 and "1.5 seconds" in told["error"]["message"]
     events = server.events("/v1/completions", {**asked, "stream": True})
     assert events[-1] == "[DONE]"
     assert events[-2]["error"]["type"] == "timeout_error"
