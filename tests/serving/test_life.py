@@ -135,7 +135,9 @@ def failing(model_of):
     trained = load_trained_model(model_of("bars"), precision="fp32", engine="onnx")
     served = ServedModel(trained, 256)
     app = create_app(served, ServeSettings(), "bars", None)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, lifespan="on", loop="asyncio")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
