@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class RunningServer:
         found = re.search(r"http://(\S+):(\d+)", line)
         if found is None:
             raise AssertionError(line + self.process.stderr.read())
-        self.port, self.log = int(found[2]), ""
+        self.port = int(found[2])
+        self.keep_log()
         self.address = f"http://127.0.0.1:{self.port}"
         self.wait_until(lambda: self.ask("GET", "/readyz")[0] == 200)
 
@@ -106,6 +108,17 @@ class RunningServer:
 
     def ended(self) -> int:
         """Wait until it has ended; its exit code."""
-        _, log = self.process.communicate(timeout=_SECONDS)
-        self.log += log
-        return self.process.returncode
+        code = self.process.wait(timeout=_SECONDS)
+        self._reader.join(timeout=_SECONDS)
+        return code
+
+    def keep_log(self) -> None:
+        """Read what it writes to standard error: it would wait for ever behind a full pipe."""
+        self.log = ""
+
+        def read() -> None:
+            for line in self.process.stderr:
+                self.log += line
+
+        self._reader = threading.Thread(target=read, daemon=True)
+        self._reader.start()

@@ -5,6 +5,7 @@ torch in fp32 is what the others are compared with; the page computes in int8.
 
 import numpy as np
 import pytest
+from running_server import RunningServer
 from transformers import pipeline
 from web_pages import ASK
 
@@ -19,7 +20,14 @@ ROWS = {
     "letters": ["a b c d", "f e d", "c d e f a", "b a f e d c"],
     "texts": ["the cat sat on", "a dog ran", "  the house", "don't 12"],
 }
-NEAR = {"onnx": 1e-4, "openvino": 1e-4, "hub": 1e-3, "llama.cpp": 2e-3, "browser": 0.05}
+NEAR = {
+    "onnx": 1e-4,
+    "openvino": 1e-4,
+    "server": 1e-4,
+    "hub": 1e-3,
+    "llama.cpp": 2e-3,
+    "browser": 0.05,
+}
 NEW_TOKENS = 4
 
 
@@ -52,6 +60,16 @@ def test_a_row_gets_the_same_answer_everywhere(kind, exported, model_of, browser
     shares["hub"] = [
         decide({"state": row, "questions": question})["label"]["probabilities"] for row in rows
     ]
+
+    over_http = RunningServer(model_of(kind))
+    told_over_http = over_http.post("/predict", {"input_data": rows})[1]["predictions"]
+    shares["server"] = [each["probabilities"] for each in told_over_http]
+    of_prompts = {"prompt": starts, "max_tokens": NEW_TOKENS, "temperature": 0}
+    made = over_http.post("/v1/completions", of_prompts)[1]["choices"]
+    assert over_http.stop() == 0
+    ruled = generate(torch, starts, greedy=True, max_new_tokens=NEW_TOKENS)
+    for choice, each, start in zip(made, ruled, starts, strict=True):
+        assert choice["token_ids"] == each.sequences[0][len(start) :]
 
     server = LlamaServer(
         exported(kind, "gguf") / "model-f32.gguf", vocabulary.label_ids, torch.temperature

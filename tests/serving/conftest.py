@@ -37,7 +37,7 @@ def own_server(model_of) -> Iterator[Callable[..., RunningServer]]:  # noqa: F81
     yield server
     for each in running:
         each.process.kill()
-        each.process.communicate()
+        each.ended()
 
 
 @pytest.fixture(scope="session")

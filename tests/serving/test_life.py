@@ -264,7 +264,7 @@ def under_uvicorn(model_of):
         environment = {"SMALLGPT_ENGINE": "onnx", **environment}
         path = {"SMALLGPT_MODEL_PATH": str(model_of("bars"))}
         server.process, server.port = start_uvicorn(**path, **environment)
-        server.log = ""
+        server.keep_log()
         running.append(server)
         server.wait_until(lambda: server.ask("GET", "/readyz")[0] == 200)
         return server
@@ -272,7 +272,7 @@ def under_uvicorn(model_of):
     yield serve
     for each in running:
         each.process.kill()
-        each.process.communicate()
+        each.ended()
 
 
 def test_uvicorn_serves_the_same_app(under_uvicorn):
