@@ -35,9 +35,8 @@ def log_request(facts: dict[str, Any]) -> None:
 
 def log_failure(error: BaseException, facts: dict[str, Any], with_message: bool) -> None:
     """Log a bug with its place in the code; its message may quote what a user sent."""
-    lines = traceback.format_tb(error.__traceback__)
     told = f"{type(error).__name__}: {error}" if with_message else type(error).__name__
-    LOG.error("failure: %s\n%s", told, "".join(lines).rstrip(), extra={_REQUEST: facts})
+    LOG.error("failure: %s", told, exc_info=error, extra={_REQUEST: facts})
 
 
 class _JsonLines(logging.Formatter):
@@ -46,6 +45,8 @@ class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         told = {"time": _time(record), "level": record.levelname.lower()}
         told["event"] = record.getMessage()
+        if place := _place(record):
+            told["place"] = place
         return json.dumps({**told, **getattr(record, _REQUEST, {})}, ensure_ascii=False)
 
 
@@ -53,14 +54,20 @@ class _TextLines(logging.Formatter):
     """Lines to read."""
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = getattr(record, _REQUEST, None)
-        if facts is None:
-            return f"{_time(record)} {record.getMessage()}"
         # Whatever a user sent is quoted, so that no line can be made to look like another one.
-        told = " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items())
-        if record.levelno >= logging.ERROR:
-            return f"{_time(record)} {record.getMessage()}\n{told}"
-        return f"{_time(record)} {told}"
+        facts = getattr(record, _REQUEST, {})
+        parts = [f"{name}={json.dumps(value)}" for name, value in facts.items()]
+        if not facts or record.levelno >= logging.ERROR:
+            parts.insert(0, record.getMessage())
+        place = _place(record)
+        return f"{_time(record)} {' '.join(parts)}" + (f"\n{place}" if place else "")
+
+
+def _place(record: logging.LogRecord) -> str:
+    """Where in the code a failure was, without its message, which may quote what a user sent."""
+    if not record.exc_info:
+        return ""
+    return "".join(traceback.format_tb(record.exc_info[2])).rstrip()
 
 
 def _time(record: logging.LogRecord) -> str:

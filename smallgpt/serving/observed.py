@@ -17,6 +17,7 @@ from smallgpt.serving.metrics import Metrics
 CLIENT_LEFT = 499  # in the log, as nginx has it; nobody is there to read it
 PROMPT = "smallgpt.prompt"  # in the scope: what was asked, where the log is to have it
 _OTHER = "other"
+_LONGEST_PATH = 200  # characters of a path in the log
 
 
 class Observed:
@@ -56,7 +57,7 @@ class Observed:
             "id": request_id,
             "client": client[0] if client else None,
             "method": scope["method"],
-            "path": scope["path"],
+            "path": scope["path"][:_LONGEST_PATH],
         }
         try:
             await self._app(scope, receive, sending)

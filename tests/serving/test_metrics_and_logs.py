@@ -1,12 +1,15 @@
 """What the server tells of itself: metrics for Prometheus, and a log without prompts."""
 
 import json
+import logging
 import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running_server import JSON
 from trained_models import body_of
+
+from smallgpt.serving.logs import log_failure, set_up_log
 
 SECRET = "<Z_secret>"
 
@@ -74,6 +77,23 @@ def test_the_log_has_prompts_where_it_is_asked_to(own_server):
     told = [json.loads(line) for line in server.log.splitlines()]
     (found,) = [each for each in told if each.get("path") == "/predict"]
     assert json.loads(found["prompt"]) == {"input_data": SECRET}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_bug_is_logged_by_its_place_without_what_a_user_sent(log_format, capsys, monkeypatch):
+    for name in ("smallgpt.serving", "uvicorn.error", "uvicorn.access"):  # put back afterwards
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    set_up_log(log_format)
+    try:
+        raise KeyError(SECRET)
+    except KeyError as error:
+        log_failure(error, {"path": "/predict"}, with_message=False)
+        log_failure(error, {"path": "/predict"}, with_message=True)
+    without, with_message = (part for part in re.split("(?=failure)", capsys.readouterr().err)[1:])
+    for told in (without, with_message):
+        assert "KeyError" in told and "test_metrics_and_logs.py" in told and "/predict" in told
+    assert SECRET not in without and SECRET in with_message
 
 
 def test_no_request_writes_a_line_of_its_own(own_server):
