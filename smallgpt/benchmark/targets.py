@@ -8,7 +8,10 @@ from typing import Any
 
 from smallgpt.benchmark.comparison import Cells, figure
 
-COMMANDS = ("train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "benchmark.py")
+COMMANDS = (
+    "train_gpt.py", "inference.py", "prepare_data.py", "export_model.py", "serve.py",
+    "benchmark.py",
+)  # fmt: skip
 TRAINER = "transformers.Trainer"
 
 

@@ -51,10 +51,12 @@ def sampling_probabilities(logits_BxV: Tensor, sampling: Sampling) -> Tensor:
     # or to infinity would make it NaN.
     limits = torch.finfo(torch.float32)
     temperature = min(max(sampling.temperature, limits.tiny), limits.max)
+    given_BxV = logits_BxV
     logits_BxV = (logits_BxV - logits_BxV.amax(dim=-1, keepdim=True)) / temperature
     if 0 < sampling.top_k < logits_BxV.shape[-1]:
-        kth_Bx1 = logits_BxV.topk(sampling.top_k, sorted=False).values.amin(dim=-1, keepdim=True)
-        logits_BxV = logits_BxV.masked_fill(logits_BxV < kth_Bx1, -torch.inf)
+        # Of the logits as they are: those that differ little may be equal once they are shifted.
+        kth_Bx1 = given_BxV.topk(sampling.top_k, sorted=False).values.amin(dim=-1, keepdim=True)
+        logits_BxV = logits_BxV.masked_fill(given_BxV < kth_Bx1, -torch.inf)
     if sampling.top_p < 1:
         sorted_BxV, order_BxV = logits_BxV.sort(dim=-1)
         removed_BxV = sorted_BxV.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
@@ -85,12 +87,12 @@ def choose_in_arrays(
         return greedy_B
     limits = np.finfo(np.float32)
     temperature = min(max(sampling.temperature, float(limits.tiny)), float(limits.max))
+    given_BxV, k = logits_BxV, sampling.top_k
     logits_BxV = logits_BxV.astype(np.float64)
     logits_BxV = (logits_BxV - logits_BxV.max(axis=-1, keepdims=True)) / temperature
-    k = sampling.top_k
     if 0 < k < logits_BxV.shape[-1]:
-        kth_Bx1 = np.partition(logits_BxV, -k, axis=-1)[:, -k, None]
-        logits_BxV[logits_BxV < kth_Bx1] = -np.inf
+        kth_Bx1 = np.partition(given_BxV, -k, axis=-1)[:, -k, None]
+        logits_BxV[given_BxV < kth_Bx1] = -np.inf
     probs_BxV = np.exp(logits_BxV)
     if sampling.top_p < 1:
         order_BxV = probs_BxV.argsort(axis=-1, kind="stable")

@@ -1,5 +1,6 @@
 """Generation against transformers' own forward pass, `model.generate` and logits warpers."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -17,7 +18,12 @@ from smallgpt.decoding import generate as generation
 from smallgpt.decoding import sampling as sampling_module
 from smallgpt.decoding.decoder import Decoder
 from smallgpt.decoding.generate import generate_tokens
-from smallgpt.decoding.sampling import Sampling, sampling_probabilities
+from smallgpt.decoding.sampling import (
+    Sampling,
+    UniformNumbers,
+    choose_in_arrays,
+    sampling_probabilities,
+)
 
 PAD, STOP, VOCAB, POSITIONS = 0, 5, 40, 64
 GREEDY = Sampling(greedy=True)
@@ -329,6 +335,8 @@ logit = st.one_of(
 # Shares that meet the border of top-p exactly, and a p too small for any share.
 @example(rows=[[0.0, 0.0, 0.0, 0.0]], temperature=1.0, top_k=0, top_p=0.5)
 @example(rows=[[0.0, 1.0, 2.0]], temperature=1.0, top_k=0, top_p=1e-9)
+# Logits that are equal beside the largest one, and are not.
+@example(rows=[[0.0, 1.0, 5.317538839603264e-19]], temperature=1.0, top_k=2, top_p=1.0)
 def test_probabilities_equal_the_warpers_of_transformers(rows, temperature, top_k, top_p):
     logits = torch.tensor(rows)
     torch.testing.assert_close(
@@ -372,6 +380,25 @@ def test_any_temperature_gives_probabilities_and_a_tiny_one_is_greedy(
             logits, Sampling(False, temperature, top_k, top_p), torch.tensor([number])
         )
         assert probs[0, chosen] > 0
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    temperature=st.floats(0.05, 5),
+    top_k=st.integers(0, 15),
+    top_p=st.sampled_from([1.0, 0.9, 0.3, 1e-9]),
+    greedy=st.booleans(),
+)
+def test_arrays_and_tensors_choose_the_same_tokens_by_the_same_numbers(
+    seed, temperature, top_k, top_p, greedy
+):
+    logits_BxV = np.random.default_rng(seed).normal(size=(6, 12)).astype(np.float32)
+    uniform_B = UniformNumbers(seed).draw(6)
+    drawn_B = torch.rand(6, generator=torch.Generator().manual_seed(seed))
+    assert uniform_B.tolist() == drawn_B.tolist()
+    sampling = Sampling(greedy, temperature, top_k, top_p)
+    expected_B = sampling_module.choose_tokens(torch.tensor(logits_BxV), sampling, drawn_B)
+    assert choose_in_arrays(logits_BxV, sampling, uniform_B).tolist() == expected_B.tolist()
 
 
 def test_greedy_probability_is_all_on_the_largest_logit():

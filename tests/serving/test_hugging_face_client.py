@@ -9,6 +9,12 @@ from inference import classify, generate, load_trained_model
 from smallgpt.inference.prompts import row_text
 
 
+@pytest.fixture(autouse=True)
+def not_offline(monkeypatch):
+    """The client asks no address while another test has told it that there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture(scope="module")
 def client(bars_server):
     return InferenceClient(model=bars_server.address)
