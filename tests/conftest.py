@@ -1,11 +1,13 @@
 """What several test files share: tiny vocabularies, writers of JSONL and .npz files."""
 
 import asyncio
+import ctypes
 import fcntl
 import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -143,3 +145,21 @@ def torch_alone(request, monkeypatch) -> None:
         from smallgpt.engines import trained
 
         monkeypatch.setattr(trained, "_may_use_graphs", lambda folder: False)
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.fixture(autouse=True)
+def signals_on_the_stack_of_the_program() -> None:
+    """Let signals be handled on the usual stack.
+
+    A library that the tests of exports load leaves an alternate stack behind whose memory is gone:
+    a test that sends a signal to its own process would end it.
+    """
+    if sys.platform == "linux":
+        disabled = SignalStack(None, 2, 0)  # SS_DISABLE
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
