@@ -18,14 +18,13 @@ from smallgpt.engines.trained import TrainedModel, load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.export.agreement import compare_labels, compare_tokens
 from smallgpt.export.checked_rows import rows_to_check
-from smallgpt.export.folder import REPORT, export_folder
+from smallgpt.export.folder import export_folder, write_report
 from smallgpt.export.formats import ExportFormat, Reader
 from smallgpt.export.gguf_format import GgufFormat
 from smallgpt.export.hub_format import HubFormat
 from smallgpt.export.onnx_files import OnnxFormat
 from smallgpt.export.report import describe_export
 from smallgpt.export.web_files import WebFormat
-from smallgpt.files.writing import write_json
 from smallgpt.inference.results import digest_of_folder
 from smallgpt.model.build import count_parameters
 from smallgpt.model.processor import processor_name
@@ -87,9 +86,9 @@ def export_model(settings: ExportSettings) -> dict[str, Any]:
         print(printable_lines(describe_export(report)))
         if readers:
             _refuse_disagreement(report)
-        write_json(new / REPORT, report)
         readme = format.readme(trained, new, labels, report)
         (new / "README.md").write_text(readme, encoding="utf-8")
+        write_report(new, report)
     return report
 
 

@@ -349,6 +349,39 @@ def test_only_an_export_of_the_same_model_is_replaced(run, model_of, exported, t
     assert [path.name for path in other.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("format", ["onnx", "hub", "web", "gguf"])
+def test_an_export_with_files_of_others_is_not_replaced(format, run, model_of, exported, tmp_path):
+    if format == "gguf":
+        pytest.importorskip("gguf", reason="gguf is not installed: the extra `gguf`")
+    out = tmp_path / "out"
+    shutil.copytree(exported("bars", format), out)
+    (out / "notes.md").write_text("mine")
+    (out / "mine").mkdir()
+    (out / "mine" / "a.txt").write_text("mine")
+    words = ["--model_path", model_of("bars"), "--output_dir", out, "--format", format]
+    words += ["--dry_run"] if format == "hub" else []
+    words += ["--least_agreement", "0.5"]
+    for more in ([], ["--overwrite"]):
+        done = run(*words, *more)
+        assert done.returncode == 1
+        assert "what no export wrote: mine, notes.md; move it" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert (out / "mine" / "a.txt").read_text() == (out / "notes.md").read_text() == "mine"
+    shutil.rmtree(out / "mine")
+    (out / "notes.md").unlink()
+    assert run(*words).returncode == 0
+
+
+def test_an_export_that_lists_no_files_is_not_replaced(run, model_of, exported, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(exported("bars"), out)
+    report = json.loads((out / "export_report.json").read_text())
+    del report["contents"]
+    (out / "export_report.json").write_text(json.dumps(report))
+    done = run("--model_path", model_of("bars"), "--output_dir", out, "--overwrite")
+    assert done.returncode == 1 and "an export of an earlier version" in done.stderr
+
+
 def test_rows_that_are_gone_ask_for_others(run, model_of, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_of("bars"), model)
