@@ -33,7 +33,8 @@
  * @typedef {object} Reading of a row
  * @property {number[]} ids
  * @property {string[]} unknown
- * @property {{ piece: string, surprise: number | null }[]} tokens
+ * @property {{ piece: string, surprise: number | null }[]} tokens of instructions those of the
+ *   answer: training never learned to predict the prompt
  * @property {Share[]} next
  * @property {ArrayLike<number> | null} labels
  * @property {{ reason: string, values: Record<string, string | number> } | null} problem
@@ -187,6 +188,7 @@ export class Answers {
     try {
       const { ids, unknown } = await this.#prompt(text, added);
       Object.assign(reading, { ids, unknown });
+      const first = this.facts.kind === "instructions" ? ids.length - added.length : 0;
       if (this.facts.kind !== "instructions") {
         const marked = this.facts.kind === "tokens" ? ids : [...(await this.texts.encode(text)).ids, ...added];
         if (this.facts.labels.length) {
@@ -201,7 +203,9 @@ export class Answers {
         throw new RowProblem("tooLong", { count: ids.length, most: this.facts.max_length });
       }
       const { surprises, next } = await this.model.read(ids, asking);
-      reading.tokens = surprises.map((surprise, place) => ({ piece: this.texts.piece(ids[place]), surprise }));
+      reading.tokens = surprises
+        .map((surprise, place) => ({ piece: this.texts.piece(ids[place]), surprise }))
+        .slice(first);
       reading.next = next.map(({ id, share }) => ({ id, piece: this.texts.piece(id), share }));
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error;
