@@ -36,13 +36,14 @@ def example_of(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
 
 
 def note_of_pairs(vocabulary: Vocabulary) -> str:
-    """How programs outside of the toolkit cut a pair of texts, with a line break before it.
+    """How a pair of texts is written, and how programs outside of the toolkit cut it; a paragraph.
 
     Their rule of one text is that of `row_rules`. "" for a model of other rows.
     """
     if vocabulary.separator_id is None:
         return ""
     return (
-        f"\nOf a pair of texts parted by `{SEP}` that is too long, this cuts the first text, "
-        f"where the\ntoolkit shortens the longer one: shorten such texts before.\n"
+        f"\nThe model reads pairs: a text, ` {SEP} `, and another text. Of a pair that is too "
+        f"long,\nthis cuts the first text, where the toolkit shortens the longer one: shorten such "
+        f"texts before.\n"
     )

@@ -40,3 +40,28 @@ test("of an instruction the surprise of the answer is told, not that of the prom
   assert.deepEqual(tokens, [{ piece: "5", surprise: 5 }, { piece: "6", surprise: 6 }]);
   assert.deepEqual(ids.slice(-2), [5, 6]);
 });
+
+test("of a text neither labels nor special tokens are choices, of a row of tokens all are", async () => {
+  const labelled = { labels: ["no", "yes"], label_ids: [8, 9] };
+  for (const [kind, isChoice] of [["texts", false], ["tokens", true]]) {
+    const { next } = await answersOf({ kind, ...labelled }).read({ text: "", added: [5] }, asking);
+    assert.deepEqual(next, [{ id: 9, piece: "9", share: 0.5, extends: isChoice }]);
+  }
+});
+
+test("nothing follows a whole row or a full one, and why is told", async () => {
+  const labelled = { labels: ["no", "yes"], label_ids: [8, 9], end: "label" };
+  const whole = await answersOf({ kind: "tokens", ...labelled }).read({ text: "", added: [5, 2, 9, 3] }, asking);
+  assert.deepEqual([whole.next, whole.problem, whole.ended?.reason], [[], null, "whole"]);
+  assert.equal(whole.labels?.[1], 0.75);
+  const full = await answersOf({ kind: "texts", max_length: 2 }).read({ text: "", added: [5, 6] }, asking);
+  assert.deepEqual(full.ended, { reason: "full", values: { count: 2, most: 2 } });
+  const odd = await answersOf({ kind: "tokens", ...labelled }).read({ text: "", added: [9, 5] }, asking);
+  assert.deepEqual([odd.ended, odd.problem?.reason], [null, "labelInside"]);
+});
+
+test("a row that is too long for a label says that it was cut", async () => {
+  const answers = answersOf({ kind: "texts", labels: ["no", "yes"], label_ids: [10, 11] });
+  assert.equal((await answers.read({ text: "six...", added: [] }, asking)).cut, false);
+  assert.equal((await answers.read({ text: "seven..", added: [] }, asking)).cut, true);
+});
