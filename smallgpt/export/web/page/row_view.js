@@ -179,9 +179,16 @@ export class RowView {
     await this.#read();
   }
 
+  /** The text so far, scrolled to what was written last. */
+  #showWhole() {
+    if (!this.input) return;
+    this.input.value = this.#whole();
+    this.input.scrollTop = this.input.scrollHeight;
+  }
+
   async #showWritten() {
     this.written = await this.engine.ask("write", { ids: this.added });
-    if (this.input) this.input.value = this.#whole();
+    this.#showWhole();
     if (this.answer) this.answer.textContent = this.isInstructed ? this.written : "";
   }
 
@@ -199,7 +206,7 @@ export class RowView {
     try {
       const answer = await this.engine.askLatest("goOn", "goOn", { text, added, temperature }, (part) => {
         Object.assign(this, part);
-        if (this.input) this.input.value = this.#whole();
+        this.#showWhole();
         if (this.answer) this.answer.textContent = this.isInstructed ? this.written : "";
       });
       Object.assign(this, answer);
