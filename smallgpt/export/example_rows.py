@@ -13,12 +13,20 @@ _MOST_TOKENS = 300  # of the example, which is to be read
 
 
 def first_id(trained: TrainedModel) -> int:
-    """The id that most training rows begin with, as far as that is known."""
+    """The id that most training rows begin with, as far as that is known.
+
+    Of texts one with a letter or digit: after a line break the likeliest is often another, and a
+    page of blank lines shows nothing.
+    """
     vocabulary = trained.vocabulary
     if vocabulary.img_id is not None:
         return vocabulary.img_id
-    first = next(iter(trained.first_tokens), "")
-    return vocabulary.ids.get(first, vocabulary.eos_id or 0)
+    known = [vocabulary.ids[token] for token in trained.first_tokens if token in vocabulary.ids]
+    if vocabulary.tokenizer is not None:
+        texts = {index: vocabulary.tokenizer.decode([index]) for index in known}
+        told = [index for index in known if any(map(str.isalnum, texts[index]))]
+        known = told or known
+    return known[0] if known else vocabulary.eos_id or 0
 
 
 def example_of(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
@@ -36,13 +44,14 @@ def example_of(trained: TrainedModel, labels: TokenLabelDataset | None) -> str:
 
 
 def note_of_pairs(vocabulary: Vocabulary) -> str:
-    """How programs outside of the toolkit cut a pair of texts, with a line break before it.
+    """How a pair of texts is written, and how programs outside of the toolkit cut it; a paragraph.
 
     Their rule of one text is that of `row_rules`. "" for a model of other rows.
     """
     if vocabulary.separator_id is None:
         return ""
     return (
-        f"\nOf a pair of texts parted by `{SEP}` that is too long, this cuts the first text, "
-        f"where the\ntoolkit shortens the longer one: shorten such texts before.\n"
+        f"\nThe model reads pairs: a text, ` {SEP} `, and another text. Of a pair that is too "
+        f"long,\nthis cuts the first text, where the toolkit shortens the longer one: shorten such "
+        f"texts before.\n"
     )

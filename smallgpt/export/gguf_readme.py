@@ -113,7 +113,9 @@ llama-server -m {small} --port 8080
 
 llama.cpp's programs come from its releases or package managers; as part of Python,
 `pip install xllamacpp` has the same server. The programs below start it so, and were run so. With a
-`llama-server` that runs, leave the server out and write its address.
+`llama-server` that runs, leave the server out and write its address. Its log goes to standard
+error; what it warns of does no harm here: no key is set, but only this machine can ask, and a row
+ends with `<EOS>` though that is not in `special_eog_ids`.
 """
 
 _SERVE = f"""import json

@@ -19,8 +19,10 @@ from smallgpt.export.card_programs import continue_program, label_program
 from smallgpt.export.decision import DECISION
 from smallgpt.export.formats import Reader
 from smallgpt.files.reading import parse_json, read_text
+from smallgpt.inference.columns import reads_pairs
 from smallgpt.inference.files import beside
 from smallgpt.model.build import count_parameters
+from smallgpt.tokens.text_tokenizer import SEP
 
 _MOST_BYTES = 2**26  # of data_report.json, which grows with the vocabulary
 _MOST_VALUES = 10_000_000
@@ -131,7 +133,7 @@ def _what_it_is(trained: TrainedModel) -> str:
         "images": "images as rows of tokens: a code for each patch",
         "instructions": "instructions with their answers",
         "token rows": "rows of tokens",
-        "texts": "texts",
+        "texts": f"pairs of texts, ` {SEP} ` between the two" if reads_pairs(trained) else "texts",
     }[_kind_of_rows(trained)]
     does = []
     if count:

@@ -193,7 +193,7 @@ _PYTHON_DECODE = """
 `decode.onnx` reads `input_ids` and `position_ids` (int64, rows x length), `attention_mask` (int64,
 rows x columns of the cache with the new tokens, 0 for padding) and the cache, which has no columns
 at first: `past_key_values.0.key` .... It gives the `logits` after each new token and the longer
-cache, `present.0.key` .... The likeliest row that begins as most training rows do:
+cache, `present.0.key` .... The likeliest row after a token that training rows begin with:
 
 ```python
 import json

@@ -14,6 +14,7 @@ import numpy as np
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.export.drawing import drawing_of
 from smallgpt.graphs.graph_files import row_rules
+from smallgpt.inference.columns import reads_pairs
 from smallgpt.inference.unknown_tokens import unknown_token_of
 from smallgpt.inference.well_formed import codebook_of_rows, end_of_rows
 from smallgpt.tokens.codebook import Codebook
@@ -51,6 +52,7 @@ def page_facts(
             "eos": vocabulary.eos_id,
         },
         "end": end_of_rows(trained).name.lower().replace("_", " "),
+        "pairs": reads_pairs(trained),
         "reads_unknown": unknown_token_of(trained, None) == "unk",
         "starts": sorted(vocabulary.tokenizer.first_ids) if vocabulary.tokenizer else [],
         "first_tokens": [] if trained.is_instructed else first[:_FIRST_TOKENS],

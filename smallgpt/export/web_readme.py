@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from smallgpt.engines.trained import TrainedModel
 from smallgpt.export.npm_packages import RUNTIME, TOKENIZERS
+from smallgpt.inference.columns import reads_pairs
+from smallgpt.tokens.text_tokenizer import SEP
 
 
 def web_readme(trained: TrainedModel, of_images: bool, version: str) -> str:
@@ -17,6 +19,8 @@ def web_readme(trained: TrainedModel, of_images: bool, version: str) -> str:
         shown = _ROWS_OF_HEAD if by_head else _ROWS
     if not trained.vocabulary.labels:
         shown = "\n".join(line for line in shown.splitlines() if "label" not in line)
+    if reads_pairs(trained):
+        shown = f"{shown.rstrip()}\n\nThe model reads pairs: write ` {SEP} ` between the two texts."
     of_text = trained.vocabulary.tokenizer is not None
     tokenizers = f", {TOKENIZERS.name} {TOKENIZERS.version} (Apache 2.0)" if of_text else ""
     return _TEXT.format(

@@ -46,10 +46,14 @@ class Columns:
 USUAL_COLUMNS = Columns()
 
 
+def reads_pairs(trained: TrainedModel) -> bool:
+    """Whether a model reads pairs of texts, parted by <SEP>."""
+    return trained.vocabulary.separator_id is not None and not trained.is_instructed
+
+
 def refuse_needless_pairs(trained: TrainedModel, columns: Columns) -> None:
     """Refuse a second text for a model that reads one, by a UserError."""
-    reads_pairs = trained.vocabulary.separator_id is not None and not trained.is_instructed
-    if columns.pair is not None and not reads_pairs:
+    if columns.pair is not None and not reads_pairs(trained):
         raise UserError(
             f"--pair_column {columns.pair}: {trained.name} is no model of pairs of texts "
             f"(prepare_data.py text --pair_column)"

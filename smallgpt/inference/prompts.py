@@ -14,6 +14,7 @@ from smallgpt.options.reader import check_settings
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.row import ids_of
 from smallgpt.tokens.instruction_template import instruction_prompt
+from smallgpt.tokens.text_tokenizer import shown_bytes
 
 
 def record_of_prompt(trained: TrainedModel, prompt: str) -> dict[str, Any]:
@@ -84,8 +85,9 @@ def token_text(trained: TrainedModel, index: int) -> str:
     """A token for display; with a text tokenizer, the piece of text that it stands for."""
     token, tokenizer = trained.vocabulary.tokens[index], trained.vocabulary.tokenizer
     piece = tokenizer.decode([index]) if tokenizer is not None else ""
-    # Special tokens stand for no text, and some tokens for half of a character.
-    return token if not piece or "\ufffd" in piece else piece
+    if not piece:
+        return token  # special tokens stand for no text ...
+    return shown_bytes(token) if "\ufffd" in piece else piece  # ... and some for half of a letter
 
 
 def row_text(trained: TrainedModel, ids: Sequence[int]) -> str:

@@ -80,11 +80,25 @@ _FIRST_TOKEN_OF_ROWS = re.compile(
 )
 _END_OF_WORD_LEVEL = re.compile(rb'"unk_token":\s*"(?:[^"\\]|\\.)*+"\s*\}\s*\}\s*\Z')
 _SPACE_IN_CJK = re.compile(rf"(?<={_CJK}) (?={_CJK})")
+# Letters by which tokenizers of bytes write them: these as they are, every other one as a letter
+# from U+0100 on.
+_AS_THEY_ARE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_MOVED = [byte for byte in range(256) if byte not in _AS_THEY_ARE]
+_BYTES = {chr(byte): byte for byte in _AS_THEY_ARE}
+_BYTES |= {chr(256 + place): byte for place, byte in enumerate(_MOVED)}
 
 
 def pair_text(first: str, second: str) -> str:
     """Two texts as one, in which `TextTokenizer.with_separator` finds both."""
     return f"{first.strip()} {SEP} {second.strip()}"
+
+
+def shown_bytes(token: str) -> str:
+    """A token that is half of a letter, byte by byte; the name of one not written in bytes."""
+    found = [_BYTES.get(letter) for letter in token]
+    if None in found or token.isascii():
+        return token
+    return "".join(f"<0x{byte:02X}>" for byte in found)
 
 
 class TextTokenizer:

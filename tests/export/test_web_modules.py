@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from smallgpt.decoding.row_rules import End, check_token_prompt, token_rules
 from smallgpt.decoding.sampling import Sampling, sampling_probabilities
@@ -27,7 +28,7 @@ from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.familiarity import Familiarity
 from smallgpt.tokens.instruction_template import instruction_prompt
 from smallgpt.tokens.labels import LabelNames
-from smallgpt.tokens.text_tokenizer import TextTokenizer
+from smallgpt.tokens.text_tokenizer import TextTokenizer, shown_bytes
 
 TESTS = Path(__file__).with_name("web")
 LONGEST = 9
@@ -43,6 +44,10 @@ ODD_TEXTS = [
     "½ ² ⅷ ٣", "\u00a0\u3000\u2028sep", "ab\u200bzero\ufeffbom", "a" * 300,
     "кириллица العربية हिन्दी", "\u2420\u240a", "\U00020000 𠮷",
 ]  # fmt: skip
+
+
+# All bytes, half a letter behind a space, and tokens that are not written in bytes.
+BYTE_TOKENS = ["".join(bytes_to_unicode().values()), "Ġð", "ðŁĺ", "abc", "<0xF0>", "好", "\ufffd"]
 
 
 def codebooks() -> list[dict]:
@@ -256,6 +261,7 @@ def test_the_modules_of_the_page_compute_what_python_does(vocabulary, tmp_path):
         "sampling": sampling(),
         "surprise": surprise(),
         "tokenizers": tokenizers(),
+        "bytes": [{"token": token, "shown": shown_bytes(token)} for token in BYTE_TOKENS],
         "instruction": {"text": " Name it. ", "prompt": instruction_prompt(" Name it. ")},
         **rows_of_tokens(vocabulary),
     }

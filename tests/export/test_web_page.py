@@ -187,8 +187,10 @@ def test_a_next_token_is_chosen_and_the_row_goes_on_to_its_end(open_page):
     page.locator(".chip").nth(count - 1).wait_for()
     chips = page.locator(".chip").all_inner_texts()
     assert re.search(r": \d+\.\d\d nats", chips[1]) and "not predicted" in chips[0]
+    page.get_by_role("region", name="What comes next").get_by_text("The row is whole").wait_for()
+    assert page.locator("button.bar").count() == 0
     page.get_by_role("button", name="Go on").click()
-    page.get_by_text("The row is whole").wait_for()
+    page.get_by_role("status").filter(has_text="The row is whole").wait_for()
 
 
 def test_an_empty_page_begins_as_a_training_row_did(open_page):
@@ -212,9 +214,16 @@ def test_texts_are_written_on_and_their_letters_are_never_labels(open_page):
     page.locator(".chip").nth(5).wait_for()
     assert page.get_by_role("status").count() == 0
     assert {"yes", "no"} == set(page.locator("div.bar .name").all_inner_texts()[:2])
+    assert not page.locator("button.bar").filter(has_text="<CLS_").count()
     text.fill("the cat")
     page.get_by_role("button", name="Go on").click()
     expect(text).to_have_value(re.compile("^the cat."))
+    assert "Type, or let the model begin." not in page.locator("main").inner_text()
+    text.fill("the cat\n" + "\n" * 20)
+    text.evaluate("area => area.scrollTo(0, 0)")
+    page.get_by_role("button", name="Go on").click()
+    expect(text).to_have_value(re.compile("[^\n]$"))
+    assert text.evaluate("area => area.scrollTop + area.clientHeight >= area.scrollHeight - 1")
 
 
 def test_an_instruction_is_answered(open_page):
@@ -244,7 +253,12 @@ def test_a_row_longer_than_those_of_training_is_told(open_page):
     page.get_by_text(
         "The row has 60 tokens, and the model was trained on rows of at most"
     ).wait_for()
-    assert page.locator(".bar.strong").count()  # its label is that of its end
+    assert page.locator(".bar.strong").count()  # its label is that of its end, and it says so
+    page.get_by_text("this is the label of it cut to").wait_for()
+    live = page.locator("main > div [aria-live=polite]").last
+    expect(live).to_have_text(re.compile("%"))
+    page.get_by_role("textbox").fill("a b nonsense")
+    expect(live).to_have_text("")
 
 
 # ------------------------------------------------------------------------------- the page itself

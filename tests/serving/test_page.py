@@ -273,7 +273,7 @@ def test_a_next_token_is_chosen_and_the_row_goes_on_to_its_end(open_page):
     chips = page.locator(".chip").all_inner_texts()
     assert re.search(r": \d+\.\d\d nats", chips[1]) and "not predicted" in chips[0]
     page.get_by_role("button", name="Go on").click()
-    page.get_by_text("The row is whole").wait_for()
+    page.get_by_role("status").filter(has_text="The row is whole").wait_for()
     row.fill("a b <CLS> <EOS>")  # the page knows no mistake in it, the server does
     page.get_by_text("The server does not take it: the tail <CLS> <EOS>").wait_for()
     row.fill("a b c d e f " * 10)
@@ -337,10 +337,12 @@ def test_texts_are_read_and_written_on_by_the_tokenizer_of_the_server(open_page,
 def test_an_instruction_is_answered(open_page):
     page = open_page("instructions")
     page.get_by_role("textbox").fill("say 3")
-    page.locator(".chip").nth(5).wait_for()
+    page.locator("button.bar").first.wait_for()
+    assert page.locator(".chip").count() == 0  # the prompt was never to be predicted
     page.get_by_role("slider", name="Temperature").press("Home")
     page.get_by_role("button", name="Answer").click()
     expect(page.locator(".answer")).to_have_text(re.compile("..."))
+    page.locator(".chip").first.wait_for()
     assert page.get_by_role("textbox").input_value() == "say 3"
 
 

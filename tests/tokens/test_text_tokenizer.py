@@ -8,10 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from smallgpt.errors import UserError
 from smallgpt.rows.reading import read_dataset
-from smallgpt.tokens.text_tokenizer import TOKENIZER, WHITESPACE_MARKS, TextTokenizer, pair_text
+from smallgpt.tokens.text_tokenizer import (
+    TOKENIZER,
+    WHITESPACE_MARKS,
+    TextTokenizer,
+    pair_text,
+    shown_bytes,
+)
 from smallgpt.tokens.vocabulary import Vocabulary
 
 SPECIAL = ("<PAD>", "<UNK>", "<CLS>", "<EOS>")
@@ -400,3 +407,12 @@ def test_a_special_separator_that_no_text_can_hold_is_refused():
     tokenizer = TextTokenizer.learn_characters(["a"], [*SPECIAL, "<SEP>"])
     with pytest.raises(UserError, match="has a special token <SEP>, which no text can hold"):
         tokenizer.with_separator()
+
+
+def test_half_of_a_letter_is_shown_byte_by_byte():
+    letters = bytes_to_unicode()
+    token = "".join(letters[byte] for byte in range(256))
+    assert shown_bytes(token) == "".join(f"<0x{byte:02X}>" for byte in range(256))
+    assert shown_bytes(letters[0x20] + letters[0xF0]) == "<0x20><0xF0>"
+    # Not written in bytes.
+    assert [shown_bytes(token) for token in ("abc", "<0xF0>", "好")] == ["abc", "<0xF0>", "好"]

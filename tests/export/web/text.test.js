@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { RowProblem } from "../../../smallgpt/export/web/page/rows.js";
-import { Texts, instructionPrompt, withoutSpecial } from "../../../smallgpt/export/web/page/text.js";
+import { Texts, instructionPrompt, shownBytes, withoutSpecial } from "../../../smallgpt/export/web/page/text.js";
 import { cases } from "./cases.js";
 
 /** @type {any} */
@@ -34,6 +34,10 @@ test("tokens are offered by how they begin, in any case", () => {
   const reader = new Texts(facts, ["View", "view", "buy", "viewer"], null, new Set(), false);
   assert.deepEqual(reader.beginningWith("view", 8), ["View", "viewer"]);
   assert.deepEqual(reader.beginningWith("v", 2), ["View", "view"]);
+});
+
+test("half of a letter is shown byte by byte, as on the command line", () => {
+  for (const { token, shown } of cases.bytes) assert.equal(shownBytes(token), shown);
 });
 
 test("the prompt of an instruction is that of training", () => {

@@ -18,11 +18,6 @@
  * @property {(ids: number[], asking: Asking) => Promise<RowRead>} read
  * @property {(wish: Wish) => Promise<number[][]>} generate the new tokens of each row
  *
- * @typedef {object} Share
- * @property {number} id
- * @property {string} piece
- * @property {number} share
- *
  * @typedef {object} Look
  * @property {number[]} codes
  * @property {Uint8ClampedArray<ArrayBuffer>} seen the image rebuilt from its codes, as RGBA
@@ -33,11 +28,16 @@
  * @typedef {object} Reading of a row
  * @property {number[]} ids
  * @property {string[]} unknown
- * @property {{ piece: string, surprise: number | null }[]} tokens
- * @property {Share[]} next
+ * @property {{ piece: string, surprise: number | null }[]} tokens of instructions those of the
+ *   answer: training never learned to predict the prompt
  * @property {ArrayLike<number> | null} labels
- * @property {{ reason: string, values: Record<string, string | number> } | null} problem
- *   why the likeliest next tokens are missing
+ * @property {{ id: number, piece: string, share: number, extends: boolean }[]} next `extends`:
+ *   the row can go on with it
+ * @property {boolean} cut whether the row is too long for a label, and was cut for it
+ * @property {Problem | null} problem why the likeliest next tokens are missing
+ * @property {Problem | null} ended why nothing follows a row in which nothing is wrong
+ *
+ * @typedef {{ reason: string, values: Record<string, string | number> }} Problem
  *
  * @typedef {object} Asking how an answer is given
  * @property {(part: any) => void} tell of an answer so far
@@ -183,14 +183,17 @@ export class Answers {
    */
   async read({ text, added }, asking) {
     /** @type {Reading} */
-    const reading = { ids: [], unknown: [], tokens: [], next: [], labels: null, problem: null };
+    const reading = { ids: [], unknown: [], tokens: [], labels: null, cut: false, next: [], problem: null, ended: null };
     try {
       const { ids, unknown } = await this.#prompt(text, added);
       Object.assign(reading, { ids, unknown });
+      const first = this.facts.kind === "instructions" ? ids.length - added.length : 0;
       if (this.facts.kind !== "instructions") {
         const marked = this.facts.kind === "tokens" ? ids : [...(await this.texts.encode(text)).ids, ...added];
         if (this.facts.labels.length) {
-          [reading.labels] = await this.#labelsOf([bodyOf(marked, this.facts)], asking);
+          const body = bodyOf(marked, this.facts);
+          [reading.labels] = await this.#labelsOf([body], asking);
+          reading.cut = body.length > this.facts.row.longest_body;
         }
       }
       if (!this.facts.predicts_tokens) {
@@ -201,13 +204,39 @@ export class Answers {
         throw new RowProblem("tooLong", { count: ids.length, most: this.facts.max_length });
       }
       const { surprises, next } = await this.model.read(ids, asking);
-      reading.tokens = surprises.map((surprise, place) => ({ piece: this.texts.piece(ids[place]), surprise }));
-      reading.next = next.map(({ id, share }) => ({ id, piece: this.texts.piece(id), share }));
+      reading.tokens = surprises
+        .map((surprise, place) => ({ piece: this.texts.piece(ids[place]), surprise }))
+        .slice(first);
+      reading.ended = this.#endOf(ids);
+      if (reading.ended !== null) return reading;
+      const silent = this.#silent();
+      reading.next = next.map(({ id, share }) => ({ id, piece: this.texts.piece(id), share, extends: !silent.has(id) }));
     } catch (error) {
-      if (!(error instanceof RowProblem)) throw error;
-      reading.problem = { reason: error.reason, values: error.values };
+      reading.problem = problemOf(error);
     }
     return reading;
+  }
+
+  /**
+   * @param {number[]} ids
+   * @returns {Problem | null} why nothing can follow them; of a row with a mistake nothing is told
+   */
+  #endOf(ids) {
+    const { kind, max_length } = this.facts;
+    try {
+      if (kind === "tokens") checkStart(ids, this.facts);
+      else if (ids.length >= max_length) throw new RowProblem("full", { count: ids.length, most: max_length });
+    } catch (error) {
+      const problem = problemOf(error);
+      return ["whole", "full"].includes(problem.reason) ? problem : null;
+    }
+    return null;
+  }
+
+  /** Tokens that leave a text as it is; in a row of tokens each can be written. */
+  #silent() {
+    const { kind, label_ids, special } = this.facts;
+    return new Set(kind === "tokens" ? [] : [...label_ids, ...Object.values(special)]);
   }
 
   /**
@@ -282,6 +311,15 @@ export class Answers {
   async complete({ start }) {
     return this.texts.beginningWith(start, COMPLETIONS_SHOWN);
   }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {Problem} what is wrong with a row; other errors are thrown on
+ */
+function problemOf(error) {
+  if (!(error instanceof RowProblem)) throw error;
+  return { reason: error.reason, values: error.values };
 }
 
 /** @param {string} text */

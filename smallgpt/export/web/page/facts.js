@@ -48,6 +48,7 @@
  * @property {RowRules} row
  * @property {Special} special
  * @property {"label" | "no label" | "either"} end how rows of training ended
+ * @property {boolean} pairs whether a row is two texts, parted by <SEP>
  * @property {boolean} reads_unknown whether tokens that the vocabulary lacks are read as <UNK>
  * @property {number[]} starts ids that a tokenizer puts before each text
  * @property {[number, number][]} first_tokens ids that training rows began with, how often

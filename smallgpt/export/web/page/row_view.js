@@ -52,6 +52,7 @@ export class RowView {
     this.next = new Bars();
     this.nextNote = element("p", { class: "quiet" });
     this.chips = element("ol", { class: "chips" });
+    this.cutNote = element("p", { class: "quiet", hidden: true }, say("labelOfCut", { most: this.facts.row.longest_body }));
     this.mean = element("p", { class: "quiet" });
     this.problem = element("p", { class: "warning", role: "status", hidden: true });
     this.answer = element("p", { class: "answer" });
@@ -63,7 +64,7 @@ export class RowView {
           this.isInstructed ? card(say("answered"), this.answer) : null,
           this.canGoOn ? this.#buildSurprise() : null),
         element("div", { class: "stack" },
-          withLabels ? card(say("labels"), this.labels.box) : null,
+          withLabels ? card(say("labels"), this.labels.box, this.cutNote) : null,
           this.canGoOn
             ? card(say("next"), element("p", { class: "quiet" }, say("nextHint")), this.nextNote, this.next.list)
             : null)),
@@ -76,7 +77,8 @@ export class RowView {
 
   #buildInput() {
     const word = this.isTokens ? "tokens" : this.isInstructed ? "instruction" : "text";
-    const placeholder = this.isTokens ? "typeTokens" : this.isInstructed ? "typeInstruction" : "typeText";
+    const { pairs } = this.facts;
+    const placeholder = this.isTokens ? "typeTokens" : this.isInstructed ? "typeInstruction" : pairs ? "typePair" : "typeText";
     const id = newId();
     const input = element("textarea", {
       id, class: this.isTokens ? "tokens" : "", rows: this.isTokens ? 3 : 5, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
@@ -91,6 +93,7 @@ export class RowView {
       : null;
     return card(say(word),
       element("label", { for: id, class: "unseen" }, say(word)),
+      pairs ? element("p", { class: "quiet" }, say("pairHint")) : null,
       element("div", { class: "typing" }, input, suggestions?.list ?? null),
       this.problem ?? null,
       element("div", { class: "tools" },
@@ -176,9 +179,16 @@ export class RowView {
     await this.#read();
   }
 
+  /** The text so far, scrolled to what was written last. */
+  #showWhole() {
+    if (!this.input) return;
+    this.input.value = this.#whole();
+    this.input.scrollTop = this.input.scrollHeight;
+  }
+
   async #showWritten() {
     this.written = await this.engine.ask("write", { ids: this.added });
-    if (this.input) this.input.value = this.#whole();
+    this.#showWhole();
     if (this.answer) this.answer.textContent = this.isInstructed ? this.written : "";
   }
 
@@ -196,7 +206,7 @@ export class RowView {
     try {
       const answer = await this.engine.askLatest("goOn", "goOn", { text, added, temperature }, (part) => {
         Object.assign(this, part);
-        if (this.input) this.input.value = this.#whole();
+        this.#showWhole();
         if (this.answer) this.answer.textContent = this.isInstructed ? this.written : "";
       });
       Object.assign(this, answer);
@@ -238,16 +248,19 @@ export class RowView {
       this.problem.textContent = say("readUnknown", { tokens: reading.unknown.slice(0, 10).join(", ") });
     }
     this.labels?.show(facts.labels, reading?.labels ?? null, isEmpty ? say("empty") : "–");
+    if (this.cutNote) this.cutNote.hidden = !reading?.cut;
     const next = (reading?.next ?? []).filter(({ share }) => share >= LEAST_SHOWN);
     if (this.nextNote) {
-      this.nextNote.textContent = say("nextNothing");
-      this.nextNote.hidden = next.length > 0;
+      const ended = reading?.ended ?? null;
+      this.nextNote.textContent = isEmpty ? say("nextNothing") : ended ? sayProblem(ended) : "";
+      this.nextNote.hidden = !this.nextNote.textContent;
     }
-    this.next?.show(next.map(({ id, piece, share }) => {
-      const ends = !this.isTokens && (id === facts.special.eos || id === facts.special.cls);
+    this.next?.show(next.map((each) => {
+      const ends = !this.isTokens && (each.id === facts.special.eos || each.id === facts.special.cls);
       return {
-        name: shownPiece(piece), share,
-        ...(ends ? { note: say("ends") } : { choose: () => void this.#choose(id) }),
+        name: shownPiece(each.piece), share: each.share,
+        ...(ends ? { note: say("ends") } : {}),
+        ...(each.extends ? { choose: () => void this.#choose(each.id) } : {}),
       };
     }));
     this.#showChips(reading?.tokens ?? []);
@@ -256,6 +269,8 @@ export class RowView {
       this.announcer?.tell(say("best", { label: facts.labels[best], share: percent(reading.labels[best]) }));
     } else if (next.length) {
       this.announcer?.tell(say("best", { label: next[0].piece, share: percent(next[0].share) }));
+    } else {
+      this.announcer?.tell("");
     }
   }
 

@@ -97,8 +97,8 @@ export class Texts {
     const token = this.tokens[id] ?? "";
     if (this.tokenizer === null) return token;
     const text = this.decode([id]);
-    // Special tokens stand for no text, and some tokens for half of a letter.
-    return !text || text.includes("\ufffd") ? token : text;
+    if (!text) return token; // special tokens stand for no text ...
+    return text.includes("\ufffd") ? shownBytes(token) : text; // ... and some for half of a letter
   }
 
   /**
@@ -118,6 +118,26 @@ export class Texts {
     }
     return found;
   }
+}
+
+// Bytes that tokenizers of bytes write as they are; every other one is a letter from U+0100 on.
+const AS_THEY_ARE = /[!-~\u00a1-\u00ac\u00ae-\u00ff]/;
+const BYTES = new Map();
+for (let byte = 0, moved = 0; byte < 256; byte++) {
+  const letter = String.fromCharCode(byte);
+  BYTES.set(AS_THEY_ARE.test(letter) ? letter : String.fromCharCode(256 + moved++), byte);
+}
+
+/**
+ * A token that is half of a letter, as `smallgpt/tokens/text_tokenizer.py` shows it.
+ *
+ * @param {string} token
+ * @returns {string} the name of one that is not written in bytes
+ */
+export function shownBytes(token) {
+  const bytes = [...token].map((letter) => BYTES.get(letter));
+  if (bytes.includes(undefined) || [...token].every((letter) => letter < "\u0080")) return token;
+  return bytes.map((byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`).join("");
 }
 
 /**

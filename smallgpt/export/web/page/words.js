@@ -83,6 +83,8 @@ const ENGLISH = {
   instruction: "Instruction",
   typeTokens: "Type tokens: known ones are offered.",
   typeText: "Type a text.",
+  typePair: "One text <SEP> another text",
+  pairHint: "The model reads pairs: write <SEP> between the two texts.",
   typeInstruction: "Type an instruction.",
   suggestions: "Known tokens",
   goOn: "Go on",
@@ -99,6 +101,7 @@ const ENGLISH = {
   surpriseOf: "{token}: {nats} nats",
   firstToken: "{token}: the first, not predicted",
   labels: "Its label",
+  labelOfCut: "The row is too long: this is the label of it cut to {most} tokens.",
 
   empty: "Nothing to read yet.",
   unknown: "Not in the vocabulary: {tokens}",
@@ -198,6 +201,8 @@ const CHINESE = {
   instruction: "指令",
   typeTokens: "输入 token：会提示已知的。",
   typeText: "输入一段文本。",
+  typePair: "一段文本 <SEP> 另一段文本",
+  pairHint: "此模型读成对的文本：请在两段文本之间写 <SEP>。",
   typeInstruction: "输入一条指令。",
   suggestions: "已知的 token",
   goOn: "续写",
@@ -214,6 +219,7 @@ const CHINESE = {
   surpriseOf: "{token}：{nats} 奈特",
   firstToken: "{token}：第一个，未作预测",
   labels: "它的标签",
+  labelOfCut: "这一行太长：这是截短到 {most} 个 token 后的标签。",
 
   empty: "还没有可读的内容。",
   unknown: "不在词表中：{tokens}",
