@@ -138,7 +138,8 @@ def unlike_training(codebook: Codebook, images_NxHxWxC: np.ndarray, codes_NxP: n
     some = np.flatnonzero(unlike_N)[:_MOST_INVERTED]
     inverted = codebook.low + codebook.white - images_NxHxWxC[some].astype(np.float32)
     codes = codebook.encode(inverted)
-    if familiar.unlike(codebook.errors(inverted, codes), codes).mean() < 0.5:
+    errors = codebook.errors(inverted, codes)
+    if familiar.more_like(errors, codes, codes_NxP[some]).mean() > 0.5:
         why = "are they inverted? (white - pixel would look like them)"
     elif (familiar.surprise(codes_NxP[some]) < familiar.least).mean() > 0.5:
         why = "little but background: too small in the frame, or too dark?"

@@ -43,3 +43,19 @@ class Familiarity:
         surprise_N = self.surprise(codes_NxP)
         lossy_N = errors_N > max(_MOST_TIMES * self.rmse, _LEAST_LOSS)
         return lossy_N | (surprise_N < self.least) | (surprise_N > self.most)
+
+    def more_like(
+        self, errors_N: np.ndarray, codes_NxP: np.ndarray, before_NxP: np.ndarray
+    ) -> np.ndarray:
+        """Whether each image is like the training images, where another version of it is not.
+
+        Its codes are more usual too: a dot on a dark ground is unlike for having little but
+        ground, and inverted it has fewer usual codes, so its ground was not the wrong one.
+
+        Args:
+            errors_N: `Codebook.errors` of the images.
+            codes_NxP: their codes.
+            before_NxP: the codes of the other versions.
+        """
+        more_usual_N = self.surprise(codes_NxP) < self.surprise(before_NxP)
+        return ~self.unlike(errors_N, codes_NxP) & more_usual_N

@@ -65,6 +65,11 @@ def codebooks() -> list[dict]:
         familiarity = Familiarity.measured(codebook.error(images, codes), codes, len(codebook))
         unlike = familiarity.unlike(codebook.errors(images, codes), codes)
         assert 0 <= unlike.sum() < len(images)
+        others = (codebook.low + codebook.white - images).astype(np.float32)
+        other_codes = codebook.encode(others)
+        errors = codebook.errors(others, other_codes)
+        inverted = familiarity.more_like(errors, other_codes, codes)
+        assert 0 < inverted.sum() < len(images)
         made.append(
             {
                 "name": name,
@@ -72,8 +77,9 @@ def codebooks() -> list[dict]:
                 "centers": codebook.centers_KxD.ravel().tolist(),
                 "images": [
                     {"pixels": image.ravel().tolist(), "codes": row.tolist(),
-                     "decoded": codebook.decode(row[None]).ravel().tolist(), "unlike": bool(odd)}
-                    for image, row, odd in zip(images, codes, unlike, strict=True)
+                     "decoded": codebook.decode(row[None]).ravel().tolist(), "unlike": bool(odd),
+                     "inverted": bool(other)}
+                    for image, row, odd, other in zip(images, codes, unlike, inverted, strict=True)
                 ],
             }
         )  # fmt: skip

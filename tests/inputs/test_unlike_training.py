@@ -53,6 +53,21 @@ def test_images_of_almost_nothing_are_told(codebook):
     assert "too small in the frame" in told(codebook, small)
 
 
+def test_a_dot_on_the_ground_of_training_is_not_called_inverted(codebook):
+    if codebook.patches_per_image == 4:
+        return  # as above
+    random = np.random.default_rng(0)
+    y, x, radius = random.uniform((2.5, 2.5, 1.5), (4.5, 4.5, 2.5), (300, 3)).T[..., None, None]
+    places = np.arange(8)
+    far = np.hypot(places[:, None] - y, places - x)
+    dots = (16 * (radius + 0.5 - far)).clip(0, 16).round().astype(np.uint8)[..., None]
+    inverted, familiar = codebook.encode(16 - dots), codebook.familiarity
+    alike = ~familiar.unlike(codebook.errors(16 - dots, inverted), inverted)
+    assert alike.sum() > 10  # by chance
+    lines = [told(codebook, dot[None]) for dot in dots[alike]]
+    assert any(lines) and not any("inverted" in line for line in lines)
+
+
 def test_a_few_odd_images_among_many_are_no_news(codebook):
     mixed = TEST.copy()
     mixed[:10] = 16 - mixed[:10]

@@ -6,10 +6,11 @@ import { cases } from "./cases.js";
 for (const { name, facts, centers, images } of cases.codebooks) {
   test(`${name}: codes, pictures and familiarity are those of Python`, () => {
     const codebook = new Codebook(facts, Float32Array.from(centers));
-    for (const { pixels, codes, decoded, unlike } of images) {
+    for (const { pixels, codes, decoded, unlike, inverted } of images) {
       assert.deepEqual(codebook.encode(Float32Array.from(pixels)), codes);
       assert.deepEqual([...codebook.decode(codes)], decoded);
       assert.equal(codebook.unlike(Float32Array.from(pixels), codes), unlike);
+      assert.equal(codebook.looksInverted(Float32Array.from(pixels), codes), inverted);
     }
   });
 }

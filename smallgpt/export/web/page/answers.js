@@ -98,12 +98,7 @@ export class Answers {
     const codebook = this.#codebook;
     const codes = codebook.encode(image);
     const unlike = codebook.unlike(image, codes);
-    let inverted = false;
-    if (unlike) {
-      const { low, white } = codebook.facts;
-      const other = image.map((value) => low + white - value);
-      inverted = !codebook.unlike(other, codebook.encode(other));
-    }
+    const inverted = unlike && codebook.looksInverted(image, codes);
     const [labels] = await this.#labelsOf([this.#rowOf(codes)], asking);
     return { codes, seen: codebook.rgba(codebook.decode(codes)), labels, unlike, inverted };
   }

@@ -123,13 +123,29 @@ export class Codebook {
     let squares = 0;
     for (let i = 0; i < again.length; i++) squares += (image[i] - again[i]) ** 2;
     const error = Math.sqrt(squares / again.length) / (high - low);
-    let sum = 0;
-    for (const code of codes) sum += familiarity.surprise[code];
-    const usual = sum / codes.length;
+    const surprise = this.#surprise(codes);
     return (
       error > Math.max(MOST_TIMES * familiarity.rmse, LEAST_LOSS) ||
-      usual < familiarity.least ||
-      usual > familiarity.most
+      surprise < familiarity.least ||
+      surprise > familiarity.most
     );
+  }
+
+  /** @param {number[]} codes */
+  #surprise(codes) {
+    const { familiarity } = this.facts;
+    return codes.reduce((sum, code) => sum + (familiarity?.surprise[code] ?? 0), 0) / codes.length;
+  }
+
+  /**
+   * @param {Float32Array} image that is unlike the training images
+   * @param {number[]} codes
+   * @returns {boolean} whether it is like them with dark and bright exchanged, by more usual codes
+   */
+  looksInverted(image, codes) {
+    const { low, white } = this.facts;
+    const other = image.map((value) => low + white - value);
+    const otherCodes = this.encode(other);
+    return !this.unlike(other, otherCodes) && this.#surprise(otherCodes) < this.#surprise(codes);
   }
 }
