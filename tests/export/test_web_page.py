@@ -302,6 +302,20 @@ def test_every_control_has_a_name_and_every_part_a_heading(kind, open_page):
         assert area.evaluate("area => area.labels.length") == 1
 
 
+def test_by_keyboard_the_pen_is_seen_from_the_start_and_undo_waits_for_a_stroke(open_page):
+    page = open_page("bars")
+    pen, undo = page.locator(".pen"), page.get_by_role("button", name="Undo")
+    expect(undo).to_be_disabled()
+    page.locator("canvas.pad").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(pen).to_be_visible()
+    page.keyboard.press("Space")
+    expect(undo).to_be_enabled()
+    page.keyboard.press("u")
+    expect(undo).to_be_disabled()
+
+
 def test_nothing_moves_where_that_is_not_wanted(open_page):
     page = open_page("bars", reduced_motion="reduce")
     draw(page, (0, 0.12), (1, 0.12))

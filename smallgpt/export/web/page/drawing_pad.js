@@ -59,6 +59,7 @@ export class DrawingPad {
       pointerup: () => this.#end(),
       pointercancel: () => this.#end(),
       keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
+      focus: () => this.#showMark(),
       blur: () => this.#lift(),
     });
     this.mark = element("span", { class: "pen", "aria-hidden": "true" });

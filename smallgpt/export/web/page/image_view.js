@@ -99,7 +99,7 @@ export class ImageView {
     });
     const surface = card(say("draw"), pad,
       element("div", { class: "tools" },
-        this.#button("undo", () => this.pad.undo()),
+        (this.undo = this.#button("undo", () => this.pad.undo())),
         this.#button("clear", () => this.pad.clear()),
         element("span", { class: "file" }, file, element("label", { for: file.id, class: "button" }, say("open"))),
         this.#button("invert", () => this.pad.invert())),
@@ -110,6 +110,7 @@ export class ImageView {
         onInput: (value) => (this.pad.brush = value),
       }),
       this.codebook.channels === 3 ? this.#buildColors() : null);
+    this.undo.disabled = this.pad.isEmpty;
     surface.addEventListener("dragover", (event) => {
       event.preventDefault();
       surface.classList.add("dropping");
@@ -203,6 +204,7 @@ export class ImageView {
   // ---- the drawing ------------------------------------------------------------------------
 
   #changed() {
+    if (this.undo) this.undo.disabled = this.pad.isEmpty;
     if (this.pad.strokes.length || this.pad.background === null || this.pad.inverted) this.opened = null;
     if (this.fileProblem) this.fileProblem.hidden = true;
     this.#lookSoon();

@@ -133,7 +133,8 @@ function showAll() {
   showProgress();
   showProblem();
   showTokenForm();
-  place("footer").textContent = say(server ? "footerServer" : "footer");
+  const here = facts?.kind === "images" ? "footerImages" : "footerRows";
+  place("footer").textContent = say(server ? "footerServer" : here);
   if (view !== null) place("view").replaceChildren(...view.build());
 }
 

@@ -18,7 +18,8 @@ const ENGLISH = {
   whatTokens: "rows of tokens",
   whatTexts: "texts",
   whatInstructions: "instructions and their answers",
-  footer: "Nothing that you draw, open or write leaves this page: there is no server that computes, and no request to another site.",
+  footerImages: "Nothing that you draw or open leaves this page: there is no server that computes, and no request to another site.",
+  footerRows: "Nothing that you write leaves this page: there is no server that computes, and no request to another site.",
   footerServer: "What you write, and the patches of what you draw, go to the server of this page, which computes; no other site is asked.",
 
   noWasm: "This browser has no WebAssembly, or it is turned off: the model cannot be computed here.",
@@ -136,7 +137,8 @@ const CHINESE = {
   whatTokens: "一行行 token ",
   whatTexts: "文本",
   whatInstructions: "指令及其回答",
-  footer: "您所画、所打开、所写的一切都不会离开此页：没有服务器参与计算，也不向其他网站发出请求。",
+  footerImages: "您所画、所打开的一切都不会离开此页：没有服务器参与计算，也不向其他网站发出请求。",
+  footerRows: "您所写的一切都不会离开此页：没有服务器参与计算，也不向其他网站发出请求。",
   footerServer: "您所写的文字和所画图像的图块会发送到此页的服务器，由它计算；不向其他网站发出请求。",
 
   noWasm: "此浏览器没有 WebAssembly 或已将其关闭：无法在此计算模型。",
