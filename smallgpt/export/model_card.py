@@ -33,7 +33,7 @@ HERE = "."  # the name of a model that is not on the hub yet: programs run in it
 def model_card(trained: TrainedModel, folder: Path, reader: Reader, report: dict[str, Any]) -> str:
     """The text of the card. `report`: the content of export_report.json."""
     name = report.get("repo_id") or HERE
-    title = name.rpartition("/")[2] if name != HERE else trained.folder.resolve().parent.name
+    title = name.rpartition("/")[2] if name != HERE else _name_of(trained)
     parts = [
         f"---\n{_metadata(trained, title, report)}\n---",
         f"# {title}",
@@ -56,6 +56,13 @@ def model_card(trained: TrainedModel, folder: Path, reader: Reader, report: dict
         _limits(trained, folder),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name_of(trained: TrainedModel) -> str:
+    """A name for a model without one: its run's, or for the run in outputs/ that of its data."""
+    run = trained.folder.resolve().parent.name
+    data = Path(trained.settings.data_path).parent.name
+    return data if run == "outputs" and data else run
 
 
 # ------------------------------------------------------------------------------- metadata

@@ -290,6 +290,18 @@ def test_the_programs_of_the_card_run_as_they_stand(kind, exported, monkeypatch)
         assert outputs[0] == told
 
 
+def test_a_model_without_a_name_has_that_of_its_run_or_data(run, bars, model_of, tmp_path):
+    model = tmp_path / "outputs" / "best_model"
+    shutil.copytree(model_of("bars"), model)
+    for name, expected in (("outputs", bars.name), ("mine", "mine")):
+        model.parent.rename(tmp_path / name)
+        model = tmp_path / name / "best_model"
+        run("--model_path", model, "--test_data", bars / "test.jsonl", "--format", "hub",
+            "--dry_run", "--output_dir", tmp_path / f"{name}-out")  # fmt: skip
+        card = (tmp_path / f"{name}-out" / "README.md").read_text()
+        assert f"\n# {expected}\n" in card and f"name: {expected}\n" in card
+
+
 def test_the_metadata_has_the_figures_of_an_evaluation(run, bars, model_of, tmp_path):
     out = tmp_path / "out"
     run("--model_path", model_of("bars"), "--test_data", bars / "test.jsonl", "--format", "hub",
