@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from smallgpt.engines.torch_engine import TorchEngine
 
+_EXPORT_REPORT = "export_report.json"  # in an export of any format
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -176,6 +178,11 @@ def load_trained_model(
 
 def _load_model_folder(folder: Path, device: str, precision: str, engine: str) -> TrainedModel:
     """Load a model folder; see `load_trained_model`."""
+    if (folder / _EXPORT_REPORT).is_file() and not (folder / CONFIG).exists():
+        raise UserError(
+            f"{folder} is an export for other programs: name the folder of its model, or an export "
+            f"of --format onnx, onnx-int8 or hub"
+        )
     if precision == "int8" and engine == AUTO:
         engine = _first_installed()
     if engine in RUNTIMES:

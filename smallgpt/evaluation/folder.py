@@ -154,7 +154,9 @@ def _refuse_replacing(folder: Path, made_from: Mapping[str, Any]) -> None:
     what = kinds.get(str(stored.get("mode")), "an evaluation")
     if isinstance(stored.get("data"), str):
         what += f" of {stored['data']}"
-    if (stored.get("mode"), stored.get("data")) == (made_from["mode"], made_from["data"]):
+    if "weights" in changed and "weights" in stored:  # earlier versions did not store them
+        what += " by another model"  # which may read the same file as other rows
+    elif (stored.get("mode"), stored.get("data")) == (made_from["mode"], made_from["data"]):
         what += f" with other {' and '.join(changed)}"
     raise _TakenError(
         f"{folder} holds {what}", "give another --output_dir, or replace it with --overwrite"

@@ -57,7 +57,7 @@ def rows_to_check(
 def _usable(trained: TrainedModel, rows: GivenRows) -> TokenLabelDataset:
     """The rows that can be used; how many cannot is told."""
     if not len(rows.dataset):
-        refuse_unusable(trained, rows, "used")
+        refuse_unusable(trained, rows, "used", has_unknown_token=False)
     bad = rows.dataset.bad_rows
     if bad:
         print(

@@ -163,10 +163,17 @@ def _without_labels(found: Iterable[Found], source: str) -> Iterator[Found]:
         )
 
 
-def refuse_unusable(trained: TrainedModel, rows: GivenRows, verb: str) -> NoReturn:
-    """Raise UserError, with the first reason, where no row is usable; `verb`: "scored"."""
+def refuse_unusable(
+    trained: TrainedModel, rows: GivenRows, verb: str, has_unknown_token: bool = True
+) -> NoReturn:
+    """Raise UserError, with the first reason, where no row is usable.
+
+    Args:
+        verb: "scored".
+        has_unknown_token: the command has the option --unknown_token.
+    """
     bad = rows.dataset.bad_rows
-    remedy = _remedy(trained, [each.reason for each in bad])
+    remedy = _remedy(trained, [each.reason for each in bad]) if has_unknown_token else ""
     if all("not valid JSON" in each.reason for each in bad):
         remedy = "rows come as JSONL, one object a line, or as a table (.csv, .tsv)"
     raise UserError(

@@ -28,7 +28,8 @@ def find_model_folder(name: str | Path) -> Path:
     try:
         folder = folder_of(str(name), "model")
     except UserError as error:
-        raise UserError(f"{error}; train one with `{command_hint('train_gpt.py')}`") from None
+        remedy = f"if it is to be a folder, `{command_hint('train_gpt.py')}` trains a model"
+        raise UserError(f"{error}; {remedy}") from None
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{name}: no weights as safetensors on the Hugging Face hub; {_NEVER_LOADED} "

@@ -370,6 +370,14 @@ def test_files_of_others_within_an_export_are_never_deleted(
     assert run("--model_path", model_of("bars"), "--output_dir", out).returncode == 0
 
 
+def test_unknown_tokens_name_no_option_that_the_command_lacks(run, model_of, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"tokens": "not known", "label": "0"}\n')
+    words = ["--model_path", model_of("bars"), "--output_dir", tmp_path / "out"]
+    done = run(*words, "--test_data", tmp_path / "rows.jsonl")
+    assert done.returncode == 1 and "is not in the vocabulary" in done.stderr
+    assert "--unknown_token" not in done.stderr
+
+
 def test_rows_that_are_gone_ask_for_others(run, model_of, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(model_of("bars"), model)

@@ -57,6 +57,14 @@ def test_graphs_are_those_of_onnx_int8_and_the_report_says_what_read_them(export
     assert report["labels"]["agreement"] > 0.9
 
 
+@pytest.mark.parametrize("format", ["web", "gguf"])
+def test_an_export_for_other_programs_is_called_one(format, exported):
+    if format == "gguf":
+        pytest.importorskip("gguf", reason="gguf is not installed: the extra `gguf`")
+    with pytest.raises(UserError, match="is an export for other programs: name the folder of its"):
+        load_trained_model(exported("bars", format))
+
+
 def test_the_command_says_how_to_see_the_page(run, model_of, tmp_path):
     out = tmp_path / "a page"
     words = ["--model_path", model_of("bars"), "--format", "web", "--output_dir", out]

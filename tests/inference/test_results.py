@@ -142,6 +142,15 @@ def test_figures_of_other_weights_or_contents_stay(two_files):
     assert found == {"evaluation_test": 2, "evaluation_test_2": 3, "evaluation_test_3": 3}
 
 
+def test_another_model_is_named_and_not_its_rows(two_files):
+    out = "--output_dir", str(two_files / "out")
+    assert evaluate_in(two_files, "a", *out) == 0
+    settings = two_files / "model" / "settings.yaml"
+    settings.write_text(settings.read_text().replace("seed: ", "seed: 1"))
+    with pytest.raises(UserError, match=r"a/test.jsonl by another model: give another"):
+        evaluate_in(two_files, "a", *out)
+
+
 def test_named_folder_with_another_evaluation_needs_overwrite(two_files):
     out = "--output_dir", str(two_files / "out")
     assert evaluate_in(two_files, "a", *out) == 0
