@@ -300,7 +300,7 @@ def test_the_programs_of_the_readme_run_as_they_stand(kind, exported):
     assert all(outputs)
 
 
-def test_the_readme_tells_that_a_pair_is_cut_as_one_text(run, exported, tmp_path):
+def test_the_readme_and_the_page_tell_of_pairs(run, exported, runtime, tmp_path):
     (tmp_path / "checkpoint").mkdir()
     save_byte_level(tmp_path / "checkpoint")
     settings = train_settings(tmp_path, tmp_path / "checkpoint", num_epochs=1)
@@ -313,9 +313,15 @@ def test_the_readme_tells_that_a_pair_is_cut_as_one_text(run, exported, tmp_path
     out = tmp_path / "out"
     done = run("--model_path", tmp_path / "run" / "best_model", "--output_dir", out)
     assert done.returncode == 0, done.stderr
-    told = "Of a pair of texts parted by `<SEP>` that is too long, this cuts the first text"
+    told = "The model reads pairs: a text, ` <SEP> `, and another text. Of a pair"
     assert told in (out / "README.md").read_text()
     assert told not in (exported("texts") / "README.md").read_text()
+    web = ["--format", "web", "--least_agreement", "0.5", "--output_dir", tmp_path / "web"]
+    done = run("--model_path", tmp_path / "run" / "best_model", *web)
+    assert done.returncode == 0, done.stderr
+    for folder, of_pairs in ((tmp_path / "web", True), (exported("texts", "web"), False)):
+        assert ("write ` <SEP> `" in (folder / "README.md").read_text()) == of_pairs
+        assert json.loads((folder / "model" / "page.json").read_text())["pairs"] == of_pairs
 
 
 # ------------------------------------------------------------------------------- mistakes
