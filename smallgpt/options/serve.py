@@ -28,8 +28,8 @@ class ServeSettings:
     )
     engine: str = option(
         "auto",
-        "What computes. auto: the fastest one that is installed and computes in floating point. "
-        "onnx and openvino need an extra.",
+        "What computes. auto: onnx or openvino, where such an extra is installed, which compute "
+        "each row by itself and start in a second; else torch.",
         choices=("auto", "torch", "onnx", "openvino"),
     )
     precision: str = option(

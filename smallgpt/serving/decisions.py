@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from smallgpt.serving.choices import check_question, choose
 from smallgpt.serving.errors import ApiError
-from smallgpt.serving.json_route import Body, JsonRoute, answer
+from smallgpt.serving.json_route import Body, JsonRoute, answer, with_notes
 from smallgpt.serving.served import RowsRead
 from smallgpt.serving.service import aside, service_of
 
@@ -119,7 +119,8 @@ async def decide(body: DecisionRequest, request: Request) -> Response:
             }
         )
     tokens = int(rows.dataset.lengths_N.sum())
-    return answer({"answers": answers, "model": service.name, "usage": _usage(tokens)})
+    told_back = {"answers": answers, "model": service.name, "usage": _usage(tokens)}
+    return answer(told_back, with_notes(rows.notes))
 
 
 def _text_of(given: str | list[Any]) -> str:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from smallgpt.errors import UserError
-from smallgpt.serving.turns import EngineFailedError, QueueFullError
+from smallgpt.serving.growth import EngineFailedError
+from smallgpt.serving.turns import QueueFullError
 
 INVALID = "invalid_request_error"
 SHORT_WAIT = {"Retry-After": "1"}

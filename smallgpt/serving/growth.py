@@ -16,6 +16,10 @@ from smallgpt.decoding.sampling import Sampling, choose_in_arrays
 from smallgpt.engines.engine import log_softmax
 
 
+class EngineFailedError(Exception):
+    """The model failed while it computed; the request may be tried again."""
+
+
 class Shares(NamedTuple):
     """Logarithms of the probabilities that the model gave tokens at one place."""
 
@@ -79,7 +83,7 @@ class Choosing:
             growths, ids_B.tolist(), shares, finite_B.tolist(), strict=True
         ):
             if not finite:
-                growth.fail(FloatingPointError("the model gives no finite number"))
+                growth.fail(EngineFailedError("the model gives no finite number"))
                 ended.append(growth)
                 continue
             if share is not None:

@@ -18,7 +18,7 @@ from smallgpt.serving.continuation import Piece, TokenShare
 from smallgpt.serving.errors import ApiError
 from smallgpt.serving.event_stream import EventStream
 from smallgpt.serving.generation import Grown, begun, grow, pieces_of
-from smallgpt.serving.json_route import Body, JsonRoute, answer
+from smallgpt.serving.json_route import Body, JsonRoute, answer, with_notes
 from smallgpt.serving.sampling_fields import MOST_SHARES, new_tokens
 from smallgpt.serving.served import RowsRead, Wish
 from smallgpt.serving.service import Service, aside, service_of
@@ -134,7 +134,7 @@ async def _classify(
         [{"label": name, "score": p} for name, p in [*each["probabilities"].items()][: given.top_k]]
         for each in labels
     ]
-    return answer(told)
+    return answer(told, with_notes(rows.notes))
 
 
 def _refuse_unknown(given: Parameters) -> None:

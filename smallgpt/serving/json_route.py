@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from smallgpt.serving.observed import PROMPT
 from smallgpt.serving.service import aside, service_of
 
 _MOST_LOGGED = 10_000  # characters of a body
+_MOST_NOTED = 1_000  # characters of a header
 
 
 class Body(BaseModel):
@@ -98,6 +100,12 @@ class Direct:
 def to_json(value: Any) -> bytes:
     """JSON of an answer."""
     return pydantic_core.to_json(value, inf_nan_mode="null")
+
+
+def with_notes(notes: Sequence[str]) -> dict[str, str]:
+    """The header that tells what reading changed, for answers whose form has no place for it."""
+    # In ASCII, as headers are; a name of an unknown token may have any letter.
+    return {"X-Notes": json.dumps("; ".join(notes))[1:-1][:_MOST_NOTED]} if notes else {}
 
 
 def answer(value: Any, headers: dict[str, str] | None = None) -> Response:

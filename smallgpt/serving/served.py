@@ -45,8 +45,8 @@ from smallgpt.rows.builder import RowsBuilder
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.row import parse_row
 from smallgpt.serving.continuation import Continuation, Piece
-from smallgpt.serving.growth import Choosing, Growth
-from smallgpt.serving.turns import EngineFailedError, Turns
+from smallgpt.serving.growth import Choosing, EngineFailedError, Growth
+from smallgpt.serving.turns import Turns
 
 # Pieces of one continuation come at most so often: an event each token would take more of the
 # machine than the token itself.

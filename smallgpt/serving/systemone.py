@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from smallgpt.serving.choices import check_question, choose
 from smallgpt.serving.decisions import INSTRUCTIONS
-from smallgpt.serving.json_route import Body, JsonRoute, answer
+from smallgpt.serving.json_route import Body, JsonRoute, answer, with_notes
 from smallgpt.serving.served import RowsRead
 from smallgpt.serving.service import Service, aside, service_of
 
@@ -89,7 +89,9 @@ async def system_one(body: SystemOneRequest, request: Request) -> Response:
         }
     tokens = int(rows.dataset.lengths_N.sum())
     usage = {"input_tokens": tokens, "output_tokens": 0}
-    return answer({"model": service.name, "answers": answers, "usage": usage})
+    return answer(
+        {"model": service.name, "answers": answers, "usage": usage}, with_notes(rows.notes)
+    )
 
 
 def _row(service: Service, state: str | dict[str, Any] | list[Any]) -> Any:

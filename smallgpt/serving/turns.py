@@ -29,7 +29,7 @@ import numpy as np
 
 from smallgpt.decoding.growing_rows import close_gaps
 from smallgpt.engines.engine import Engine
-from smallgpt.serving.growth import Choosing, Growth
+from smallgpt.serving.growth import Choosing, EngineFailedError, Growth
 
 _log = logging.getLogger("smallgpt.serving")
 # Tokens of a turn: rows that are labelled, and prompts that join. A turn of a small model then
@@ -39,10 +39,6 @@ _LABEL_TOKENS, _JOIN_TOKENS = 4096, 2048
 
 class QueueFullError(Exception):
     """So many requests wait already that one more is not taken."""
-
-
-class EngineFailedError(Exception):
-    """The model failed while it computed; the request may be tried again."""
 
 
 @dataclass(eq=False)
@@ -293,7 +289,8 @@ class Turns:
             queue.remove(task)
 
     def _report(self, error: Exception) -> None:
-        _log.error("the engine failed: %s", error, exc_info=error)
+        # Its message may quote what a user sent.
+        _log.error("the engine failed: %s", type(error).__name__, exc_info=error)
 
 
 def _settle(future: Future[Any], result: Any = None, error: Exception | None = None) -> None:

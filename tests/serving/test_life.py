@@ -149,7 +149,7 @@ def failing(model_of):
     thread.join(timeout=60)
 
 
-def test_a_failure_of_the_model_is_told_and_the_server_goes_on(failing, monkeypatch):
+def test_a_failure_of_the_model_is_told_and_the_server_goes_on(failing, monkeypatch, caplog):
     server, served = failing
     with monkeypatch.context() as broken:
 
@@ -160,6 +160,8 @@ def test_a_failure_of_the_model_is_told_and_the_server_goes_on(failing, monkeypa
         status, told = server.post("/predict", {"input_data": body_of(0)})
     assert status == 500 and told["error"]["type"] == "server_error"
     assert "secret" not in json.dumps(told)
+    logged = [record.getMessage() for record in caplog.records]
+    assert "the engine failed: RuntimeError" in logged and "secret" not in "".join(logged)
     assert server.post("/predict", {"input_data": body_of(0)})[1]["prediction"] == "0"
 
 

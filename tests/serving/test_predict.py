@@ -3,10 +3,14 @@
 import json
 
 import pytest
+from running_server import JSON
 from trained_models import body_of
 
 from inference import classify, evaluate_file, generate, load_trained_model
 from smallgpt.inference.prompts import row_text
+
+LONG = "<IMG> " + "<Z_001> " * 50 + "</IMG>"
+CHOICE = {"type": "choice", "instructions": "Which?"}
 
 
 def near(told: dict, expected: dict) -> bool:
@@ -79,9 +83,26 @@ def test_a_model_without_labels_answers_with_what_follows(server_of, trained):
 
 
 def test_a_row_that_is_cut_is_told(bars_server):
-    _, told = bars_server.post("/predict", {"input_data": "<IMG> " + "<Z_001> " * 50 + "</IMG>"})
+    _, told = bars_server.post("/predict", {"input_data": LONG})
     assert told["prediction"] in ("0", "1")
     assert "cut" in " ".join(told["notes"])
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/", {"inputs": LONG}),
+        ("/v1/systemone", {"state": LONG, "questions": {"q": CHOICE | {"criteria": {"0": ""}}}}),
+        ("/v1/decisions", {"input": LONG, "questions": [CHOICE | {"choices": [{"value": "0"}]}]}),
+    ],
+)
+def test_a_row_that_is_cut_is_told_beside_an_answer_whose_form_is_not_ours(
+    bars_server, path, asked
+):
+    status, _, headers = bars_server.ask("POST", path, json.dumps(asked), JSON)
+    assert status == 200 and "cut" in headers["X-Notes"]
+    short = json.loads(json.dumps(asked).replace(LONG, body_of(0)))
+    assert "X-Notes" not in bars_server.ask("POST", path, json.dumps(short), JSON)[2]
 
 
 @pytest.mark.parametrize(

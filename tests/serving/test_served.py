@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from inference import classify, evaluate_file, generate, load_trained_model
 from smallgpt.errors import UserError
 from smallgpt.inference.prompts import row_text
+from smallgpt.serving.growth import EngineFailedError
 from smallgpt.serving.served import ServedModel, Wish
-from smallgpt.serving.turns import EngineFailedError, QueueFullError
+from smallgpt.serving.turns import QueueFullError
 
 ENGINES = ("torch", "onnx")
 
@@ -281,18 +283,31 @@ def test_logits_that_are_not_finite_fail_the_row_alone(serve, monkeypatch):
 
     (texts, _, _), error = asyncio.run(ask())
     assert texts[0]
-    assert isinstance(error, FloatingPointError)
+    assert isinstance(error, EngineFailedError)
 
 
 def test_stopping_fails_what_waits(model_of):
     served = ServedModel(load_trained_model(model_of("bars"), "cpu", "fp32"), most_waiting=4)
     served.start()
     wish = Wish(served.prompt("<IMG>"))
+    step = served._turns._rows.step
+    goes_on = threading.Event()
+
+    def held(ids_B):
+        """The next token comes only once the server is to stop."""
+        goes_on.wait(60)
+        return step(ids_B)
+
+    served._turns._rows.step = held
 
     async def ask():
         pieces = served.go_on(wish)
         await anext(pieces)
-        await asyncio.to_thread(served.stop)
+        stopping = asyncio.create_task(asyncio.to_thread(served.stop))
+        while not served._turns._stopping:
+            await asyncio.sleep(0.001)
+        goes_on.set()
+        await stopping
         async for _ in pieces:
             pass
 
