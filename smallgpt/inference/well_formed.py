@@ -20,7 +20,7 @@ from smallgpt.errors import UserError
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import END_IMG, IMG
 
-_REMEDY = "; --free (from Python free=True) generates without the rules of a row"
+FREE_REMEDY = "--free (from Python free=True) generates without the rules of a row"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class WellFormed:
         try:
             self._check(prompt)
         except ValueError as error:
-            raise UserError(f"{error}{_REMEDY}") from None
+            raise UserError(f"{error}; {FREE_REMEDY}") from None
 
 
 def any_token() -> WellFormed:

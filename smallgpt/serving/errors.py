@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from smallgpt.errors import UserError
+from smallgpt.inference.unknown_tokens import UNK_REMEDY
+from smallgpt.inference.well_formed import FREE_REMEDY
 from smallgpt.serving.growth import EngineFailedError
 from smallgpt.serving.turns import QueueFullError
 
@@ -103,6 +105,8 @@ def as_api_error(error: Exception, folder: str = "", name: str = "") -> ApiError
         return ApiError(500, "the model failed at this request; it may be tried again")
     if isinstance(error, UserError):
         text = str(error)
+        for remedy in (UNK_REMEDY, FREE_REMEDY):  # of who started the server, not of who asks it
+            text = text.replace(f"; {remedy}", "")
         return ApiError(422, text.replace(folder, name) if folder else text)
     if isinstance(error, ValidationError):
         return of_validation(error.errors(include_url=False, include_input=False))

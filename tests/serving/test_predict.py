@@ -126,6 +126,13 @@ def test_rows_that_cannot_be_read_are_refused_with_the_reason(bars_server, rows,
     assert told["error"]["type"] == "invalid_request_error"
 
 
+def test_who_asks_is_told_no_flag_of_the_command_line(bars_server):
+    _, of_labels = bars_server.post("/predict", {"input_data": "<Z_999>"})
+    _, of_prompts = bars_server.post("/v1/completions", {"prompt": "<IMG> <IMG>"})
+    for told, part in ((of_labels, "not in the vocabulary"), (of_prompts, "token 2 of the prompt")):
+        assert part in told["error"]["message"] and "--" not in told["error"]["message"]
+
+
 # ------------------------------------------------------------------------------- scores
 
 
