@@ -1,5 +1,7 @@
 """Damaged files are read or refused with a clear error; ../fuzz.py tries more of them."""
 
+import time
+
 import pytest
 from hostile.damage import hostile_content
 from hostile.reader import Reader
@@ -12,6 +14,15 @@ from hypothesis import strategies as st
 def test_sound_file_is_read(reader: Reader, tmp_path):
     reader.prepare(tmp_path)
     assert reader.try_content(tmp_path, reader.sound())
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_sound_file_does_not_hang_on_the_hour(reader: Reader, monkeypatch):
+    # hypothesis wants the same damage from the same random numbers.
+    content = reader.sound()
+    later = time.time() + 100_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert reader.sound() == content
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
