@@ -6,6 +6,7 @@
     python train_gpt.py --resume                  # go on after Ctrl-C or a crash
     python train_gpt.py --check_data              # look at the data only
     python train_gpt.py --learning_curve          # would more rows help?
+    python train_gpt.py --processes 4             # on more cores or GPUs; several: docs/scaling.md
     python train_gpt.py --init_from DIR_OR_NAME --lora_rank 8 ...
 
 From Python:
@@ -17,8 +18,12 @@ From Python:
 from __future__ import annotations
 
 import math
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +36,17 @@ from smallgpt.options.config_file import to_yaml
 from smallgpt.options.option import AUTO
 from smallgpt.options.reader import check_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
+from smallgpt.processes import (
+    ALONE,
+    LostContactError,
+    Processes,
+    are_joined,
+    check_count,
+    joined,
+    weights_digest,
+)
 from smallgpt.training.event_files import check_tensorboard
+from smallgpt.training.launch import COMMAND, launch, write_result
 from smallgpt.training.run_folder import RunFolder, disk_error
 from smallgpt.training.run_log import RunLog
 from smallgpt.training.stopping import StopRequestedError, StopSignal
@@ -43,6 +58,7 @@ if TYPE_CHECKING:  # they import torch; --help and wrong flags answer without
     from smallgpt.training.checkpoint import Checkpoint, Checkpoints
     from smallgpt.training.journal import Journal
     from smallgpt.training.learning_curve import LearningCurve
+    from smallgpt.training.loop_state import LoopState
     from smallgpt.training.run import Evaluation, Run
     from smallgpt.training.update import Updater
 
@@ -68,7 +84,8 @@ class TrainResult:
 def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     settings = read_command_line(argv)
-    return train(settings, shlex.join(["train_gpt.py", *argv])).exit_code
+    command = os.environ.get(COMMAND, shlex.join(["train_gpt.py", *argv]))
+    return train(settings, command or None).exit_code
 
 
 def read_command_line(argv: list[str]) -> TrainSettings:
@@ -103,6 +120,30 @@ def train(settings: TrainSettings, command: str | None = None) -> TrainResult:
     folder = RunFolder(settings.output_dir)
     if settings.check_data:
         return check_data(settings, folder)
+    check_count(settings.processes)
+    if settings.processes > 1 and not are_joined():
+        code, found = launch(settings, command)
+        return TrainResult(code, folder, found.get("best_step", 0), found.get("validation", {}))
+    with joined(settings.exchange_timeout) as processes, ExitStack() as stack:
+        if processes.are_many:
+            from smallgpt.training.resume import what_must_agree
+
+            processes.check_same(what_must_agree(settings))
+        processes.on_first(lambda: stack.enter_context(begun(folder, settings)))
+        log = stack.enter_context(RunLog(folder, later=True, shown=processes.is_first))
+        result = train_in(folder, settings, log, command, processes)
+        if processes.is_first:
+            write_result(result.best_step, result.validation)
+        return result
+
+
+@contextmanager
+def begun(folder: RunFolder, settings: TrainSettings) -> Iterator[None]:
+    """The run folder, checked and locked.
+
+    Raises:
+        UserError: a run or files of others are there, or another process trains there.
+    """
     if settings.tensorboard:
         check_tensorboard()
     folder.check_start(settings.overwrite)
@@ -111,51 +152,46 @@ def train(settings: TrainSettings, command: str | None = None) -> TrainResult:
         from smallgpt.model.hardware import check_device
 
         check_device(settings.device)
-    with folder.locked(), RunLog(folder, later=True) as log:
+    with folder.locked():
         if folder.holds_run() and not (settings.resume or settings.overwrite):
             raise UserError(
                 f"{folder.root}: a run is here already; go on with --resume, start again with "
                 f"--overwrite, or choose another --output_dir"
             )
-        return train_in(folder, settings, log, command)
+        yield
 
 
 def train_in(
-    folder: RunFolder, settings: TrainSettings, log: RunLog, command: str | None
+    folder: RunFolder,
+    settings: TrainSettings,
+    log: RunLog,
+    command: str | None,
+    processes: Processes,
 ) -> TrainResult:
     """`train`, once the run folder is locked."""
     # These load no torch, so that a wrong path is reported within a second.
     from smallgpt.training.data import codebook_beside, inputs_of, read_data, task_of
 
     # Settings: the stored ones where a run resumes; with --init_from the pretrained model's shape.
-    resumed, finished, clearing = None, False, settings.overwrite and folder.holds_run()
-    if clearing:
-        folder.check_inputs(inputs_of(settings))
-    if settings.resume:
-        from smallgpt.training.resume import check_places, find_run_to_resume, is_finished
+    def start() -> tuple[TrainSettings, Checkpoint | None, bool, bool]:
+        clearing = settings.overwrite and folder.holds_run()
+        if clearing:
+            folder.check_inputs(inputs_of(settings))
+        chosen, resumed, finished = settings_to_train(settings, folder, log)
+        return chosen, resumed, finished, clearing
 
-        settings, resumed = find_run_to_resume(settings, folder)
-        finished = resumed is not None and is_finished(settings, resumed)
-        if resumed and finished:
-            say(
-                f"the run in {folder.root} is finished ({resumed.loop.finished}); "
-                f"more {'--max_minutes' if settings.max_minutes else '--num_epochs'} go on with it"
-            )
-            if not settings.learning_curve:
-                return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
-        if resumed:
-            check_places(settings)
-        else:
-            near = folder.nearest_run()
-            hint = f" (did you mean {near}?)" if near else ""
-            log.say(f"no run in {folder.root}: a new one begins{hint}")
-    if settings.init_from is not None and not resumed:
-        from smallgpt.training.setup import with_shape_of_start
+    chosen, resumed, finished, clearing = processes.on_first(start)
+    if processes.are_many:
+        from smallgpt.training.resume import with_own_places
 
-        settings = with_shape_of_start(settings)
+        chosen = with_own_places(chosen, settings, resumed is not None)
+    settings = chosen
+    if resumed and finished and not settings.learning_curve:
+        return TrainResult(EXIT_OK, folder, resumed.loop.best_step, {})
 
     # Data: the rows, and a report of what is in them.
-    train_rows, validation_rows = read_data(settings, say)
+    with processes.one_of_each_machine_first():
+        train_rows, validation_rows = read_data(settings, say)
     settings = replace(settings, task=task_of(settings, train_rows))
 
     from smallgpt.checks.report import report_data
@@ -177,15 +213,51 @@ def train_in(
         if resumed:
             for reason in resumed.passed_over:
                 log.say(f"warning: {reason} and passed over")
-        else:
+        elif processes.is_first:
             codebook = codebook_beside(settings.vocabulary_file)
             report = report_data(train_rows, validation_rows, settings, codebook)
             say_report(report, log.say)
         rows = train_rows, validation_rows
-        result = train_run(folder, settings, log, *rows, command, resumed, report, clearing, curve)
+        result = train_run(
+            *(folder, settings, log, *rows, command, resumed, report, clearing, curve, processes)
+        )
     if curve and result.exit_code == EXIT_OK:
         return replace(result, exit_code=train_on_parts(curve, validation_rows, command))
     return result
+
+
+def settings_to_train(
+    settings: TrainSettings, folder: RunFolder, log: RunLog
+) -> tuple[TrainSettings, Checkpoint | None, bool]:
+    """The settings to train with; the checkpoint to go on from, if any; whether it is the end.
+
+    Raises:
+        UserError: the run cannot go on, or the checkpoint of --init_from is unusable.
+    """
+    resumed, finished = None, False
+    if settings.resume:
+        from smallgpt.training.resume import check_places, find_run_to_resume, is_finished
+
+        settings, resumed = find_run_to_resume(settings, folder)
+        finished = resumed is not None and is_finished(settings, resumed)
+        if resumed and finished:
+            say(
+                f"the run in {folder.root} is finished ({resumed.loop.finished}); "
+                f"more {'--max_minutes' if settings.max_minutes else '--num_epochs'} go on with it"
+            )
+            if not settings.learning_curve:
+                return settings, resumed, finished
+        if resumed:
+            check_places(settings)
+        else:
+            near = folder.nearest_run()
+            hint = f" (did you mean {near}?)" if near else ""
+            log.say(f"no run in {folder.root}: a new one begins{hint}")
+    if settings.init_from is not None and not resumed:
+        from smallgpt.training.setup import with_shape_of_start
+
+        settings = with_shape_of_start(settings)
+    return settings, resumed, finished
 
 
 def train_run(
@@ -199,6 +271,7 @@ def train_run(
     report: dict[str, Any] | None = None,
     clearing: bool = False,
     curve: LearningCurve | None = None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Build a run and train it.
 
@@ -207,6 +280,7 @@ def train_run(
         report: on the data, of a new run; a part of a learning curve has none.
         clearing: delete the run that is in the folder.
         curve: has other runs in the time of --max_minutes.
+        processes: that train it.
     """
     from smallgpt.checks.report import save_report, stored_baselines
     from smallgpt.training.best_model import BestModel
@@ -228,8 +302,9 @@ def train_run(
     baselines = report["baselines"] if report else stored_baselines(folder.data_report)
     with torch_state_restored():
         # The run: model, optimizers, gradients, and what writes its files.
-        parts = folder, log, rows, validation_rows, baselines, resumed, command
+        parts = folder, log, rows, validation_rows, baselines, resumed, command, processes
         run = build_run(settings, *parts)
+        processes.check_same(run.belongs_to)
         if settings.num_epochs == AUTO and not resumed:
             run = within_usual_time(run)
         seconds = measured_seconds(run)
@@ -244,10 +319,8 @@ def train_run(
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
         budget = Budget(run, seconds, share) if run.is_timed else None
-        if not resumed:
-            say_plan(run, seconds)
-        # From here on files are written. Had anything above failed, an older run would be intact.
-        try:
+
+        def open_files() -> None:
             for path in folder.evaluations() if clearing else ():
                 log.say(f"{path} is of the run that --overwrite replaces, and deleted with it")
             for path in folder.clear() if clearing else ():
@@ -265,6 +338,13 @@ def train_run(
                 curve.train_parts_as(run.settings)
                 left = run.total_steps - run.state.step
                 curve.say_plan(run.total_steps, left, planned_seconds(run, seconds, 1))
+
+        if not resumed:
+            say_plan(run, seconds)
+        # From here on files are written. Had anything above failed, an older run would be intact.
+        try:
+            processes.on_first(open_files)
+            processes.share(run.model, run.optimizers, run.scaler)
             return train_epochs(run, updater, best, journal, checkpoints, budget)
         except OSError as error:
             raise disk_error(error, folder, checkpoints.last_step) from None
@@ -312,13 +392,34 @@ def train_epochs(
         checkpoints: saves what is needed to resume.
         budget: keeps the plan within --max_minutes, where there is one.
     """
-    settings, state, folder = run.settings, run.state, run.folder
+    settings, state, folder, processes = run.settings, run.state, run.folder, run.processes
     evaluation: Evaluation | None = None
     finished = ""
+
+    def end_epoch(evaluation: Evaluation, began: float) -> tuple[LoopState, bool]:
+        """Keep the best model, tell the figures; the state, and whether to go on."""
+        is_best = best.consider(evaluation)
+        journal.record_evaluation(evaluation.figures, is_best)
+        state.begin_epoch()
+        if budget:
+            state.read_clock()
+            budget.note_evaluation(state.seconds - began)
+        if best.is_out_of_patience():
+            run.log.say(
+                f"early stopping: {run.best_metric} has not improved for "
+                f"{plural(settings.early_stopping_patience, 'evaluation')}"
+            )
+        return state, best.is_out_of_patience()
+
+    def plan_anew(budget: Budget) -> list[list[int]]:
+        if budget.plan_anew():
+            write_text(folder.settings, to_yaml(run.settings_with_plan))
+        return state.plan
+
     state.start_clock()
-    with StopSignal() as stop:
+    with StopSignal(processes) as stop:
         try:
-            if checkpoints.last_step is None:
+            if processes.is_first and checkpoints.last_step is None:
                 checkpoints.save()  # from now on there is one to resume from
             while state.step < run.total_steps or state.epoch_step:
                 updates = run.updates_of_epoch(state.epoch)
@@ -332,9 +433,10 @@ def train_epochs(
                         updater.compute_gradients(batches)
                         updater.step_optimizers()
                         journal.record_training(updater)
-                        if budget and budget.is_due() and budget.plan_anew():
-                            write_text(folder.settings, to_yaml(run.settings_with_plan))
-                        checkpoints.save_if_due()
+                        if budget and processes.highest(processes.is_first and budget.is_due()):
+                            state.plan[:] = processes.on_first(partial(plan_anew, budget))
+                        if processes.is_first:
+                            checkpoints.save_if_due()
                         bar.update()
                 updater.end_epoch()
                 if not run.is_evaluated_now():
@@ -344,39 +446,55 @@ def train_epochs(
                 with run.averaged_weights():
                     evaluation = run.validate(stop)
                     state.read_clock()
-                    is_best = best.consider(evaluation)
-                journal.record_evaluation(evaluation.figures, is_best)
-                state.begin_epoch()
-                if budget:
-                    state.read_clock()
-                    budget.note_evaluation(state.seconds - began)
-                if best.is_out_of_patience():
+                    work = partial(end_epoch, evaluation, began)
+                    decided, is_out_of_patience = processes.on_first(work)
+                state.take_over(decided)
+                keep_alike(run)
+                if is_out_of_patience:
                     finished = "early stopping"
-                    run.log.say(
-                        f"early stopping: {run.best_metric} has not improved for "
-                        f"{plural(settings.early_stopping_patience, 'evaluation')}"
-                    )
                     break
             if evaluation is None:  # resumed with nothing left to do
                 with run.averaged_weights():
                     evaluation = run.validate(stop)
-                    if state.best_value is None:
+                    if processes.is_first and state.best_value is None:
                         best.consider(evaluation)
         except StopRequestedError:
-            checkpoints.save()
-            journal.say_stopped()
             figures = evaluation.figures if evaluation else {}
+            if processes.is_first:
+                checkpoints.save()
+                journal.say_stopped()
             return TrainResult(stop.exit_code or EXIT_OK, folder, state.best_step, figures)
-        with run.averaged_weights():
-            # The last weights are there whatever they are worth: nothing was chosen.
-            run.save_model(folder.final_model, {**evaluation.figures, "chosen_among": 1})
-        best.tell()
-        journal.draw_curves()
-        # Saved last: after a crash before this, --resume makes what is missing.
-        state.finished = finished or plural(state.step, "step")
-        checkpoints.save()
-    journal.say_result()
+        except LostContactError as error:
+            if processes.is_first:
+                checkpoints.save()
+            raise type(error)(
+                f"{error} at step {state.step:,}; all updates before are saved, go on with: "
+                f"{folder.go_on_hint()}"
+            ) from None
+        if processes.is_first:
+            with run.averaged_weights():
+                # The last weights are there whatever they are worth: nothing was chosen.
+                run.save_model(folder.final_model, {**evaluation.figures, "chosen_among": 1})
+            best.tell()
+            journal.draw_curves()
+            # Saved last: after a crash before this, --resume makes what is missing.
+            state.finished = finished or plural(state.step, "step")
+            checkpoints.save()
+    if processes.is_first:
+        journal.say_result()
     return TrainResult(EXIT_OK, folder, state.best_step, evaluation.figures)
+
+
+def keep_alike(run: Run) -> None:
+    """See to it that all processes have the same weights, which they do on machines of one kind."""
+    digests = run.processes.of_all(weights_digest(run.model) if run.processes.are_many else "")
+    if len(set(digests)) > 1:
+        others = [f"{rank}" for rank, digest in enumerate(digests) if digest != digests[0]]
+        run.log.say(
+            f"warning: process {', '.join(others)} computes in other last bits than the first one "
+            f"(another kind of CPU?), and has its weights again"
+        )
+        run.processes.share(run.model, run.optimizers, run.scaler)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:

@@ -6,7 +6,7 @@ and inference never import one another; nothing imports a script (tests/test_arc
     exit_codes, distribution       exit codes of the commands; version and extras
     errors, console                errors for the user, terminal output
     files                          safe reading of untrusted files, atomic writing
-    command, options               entry point of a script; its options, from config.yaml and flags
+    command, processes, options    entry point of a script; processes that train one model; options
     charts, tokens, rows           charts; vocabularies and codebooks; rows read and batched
     inputs                         raw inputs read: images, tables, records
     model, decoding, graphs        the network; sampling; ONNX graphs of it

@@ -44,7 +44,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> NoReturn:
             sys.stdout.flush()  # a full disk shows here, not after the exit code is settled
         _leave(code)
     except UserError as error:
-        print_error(str(error))
+        if str(error):
+            print_error(str(error))
         _leave(error.exit_code)
     except KeyboardInterrupt:
         print_error("stopped by Ctrl-C")

@@ -16,6 +16,17 @@ def install_extra(extra: str) -> str:
     return f"pip install 'smallgpt[{extra}]'"
 
 
+def code_digest() -> str:
+    """A digest of the package's source files, which tells two states of one version apart."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def script_call(script: str) -> list[str]:
     """The words that call a script such as `train_gpt.py`."""
     if _IS_CHECKOUT:

@@ -20,6 +20,7 @@ HOUSE = (
     ("console",),
     ("files",),
     ("command",),
+    ("processes",),
     ("options",),
     ("charts",),
     ("tokens",),

@@ -25,6 +25,7 @@ from smallgpt.evaluation.label_probabilities import (
     LabelProbabilities,
 )
 from smallgpt.evaluation.row_results import RowResults, TokenResults
+from smallgpt.processes import ALONE, Processes
 from smallgpt.rows.batching import batches_by_length
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.label_tail import TAIL_LENGTH
@@ -99,6 +100,15 @@ class Scores:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
         return self.results(dataset, temperature).figures(dataset)
 
+    def gather(self, processes: Processes, is_own_N: np.ndarray) -> None:
+        """Take over the scores that other processes have of their rows; `is_own_N`: of this one."""
+        probs, tokens = self.label_probs, [] if self.tokens is None else vars(self.tokens).values()
+        for array in (*tokens, self.label_nll_N, probs.log_probs_NxK, probs.log_totals_N):
+            processes.gathered(array, is_own_N)
+        if probs.classes_NxK is not None:
+            processes.gathered(probs.classes_NxK, is_own_N)
+        processes.gathered(probs.sampled_log_probs_SxL, is_own_N[probs.sampled_S])
+
     def subset(self, indices: np.ndarray) -> Scores:
         """The scores of the rows `indices`."""
         tokens = None if self.tokens is None else self.tokens.subset(indices)
@@ -117,12 +127,13 @@ def score_rows(
     description: str = "evaluating",
     temperature: float = 1.0,
     to_calibrate: bool = False,
+    processes: Processes = ALONE,
 ) -> Scores:
     """Score every row in one forward pass: its tokens, and its label at its tail's <CLS>.
 
     A model with a label head scores the labels of all rows, and no tokens. Sums are float64.
     `each_batch` is called before each batch and may raise to stop. `temperature`, `to_calibrate`:
-    what will be asked of the scores.
+    what will be asked of the scores. Several `processes` share the work, and all get the scores.
     """
     sampled = _rows_to_calibrate_on(dataset) if to_calibrate else ()
     scores = Scores.empty(dataset, not engine.by_head, temperature, sampled)
@@ -130,7 +141,9 @@ def score_rows(
         rows, score = dataset, _token_scorer(engine, dataset, scores, scores.tokens)
     else:
         rows, score = dataset.without_tails(), _label_scorer(engine, dataset, scores)
-    _for_each_batch(rows, score, batch_size, each_batch, description)
+    own = _for_each_batch(rows, score, batch_size, each_batch, description, processes)
+    if processes.are_many:
+        scores.gather(processes, np.isin(np.arange(len(rows)), own))
     return scores
 
 
@@ -159,13 +172,19 @@ def _for_each_batch(
     batch_size: int,
     each_batch: Callable[[], None],
     description: str,
-) -> None:
-    """Call `score` with the indices of each batch."""
+    processes: Processes = ALONE,
+) -> np.ndarray:
+    """Call `score` with the indices of each batch for this process; returns them together."""
+    batches = list(batches_by_length(rows, batch_size))
+    scored = [np.arange(0)]
     with progress_bar(description, len(rows), "row") as bar:
-        for indices_B in batches_by_length(rows, batch_size):
-            each_batch()
-            score(indices_B)
-            bar.update(len(indices_B))
+        for start in range(0, len(batches), processes.count):
+            each_batch()  # by all processes as often, since they may ask one another there
+            for indices_B in batches[start : start + processes.count][processes.rank :][:1]:
+                score(indices_B)
+                scored.append(indices_B)
+            bar.update(sum(map(len, batches[start : start + processes.count])))
+    return np.concatenate(scored)
 
 
 def _token_scorer(

@@ -26,6 +26,7 @@ from smallgpt.options.plan import read_plan
 DEFAULT_CONFIG = Path(__file__).parents[2] / "config.yaml"
 # Far above any small GPT: larger values in a config file are mistakes.
 MOST_LAYERS, MOST_WIDTH, MOST_POSITIONS = 1000, 65_536, 1_048_576
+MOST_PROCESSES, MOST_SECONDS = 1024, 1_000_000.0
 _LENGTHS = ("max_minutes", "steps", "num_epochs")  # how long to train, one of them
 DIGITS_ROWS = "data/digits/train.jsonl"
 # The shape of a model, and the presets: OpenAI's GPT-2 in its four sizes (Radford et al., 2019),
@@ -39,6 +40,9 @@ PRESETS = {
     "gpt2-large": (36, 20, 1280, 1024),
     "gpt2-xl": (48, 25, 1600, 1024),
 }
+
+# Who computes: no figure hangs on it but in its last bits.
+WHO_TRAINS = ("processes", "exchange_timeout")
 
 # What options that the recipe chooses were before it could, in settings that lack them.
 BEFORE_RECIPE: dict[str, Any] = {
@@ -279,6 +283,21 @@ class TrainSettings:
         "CPU the toolkit's own code is faster.",
         choices=("auto", "on", "off"),
     )
+    processes: int = option(
+        1,
+        "Train with so many processes on this machine, each with a share of the rows of every "
+        "update: the same model, faster where cores or GPUs are free. Several machines: torchrun, "
+        "see docs/scaling.md.",
+        minimum=1,
+        maximum=MOST_PROCESSES,
+    )
+    exchange_timeout: float = option(
+        600.0,
+        "Seconds that a process waits in an update for another one that does not answer; then all "
+        "save and end.",
+        above=0,
+        maximum=MOST_SECONDS,
+    )
     seed: int = option(
         42,
         "Seed of the split, the weights, the order and dropout.",
@@ -450,6 +469,8 @@ class TrainSettings:
             yield "freeze_backbone keeps a pretrained model: name one with --init_from"
         if head and self.freeze_backbone and self.optimizer == "muon":
             yield "freeze_backbone leaves no block to optimizer muon: use adamw"
+        if self.processes > 1 and self.learning_curve:
+            yield "--learning_curve trains in one process: drop --processes"
         if self.check_data and (self.resume or self.overwrite or self.learning_curve):
             yield "--check_data trains nothing: drop --resume, --overwrite and --learning_curve"
         if self.resume and self.overwrite:

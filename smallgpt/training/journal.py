@@ -47,6 +47,8 @@ class Journal:
         if state.step % run.settings.log_steps:
             return
         updater.collect_figures()
+        if not run.processes.is_first:
+            return
         state.read_clock()
         norm, seconds = float(updater.norm), state.seconds - state.window_began
         self._record(

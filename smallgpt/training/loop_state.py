@@ -74,6 +74,11 @@ class LoopState:
         """Updates of the whole run, as it is planned at this step."""
         return [total for made, total in self.plan if made <= self.step][-1]
 
+    def take_over(self, other: LoopState) -> None:
+        """Become the state that the first of several processes has; itself: nothing changes."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
     def add_losses(self, nll: float, terms: int, tokens: int) -> None:
         """Add an update: `nll` (nats) sums `terms` losses, from a forward pass of `tokens`."""
         self.window_nll += nll

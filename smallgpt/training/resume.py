@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from smallgpt.distribution import code_digest
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.options.option import AUTO, options_of
-from smallgpt.options.training import BEFORE_RECIPE, SHAPE, TrainSettings
+from smallgpt.options.training import BEFORE_RECIPE, SHAPE, WHO_TRAINS, TrainSettings
 from smallgpt.training.best_model import BestModel
 from smallgpt.training.checkpoint import (
     Checkpoint,
@@ -33,7 +37,7 @@ _CHANGES_ITS_FILES = {
 }
 # Paths of inputs. Their contents may not change, and are compared by fingerprint.
 _PLACES = {"data_path", "val_data_path", "vocab_path", "init_from"}
-_HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"}
+_HOW_AND_WHERE = {"device", "precision", "compile", "output_dir"} | set(WHO_TRAINS)
 _THIS_CALL = {"config", "resume", "overwrite", "check_data", "learning_curve"}
 
 
@@ -97,6 +101,29 @@ def result_settings(settings: TrainSettings) -> dict[str, Any]:
     """The options on which the weights depend, but for the machine and the contents of the rows."""
     others = _CHANGES_ITS_FILES | _HOW_AND_WHERE | _THIS_CALL | _PLACES - {"init_from"}
     return {name: value for name, value in asdict(settings).items() if name not in others}
+
+
+def what_must_agree(settings: TrainSettings) -> dict[str, Any]:
+    """What several processes that train one model must have alike, before the data is read."""
+    options = {f"value of {name}": value for name, value in result_settings(settings).items()}
+    return {
+        "Python code of smallgpt": code_digest(),
+        "version of torch": str(torch.__version__),
+        **options,
+    }
+
+
+def with_own_places(settings: TrainSettings, own: TrainSettings, resumes: bool) -> TrainSettings:
+    """The settings that the first process has chosen, with this one's paths of the inputs.
+
+    A run that resumes stores the first one's paths; they are taken where they exist here.
+    """
+    places = {
+        name: getattr(own, name)
+        for name in _PLACES
+        if not (resumes and os.path.exists(getattr(settings, name) or ""))
+    }
+    return replace(settings, **places)
 
 
 def check_places(settings: TrainSettings) -> None:
@@ -167,7 +194,8 @@ def what_changed(
         )
     if files:
         lines.append(f"changed at {at}: {'; '.join(files)}; the weights do not depend on it")
-    computing = differences(checkpoint.computed_by, computed_by)
+    # Older versions trained in one process.
+    computing = differences({"processes": 1} | checkpoint.computed_by, computed_by)
     if computing:
         lines.append(
             f"computed in another way from {at} on: {'; '.join(computing)}. The run no longer ends "

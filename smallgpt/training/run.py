@@ -23,6 +23,7 @@ from smallgpt.model.hardware import Precision
 from smallgpt.model.lora import Adapter, found_from_anywhere
 from smallgpt.options.plan import plan_text
 from smallgpt.options.training import TrainSettings
+from smallgpt.processes import Processes
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.training.cross_fitting import CrossFit
@@ -64,6 +65,7 @@ class Run:
         baselines: of the data report; stored with the models.
         cross_fit: takes the results of each evaluation.
         command: the command line, None for a run from Python.
+        processes: that train the model; the first one writes the files.
     """
 
     settings: TrainSettings
@@ -88,6 +90,7 @@ class Run:
     baselines: dict[str, float]
     cross_fit: CrossFit
     command: str | None
+    processes: Processes
     state: LoopState
 
     @property
@@ -151,11 +154,13 @@ class Run:
                 each_batch=stop.raise_if_requested,
                 description="validating",
                 to_calibrate=self.validation_rows.has_labels,
+                processes=self.processes,
             )
         finally:
             self.model.train(was_training)
         if not scores.is_finite.all():
-            raise UserError(f"the validation {self.best_metric} is no longer finite")
+            error = UserError(f"the validation {self.best_metric} is no longer finite")
+            raise self.processes.told_once(error)
         results = scores.cross_fitted_results(self.validation_rows, self.cross_fit.fold_N)
         return Evaluation(results.validation_figures(self.validation_rows), results)
 
@@ -200,6 +205,7 @@ class Run:
         on_gpu = self.device.type == "cuda"
         found = {
             "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "processes": self.processes.count,
             "threads": torch.get_num_threads(),
             "precision": self.precision.name,
             "compile": "on" if self.gradients.compiled else "off",

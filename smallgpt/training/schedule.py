@@ -146,7 +146,10 @@ def _seconds_if_idle(run: Run) -> tuple[float, float]:
 def measured_seconds(
     run: Run, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[float, float]:
-    """Seconds of one update, as measured, and of one evaluation; leaves the run unchanged."""
+    """Seconds of one update, as measured, and of one evaluation; leaves the run unchanged.
+
+    Of several processes all compute at once, and the clock of the first one counts.
+    """
     flops_N = _flops(run, run.rows)
     updates = run.updates_of_epoch(run.state.epoch)
     flops = [sum(float(flops_N[rows].sum()) for rows in batches) for batches in updates]
@@ -157,7 +160,7 @@ def measured_seconds(
     states = random_states(run.device)
     for _ in range(3):
         began = clock()
-        float(run.gradients.add_gradients(updates[typical]))
+        float(run.gradients.add_gradients(updates[typical], run.state.step))
         for optimizer in run.optimizers:
             if isinstance(optimizer, Muon):  # AdamW's arithmetic is little
                 optimizer.rehearse()
@@ -169,7 +172,7 @@ def measured_seconds(
     a_flop = min(times[1:]) / flops[typical]
     # A forward pass is a third of a step's arithmetic.
     evaluation = float(_flops(run, run.validation_rows).sum()) / 3
-    return 1.1 * a_flop * mean, a_flop * evaluation
+    return run.processes.of_first((1.1 * a_flop * mean, a_flop * evaluation))
 
 
 def _flops(run: Run, rows: TokenLabelDataset, max_length: int | None = None) -> np.ndarray:

@@ -23,6 +23,7 @@ from smallgpt.options.common import LEAST_LENGTH
 from smallgpt.options.plan import read_plan
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
+from smallgpt.processes import ALONE, Processes, describe
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -74,6 +75,7 @@ def build_run(
     baselines: Mapping[str, float] | None = None,
     resumed: Checkpoint | None = None,
     command: str | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """All parts of a run, ready for its first update; its settings leave nothing to choose.
 
@@ -99,7 +101,7 @@ def build_run(
         log.say(f"recipe: {reasons}")
     rows = replace(rows, labelled_visits=settings.labelled_visits)
 
-    device = choose_device(settings.device)
+    device = choose_device(processes.device(settings.device))
     precision = choose_precision(settings.precision, device)
 
     def code_embeddings() -> dict[str, np.ndarray]:
@@ -125,6 +127,8 @@ def build_run(
         f"device: {device} ({torch.get_num_threads()} threads); "
         f"precision: {precision.name}: {precision.reason}"
     )
+    if processes.are_many:
+        log.say(describe(processes, trained, torch.get_num_threads()))
     if rows.has_unknown and settings.unknown_token == "error" and vocabulary.tokenizer is None:
         log.say(
             "some training rows have <UNK>: the model will read tokens that it does not know as "
@@ -148,7 +152,7 @@ def build_run(
         adapter=start.adapter,
         optimizers=optimizers,
         scaler=scaler,
-        gradients=make_step(model, rows, settings, precision, scaler, log.say),
+        gradients=make_step(model, rows, settings, precision, scaler, log.say, processes),
         steps_per_epoch=steps_per_epoch,
         trained_length=length,
         best_metric=metric,
@@ -164,6 +168,7 @@ def build_run(
         baselines=dict(baselines or {}),
         cross_fit=CrossFit(validation_rows, metric),
         command=command,
+        processes=processes,
         state=_state(settings, resumed, steps_per_epoch),
     )
 

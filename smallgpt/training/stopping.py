@@ -2,7 +2,8 @@
 
 The first signal is only noted. Before the next step or batch `stop.raise_if_requested()` raises;
 `train_gpt.train_epochs` then saves a checkpoint and ends with `stop.exit_code` (143 for SIGTERM).
-A second Ctrl-C ends the process at once.
+A second Ctrl-C ends the process at once. Of several processes each looks at the same places, so
+that a signal to any of them stops all at one step.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
+from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED
+from smallgpt.processes import ALONE, Processes
 
-_STOPPING = {
+STOPPING = {
     signal.SIGINT: EXIT_INTERRUPTED,
     signal.SIGTERM: EXIT_TERMINATED,
     signal.SIGHUP: EXIT_HUNG_UP,
@@ -37,14 +39,15 @@ class StopSignal:
     None until a signal has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE) -> None:
         self.exit_code: int | None = None
+        self._processes = processes
 
     def __enter__(self) -> StopSignal:
         self._before: dict[int, _Handler] = {}
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets only the main thread handle signals
-        for number in _STOPPING:
+        for number in STOPPING:
             # None: somebody handles it outside Python, and it could not be put back.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 self._before[number] = signal.signal(number, self._handle)
@@ -57,10 +60,11 @@ class StopSignal:
     def _handle(self, number: int, _frame: object) -> None:
         if self.exit_code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.exit_code = _STOPPING[signal.Signals(number)]
+        self.exit_code = STOPPING[signal.Signals(number)]
 
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has come, to any process; all of them ask together."""
+        self.exit_code = self._processes.highest(self.exit_code or EXIT_OK) or None
         return self.exit_code is not None
 
     def raise_if_requested(self) -> None:

@@ -71,7 +71,7 @@ class Updater:
     def compute_gradients(self, batches: list[np.ndarray]) -> None:
         """Gradients of the objective over the rows of `batches`, scaled down to max_grad_norm."""
         run = self.run
-        nll = run.gradients.add_gradients(batches)
+        nll = run.gradients.add_gradients(batches, run.state.step)
         for optimizer in run.optimizers:
             run.scaler.unscale_(optimizer)
         limit = run.settings.max_grad_norm
@@ -139,10 +139,11 @@ class Updater:
         """
         self.collect_figures()
         if self.run.state.epoch_tokens == 0:
-            raise UserError(
+            error = UserError(
                 f"no step of epoch {self.run.state.epoch + 1} had a finite loss and gradient: "
                 f"lower --learning_rate"
             )
+            raise self.run.processes.told_once(error)
 
     def _note_nonfinite(self, update: UpdateFigures, nll: float) -> None:
         """Say which update was passed over and what it was fed.
@@ -161,9 +162,10 @@ class Updater:
         )
         nothing_learned = state.epoch_tokens == 0 and state.epoch_step >= _HOPELESS_UPDATES
         if run.settings.on_nonfinite == "stop" or nothing_learned:
-            raise UserError(
+            error = UserError(
                 f"{what}. Lower --learning_rate"
                 + (", or use --precision fp32" if run.precision.name != "fp32" else "")
                 + ("" if nothing_learned else ", or pass over such steps: --on_nonfinite skip")
             )
+            raise run.processes.told_once(error)
         run.log.say(f"warning: {what}")

@@ -467,7 +467,7 @@ def test_resumed_run_ends_bit_for_bit_where_the_whole_one_ends(
     settings = dataclasses.replace(own_settings, classifier_hidden=hidden)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(7))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(7))
         assert train(settings).exit_code == 130
     resumed = train(dataclasses.replace(settings, resume=True))
     assert stored_bytes(resumed.folder.final_model) == stored_bytes(whole.folder.final_model)
@@ -608,7 +608,7 @@ def test_resumed_run_from_an_encoder_ends_bit_for_bit_alike(tmp_path, frozen, mo
     settings = bert_settings(tmp_path, freeze_backbone=frozen, dropout=0.1)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(4))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(4))
         assert train(settings).exit_code == 130
     newest = max((tmp_path / "run" / "checkpoints").glob("step_*"))
     stored = load_file(newest / "model.safetensors")
@@ -621,7 +621,7 @@ def test_resumed_run_from_an_encoder_ends_bit_for_bit_alike(tmp_path, frozen, mo
 def test_resume_notices_another_backbone(tmp_path, monkeypatch):
     settings = bert_settings(tmp_path, freeze_backbone=True)
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(3))
         train(settings)
     weights = load_file(tmp_path / "bert" / "model.safetensors")
     weights["encoder.layer.0.output.dense.weight"] += 1

@@ -273,7 +273,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_ends(
     settings = lora_settings(tmp_path, checkpoints / kind, grad_accumulation_steps=2, batch_size=4)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(3))
         assert train(settings).exit_code == 130
     checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
     stored = load_file(checkpoint / "model.safetensors")
@@ -293,7 +293,7 @@ def test_resume_with_a_changed_base_is_refused(tmp_path, checkpoints, monkeypatc
     shutil.copytree(checkpoints / "gpt2", base)
     settings = lora_settings(tmp_path, base)
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(3))
         train(settings)
     change_weights(base)
     with pytest.raises(UserError, match=r"the base model \(init_from\) was"):

@@ -260,7 +260,7 @@ def test_resumed_run_needs_its_checkpoint_no_more(tmp_path, checkpoints, kind, m
     settings = train_settings(tmp_path, source, dropout=0.1, attention_dropout=0.1)
     whole = train(dataclasses.replace(settings, output_dir=str(tmp_path / "whole")))
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(3))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(3))
         assert train(settings).exit_code == 130
     shutil.rmtree(source)
     assert train(dataclasses.replace(settings, resume=True)).exit_code == 0
@@ -291,7 +291,7 @@ def test_a_model_begun_from_one_of_ours_is_good_for_the_longest_row_of_both(
         (first.best_model / "settings.yaml").write_text(ours)
         assert trained_length(again, rows, held_out) == max(length, longest) < POSITIONS
     with monkeypatch.context() as patch:
-        patch.setattr("train_gpt.StopSignal", lambda: StopAfter(2))
+        patch.setattr("train_gpt.StopSignal", lambda _: StopAfter(2))
         assert train(again).exit_code == 130
     shutil.rmtree(first.best_model)
     made = train(dataclasses.replace(again, resume=True)).folder.final_model

@@ -33,9 +33,9 @@ def test_the_plan_is_measured_on_a_step_of_average_size(settings, tmp_path):
     sizes = [int(run.rows.lengths_N[np.concatenate(b)].sum()) for b in run.updates_of_epoch(0)]
     seen, real = [], run.gradients.add_gradients
 
-    def add_gradients(batches):
+    def add_gradients(batches, step):
         seen.append(int(run.rows.lengths_N[np.concatenate(batches)].sum()))
-        return real(batches)
+        return real(batches, step)
 
     run.gradients.add_gradients = add_gradients
     measured_seconds(run)

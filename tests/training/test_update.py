@@ -28,8 +28,8 @@ def settings(tmp_path, unpainted):
 def poison_gradient(monkeypatch, after_calls: int) -> None:
     real, calls = TokenStep.add_gradients, []
 
-    def poisoned(step, batches):
-        nll = real(step, batches)
+    def poisoned(step, batches, number):
+        nll = real(step, batches, number)
         calls.append(len(batches))
         if len(calls) == after_calls + 1:
             next(step.objective.model.parameters()).grad.fill_(float("nan"))
@@ -90,8 +90,8 @@ def test_overflow_in_fp16_holds_back_every_optimizer_and_the_average(settings, m
     run.gradients.scaler = scaler
     real = run.gradients.add_gradients
 
-    def overflowing(batches):
-        nll = real(batches)
+    def overflowing(batches, number):
+        nll = real(batches, number)
         run.optimizers[0].param_groups[0]["params"][-1].grad.fill_(float("inf"))
         return nll
 
@@ -133,7 +133,7 @@ def test_gradient_that_is_not_finite_is_met_before_anything_is_saved(settings, m
 
 @pytest.mark.parametrize("batch_size", [1, 32])  # many steps an epoch, and too few to give up
 def test_run_that_never_has_a_finite_step_stops(settings, monkeypatch, capsys, batch_size):
-    def poisoned(step, batches):
+    def poisoned(step, batches, number):
         next(step.objective.model.parameters()).grad = torch.full_like(
             next(step.objective.model.parameters()), float("nan")
         )
