@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from smallgpt.console import plural
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # --help and wrong flags answer without them
     import torch
 
 MEETING_FILE = "SMALLGPT_MEETING_FILE"  # of the processes that `training/launch.py` starts
+_MET = ".met"  # beside that file, when all have come
 _LONG = timedelta(days=30)  # for what the first process does alone: a report, a checkpoint, a model
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -65,7 +67,8 @@ class Processes:
     rank: int = 0
     count: int = 1
     local_rank: int = 0
-    _waiting: Any = field(default=None, repr=False)  # a group that waits for `_LONG`
+    _updates: Any = field(default=None, repr=False)  # a group of torch.distributed
+    _waiting: Any = field(default=None, repr=False)  # another one, which waits for `_LONG`
 
     @property
     def is_first(self) -> bool:
@@ -86,7 +89,7 @@ class Processes:
         if name == "mps" or (name == "auto" and torch.backends.mps.is_available()):
             raise UserError("--device mps: Apple's GPU takes one process; use --device cpu")
         if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-            return f"cuda:{self.local_rank}"
+            return f"cuda:{self.local_rank % torch.cuda.device_count()}"
         return name
 
     def parts(self, batches: Sequence[np.ndarray], lengths_N: np.ndarray) -> list[list[np.ndarray]]:
@@ -132,7 +135,7 @@ class Processes:
         """
         if self.are_many:
             with _contact():
-                _torch_distributed().all_reduce(tensor)
+                _torch_distributed().all_reduce(tensor, group=self._updates)
         return tensor
 
     def gathered(self, array: np.ndarray, is_own: np.ndarray) -> np.ndarray:
@@ -155,7 +158,7 @@ class Processes:
         tensor = torch.tensor([number])
         with _contact():
             distributed = _torch_distributed()
-            distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
+            distributed.all_reduce(tensor, distributed.ReduceOp.MAX, self._updates)
         return int(tensor)
 
     def of_first(self, value: T) -> T:
@@ -250,7 +253,7 @@ class Processes:
                 tensors.append(state[key])
         with torch.no_grad(), _contact():
             for tensor in tensors:
-                _torch_distributed().broadcast(tensor.data, src=0)
+                _torch_distributed().broadcast(tensor.data, src=0, group=self._updates)
         scaler.load_state_dict(self.of_first(scaler.state_dict()))
 
 
@@ -292,23 +295,38 @@ def joined(exchange_timeout: float) -> Iterator[Processes]:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the first process talks)
         sys.stderr = _Marked(sys.stderr, f"process {rank}: ")
     file = os.environ.get(MEETING_FILE)
+    is_new = not distributed.is_initialized()  # Ray Train has a group, which may be for GPUs alone
     with _contact():
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            init_method=f"file://{file}" if file else "env://",
-            rank=rank,
-            world_size=count,
-            timeout=timedelta(seconds=exchange_timeout),
+        if is_new:
+            distributed.init_process_group(
+                "gloo",
+                init_method=f"file://{file}" if file else "env://",
+                rank=rank,
+                world_size=count,
+                timeout=timedelta(seconds=exchange_timeout),
+            )
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        updates = distributed.new_group(
+            backend=backend, timeout=timedelta(seconds=exchange_timeout)
         )
         waiting = distributed.new_group(backend="gloo", timeout=_LONG)
+    if file and rank == 0:
+        Path(file + _MET).touch()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:
-        yield Processes(rank, count, int(os.environ.get("LOCAL_RANK", "0")), waiting)
+        yield Processes(rank, count, local_rank, updates, waiting)
     except LostContactError as error:
         if rank and file:  # the launcher and the first process tell it
             raise LeftToFirstError(error.exit_code) from None
         raise
     finally:
-        distributed.destroy_process_group()
+        if is_new:
+            distributed.destroy_process_group()
+
+
+def have_met(meeting: Path) -> bool:
+    """Whether all processes have come to a meeting file; from then on each notices a loss."""
+    return Path(f"{meeting}{_MET}").exists()
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -59,14 +59,14 @@ def ragged_settings(folder: Path, **values) -> TrainSettings:
 
 
 class Group:
-    """Processes of train_gpt.py that train one model, started one by one, each with its flags."""
+    """Processes that train one model, started one by one, each by its own command."""
 
-    def __init__(self, *settings: TrainSettings, flags: tuple[str, ...] = (), **environment: str):
+    def __init__(self, *commands: list[str], **environment: str):
         self._folder = tempfile.TemporaryDirectory()
-        count = len(settings)
+        count = len(commands)
         self.processes = [
             subprocess.Popen(
-                command(one, *flags),
+                words,
                 cwd=ROOT,
                 text=True,
                 stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ class Group:
                     **environment,
                 },
             )
-            for rank, one in enumerate(settings)
+            for rank, words in enumerate(commands)
         ]
 
     def wait(self) -> list[tuple[int, str, str]]:

@@ -33,7 +33,7 @@ from smallgpt.exit_codes import (
 )
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.training import TrainSettings
-from smallgpt.processes import MEETING_FILE
+from smallgpt.processes import MEETING_FILE, have_met
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.stopping import STOPPING
 
@@ -67,7 +67,7 @@ def launch(settings: TrainSettings, command: str | None) -> Launched:
                     # In groups of their own: Ctrl-C comes to the launcher, and from it to one.
                     process = subprocess.Popen(words, env=own, process_group=0)
                     processes.append(process)
-                _wait(processes, RunFolder(settings.output_dir))
+                _wait(processes, folder / "meeting", RunFolder(settings.output_dir))
             finally:
                 for process in processes:
                     process.kill()
@@ -110,17 +110,20 @@ def _environment(count: int, folder: Path, command: str | None) -> dict[str, str
     }
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], folder: RunFolder) -> None:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], meeting: Path, folder: RunFolder) -> None:
     """Wait for the first process; say which one was killed, if any."""
     first, *others = processes
-    failed = None
+    failed, given_up = None, False
     while first.poll() is None:
-        failed = failed or next((p for p in others if p.poll() not in (None, *_ENDED_WELL)), None)
-        if failed:  # the first process notices, and saves; the others have nothing to save
-            for process in others:
+        failed = failed or next((p for p in others if p.poll() not in (None, EXIT_OK)), None)
+        if failed and not have_met(meeting):  # it would wait for that one, with nothing to save
+            given_up = True
+            first.kill()
+        if failed and failed.returncode not in _ENDED_WELL:
+            for process in others:  # they have nothing to save; the first one notices, and saves
                 process.kill()
         time.sleep(_LOOK)
-    killed = first if first.returncode < 0 else failed
+    killed = first if first.returncode < 0 and not given_up else failed
     if killed and killed.returncode < 0 and -killed.returncode not in STOPPING:
         name = signal.Signals(-killed.returncode).name
         number = f"process {processes.index(killed)} of {len(processes)}"

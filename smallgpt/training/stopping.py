@@ -64,8 +64,10 @@ class StopSignal:
 
     def requested(self) -> bool:
         """Whether a signal has come, to any process; all of them ask together."""
-        self.exit_code = self._processes.highest(self.exit_code or EXIT_OK) or None
-        return self.exit_code is not None
+        asked = self._processes.highest(self.exit_code or EXIT_OK)
+        if asked:  # else a signal that has come meanwhile stays, until all know of it
+            self.exit_code = asked
+        return bool(asked)
 
     def raise_if_requested(self) -> None:
         """Raise StopRequestedError if a signal has come."""

@@ -3,17 +3,19 @@
 The processes are real: started by --processes, by torchrun, or one by one with their environment.
 """
 
+import json
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from parallel_runs import Group, figures, ragged_settings, train
+from pretrained_models import TEXTS, save_byte_level, train_settings
 from training_runs import ROOT, command
 
 from smallgpt.processes import ALONE, Processes
@@ -109,6 +111,77 @@ def test_dropout_differs_between_processes_and_repeats():
         assert ALONE.seed_update(1, 5) is None and torch.equal(before, torch.get_rng_state())
 
 
+# ------------------------------------------------------------------------------- updates
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """Settings of each kind of run, by name."""
+    folder = tmp_path_factory.mktemp("cases")
+    ragged = ragged_settings(folder)
+    texts = folder / "texts"
+    save_byte_level(texts / "checkpoint")
+    short = train_settings(texts, texts / "checkpoint", dropout=0.0)
+    instructions = folder / "instructions.jsonl"
+    with open(instructions, "w") as handle:
+        for number in range(20):
+            row = {"instruction": f"Say {TEXTS[number % 3]}.", "output": f"{TEXTS[number % 4]}"}
+            handle.write(json.dumps(row) + "\n")
+    labelled = folder / "labelled.jsonl"
+    rows = [line for line in Path(ragged.data_path).read_text().splitlines() if "label" in line]
+    labelled.write_text("\n".join(rows) + "\n")
+    return {
+        "adamw": ragged,
+        "muon": replace(ragged, optimizer="muon", ema_decay=0.9),
+        "early labels": replace(ragged, early_label_weight=2.0, labelled_visits=2),
+        "label first": replace(ragged, label_first_share=0.5),
+        "fewer rows than processes": replace(ragged, batch_size=2, grad_accumulation_steps=1),
+        "head": replace(ragged, classifier="head", data_path=str(labelled)),
+        "adapter": replace(short, lora_rank=2),
+        "instructions": replace(short, data_path=str(instructions), init_from=None, n_layer=1,
+                                n_head=2, n_embd=16, n_positions=48),
+        "checkpointing": replace(ragged, gradient_checkpointing=True),
+        "poisoned": replace(ragged, on_nonfinite="skip"),
+    }  # fmt: skip
+
+
+def results_of(cases, count, updates, folder):
+    path, result = folder / "cases.json", folder / f"result_{count}.json"
+    path.write_text(json.dumps({name: asdict(settings) for name, settings in cases.items()}))
+    words = [sys.executable, "tests/updates_program.py", f"{path}", f"{updates}", f"{result}"]
+    ended = Group(*[words] * count, PYTHONPATH=f"{ROOT}").wait()
+    assert [code for code, *_ in ended] == [0] * count, ended
+    return json.loads(result.read_text())
+
+
+def check_updates(cases, counts, updates, folder):
+    alone = results_of(cases, 1, updates, folder)
+    for count in counts:
+        for name, found in results_of(cases, count, updates, folder).items():
+            assert len(set(found["digests"])) == 1, name
+            assert found["figures"] == pytest.approx(alone[name]["figures"], abs=1e-12), name
+            if name == "poisoned":
+                (line,) = found["said"]
+                assert "no longer finite at step 3" in line and "lines" in line
+                continue
+            # Which rows have their label first is drawn by torch's generator in one process.
+            if name != "label first":
+                bound = 1e-4 if name == "muon" else 2e-6
+                assert found["losses"] == pytest.approx(alone[name]["losses"], abs=bound), name
+                assert found["norms"][0] == pytest.approx(alone[name]["norms"][0], rel=1e-6), name
+            assert found["said"] == []
+
+
+def test_updates_of_three_processes_are_those_of_one(cases, tmp_path):
+    check_updates(cases, [3], 12, tmp_path)
+
+
+@pytest.mark.long
+def test_updates_stay_those_of_one_process_for_long(cases, tmp_path):
+    check_updates({name: cases[name] for name in ("adamw", "muon")}, [2, 4], 200, tmp_path)
+    check_updates({"head": cases["head"]}, [2, 4], 50, tmp_path)
+
+
 # ------------------------------------------------------------------------------- stopping
 
 
@@ -122,7 +195,7 @@ def wait_for_step(settings, step):
 
 def test_signal_to_one_stops_all_and_another_number_goes_on(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path)
-    group = Group(settings, settings)
+    group = Group(command(settings), command(settings))
     wait_for_step(settings, 8)
     group.processes[1].send_signal(signal.SIGTERM)
     ended = group.wait()
@@ -158,7 +231,7 @@ def test_killed_process_ends_all_and_loses_no_update(alone, tmp_path):
 
 def test_other_options_or_data_on_one_process_are_refused_by_name(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path)
-    other = Group(settings, replace(settings, learning_rate=0.1)).wait()
+    other = Group(command(settings), command(replace(settings, learning_rate=0.1))).wait()
     assert [code for code, *_ in other] == [1, 1]
     assert "process 1 (" in other[0][2] and "learning_rate: 0.1" in other[0][2]
     assert other[1][2] == ""
@@ -166,7 +239,7 @@ def test_other_options_or_data_on_one_process_are_refused_by_name(alone, tmp_pat
     rows = Path(settings.data_path)
     changed = tmp_path / "rows.jsonl"
     changed.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
-    other = Group(settings, replace(settings, data_path=str(changed))).wait()
+    other = Group(command(settings), command(replace(settings, data_path=str(changed)))).wait()
     assert [code for code, *_ in other] == [1, 1]
     assert "process 1 (" in other[0][2] and "another the training data" in other[0][2]
     assert not (Path(settings.output_dir) / "metrics.jsonl").exists()

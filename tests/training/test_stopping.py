@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from smallgpt.exit_codes import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
+from smallgpt.processes import Processes
 from smallgpt.training.stopping import StopRequestedError, StopSignal
 
 
@@ -77,3 +78,15 @@ def test_outside_the_main_thread_it_leaves_the_signals_alone():
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_signal_that_comes_while_processes_ask_one_another_is_not_lost():
+    class Meanwhile(Processes):
+        def highest(self, number):
+            if not number:
+                signal.raise_signal(signal.SIGTERM)
+            return number  # of all, before the signal
+
+    with StopSignal(Meanwhile(0, 2)) as stop:
+        assert not stop.requested()  # the others would not stop at this step
+        assert stop.requested() and stop.exit_code == 143
