@@ -68,6 +68,7 @@ def run_benchmark(
     from smallgpt.benchmark.classification import measure_classification
     from smallgpt.benchmark.comparison import Findings, terminal_table
     from smallgpt.benchmark.generation import measure_generation
+    from smallgpt.benchmark.processes import measure_processes
     from smallgpt.benchmark.reading import measure_reading
     from smallgpt.benchmark.report import describe_machine, save_report
     from smallgpt.benchmark.starting import measure_starting
@@ -78,6 +79,7 @@ def run_benchmark(
 
     measures = {
         "training": measure_training,
+        "processes": measure_processes,
         "generation": measure_generation,
         "classification": measure_classification,
         "reading": measure_reading,

@@ -292,6 +292,7 @@ def train_run(
     from smallgpt.training.schedule import (
         measured_seconds,
         planned_seconds,
+        say_exchange,
         say_plan,
         tokens_in_time,
         within_usual_time,
@@ -316,6 +317,8 @@ def train_run(
                 log.say(f"a larger model, since the time is enough for {tokens:,.0f} tokens:")
                 run = build_run(larger, *parts)
                 seconds = measured_seconds(run)
+        if processes.are_many:
+            say_exchange(run, seconds)
         updater, best, journal = Updater(run), BestModel(run), Journal(run)
         checkpoints = Checkpoints(run, updater, resumed)
         budget = Budget(run, seconds, share) if run.is_timed else None

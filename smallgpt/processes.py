@@ -27,7 +27,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from smallgpt.console import plural
 from smallgpt.errors import SettingsError, UserError
 
 if TYPE_CHECKING:  # --help and wrong flags answer without them
@@ -335,15 +334,6 @@ def weights_digest(model: torch.nn.Module) -> str:
     for weight in model.parameters():
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def describe(processes: Processes, weights: int, threads: int) -> str:
-    """A line on who trains; `weights`: number of trained parameters."""
-    machines = len(set(processes.of_all(socket.gethostname())))
-    return (
-        f"{plural(processes.count, 'process', 'processes')} on {plural(machines, 'machine')}, "
-        f"{plural(threads, 'thread')} each; they exchange {4 * weights / 1e6:.1f} MB an update"
-    )
 
 
 def _torch_distributed() -> Any:

@@ -48,6 +48,8 @@ TARGETS = (
     Target("training", "8 x 789, same work, against the best peer", 1.1),
     Target("training", "rows of 32 to 789, against equal rows", 0.9),
     Target("training", f"rows of 32 to 789, against {TRAINER}", 2.0),
+    Target("processes", "64 x 54, two processes against two threads", 0.85),
+    Target("processes", "64 x 54, exchange of an update", 0.15, "%", at_most=True),
     Target("generation", "batch 1, best against the best peer", 1.0, full=True),
     Target("generation", "batch 1, best against generate fp32", 5.0),
     Target("generation", "batch 1, fp32 against the best fp32 peer", 1.0, full=True),

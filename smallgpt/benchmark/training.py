@@ -30,6 +30,7 @@ from smallgpt.benchmark.workloads import (
 )
 from smallgpt.files.writing import write_text
 from smallgpt.model.flops import counted_parameters, training_flops
+from smallgpt.options.training import TrainSettings
 from smallgpt.training.data import read_data
 from smallgpt.training.journal import Journal
 from smallgpt.training.run import Run
@@ -92,20 +93,7 @@ def compare_training(bench: Bench, job: Job, shipped: bool) -> Comparison:
 def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
     """A run of train_gpt.py on the rows of a job, ready for its first update."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
-        folder, vocabulary = Path(name), vocabulary_of(job.shape)
-        write_text(folder / "vocab.json", vocabulary.to_json())
-        write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
-        write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
-        settings = replace(
-            settings_of(job.shape),
-            data_path=str(folder / "train.jsonl"),
-            val_data_path=str(folder / "validation.jsonl"),
-            vocab_path=str(folder / "vocab.json"),
-            output_dir=str(folder / "run"),
-            dropout=DROPOUT,
-            batch_size=job.batch_size,
-            device=bench.device.type,
-        )
+        settings = write_job(bench, job, Path(name))
         if not shipped:  # no peer has dropout of tokens
             settings = replace(settings, token_dropout=0.0, attention_dropout=0.0)
         run_folder = RunFolder(settings.output_dir)
@@ -114,6 +102,24 @@ def training_run(bench: Bench, job: Job, shipped: bool) -> Iterator[Run]:
                 rows, validation_rows = read_data(settings, lambda _: None)
                 run = build_run(settings, run_folder, log, rows, validation_rows)
             yield run
+
+
+def write_job(bench: Bench, job: Job, folder: Path) -> TrainSettings:
+    """Write the rows of a job; the settings that train on them, as shipped."""
+    vocabulary = vocabulary_of(job.shape)
+    write_text(folder / "vocab.json", vocabulary.to_json())
+    write_rows(folder / "train.jsonl", vocabulary, job.lengths, seed=0)
+    write_rows(folder / "validation.jsonl", vocabulary, job.lengths[:1], seed=1)
+    return replace(
+        settings_of(job.shape),
+        data_path=str(folder / "train.jsonl"),
+        val_data_path=str(folder / "validation.jsonl"),
+        vocab_path=str(folder / "vocab.json"),
+        output_dir=str(folder / "run"),
+        dropout=DROPOUT,
+        batch_size=job.batch_size,
+        device=bench.device.type,
+    )
 
 
 def our_epoch(run: Run) -> Callable[[], None]:

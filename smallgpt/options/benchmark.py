@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from smallgpt.options.option import option
 
-BENCHMARK_SECTIONS = ("training", "generation", "classification", "reading", "starting")
+BENCHMARK_SECTIONS = (
+    *("training", "processes", "generation"),
+    *("classification", "reading", "starting"),
+)
 
 
 @dataclass(frozen=True)

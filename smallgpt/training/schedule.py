@@ -29,6 +29,7 @@ from smallgpt.training.run import Run
 
 # Of the time that one thread takes, what two take; small models gain little from more.
 _SHARE_OF_THREADS = 0.65
+_MUCH_EXCHANGE = 0.5  # of an update
 _MUCH_SLOWER = 5  # times: from here on the plan names the length that would be faster
 
 
@@ -101,6 +102,28 @@ def say_plan(run: Run, seconds: tuple[float, float]) -> None:
             f"epoch; about {format_duration(planned_seconds(run, seconds, left))}"
         )
         _say_cost_of_longest_rows(run)
+
+
+def say_exchange(run: Run, seconds: tuple[float, float]) -> None:
+    """Print what the exchange of the gradients costs; `seconds`: of `measured_seconds`."""
+    numbers = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    message, times = torch.zeros(numbers, device=run.device), []
+    for _ in range(3):
+        began = time.perf_counter()
+        run.processes.sum(message)
+        getattr(torch, run.device.type).synchronize()
+        times.append(time.perf_counter() - began)
+    exchange = run.processes.of_first(min(times[1:]))
+    share = exchange / seconds[0]
+    run.log.say(
+        f"an update sends {message.nbytes / 1e6:.1f} MB between the processes, which takes "
+        f"{1000 * exchange:.1f} ms, {100 * share:.0f} % of it"
+    )
+    if share > _MUCH_EXCHANGE:
+        run.log.say(
+            "warning: most of an update is the exchange: take fewer processes, or a faster "
+            "network, or fewer and larger updates (--batch_size, --grad_accumulation_steps)"
+        )
 
 
 def planned_seconds(run: Run, seconds: tuple[float, float], updates: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from smallgpt.options.common import LEAST_LENGTH
 from smallgpt.options.plan import read_plan
 from smallgpt.options.reader import load_settings
 from smallgpt.options.training import TrainSettings
-from smallgpt.processes import ALONE, Processes, describe
+from smallgpt.processes import ALONE, Processes
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.tokens.codebook import Codebook
 from smallgpt.tokens.vocabulary import Vocabulary
@@ -128,7 +129,11 @@ def build_run(
         f"precision: {precision.name}: {precision.reason}"
     )
     if processes.are_many:
-        log.say(describe(processes, trained, torch.get_num_threads()))
+        machines = len(set(processes.of_all(socket.gethostname())))
+        log.say(
+            f"processes: {processes.count} on {plural(machines, 'machine')}, "
+            f"{plural(torch.get_num_threads(), 'thread')} each"
+        )
     if rows.has_unknown and settings.unknown_token == "error" and vocabulary.tokenizer is None:
         log.say(
             "some training rows have <UNK>: the model will read tokens that it does not know as "

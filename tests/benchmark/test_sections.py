@@ -15,6 +15,7 @@ from smallgpt.benchmark.bench import ROOT
 from smallgpt.benchmark.classification import measure_classification
 from smallgpt.benchmark.comparison import Comparison, Findings
 from smallgpt.benchmark.generation import measure_generation
+from smallgpt.benchmark.processes import measure_processes
 from smallgpt.benchmark.reading import measure_reading
 from smallgpt.benchmark.starting import BARE_PROGRAM, measure_starting
 from smallgpt.benchmark.targets import COMMANDS, TARGETS, TRAINER, targets_table
@@ -133,6 +134,15 @@ def test_peers_that_classify_give_the_logits_of_the_model(make_bench):
     by_openvino = peers.openvino_classify(graph, config, rows)()  # bf16 where the CPU has it
     for found in (in_int8, by_openvino):
         np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.long
+def test_processes_section(bench):
+    found = Findings()
+    measure_processes(bench, found)
+    assert all_positive(numbers_of(found.comparisons))
+    targets = {target.key for target in TARGETS if target.section == "processes"}
+    assert found.reached.keys() == targets and all_positive(list(found.reached.values()))
 
 
 def test_reading_section(make_bench):

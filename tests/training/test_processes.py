@@ -53,7 +53,8 @@ def test_two_processes_train_the_model_of_one(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path, processes=2)
     done = train(settings)
     check_equal_to(alone, settings)
-    assert "2 processes on 1 machine, 1 thread each" in done.stdout
+    assert "processes: 2 on 1 machine, 1 thread each" in done.stdout
+    assert "an update sends 0.0 MB between the processes, which takes" in done.stdout
     assert done.stdout.count("done in") == 1 and not done.stderr  # one of them talks
     text = (Path(settings.output_dir) / "train.log").read_text()
     assert text.count("done in") == 1
