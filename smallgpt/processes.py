@@ -21,7 +21,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import (
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -290,9 +296,6 @@ def joined(exchange_timeout: float) -> Iterator[Processes]:
 
     _end_with_parent()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if rank:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the first process talks)
-        sys.stderr = _Marked(sys.stderr, f"process {rank}: ")
     file = os.environ.get(MEETING_FILE)
     is_new = not distributed.is_initialized()  # Ray Train has a group, which may be for GPUs alone
     with _contact():
@@ -313,10 +316,15 @@ def joined(exchange_timeout: float) -> Iterator[Processes]:
         Path(file + _MET).touch()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     try:
-        yield Processes(rank, count, local_rank, updates, waiting)
+        with _silent() if rank else nullcontext():  # the first process talks
+            yield Processes(rank, count, local_rank, updates, waiting)
     except LostContactError as error:
         if rank and file:  # the launcher and the first process tell it
             raise LeftToFirstError(error.exit_code) from None
+        raise
+    except UserError as error:
+        if rank and str(error):
+            error.args = (f"process {rank} ({socket.gethostname()}): {error}",)
         raise
     finally:
         if is_new:
@@ -361,17 +369,22 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
 
 
-class _Marked:
-    """A stream whose lines begin with the name of the process, and that is no terminal."""
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Print nothing but what libraries write to standard error, and no progress bars."""
+    with (
+        open(os.devnull, "w") as nothing,
+        redirect_stdout(nothing),
+        redirect_stderr(_NoTerminal(sys.stderr)),
+    ):
+        yield
 
-    def __init__(self, stream: TextIO, mark: str):
-        self._stream, self._mark, self._at_start = stream, mark, True
 
-    def write(self, text: str) -> int:
-        for line in text.splitlines(keepends=True):
-            self._stream.write(self._mark + line if self._at_start else line)
-            self._at_start = line.endswith("\n")
-        return len(text)
+class _NoTerminal:
+    """A stream on which no progress bar is drawn."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
 
     def isatty(self) -> bool:
         return False

@@ -181,6 +181,24 @@ def test_machines_without_a_common_disk(alone, tmp_path):
     assert not (other / "run").exists()
 
 
+def test_machine_with_other_rows_or_none_is_named(alone, tmp_path):
+    settings, path = in_other_folder(alone, tmp_path), tmp_path / "rows.jsonl"
+    other = command(replace(settings, data_path=str(path)))
+    missing = Group(command(settings), other).wait()
+    assert [code for code, *_ in missing] == [1, 1]
+    assert "lost contact with another process" in missing[0][2]
+    (line,) = missing[1][2].splitlines()
+    assert line.startswith("error: process 1 (") and f"{path}: no such file" in line
+
+    lines = Path(settings.data_path).read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    changed = Group(command(settings), other).wait()
+    assert [code for code, *_ in changed] == [1, 1]
+    assert "process 1 (" in changed[0][2] and "another the training data" in changed[0][2]
+    assert changed[1][2] == ""
+    assert not (Path(settings.output_dir) / "metrics.jsonl").exists()
+
+
 def test_minutes_are_planned_by_the_first_and_repeat(alone, tmp_path):
     timed = in_other_folder(alone, tmp_path, num_epochs="auto", max_minutes=0.1)
     words = [word for word in command(timed) if not word.startswith(("--num_epochs", "--steps"))]

@@ -230,20 +230,12 @@ def test_killed_process_ends_all_and_loses_no_update(alone, tmp_path):
 # ------------------------------------------------------------------------------- refusals
 
 
-def test_other_options_or_data_on_one_process_are_refused_by_name(alone, tmp_path):
+def test_other_options_on_one_process_are_refused_by_name(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path)
     other = Group(command(settings), command(replace(settings, learning_rate=0.1))).wait()
     assert [code for code, *_ in other] == [1, 1]
     assert "process 1 (" in other[0][2] and "learning_rate: 0.1" in other[0][2]
     assert other[1][2] == ""
-
-    rows = Path(settings.data_path)
-    changed = tmp_path / "rows.jsonl"
-    changed.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
-    other = Group(command(settings), command(replace(settings, data_path=str(changed)))).wait()
-    assert [code for code, *_ in other] == [1, 1]
-    assert "process 1 (" in other[0][2] and "another the training data" in other[0][2]
-    assert not (Path(settings.output_dir) / "metrics.jsonl").exists()
 
 
 def test_torchrun_says_how_many(alone, tmp_path):
