@@ -96,7 +96,7 @@ def test_a_block_of_output_says_how_it_is_renewed(page):
     text = page.read_text(encoding="utf-8")
     assert [block.content for block in output_blocks(text) if not block.is_marked] == []
     opened = re.findall(r"^ *```.*", text, flags=re.M)[::2]
-    languages = ("```", "```bash", "```json", "```python")
+    languages = ("```", "```bash", "```json", "```python", "```yaml")
     assert [fence for fence in opened if fence not in languages] == []
     assert opened.count("```") == len(output_blocks(text))
 

@@ -3,6 +3,7 @@
 import ast
 import csv
 import gzip
+import importlib.util
 import json
 import re
 import runpy
@@ -103,6 +104,8 @@ def run_and_compare(cell: str, names: dict) -> int:
 @pytest.mark.parametrize("page", CELLS)
 def test_the_cells_of_a_page_run_and_show_what_they_say(page, folder):
     torch.manual_seed(0)
+    if "from ray." in "".join(CELLS[page]) and importlib.util.find_spec("ray") is None:
+        pytest.skip(f"{page} shows Ray, which is not installed")
     names: dict = {}
     compared = sum(run_and_compare(cell, names) for cell in CELLS[page])
     assert not page.endswith("/python.md") or compared >= 6
