@@ -136,10 +136,7 @@ def unlike_training(codebook: Codebook, images_NxHxWxC: np.ndarray, codes_NxP: n
         return ""
     count = int(unlike_N.sum())
     some = np.flatnonzero(unlike_N)[:_MOST_INVERTED]
-    inverted = codebook.low + codebook.white - images_NxHxWxC[some].astype(np.float32)
-    codes = codebook.encode(inverted)
-    errors = codebook.errors(inverted, codes)
-    if familiar.more_like(errors, codes, codes_NxP[some]).mean() > 0.5:
+    if codebook.looks_inverted(images_NxHxWxC[some], codes_NxP[some]).mean() > 0.5:
         why = "are they inverted? (white - pixel would look like them)"
     elif (familiar.surprise(codes_NxP[some]) < familiar.least).mean() > 0.5:
         why = "little but background: too small in the frame, or too dark?"

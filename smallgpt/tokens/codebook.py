@@ -191,6 +191,26 @@ class Codebook:
             squares_N[part] = (difference**2).mean(axis=(1, 2, 3))
         return squares_N**0.5 / (self.high - self.low)
 
+    def looks_inverted(self, images_NxHxWxC: np.ndarray, codes_NxP: np.ndarray) -> np.ndarray:
+        """Whether each of these unlike images is like training with dark and bright exchanged.
+
+        Its border has to speak for it too: dark where the training images are bright, or bright
+        where they are dark. A large filled blob on the right ground has so much ink that its
+        inverse has more of the usual ground, but its border is the ground of training.
+        """
+        familiar = self.familiarity
+        if familiar is None:
+            return np.zeros(len(images_NxHxWxC), bool)
+        inverted = self.low + self.white - images_NxHxWxC.astype(np.float32)
+        codes = self.encode(inverted)
+        alike_N = familiar.more_like(self.errors(inverted, codes), codes, codes_NxP)
+        border_HxW = np.ones((self.height, self.width), bool)
+        border_HxW[1:-1, 1:-1] = False
+        border_N = images_NxHxWxC[:, border_HxW].mean(axis=(1, 2), dtype=np.float64)
+        middle = (self.low + self.white) / 2
+        is_bright = familiar.usual_brightness(self.centers_KxD) > middle
+        return alike_N & ((border_N > middle) != is_bright)
+
     def embeddings(self, width: int, seed: int) -> np.ndarray:
         """Initial embeddings of the codes (float32, E = width): similar patches lie close together.
 

@@ -44,6 +44,10 @@ class Familiarity:
         lossy_N = errors_N > max(_MOST_TIMES * self.rmse, _LEAST_LOSS)
         return lossy_N | (surprise_N < self.least) | (surprise_N > self.most)
 
+    def usual_brightness(self, centers_KxD: np.ndarray) -> float:
+        """Mean pixel value of the training images, as their codes tell it."""
+        return float(np.exp(-self.surprise_K) @ centers_KxD.mean(axis=1))
+
     def more_like(
         self, errors_N: np.ndarray, codes_NxP: np.ndarray, before_NxP: np.ndarray
     ) -> np.ndarray:

@@ -65,10 +65,7 @@ def codebooks() -> list[dict]:
         familiarity = Familiarity.measured(codebook.error(images, codes), codes, len(codebook))
         unlike = familiarity.unlike(codebook.errors(images, codes), codes)
         assert 0 <= unlike.sum() < len(images)
-        others = (codebook.low + codebook.white - images).astype(np.float32)
-        other_codes = codebook.encode(others)
-        errors = codebook.errors(others, other_codes)
-        inverted = familiarity.more_like(errors, other_codes, codes)
+        inverted = replace(codebook, familiarity=familiarity).looks_inverted(images, codes)
         assert 0 < inverted.sum() < len(images)
         made.append(
             {

@@ -68,6 +68,19 @@ def test_a_dot_on_the_ground_of_training_is_not_called_inverted(codebook):
     assert any(lines) and not any("inverted" in line for line in lines)
 
 
+def test_a_large_blob_on_the_ground_of_training_is_not_called_inverted(codebook):
+    random = np.random.default_rng(0)
+    y, x, radius = random.uniform((3.2, 3.2, 2.5), (3.8, 3.8, 3.5), (300, 3)).T[..., None, None]
+    places = np.arange(8)
+    far = np.hypot(places[:, None] - y, places - x)
+    blobs = (16 * (radius + 0.5 - far)).clip(0, 16).round().astype(np.uint8)[..., None]
+    codes, other = codebook.encode(blobs), codebook.encode(16 - blobs)
+    fooled = codebook.familiarity.more_like(codebook.errors(16 - blobs, other), other, codes)
+    assert fooled.sum() > 100  # most of it is ink: inverted it has more of the usual ground
+    lines = [told(codebook, blob[None]) for blob in blobs[fooled]]
+    assert any(lines) and not any("inverted" in line for line in lines)
+
+
 def test_a_few_odd_images_among_many_are_no_news(codebook):
     mixed = TEST.copy()
     mixed[:10] = 16 - mixed[:10]

@@ -141,11 +141,43 @@ export class Codebook {
    * @param {Float32Array} image that is unlike the training images
    * @param {number[]} codes
    * @returns {boolean} whether it is like them with dark and bright exchanged, by more usual codes
+   *   and by its border: a large blob on the right ground is not inverted
    */
   looksInverted(image, codes) {
     const { low, white } = this.facts;
+    const middle = (low + white) / 2;
+    if (this.#border(image) > middle === this.#usualBrightness() > middle) return false;
     const other = image.map((value) => low + white - value);
     const otherCodes = this.encode(other);
     return !this.unlike(other, otherCodes) && this.#surprise(otherCodes) < this.#surprise(codes);
+  }
+
+  /**
+   * @param {Float32Array} image
+   * @returns {number} mean pixel value along the border
+   */
+  #border(image) {
+    const { height, width, channels } = this.facts;
+    let sum = 0;
+    let count = 0;
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (y > 0 && y < height - 1 && x > 0 && x < width - 1) continue;
+        for (let c = 0; c < channels; c++) sum += image[(y * width + x) * channels + c];
+        count += channels;
+      }
+    }
+    return sum / count;
+  }
+
+  /** Mean pixel value of the training images, as their codes tell it. */
+  #usualBrightness() {
+    const { familiarity } = this.facts;
+    let sum = 0;
+    for (let i = 0; i < this.centers.length; i++) {
+      const surprise = familiarity?.surprise[Math.floor(i / this.values)] ?? Infinity;
+      sum += Math.exp(-surprise) * this.centers[i];
+    }
+    return sum / this.values;
   }
 }
