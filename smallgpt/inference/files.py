@@ -27,7 +27,7 @@ from smallgpt.inference.columns import (
 )
 from smallgpt.inference.unknown_tokens import UNK_REMEDY
 from smallgpt.inputs.encoding import MOST_BYTES
-from smallgpt.inputs.tables import Table
+from smallgpt.inputs.tables import MissingColumnError, Table
 from smallgpt.options.inference import STANDARD_INPUT
 from smallgpt.rows.bad_rows import could_be_unk
 from smallgpt.rows.codebook_of_rows import KnownCodebook
@@ -37,6 +37,9 @@ from smallgpt.rows.reading import Found, read_found
 
 STDIN = "stdin"  # how standard input is named
 _CHUNK = 2**20
+_TABLES = (".csv", ".tsv")  # names of what is always read as a table
+_DOCUMENTS = (".md", ".markdown")  # whose tables are no data: their second line is a rule
+_TAKES = "--test_data takes rows: JSONL, an object a line, or a table (CSV, TSV)"
 _MOST_REASONS = 5  # why rows could not be used
 
 
@@ -70,7 +73,7 @@ def read_rows(
         columns: which columns or keys hold the rows.
 
     Raises:
-        UserError: it cannot be read, has no row at all, or lacks a column.
+        UserError: it cannot be read, has no row at all, lacks a column, or is a document.
     """
     refuse_needless_pairs(trained, columns)
     source, path = str(path), Path(path)
@@ -78,10 +81,19 @@ def read_rows(
     if source == STANDARD_INPUT:
         source, content = STDIN, _standard_input()
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv") or (suffix != ".jsonl" and not _is_json(path, content)):
+    if suffix in _DOCUMENTS:
+        raise UserError(f"{source}: a document; {_TAKES}")
+    if suffix in _TABLES or (suffix != ".jsonl" and not _is_json(path, content)):
         if content is None:
             content = read_bytes(path, MOST_BYTES)
-        table = open_table(trained, source, content, columns)
+        try:
+            table = open_table(trained, source, content, columns)
+        except MissingColumnError as error:
+            if suffix in _TABLES or columns != USUAL_COLUMNS:
+                raise
+            # Perhaps it is no table at all, but a text.
+            problem = str(error).removeprefix(f"{source}: ")
+            raise UserError(f"{source}: {_TAKES}; read as a table it has {problem}") from None
         found = table_records(trained, table, columns)
         return replace(given_rows(trained, found, source, for_label), form="csv", table=table)
     if content is None:

@@ -26,6 +26,10 @@ _SAMPLE = 2**16  # letters by which the delimiter is found
 _TAB_FIELD = re.compile(r'("(?:[^"]|"")*"|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
 
 
+class MissingColumnError(UserError):
+    """A table lacks a column that is to be read."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table in memory.
@@ -108,14 +112,16 @@ def check_columns(
     counted: bool = True,
     remedy: str = "",
 ) -> None:
-    """Refuse a column that is not among the names, which the message lists."""
+    """Refuse a column that is not among the names, which the `MissingColumnError` lists."""
     missing = [column for column in columns if column not in names]
     if missing:
         there = ", ".join(shown(name)[1:-1] for name in names[:10]) or "none"
         there += f" and {len(names) - 10:,} more" if len(names) > 10 else ""
         if not counted:
             remedy += "; where the first line is no heading, count columns: 1, 2, ..."
-        raise UserError(f"{source}: no column {shown(missing[0])}; there is {there}{remedy}")
+        raise MissingColumnError(
+            f"{source}: no column {shown(missing[0])}; there is {there}{remedy}"
+        )
 
 
 def _records(

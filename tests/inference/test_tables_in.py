@@ -185,6 +185,22 @@ def test_a_table_that_cannot_be_read_is_told(texts, write, content, columns, wor
         read(texts, write(content), **columns)
 
 
+def test_a_document_is_no_table(texts, write, stdin):
+    takes = "--test_data takes rows: JSONL, an object a line, or a table"
+    for content in ("# Notes\n\nA text.\n", "| text | label |\n|---|---|\n| a fox | good |\n"):
+        with pytest.raises(UserError, match=f"notes.md: a document; {takes}"):
+            read(texts, write(content, "notes.md"))
+    letter = "Dear fox,\nit is quick, and not lazy.\n"
+    words = f"{takes} .CSV, TSV.; read as a table it has no column 'text'"
+    with pytest.raises(UserError, match=f"letter.txt: {words}"):
+        read(texts, write(letter, "letter.txt"))
+    stdin(letter)
+    with pytest.raises(UserError, match=f"stdin: {words}"):
+        read(texts, "-")
+    with pytest.raises(UserError, match=r"letter.txt: no column 'review'; there is Dear fox"):
+        read(texts, write(letter, "letter.txt"), text="review")
+
+
 def test_a_column_of_texts_is_for_models_of_texts(tokens, write):
     with pytest.raises(UserError, match="no model of texts; --tokens_column names"):
         read(tokens, write("text\nA B\n"), text="text")
