@@ -45,7 +45,8 @@ def settle_tail(
             raise RowError("a labelled row needs <CLS> and <EOS> in the vocabulary")
         tail = [cls_id, vocabulary.label_ids[label_class], eos_id]
         if ids[body_length:] != tail:
-            change = "repaired" if broken else "completed"
+            # What is only classified is read without its label: there it is no news.
+            change = "repaired" if broken else "" if for_label else "completed"
             ids[body_length:] = tail
     elif broken:
         if not for_label:

@@ -54,7 +54,10 @@ class ReadCounts:
         found = []
         if self.completed:
             whose = "its" if self.completed == 1 else "their"
-            found.append(f"{plural(self.completed, 'row')} got the tokens of {whose} `label`")
+            found.append(
+                f"the `label` of {plural(self.completed, 'row')} put at {whose} end as tokens: "
+                f"<CLS> <CLS_...> <EOS>"
+            )
         if self.repaired:
             found.append(f"{plural(self.repaired, 'broken label tail')} repaired")
         if self.cut:

@@ -278,6 +278,16 @@ def test_a_classifier_is_evaluated_on_its_own_labels(kind, folders, tmp_path):
     assert figures["accuracy"] == right / 5 and figures["labelled_records"] == 5
 
 
+def test_labels_beside_rows_to_classify_are_not_told_as_tokens(folders, tmp_path):
+    (tmp_path / "new.csv").write_text("text,label\nthe cat,BAD\na dog,so-so\n")
+    flags = ("--test_data", tmp_path / "new.csv", "--output_dir", tmp_path / "out")
+    made = run_here(main, "--model_path", folders("bert"), "--mode", "classify", *flags)
+    assert made.returncode == 0, made.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert [row["label"] for row in rows] == ["BAD", "so-so"]
+    assert "`label`" not in made.stdout + made.stderr
+
+
 def test_the_command_names_labels(folders):
     made = run_here(main, "--model_path", folders("bert"), "--device", "cpu", "--mode", "classify",
                     "--prompt", "the cat")  # fmt: skip

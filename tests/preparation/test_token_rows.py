@@ -93,7 +93,7 @@ def test_tokens_tails_are_put_in_order_and_other_keys_stay(tmp_path, write_rows,
     assert sum(row.get("lone") == "\ud800" for row in train + test) == 10
     said = capsys.readouterr().out
     for words in (
-        "3 rows got the tokens of their `label`",
+        "the `label` of 3 rows put at their end as tokens: <CLS> <CLS_...> <EOS>",
         "1 broken label tail repaired",
         "<PAD> at the end",
     ):

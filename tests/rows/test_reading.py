@@ -30,7 +30,7 @@ def test_rows_are_read_with_their_lines_labels_and_counts(vocabulary, write_rows
     assert (counts.rows, counts.labelled, counts.completed, counts.repaired) == (3, 2, 1, 1)
     assert counts.padding_dropped == 1
     assert counts.lines() == [
-        "1 row got the tokens of its `label`",
+        "the `label` of 1 row put at its end as tokens: <CLS> <CLS_...> <EOS>",
         "1 broken label tail repaired",
         "<PAD> at the end of 1 row dropped",
     ]
