@@ -176,6 +176,10 @@ class TokensSettings:
         "below.",
         group="Files",
     )
+    test_input: tuple[str, ...] = option(
+        (),
+        "Test files of your own, in the form of --input; training rows like theirs are left out.",
+    )
     output_dir: str = option("data/tokens", "Folder for the prepared files.")
     overwrite: bool = shared(_OVERWRITE)
     tokens_column: str | None = option(

@@ -45,7 +45,7 @@ from smallgpt.preparation.image_codebook import (
     vocabulary_with,
 )
 from smallgpt.preparation.recipe import codes_for, color_for, patch_size_for, variants_for
-from smallgpt.preparation.splits import check_split, label_notes, move_shared
+from smallgpt.preparation.splits import check_split, label_notes, leave_out_shared, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.rows.codebook_of_rows import CODES_OF
 from smallgpt.rows.groups import VARIANT
@@ -214,11 +214,7 @@ def _prepare(
     if own_test is None and test_last is None:
         train, test = move_shared(train, test, [bodies_N], notes)
     else:  # the test images are given, and stay
-        shared = np.isin(bodies_N[train], bodies_N[test])
-        train = train[~shared]
-        if shared.any():
-            count = plural(int(shared.sum()), "training row")
-            notes.append(f"{count} with the tokens of a test row left out")
+        train = leave_out_shared(train, test, [bodies_N], notes, "the tokens")
     finer = "finer tokens tell images apart: --patch_size, --codebook_size"
     check_split(train, test, finer if existing is None else "give more images")
 

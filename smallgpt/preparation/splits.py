@@ -35,6 +35,25 @@ def move_shared(
     return train, test
 
 
+def leave_out_shared(
+    train: np.ndarray, test: np.ndarray, keys: Sequence[np.ndarray], notes: list[str], what: str
+) -> np.ndarray:
+    """The training rows that share no number >= 0 with a test row of the user's own, which stays.
+
+    Args:
+        keys: as in `move_shared`.
+        what: the keys in words: "the tokens".
+    """
+    shared = np.zeros(len(train), bool)
+    for numbers in keys:
+        shared |= (numbers[train] >= 0) & np.isin(numbers[train], numbers[test])
+    if shared.any():
+        notes.append(
+            f"{plural(int(shared.sum()), 'training row')} with {what} of a test row left out"
+        )
+    return train[~shared]
+
+
 def check_split(train: np.ndarray, test: np.ndarray, remedy: str = "give more rows") -> None:
     """Refuse a split with an empty side.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 from array import array
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from smallgpt.preparation.folder import (
     stored_settings,
     write_summary,
 )
-from smallgpt.preparation.splits import check_split, label_notes, move_shared
+from smallgpt.preparation.splits import check_split, label_notes, leave_out_shared, move_shared
 from smallgpt.preparation.suggested_length import summarize_lengths
 from smallgpt.preparation.token_sources import TokenSource, token_source
 from smallgpt.preparation.token_vocabulary import SPECIAL, final_vocabulary, least_count
@@ -48,6 +49,8 @@ from smallgpt.tokens.labels import (
 )
 from smallgpt.tokens.vocabulary import UNK, Vocabulary
 
+_TRAIN, _TEST, _LEFT_OUT = range(3)  # where a row goes
+
 
 @holding_output
 def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
@@ -57,37 +60,39 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         UserError: bad rows (with file, line and reason), rows of ids, an empty side of the split,
             or foreign files in output_dir.
     """
-    check_output("tokens", settings, settings.input)
+    check_output("tokens", settings, [*settings.input, *settings.test_input])
     notes: list[str] = []
-    source = token_source(settings, notes)
-    rows, bad_rows = _read_token_rows(source, settings, notes)
+    sources = _sources(settings, notes)
+    rows, bad_rows, in_own_test_N = _read_token_rows(sources, settings, notes)
     default_key = settings.group_by == TokensSettings.group_by
     if settings.group_by and not default_key and not (rows.groups_N >= 0).any():
         raise UserError(f"no row has the key --group_by {settings.group_by}")
-    split = split_rows(
-        [number_keys(rows.body_keys()), rows.groups_N],
-        rows.classes_N,
-        settings.test_fraction,
-        settings.seed,
-    )
-    check_split(*split)
+    keys = [number_keys(rows.body_keys()), rows.groups_N]
     notes += rows.counts.lines()
+    if settings.test_input:
+        train, test = np.flatnonzero(~in_own_test_N), np.flatnonzero(in_own_test_N)
+        split = leave_out_shared(train, test, keys, notes, "the tokens or the group"), test
+    else:
+        split = split_rows(keys, rows.classes_N, settings.test_fraction, settings.seed)
+    check_split(*split)
 
     min_count, reason = settings.min_count, ""
     if min_count is None:
         min_count, reason = least_count(rows, split[0])
-    coded, train, test, moved = _with_final_tokens(rows, *split, min_count)
+    own_test = bool(settings.test_input)
+    coded, train, test, moved = _with_final_tokens(rows, *split, min_count, own_test)
     if settings.min_count is None and not len(test):
         # Rows that only tokens of their own told apart: there would be nothing to test with.
         min_count, reason = 1, ""
-        coded, train, test, moved = _with_final_tokens(rows, *split, min_count)
+        coded, train, test, moved = _with_final_tokens(rows, *split, min_count, own_test)
     check_split(train, test, "a lower --min_count tells more rows apart")
     notes += moved
     seen, vocabulary = rows.vocabulary, coded.vocabulary
 
-    is_test_N = np.zeros(len(rows), bool)
-    is_test_N[test] = True
+    side_N = np.full(len(rows), _LEFT_OUT)
+    side_N[train], side_N[test] = _TRAIN, _TEST
     replaced = (coded.tokens == vocabulary.unk_id) & (rows.tokens != seen.unk_id)
+    replaced &= np.repeat(side_N != _LEFT_OUT, rows.lengths_N)
     if replaced.any():
         kinds = plural(len(np.unique(rows.tokens[replaced])), "token")
         places = plural(int(replaced.sum()), "place")
@@ -97,7 +102,8 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
     labels = [seen.labels[number] if number >= 0 else None for number in rows.classes_N.tolist()]
     notes += label_notes([labels[i] for i in train], [labels[i] for i in test])
 
-    def figures(is_side_N: np.ndarray) -> dict[str, Any]:
+    def figures(side: int) -> dict[str, Any]:
+        is_side_N = side_N == side
         lengths = rows.lengths_N[is_side_N]
         return {
             "rows": len(lengths),
@@ -111,44 +117,70 @@ def prepare_tokens(settings: TokensSettings) -> dict[str, Any]:
         "settings": stored_settings(settings),
         "vocabulary_size": len(vocabulary),
         "labels": vocabulary.labels,
-        **summarize_lengths(rows.lengths_N, of_text=False, notes=notes),
-        "train": figures(~is_test_N),
-        "test": figures(is_test_N),
+        **summarize_lengths(rows.lengths_N[side_N != _LEFT_OUT], of_text=False, notes=notes),
+        "train": figures(_TRAIN),
+        "test": figures(_TEST),
         "notes": notes,
     }
     with publishing(settings) as folder:
-        _write_token_rows(folder, source, bad_rows, coded, is_test_N)
+        _write_token_rows(folder, sources, bad_rows, coded, side_N)
         write_text(folder / VOCABULARY, vocabulary.to_json())
         write_summary(folder, summary)
     return summary
 
 
+def _sources(settings: TokensSettings, notes: list[str]) -> list[TokenSource]:
+    """The rows of --input and, where there are such files, of --test_input."""
+    sources = [token_source(settings, settings.input, notes)]
+    if settings.test_input:
+        of_test: list[str] = []
+        sources.append(token_source(settings, settings.test_input, of_test))
+        notes += [f"--test_input: {note}" for note in of_test]
+    return sources
+
+
+def _rows_of(sources: list[TokenSource], bad: BadRows) -> Iterator[tuple[str, Any]]:
+    """The places and the rows of all sources, one source after the other."""
+    return chain.from_iterable(source(bad) for source in sources)
+
+
 def _with_final_tokens(
-    rows: TokenLabelDataset, train: np.ndarray, test: np.ndarray, min_count: int
+    rows: TokenLabelDataset, train: np.ndarray, test: np.ndarray, min_count: int, own_test: bool
 ) -> tuple[TokenLabelDataset, np.ndarray, np.ndarray, list[str]]:
-    """The rows over their final vocabulary, the split of them, and notes on what was moved."""
+    """The rows over their final vocabulary, the split of them, and notes on what was moved.
+
+    `own_test`: the test rows are the user's own and stay; what equals them is left out of training.
+    """
     seen, vocabulary = rows.vocabulary, final_vocabulary(rows, train, min_count)
     final_ids = [vocabulary.ids.get(token, vocabulary.unk_id) for token in seen.tokens]
     recoded = np.array(final_ids, np.uint32)[rows.tokens]
     coded = dataclasses.replace(rows, vocabulary=vocabulary, tokens=recoded)
     # Rows that differed only in rare tokens, now <UNK>, may have become equal.
     notes: list[str] = []
-    train, test = move_shared(train, test, [number_keys(coded.body_keys()), rows.groups_N], notes)
+    keys = [number_keys(coded.body_keys()), rows.groups_N]
+    if own_test:
+        train = leave_out_shared(train, test, keys, notes, f"the tokens, rare ones as {UNK},")
+    else:
+        train, test = move_shared(train, test, keys, notes)
     return coded, train, test, notes
 
 
 def _read_token_rows(
-    source: TokenSource, settings: TokensSettings, notes: list[str]
-) -> tuple[TokenLabelDataset, array]:
-    """All rows over a provisional vocabulary, and the numbers of bad rows of the source, ascending.
+    sources: list[TokenSource], settings: TokensSettings, notes: list[str]
+) -> tuple[TokenLabelDataset, array, np.ndarray]:
+    """All rows over a provisional vocabulary, the numbers of bad rows of the sources, ascending,
+    and which rows are of --test_input.
 
-    `notes` gets lines on label names. The `lines_N` of the rows are their numbers in the source.
+    `notes` gets lines on label names. The `lines_N` of the rows are their numbers in the sources.
     """
-    files = ", ".join(settings.input)
-    builder = RowsBuilder(_everything_seen(source, files), max_length=sys.maxsize)
+    files = ", ".join([*settings.input, *settings.test_input])
+    builder = RowsBuilder(_everything_seen(sources, files), max_length=sys.maxsize)
     label_names = LabelNames()
-    bad, bad_rows = BadRows(), array("q")
-    for number, (place, record) in enumerate(source(bad), 1):
+    bad, bad_rows, in_own_test = BadRows(), array("q"), bytearray()
+    numbered = chain.from_iterable(
+        zip(repeat(is_test), source(bad)) for is_test, source in enumerate(sources)
+    )
+    for number, (is_test, (place, record)) in enumerate(numbered, 1):
         try:
             if isinstance(record, dict) and record.get("input_ids") is not None:
                 raise RowError(
@@ -160,6 +192,7 @@ def _read_token_rows(
             if record.get("label") is not None:
                 label_names.add(record["label"], place)
             builder.add(row, number, group_value(record, settings.group_by))
+            in_own_test.append(is_test)
         except RowError as error:
             bad_rows.append(number)
             bad.note(place, str(error))
@@ -171,13 +204,13 @@ def _read_token_rows(
         raise UserError(f"{files}: no rows in it")
     builder.counts.skip(bad)
     notes += label_names.notes()
-    return builder.finish(), bad_rows
+    return builder.finish(), bad_rows, np.frombuffer(in_own_test, bool)
 
 
-def _everything_seen(source: TokenSource, files: str) -> Vocabulary:
+def _everything_seen(sources: list[TokenSource], files: str) -> Vocabulary:
     """A provisional vocabulary of all tokens and labels of the rows."""
     found: set[bytes] = set()
-    for _, record in source(BadRows()):
+    for _, record in _rows_of(sources, BadRows()):
         if not isinstance(record, dict) or record.get("input_ids") is not None:
             continue
         try:
@@ -218,25 +251,28 @@ def _check_new_tokens(record: Any) -> None:
 
 def _write_token_rows(
     folder: Path,
-    source: TokenSource,
+    sources: list[TokenSource],
     bad_rows: array,
     rows: TokenLabelDataset,
-    is_test_N: np.ndarray,
+    side_N: np.ndarray,
 ) -> None:
     """Write the rows with their final tokens; every other key is unchanged."""
     index, upcoming = 0, chain(bad_rows, [0])  # no row has the number 0
     next_bad = next(upcoming)
     with atomic_write(folder / TRAIN) as train_file, atomic_write(folder / TEST) as test_file:
-        for number, (place, record) in enumerate(source(BadRows()), 1):
+        for number, (place, record) in enumerate(_rows_of(sources, BadRows()), 1):
             if number == next_bad:
                 next_bad = next(upcoming)
                 continue
             has_tokens = isinstance(record, dict) and "tokens" in record
             if index == len(rows) or rows.lines_N[index] != number or not has_tokens:
                 raise UserError(f"{place}: the file changed while it was read; run again")
-            text = rows.vocabulary.decode(rows.row(index).tolist())
-            record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
-            (test_file if is_test_N[index] else train_file).write(row_line(record))
+            side, ids = side_N[index], rows.row(index).tolist()
             index += 1
+            if side == _LEFT_OUT:
+                continue
+            text = rows.vocabulary.decode(ids)
+            record["tokens"] = text.split(" ") if isinstance(record["tokens"], list) else text
+            (test_file if side == _TEST else train_file).write(row_line(record))
     if index < len(rows):
         raise UserError("an input file became shorter while it was read; run again")

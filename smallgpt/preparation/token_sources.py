@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ from smallgpt.rows.row import ROW_KEYS
 TokenSource = Callable[[BadRows], Iterator[tuple[str, Any]]]
 
 
-def token_source(settings: TokensSettings, notes: list[str]) -> TokenSource:
-    """The rows of --input; `notes` gets lines on how a log of events was read.
+def token_source(settings: TokensSettings, files: Sequence[str], notes: list[str]) -> TokenSource:
+    """The rows of some files; `notes` gets lines on how a log of events was read.
 
     Raises:
         UserError: a log cannot be read or has bad events that are not to be skipped; a table, and
             no column is named.
     """
-    paths = [Path(path) for path in settings.input]
+    paths = [Path(path) for path in files]
     group, event, column = settings.group_column, settings.event_column, settings.tokens_column
     if group is not None and event is not None:  # one alone is a contradiction of the settings
         columns = EventColumns(group, event, settings.time_column, settings.label_column)

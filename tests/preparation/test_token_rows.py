@@ -100,6 +100,78 @@ def test_tokens_tails_are_put_in_order_and_other_keys_stay(tmp_path, write_rows,
         assert words in said
 
 
+def test_tokens_own_test_rows_stay_and_their_like_is_left_out_of_training(
+    tmp_path, write_rows, capsys
+):
+    rows = [{"tokens": f"a{n % 5} b{n // 5}", "label": n % 2} for n in range(20)]
+    rows.append({"tokens": "c d", "meta": {"source": "user"}})
+    own = [
+        {"tokens": "a3 b1", "label": 1},
+        {"tokens": "a3 b1", "label": 1},
+        {"tokens": "other b1", "label": 2, "id": 7},
+        {"tokens": "e f", "meta": {"source": "user"}},
+    ]
+    test_path = write_rows(*own, name="own.jsonl")
+    flags = ("--input", write_rows(*rows), "--test_input", test_path, "--min_count", 1)
+    train, test = tokens(tmp_path / "out", *flags)
+    assert [row["tokens"] for row in test] == [
+        "a3 b1 <CLS> <CLS_1> <EOS>", "a3 b1 <CLS> <CLS_1> <EOS>", "<UNK> b1 <CLS> <CLS_2> <EOS>",
+        "<UNK> <UNK>",
+    ]  # fmt: skip
+    assert test[2]["id"] == 7
+    assert bodies(train) == {f"a{n % 5} b{n // 5}" for n in range(20)} - {"a3 b1"}
+    said = capsys.readouterr().out
+    assert "2 training rows with the tokens or the group of a test row left out" in said
+    assert "labels in test rows only, which cannot be learned: 2" in said
+    summary = json.loads((tmp_path / "out" / "prepared.json").read_text())
+    assert [summary[side]["rows"] for side in ("train", "test")] == [len(train), len(test)]
+    assert summary["train"]["tokens"] == sum(len(row["tokens"].split()) for row in train)
+    rows_again = read_dataset(
+        tmp_path / "out" / "train.jsonl", Vocabulary.load(tmp_path / "out" / "vocab.json"),
+        max_length=99,
+    )  # fmt: skip
+    assert len(rows_again) == len(train)
+
+
+def test_tokens_rows_made_equal_to_an_own_test_row_by_unk_are_left_out(tmp_path, write_rows):
+    rows = [{"tokens": f"a{number % 10} b{number // 10}"} for number in range(100)]
+    rows.append({"tokens": "a0 once"})
+    path = write_rows({"tokens": "a0 new"}, name="own.jsonl")
+    flags = ("--input", write_rows(*rows), "--test_input", path, "--min_count", 2)
+    train, test = tokens(tmp_path / "out", *flags)
+    assert [row["tokens"] for row in test] == ["a0 <UNK>"]
+    assert len(train) == 100 and not bodies(train) & bodies(test)
+
+
+def test_tokens_an_own_test_log_is_read_as_the_other(tmp_path, capsys):
+    log = "session,event,result\n" + "".join(
+        f"{number},{event},{number % 2}\n" for number in range(12) for event in ("in", f"e{number}")
+    )
+    (tmp_path / "log.csv").write_text(log)
+    # A session of the same number is another one.
+    (tmp_path / "own.csv").write_text("session,event,result\n1,in,0\n1,e2,0\n1,e3,0\n")
+    train, test = tokens(
+        tmp_path / "out", "--input", tmp_path / "log.csv", "--test_input", tmp_path / "own.csv",
+        "--group_column", "session", "--event_column", "event", "--label_column", "result",
+        "--min_count", 1,
+    )  # fmt: skip
+    assert len(train) == 12
+    assert [row["tokens"] for row in test] == ["in e2 e3 <CLS> <CLS_0> <EOS>"]
+    assert "--test_input: 3 events of 3 kinds in 1 row" in capsys.readouterr().out
+
+
+def test_tokens_own_test_rows_leave_something_to_learn_from(tmp_path, write_rows):
+    path = write_rows({"tokens": "a b"}, {"tokens": "b a"})
+    flags = ("tokens", "--output_dir", tmp_path / "out", "--input", path)
+    assert "no training rows are left" in mistake(*flags, "--test_input", path)
+    bad = write_rows({"tokens": 3}, name="bad.jsonl")
+    own = ("--test_input", bad)
+    assert "bad.jsonl:1: " in mistake(*flags, *own)
+    assert "no test rows are left" in mistake(*flags, *own, "--on_bad_row", "skip")
+    own = ("--test_input", tmp_path / "out" / "test.jsonl")
+    assert "would be overwritten" in mistake(*flags, *own)
+
+
 def test_tokens_groups_stay_on_one_side_across_files(tmp_path, write_rows):
     paths = [
         write_rows(
