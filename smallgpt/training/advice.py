@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from smallgpt.console import plural
 from smallgpt.evaluation.statistics import difference_interval
 from smallgpt.options.training import TrainSettings
 from smallgpt.tokens.codebook import Codebook
+from smallgpt.training.recipe import usual_epochs
 from smallgpt.training.run import Run
 
 # Thresholds: of a change of the training loss that is more than noise, of rows and tokens that are
@@ -17,6 +19,8 @@ from smallgpt.training.run import Run
 _CHANGE, _SHARE = 0.01, 0.05
 _FEW_UPDATES, _FEW_ROWS_OF_A_LABEL, _FEW_IMAGES = 300, 50, 10_000
 _RARE_CODE, _SMALLEST_CODEBOOK = 5, 16
+# A run with less than this share of the recipe's epochs lacks time before all else.
+_CUT_SHORT = 0.8
 
 
 def what_may_help(
@@ -27,17 +31,47 @@ def what_may_help(
     Only what the data and the course of the run suggest. `validation`: the figures stored with the
     best model; `evaluations`: rows of metrics.jsonl.
     """
+    minutes = _minutes(run, evaluations)
     found = [
+        minutes,
         _no_baseline_tells_labels(validation),
         *_images(run),
         *_tokens(run),
-        *_course(run, evaluations),
+        *_course(run, evaluations, bool(minutes)),
         _label_weight(run),
         _rows(run),
         _pretrained_start(run),
     ]
     more = "more rows (--learning_curve tells whether they would), or a longer run (--max_minutes)"
     return [line for line in found if line] or [more]
+
+
+def _minutes(run: Run, evaluations: list[dict[str, Any]]) -> str:
+    """More time, where --max_minutes left the run fewer epochs than the recipe has."""
+    settings, state = run.settings, run.state
+    ended_itself = state.step < run.total_steps
+    if not run.is_timed or ended_itself or _learned_by_heart(run, evaluations):
+        return ""
+    assert settings.max_minutes is not None
+    usual, had = usual_epochs(settings, run.rows), state.step / run.steps_per_epoch
+    if had >= _CUT_SHORT * usual:
+        return ""
+    minutes = math.ceil(settings.max_minutes * usual / had)
+    return (
+        f"more time: it was enough for {had:.3g} of the {plural(usual, 'epoch')} that the recipe "
+        f"has for these rows (--max_minutes {minutes})"
+    )
+
+
+def _learned_by_heart(run: Run, evaluations: list[dict[str, Any]]) -> bool:
+    """Whether the training loss went on falling long after the best model."""
+    losses = _losses(evaluations)
+    early = run.state.best_step < run.state.step / 2
+    return early and bool(losses) and losses[-1] < losses[0] * (1 - _SHARE)
+
+
+def _losses(evaluations: list[dict[str, Any]]) -> list[float]:
+    return [row["train_loss"] for row in evaluations if row["train_loss"] is not None]
 
 
 def _no_baseline_tells_labels(validation: dict[str, Any]) -> str:
@@ -55,21 +89,22 @@ def _no_baseline_tells_labels(validation: dict[str, Any]) -> str:
     return "no baseline tells the labels either: perhaps these tokens do not hold them"
 
 
-def _course(run: Run, evaluations: list[dict[str, Any]]) -> list[str]:
+def _course(run: Run, evaluations: list[dict[str, Any]], lacks_time: bool) -> list[str]:
     """What the losses of the run suggest about epochs and the learning rate."""
     settings, state, found = run.settings, run.state, []
-    losses = [row["train_loss"] for row in evaluations if row["train_loss"] is not None]
+    losses = _losses(evaluations)
     if not losses:
         return []
     ended_itself = state.step < run.total_steps
     before = losses[-1 - max(1, len(losses) // 4)] if len(losses) > 1 else None
-    by_heart = state.best_step < state.step / 2 and losses[-1] < losses[0] * (1 - _SHARE)
-    if state.step < _FEW_UPDATES and not ended_itself:
+    by_heart = _learned_by_heart(run, evaluations)
+    may_go_on = not ended_itself and not lacks_time  # of time that it lacks is told elsewhere
+    if state.step < _FEW_UPDATES and may_go_on:
         found.append(
             f"more epochs: the weights were updated {plural(state.step, 'time')} only "
             f"({_longer(run, _more_epochs(run))})"
         )
-    elif not (before is None or by_heart or ended_itself) and losses[-1] < before * (1 - _CHANGE):
+    elif may_go_on and not (before is None or by_heart) and losses[-1] < before * (1 - _CHANGE):
         found.append(
             f"more epochs: the training loss still fell at the end, from {before:.3f} to "
             f"{losses[-1]:.3f} ({_longer(run, 2 * round(run.total_steps / run.steps_per_epoch))})"

@@ -71,6 +71,17 @@ def choose_recipe(settings: TrainSettings, rows: TokenLabelDataset) -> tuple[Tra
     return settings, "; ".join(told)
 
 
+def usual_epochs(settings: TrainSettings, rows: TokenLabelDataset) -> int:
+    """The epochs of the recipe for such rows, whatever time the settings allow.
+
+    `settings`: as `choose_recipe` completed them.
+    """
+    epochs: int = _epochs(replace(settings, max_minutes=None, steps=None), rows).values[
+        "num_epochs"
+    ]
+    return epochs
+
+
 def epochs_in_time(
     settings: TrainSettings, rows: TokenLabelDataset, seconds_of_epoch: float
 ) -> int:

@@ -81,7 +81,28 @@ def test_course_of_the_run_decides_about_epochs_and_learning_rate(run):
 
 def test_a_run_by_minutes_is_told_minutes(run):
     longer = replace(run, settings=change(run.settings, max_minutes=3, num_epochs="auto"))
+    run.state.plan = [[0, 2400]]  # all epochs of the recipe
+    run.state.step = run.state.best_step = 2400
     assert "(--max_minutes 6)" in advice(longer, list(np.linspace(3, 1, 80)))
+
+
+def test_a_run_whose_minutes_cut_the_recipe_short_is_told_minutes_first(run):
+    timed = replace(run, settings=change(run.settings, max_minutes=3, num_epochs="auto"))
+    few = {"majority_class_accuracy": 0.5, "naive_bayes_accuracy": 0.53}
+    falling = list(np.linspace(3, 1, 80))
+    told = advice(timed, falling, {**BEHIND, "baselines": few}).splitlines()
+    assert told[0] == (
+        "more time: it was enough for 80 of the 400 epochs that the recipe has for these rows "
+        "(--max_minutes 15)"
+    )
+    assert "no baseline tells the labels" in told[1]  # nor does a run too short tell that
+    assert "more epochs" not in "".join(told)
+    words = "more time"
+    assert words not in advice(run, falling)  # its epochs were given
+    run.state.best_step = 60
+    assert words not in advice(timed, falling)  # it learned by heart
+    run.state.best_step, run.state.step = 240, 240
+    assert words not in advice(timed, falling)  # early stopping ended it
 
 
 def test_texts_behind_a_baseline_are_offered_a_pretrained_start(run, text_vocabulary):
