@@ -11,6 +11,10 @@ from smallgpt.evaluation.verdicts import percent, span
 
 _LONGEST_SETTING = 40  # columns of a terminal
 _FEWEST_TOLD = 1e-4  # smaller p values are told as smaller than this
+_KINDS = (
+    "intervals (95 %): Wilson's of an accuracy; of differences Tango's for accuracies, Student's t "
+    "for the rest and where rows count by groups"
+)
 
 
 def verdict(comparison: dict[str, Any]) -> str:
@@ -72,6 +76,8 @@ def describe_comparison(found: dict[str, Any]) -> str:
     ]
     for each in comparisons:
         parts.append(_tests(each, found["group_by"]))
+    if comparisons:
+        parts.append(_KINDS)
     if len(comparisons) > 1:
         parts.append(
             f"p values are corrected for {len(comparisons)} comparisons with "

@@ -31,6 +31,7 @@ from smallgpt.rows.read_counts import unknown_line
 MOST_LABELS_SHOWN, WORST_LABELS_SHOWN = 30, 15
 MOST_NAMES, MOST_CONFUSIONS = 10, 5
 _BAR_WIDTH = 20
+_KIND = "exact, Clopper-Pearson"  # of all intervals of an accuracy in a report; told once
 _OTHER_SCRIPT = 1.1  # bytes a character from which bits a character are told too
 _LONGEST_NAME = 44  # columns of a terminal
 
@@ -73,6 +74,8 @@ def describe_validation(validation: dict[str, Any]) -> str:
     if best:
         value = percent(best[1]) if kind == "accuracy" else f"{best[1]:.2f}"
         told += f", best baseline {value} ({best[0]})"
+    if kind == "accuracy":
+        told += f"; 95 % interval: {_KIND}"
     lines += [f"best model on {rows}: {told}", how_chosen(validation), *baseline_lines(validation)]
     if "accuracy" in validation:
         lines += [*_not_told(validation), describe_confidence(validation)]
@@ -132,7 +135,7 @@ def _label_summary(figures: dict[str, Any]) -> str:
     if len(figures["labels"]) <= 2 and figures["top2_accuracy"] == 1:
         top_2 = []  # of a model of two labels it says nothing
     rows = [
-        ["accuracy", percent(figures["accuracy"]), f"95 % interval {span(low, high)}"],
+        ["accuracy", percent(figures["accuracy"]), f"95 % interval {span(low, high)} ({_KIND})"],
         *_of_answered(figures),
         ["chance", percent(figures["chance_accuracy"]), "the same answers dealt out at random"],
         *top_2,

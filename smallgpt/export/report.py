@@ -34,7 +34,7 @@ def _table_and_agreement(rows: list[list[str]], found: dict[str, Any], precision
     labels, tokens = found.get("labels"), found.get("tokens")
     if labels and "accuracy" in labels:
         rows.append(["accuracy", *(_percent(labels["accuracy"][side]) for side in _SIDES)])
-        rows.append(["  95 % interval", *(_interval(labels, side) for side in _SIDES)])
+        rows.append(["  95 % interval (Wilson)", *(_interval(labels, side) for side in _SIDES)])
     if tokens:
         rows.append(["perplexity", *(f"{tokens['perplexity'][side]:.4g}" for side in _SIDES)])
     if labels:

@@ -126,8 +126,10 @@ def describe_runs(folder: Path, runs: list[dict[str, Any]]) -> str:
     ]
     names = list(columns)
     left = [0, names.index("settings unlike most")]
+    intervals = " (intervals: 95 %, Wilson)" if has["accuracy"] else ""
     lines = [
-        f"{printable(str(folder))}: {plural(len(runs), 'run')}, validation figures, the best first",
+        f"{printable(str(folder))}: {plural(len(runs), 'run')}, validation figures{intervals}, "
+        f"the best first",
         "",
         format_table(names, list(zip(*columns.values(), strict=True)), left=left),
     ]

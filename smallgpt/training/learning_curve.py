@@ -373,6 +373,7 @@ def describe_curve(found: dict[str, Any]) -> str:
                 "" if ends is None else _span(ends[0], ends[1], figure),
             ]
         )
-    heading = ("part", "training rows", "updates", figure, "95 % interval")
+    kind = "Wilson" if figure == "accuracy" else "Student's t"  # of `_figure`
+    heading = ("part", "training rows", "updates", figure, f"95 % interval ({kind})")
     rows = plural(found["validation_rows"], "validation row")
     return f"learning curve on {rows}\n{format_table(heading, table)}\n{found['words']}"

@@ -153,6 +153,16 @@ def test_labels_at_chance_come_before_all_figures():
     )
 
 
+def test_the_kind_of_an_interval_is_named_once():
+    text = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"]), blocks=True)
+    low, high = exact_interval(35, 40)
+    interval = f"{100 * low:.1f} .. {100 * high:.1f} %"
+    assert f"95 % interval {interval} (exact, Clopper-Pearson)\n" in text
+    assert text.count("Clopper-Pearson") == 1
+    told = describe_validation({**VALIDATION, "labelled_records": 80})
+    assert told.splitlines()[0].endswith("; 95 % interval: exact, Clopper-Pearson")
+
+
 def test_interval_beside_the_verdict_is_the_one_that_decides():
     # Wilson's interval of 27 in 40 begins at 52.0 %, above the 51 % of guessing.
     validation = {

@@ -248,8 +248,9 @@ def test_files_are_valid_and_the_report_has_what_was_checked(kind, exported, mod
 
 
 def test_the_report_has_the_figures_of_an_evaluation(run, bars, model_of, tmp_path):
-    run("--model_path", model_of("bars"), "--test_data", bars / "test.jsonl",
-        "--output_dir", tmp_path / "out")  # fmt: skip
+    done = run("--model_path", model_of("bars"), "--test_data", bars / "test.jsonl",
+               "--output_dir", tmp_path / "out")  # fmt: skip
+    assert "\n  95 % interval (Wilson)  " in done.stdout
     report = json.loads((tmp_path / "out" / "export_report.json").read_text())
     trained = load_trained_model(model_of("bars"), "cpu", "fp32")
     figures = evaluate_file(trained, bars / "test.jsonl", tmp_path / "evaluation")

@@ -156,6 +156,8 @@ def test_a_model_beside_itself_is_not_told_apart(two, compare):
     assert found["comparisons"][0]["labels"]["accuracy"]["p_value"] == 1
     assert "A and B are not told apart by their label accuracy: +0.0 points" in done.stdout
     assert "no option differs" in done.stdout
+    (kinds,) = (line for line in done.stdout.splitlines() if line.startswith("intervals (95 %): "))
+    assert "Wilson" in kinds and "Tango" in kinds and "Student's t" in kinds
 
 
 def test_of_three_models_each_is_compared_with_the_first_and_corrected(two, compare):

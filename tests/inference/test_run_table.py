@@ -59,7 +59,9 @@ def test_settings_are_those_unlike_most_of_the_others(runs):
         "wide": {"n_embd": 32},
         "elsewhere": {"validation_fraction": 0.4},
     }
-    assert "learning_rate 0.0001" in table(runs).stdout
+    told = table(runs).stdout
+    assert "learning_rate 0.0001" in told
+    assert ": 4 runs, validation figures (intervals: 95 %, Wilson), the best first" in told
 
 
 def test_runs_that_were_validated_on_other_rows_are_marked(runs):

@@ -224,5 +224,8 @@ def test_table_and_picture(tmp_path):
     found["words"] = verdict(found)[1]
     assert "-2.0 % (-3.0 .. -1.0)" in found["words"]
     assert "1,150" in describe_curve(found)
+    assert "perplexity  95 % interval (Student's t)" in describe_curve(found)
+    of_labels = {**found_with(0.02, [0.01, 0.03]), "words": ""}
+    assert "accuracy  95 % interval (Wilson)" in describe_curve(of_labels)
     draw_learning_curve(tmp_path / "curve.png", found)
     assert (tmp_path / "curve.png").stat().st_size > 10_000
