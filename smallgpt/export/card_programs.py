@@ -9,26 +9,35 @@ from string import Template
 import numpy as np
 
 from smallgpt.engines.trained import TrainedModel
+from smallgpt.errors import UserError
 from smallgpt.export.decision import DECISION
 from smallgpt.export.example_rows import first_id
 from smallgpt.export.formats import Reader
 from smallgpt.graphs.graph_files import row_rules
+from smallgpt.inference.columns import reads_pairs
+from smallgpt.inference.generate import Generated, generate
 from smallgpt.model.head import head_name
+from smallgpt.rows.bad_rows import RowError
+from smallgpt.rows.row import parse_row
 from smallgpt.tokens.instruction_template import instruction_prompt
+from smallgpt.tokens.text_tokenizer import pair_text
 
 _LABELS_SHOWN = 3
 _MOST_TEXT = 300  # letters of the example
 _TOKENS_SHOWN = 8  # of the example, and behind it
 _NEW_TOKENS = 20
+_MOST_TOKENS = 300  # of a generated row, which is to be read
+_SEED = 0
 
 
 def label_program(trained: TrainedModel, folder: Path, reader: Reader, name: str) -> list[str]:
-    """The program that names the label of an example, and what it prints: two blocks of Markdown.
+    """The program that names the label of an example, what it prints, and what the example is:
+    three blocks of Markdown.
 
-    `name`: of the model on the hub. The example is made up of the vocabulary, or of the names of
-    the labels, since a real row may be private.
+    `name`: of the model on the hub. A real row may be private, so the model generates one, as
+    whoever has the published model can; where it cannot, names or tokens stand for a row.
     """
-    example = _example(trained)
+    example, about = _example(trained)
     if trained.is_classifier:
         load = _LOAD_HEAD if trained.settings.classifier_hidden is None else _LOAD_HIDDEN
         program = load + _CLASSIFY_BY_HEAD
@@ -48,7 +57,7 @@ def label_program(trained: TrainedModel, folder: Path, reader: Reader, name: str
     best = np.argsort(-shares_L, kind="stable")[:_LABELS_SHOWN]
     answer = {trained.label_names[k]: round(float(shares_L[k]), 3) for k in best}
     told = json.dumps(answer, ensure_ascii=False)
-    return [f"```python\n{program}```", f"prints\n\n```json\n{told}\n```"]
+    return [f"```python\n{program}```", f"prints\n\n```json\n{told}\n```", about]
 
 
 def continue_program(trained: TrainedModel, name: str) -> str:
@@ -69,14 +78,50 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _example(trained: TrainedModel) -> str:
+def _example(trained: TrainedModel) -> tuple[str, str]:
+    """What stands for a row in the program, and a sentence that says what it is."""
     vocabulary = trained.vocabulary
     if vocabulary.tokenizer is not None:
-        return " ".join(trained.label_names)[:_MOST_TEXT]
+        what = "two texts" if reads_pairs(trained) else "a text"
+        return _example_text(
+            trained
+        ), f"The example is names of labels, which stand for {what} of yours."
+    row = _generated_row(trained)
+    if row is not None:
+        return vocabulary.decode(row), "The example is a row that the model generated."
     left_out = {*vocabulary.special_ids, *vocabulary.label_ids}
     ordinary = [index for index in range(len(vocabulary)) if index not in left_out]
     most = min(_TOKENS_SHOWN, trained.max_length - 4)
-    return vocabulary.decode([first_id(trained), *ordinary[: most - 1]])
+    return vocabulary.decode([first_id(trained), *ordinary[: most - 1]]), (
+        "The example is a few tokens of the vocabulary, which stand for a row of yours: there may "
+        "be no such row, and its label says nothing."
+    )
+
+
+def _example_text(trained: TrainedModel) -> str:
+    """As many names of labels as the model reads, of pairs two."""
+    names = trained.label_names
+    longest = row_rules(trained.vocabulary, trained.max_length, by_head=False)["longest_body"]
+    if reads_pairs(trained):
+        texts = [pair_text(names[0], names[-1])]
+    else:
+        texts = [" ".join(names[:count])[:_MOST_TEXT] for count in range(len(names), 0, -1)]
+    fits = (text for text in texts if len(_ids(trained, text, marked=True)) <= longest)
+    return next(fits, pair_text("a", "b") if reads_pairs(trained) else "a")
+
+
+def _generated_row(trained: TrainedModel) -> list[int] | None:
+    """The ids of a row without its label, sampled; None of a model that makes none to be read."""
+    if trained.is_classifier:
+        return None
+    try:
+        made = generate(trained, seed=_SEED)
+        assert isinstance(made, Generated)  # of one prompt
+        row = parse_row({"input_ids": made.sequences[0]}, trained.vocabulary)
+    except (UserError, RowError):
+        return None
+    body = row.ids[: row.body_length]
+    return body if len(body) <= _MOST_TOKENS else None
 
 
 def _ids(trained: TrainedModel, row: str, marked: bool = False) -> list[int]:

@@ -1,7 +1,7 @@
 """The README.md of a model on the Hugging Face hub: its model card.
 
 What it tells comes from the model folder, the data report of its run, and the check of the export.
-No row is shown and no folder named: a card may become public.
+No row of the data is shown and no folder named: a card may become public.
 """
 
 from __future__ import annotations

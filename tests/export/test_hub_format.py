@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,9 +29,12 @@ from transformers import (
 )
 
 from inference import classify, evaluate_file, load_trained_model
+from smallgpt.export.card_programs import _example
 from smallgpt.model.folder import replace_validation
 from smallgpt.model.weights_file import read_validation
 from smallgpt.tokens.codebook import Codebook
+from smallgpt.tokens.text_tokenizer import TextTokenizer
+from smallgpt.tokens.vocabulary import Vocabulary
 from train_gpt import train
 
 ROOT = Path(__file__).parents[2]
@@ -288,6 +292,44 @@ def test_the_programs_of_the_card_run_as_they_stand(kind, exported, monkeypatch)
     assert all(outputs)
     if kind != "no labels":
         assert outputs[0] == told
+
+
+@pytest.mark.parametrize("kind", ["bars", "texts", "head"])
+def test_the_example_of_the_card_is_a_row_that_can_exist_or_said_to_be_none(
+    kind, exported, model_of
+):
+    folder, trained = exported(kind, "hub"), loaded(model_of(kind))
+    (program, *_), _ = programs(folder)
+    example = re.search(r'"state": "(.*?)"|tokenizer\("(.*?)"', program)
+    row = example[1] or example[2]
+    sentence = {
+        "bars": "The example is a row that the model generated.",
+        "texts": "The example is names of labels, which stand for a text of yours.",
+        "head": "The example is a few tokens of the vocabulary, which stand for a row of yours: "
+        "there may be no such row, and its label says nothing.",
+    }[kind]
+    assert f"```\n\n{sentence}\n\n" in (folder / "README.md").read_text()
+    if kind == "bars":  # a whole image, without its label
+        start, *codes, end = row.split()
+        assert (start, end) == ("<IMG>", "</IMG>")
+        assert len(codes) == 16 and set(codes) <= {f"<Z_{k:03}>" for k in range(4)}
+    elif kind == "texts":
+        assert row == " ".join(trained.label_names)
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(16, "yes <SEP> no"), (8, "a <SEP> b")])
+def test_the_example_of_pairs_is_a_pair_that_fits(longest, expected):
+    special = ["<PAD>", "<UNK>", "<CLS>", "<EOS>"]
+    tokenizer = TextTokenizer.learn_characters(["yes no ab"], special).with_separator()
+    vocabulary = Vocabulary(
+        (read := tokenizer.with_special(["<CLS_yes>", "<CLS_no>"])).tokens, read
+    )
+    trained = SimpleNamespace(
+        vocabulary=vocabulary, max_length=longest, label_names=["yes", "no"], is_instructed=False
+    )
+    assert _example(trained) == (
+        expected, "The example is names of labels, which stand for two texts of yours."
+    )  # fmt: skip
 
 
 def test_a_model_without_a_name_has_that_of_its_run_or_data(run, bars, model_of, tmp_path):
