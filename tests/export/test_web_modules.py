@@ -153,9 +153,17 @@ def ranges() -> list[dict]:
 def sampling() -> list[dict]:
     random = np.random.default_rng(3)
     made = []
-    for temperature, top_k in ((1.0, 0), (0.3, 5), (2.0, 1), (1e-6, 0), (0.7, 100)):
-        logits = random.normal(0, 5, 20).round(1)
-        logits[3] = logits[4]  # equal ones at the k-th stay
+    cases = [
+        (random.normal(0, 5, 20).round(1), temperature, top_k)
+        for temperature, top_k in ((1.0, 0), (0.3, 5), (2.0, 1), (1e-6, 0), (0.7, 100))
+    ]
+    # Those equal to the k-th stay: of few values, of one, of those as good as forbidden; but not
+    # those that are only equal once they are shifted to the largest.
+    ties = random.integers(0, 4, 20).astype(float)
+    cases += [(ties, 0.7, top_k) for top_k in range(1, 21)]
+    cases += [(np.zeros(20), 1.0, 3), (np.where(ties > 2, ties, -1e30), 1.0, 15)]
+    cases.append((np.array([1e8, 1.0, 1.0 + 1e-9, 1.0, 0.0]), 1e9, 2))
+    for logits, temperature, top_k in cases:
         shares = sampling_probabilities(
             torch.tensor(logits)[None], Sampling(temperature=temperature, top_k=top_k)
         )
