@@ -171,6 +171,56 @@ def test_known_tokens_are_offered_and_unknown_ones_told(open_page):
     assert page.get_by_role("status").count() == 0
 
 
+def test_keys_pressed_before_the_list_of_what_is_typed_is_there_wait_for_it(open_page):
+    page = open_page("letters")
+    page.evaluate("""async () => {
+        const { Suggestions } = await import("./page/suggestions.js");
+        const input = document.createElement("textarea");
+        input.id = "typed";
+        window.asked = [];  // answered when the test says so
+        const find = (start) => new Promise((resolve) => window.asked.push({ start, resolve }));
+        const { list } = new Suggestions(input, find, () => undefined);
+        document.body.prepend(input, list);
+    }""")
+    try:
+        row, options = page.locator("#typed"), page.locator("#typed + ul [role=option]")
+
+        def answer(number: int, *tokens: str) -> None:
+            page.evaluate("([n, found]) => window.asked[n].resolve(found)", [number, [*tokens]])
+
+        row.press_sequentially("a")
+        answer(0, "a0", "a1")
+        expect(options).to_have_text(["a0", "a1"])
+        row.press("ArrowDown")  # in the list of `a`, which `ab` leaves
+        row.press_sequentially("b")
+        row.press("ArrowDown")
+        row.press("ArrowDown")
+        row.press("Enter")
+        assert row.input_value() == "ab"
+        answer(1, "ab0", "ab1")
+        expect(row).to_have_value("ab1 ")
+        expect(options).to_have_count(0)
+        row.press_sequentially("c")
+        row.press("Enter")  # nothing chosen: a line break, as ever
+        assert row.input_value() == "ab1 c\n"
+        row.press_sequentially("d")
+        row.press("ArrowDown")
+        row.press("Escape")  # what was looked for comes too late
+        answer(3, "d0")
+        row.press("Enter")
+        assert row.input_value() == "ab1 c\nd\n" and options.count() == 0
+        row.press_sequentially("e")
+        row.press("ArrowDown")
+        row.press("Enter")
+        row.press_sequentially("f")  # other letters, for which nothing was pressed
+        answer(4, "e0")
+        answer(5, "ef0")
+        expect(options).to_have_text(["ef0"])
+        assert row.input_value() == "ab1 c\nd\nef"
+    finally:
+        page.evaluate("document.querySelectorAll('#typed, #typed + ul').forEach((e) => e.remove())")
+
+
 def test_a_next_token_is_chosen_and_the_row_goes_on_to_its_end(open_page):
     page = open_page("letters")
     row = page.get_by_role("textbox")

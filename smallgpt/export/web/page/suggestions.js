@@ -8,6 +8,10 @@ export class Suggestions {
   #active = -1;
   /** @type {string[]} */
   #tokens = [];
+  #number = 0; // of the last look for tokens
+  #isLooking = false;
+  /** @type {string[]} */
+  #early = []; // keys pressed since then, meant for what it finds
 
   /**
    * @param {HTMLTextAreaElement} input
@@ -23,7 +27,7 @@ export class Suggestions {
     input.setAttribute("aria-controls", this.list.id);
     input.addEventListener("input", () => void this.#offer());
     input.addEventListener("keydown", (event) => this.#key(event));
-    input.addEventListener("blur", () => this.#show([]));
+    input.addEventListener("blur", () => this.#close());
   }
 
   /** The start of the token that ends at the caret. */
@@ -36,14 +40,39 @@ export class Suggestions {
   async #offer() {
     const start = this.#start();
     if (!start || start.length > 100) {
-      this.#show([]);
+      this.#close();
       return;
     }
+    const number = ++this.#number;
+    this.#isLooking = true;
+    this.#early = [];
+    this.#active = -1; // of a list for another text
+    this.#mark();
+    /** @type {string[]} */
+    let tokens = [];
     try {
-      this.#show(await this.find(start));
+      tokens = await this.find(start);
     } catch (error) {
       if (!(error instanceof Forgotten)) throw error;
+    } finally {
+      if (number === this.#number) this.#found(tokens);
     }
+  }
+
+  /** @param {string[]} tokens */
+  #found(tokens) {
+    this.#isLooking = false;
+    this.#show(tokens);
+    const keys = this.#early;
+    this.#early = [];
+    for (const key of keys) this.#press(key);
+  }
+
+  #close() {
+    this.#number++; // what is still looked for comes too late
+    this.#isLooking = false;
+    this.#early = [];
+    this.#show([]);
   }
 
   /** @param {string[]} tokens */
@@ -77,14 +106,25 @@ export class Suggestions {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const count = this.#tokens.length;
-    if (!count || event.isComposing) return;
-    if (event.key === "ArrowDown") this.#active = (this.#active + 1) % count;
-    else if (event.key === "ArrowUp") this.#active = this.#active <= 0 ? count - 1 : this.#active - 1;
-    else if (event.key === "Enter" && this.#active >= 0) this.#take(this.#tokens[this.#active]);
-    else if (event.key === "Escape") this.#show([]);
-    else return;
+    if (event.isComposing) return;
+    const isOpen = this.#isLooking || this.#tokens.length > 0;
+    const isChosen = this.#isLooking ? this.#early.length > 0 : this.#active >= 0;
+    if (event.key === "Escape" && isOpen) this.#close();
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp" || (event.key === "Enter" && isChosen)) {
+      if (!isOpen) return;
+      if (this.#isLooking) this.#early.push(event.key);
+      else this.#press(event.key);
+    } else return;
     event.preventDefault();
+  }
+
+  /** @param {string} key */
+  #press(key) {
+    const count = this.#tokens.length;
+    if (!count) return;
+    if (key === "ArrowDown") this.#active = (this.#active + 1) % count;
+    else if (key === "ArrowUp") this.#active = this.#active <= 0 ? count - 1 : this.#active - 1;
+    else this.#take(this.#tokens[this.#active]);
     this.#mark();
   }
 
@@ -96,7 +136,7 @@ export class Suggestions {
     this.input.value = `${before}${token} ${after}`;
     const caret = before.length + token.length + 1;
     this.input.setSelectionRange(caret, caret);
-    this.#show([]);
+    this.#close();
     this.onTyped();
   }
 }
