@@ -113,9 +113,14 @@ def baseline_ahead(validation: dict[str, Any]) -> str:
     (name, value), own = best, validation[kind]
     if (value > own) != (kind == "accuracy") or value == own:
         return ""
-    told = [percent(x) if kind == "accuracy" else f"{x:.2f}" for x in (value, own)]
+    told = [_told(kind, x) for x in (value, own)]
     clearly = "" if against_baseline(validation, kind) == "worse" else ", which may be luck"
     return f"the baseline {name} is ahead, {kind} {told[0]} against {told[1]}{clearly}"
+
+
+def _told(kind: str, value: float) -> str:
+    """An accuracy or a perplexity as it is printed."""
+    return percent(value) if kind == "accuracy" else f"{value:.2f}"
 
 
 def baseline_lines(validation: dict[str, Any]) -> list[str]:
@@ -126,11 +131,15 @@ def baseline_lines(validation: dict[str, Any]) -> list[str]:
     lines = []
     for kind, what in (("accuracy", "labels"), ("perplexity", "perplexity")):
         verdict = against_baseline(validation, kind)
-        name, _ = best_baseline(validation, kind) or ("", 0)
+        name, value = best_baseline(validation, kind) or ("", 0)
         if verdict == "worse":
             lines.append(f"{what}: WORSE than the baseline {name}, which needs no GPT")
         elif verdict == "unclear":
-            lines.append(f"{what}: not clearly better than the baseline {name}, which needs no GPT")
+            own, other = (_told(kind, x) for x in (validation[kind], value))
+            both = f"both {own}" if own == other else f"{own} against {other}, which may be luck"
+            lines.append(
+                f"{what}: not clearly better than the baseline {name}, which needs no GPT: {both}"
+            )
         elif verdict and (kind == "accuracy" or "accuracy" not in validation):
             lines.append(f"{what}: clearly better than the best baseline, {name}")
     return lines

@@ -82,7 +82,7 @@ def with_variants(
     if elsewhere:
         notes.append(f"{plural(elsewhere, 'variant')} equal to a held-out text left out")
     if alike:
-        notes.append(f"{plural(alike, 'variant')} equal to another of the same text left out")
+        notes.append(f"{plural(alike, 'variant')} equal to the text itself or to another left out")
     return rows
 
 

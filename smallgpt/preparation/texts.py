@@ -89,11 +89,14 @@ def prepare_text(settings: TextSettings) -> dict[str, Any]:
         rows = _cut(sides, vocabulary, settings)
     else:
         rows = {name: [text.row() for text in side] for name, side in sides.items()}
-        if chosen:
-            notes.append(f"recipe: {_told_variants(settings.augment)}")
+        of_variants: list[str] = []
         if settings.augment:
             held_out = {text.question for name in (VALIDATION, TEST) for text in sides[name]}
-            rows[TRAIN] = with_variants(sides[TRAIN], held_out, settings, notes)
+            rows[TRAIN] = with_variants(sides[TRAIN], held_out, settings, of_variants)
+        if chosen:
+            made = len(rows[TRAIN]) / len(sides[TRAIN]) - 1
+            notes.append(f"recipe: {_told_variants(settings.augment, made)}")
+        notes += of_variants
     return write_rows("text", settings, rows, vocabulary, notes)
 
 
@@ -109,11 +112,12 @@ def _tell_shared_texts(sides: dict[str, list[Text]], notes: list[str]) -> None:
         )
 
 
-def _told_variants(count: int) -> str:
+def _told_variants(count: int, made: float) -> str:
+    """`made`: how many different ones a text has on average; of few clauses there are few."""
     if not count:
         return "no variants of the texts, which are many"
     unless = "--augment 0 where the order of its clauses decides"
-    return f"{plural(count, 'variant')} of each text ({unless})"
+    return f"up to {plural(count, 'variant')} of each text, {made:.1f} on average ({unless})"
 
 
 def _tell_other_columns(texts: Sequence[Text], left_out: set[str], notes: list[str]) -> None:

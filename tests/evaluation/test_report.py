@@ -274,6 +274,9 @@ def test_baseline_as_good_as_the_model_is_told():
     [
         (60, 80, 0.4, "labels: clearly better than the best baseline, naive bayes"),
         (60, 80, 0.7, "labels: not clearly better than the baseline naive bayes"),
+        (60, 80, 0.7, "naive bayes, which needs no GPT: 75.0 % against 70.0 %, which may be luck"),
+        (22, 27, 24 / 27, "which needs no GPT: 81.5 % against 88.9 %, which may be luck"),
+        (60, 80, 0.75, "naive bayes, which needs no GPT: both 75.0 %"),
         (60, 80, 0.99, "labels: WORSE than the baseline naive bayes"),
         (14, 27, 24 / 27, "labels: WORSE than the baseline naive bayes"),
         (22, 27, 24 / 27, "labels: not clearly better than the baseline naive bayes"),

@@ -519,11 +519,25 @@ def long_reviews(tmp_path) -> TextSettings:
 
 def test_labelled_texts_get_variants_unless_a_flag_says_none(long_reviews):
     summary = prepare_text(replace(long_reviews, augment=AUTO))
-    told = "recipe: 30 variants of each text (--augment 0 where the order of its clauses decides)"
-    assert told in summary["notes"] and summary["settings"]["augment"] == 30
+    made = summary["train"]["variants"] / summary["train"]["rows"]
+    told = (
+        f"recipe: up to 30 variants of each text, {made:.1f} on average "
+        f"(--augment 0 where the order of its clauses decides)"
+    )
+    assert made < 29 and told in summary["notes"] and summary["settings"]["augment"] == 30
     assert prepare_text(replace(long_reviews, augment=AUTO)) == summary  # the same again
     none = prepare_text(replace(long_reviews, augment=0, overwrite=True))
     assert "variants" not in none["train"] and not any("variant" in n for n in none["notes"])
+
+
+def test_variants_that_equal_their_text_are_not_told_as_variants(long_reviews, tmp_path):
+    records = [{"text": f"Room {n} was fine", "label": n % 2} for n in range(40)]  # of one clause
+    path = write_jsonl(tmp_path / "short.jsonl", records)
+    summary = prepare_text(replace(long_reviews, input=(path,), augment=AUTO))
+    assert "variants" not in summary["train"]
+    notes = "\n".join(summary["notes"])
+    assert "recipe: up to 30 variants of each text, 0.0 on average" in notes
+    assert f"{30 * summary['train']['rows']:,} variants equal to the text itself" in notes
 
 
 def test_texts_without_labels_get_no_variants(long_reviews):
