@@ -39,7 +39,7 @@ _LONGEST_NAME = 44  # columns of a terminal
 def describe_figures(figures: dict[str, Any], blocks: bool) -> str:
     """The report of metrics.json; `blocks`: the terminal shows block characters."""
     rows = f"{printable(figures['data'])}: {_count_rows(figures)}"
-    parts = ["\n".join([rows, *_reading_lines(figures)])]
+    parts = ["\n".join([rows, _computed_by(figures), *_reading_lines(figures)])]
     if "accuracy" in figures:
         parts += [*chance_lines(figures), _label_summary(figures), _label_table(figures, blocks)]
         parts += [*_confusions(figures), *_not_told(figures, " (metrics.json)")]
@@ -94,6 +94,12 @@ def _count_rows(figures: dict[str, Any]) -> str:
     told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
     tokens = f", {plural(figures['tokens'], 'predicted token')}" if "tokens" in figures else ""
     return f"{plural(figures['records'], 'row')} ({told}){tokens}"
+
+
+def _computed_by(figures: dict[str, Any]) -> str:
+    """What computed the figures: the last digits depend on it."""
+    names = ("device", "engine", "precision")
+    return "; ".join(f"{name}: {figures[name]}" for name in names)
 
 
 def _reading_lines(figures: dict[str, Any]) -> list[str]:

@@ -42,6 +42,9 @@ def figures_of(true, told, names, validation=VALIDATION, **more) -> dict:
     answers = LabelProbabilities.of(np.log(shares), temperature).answers(temperature)
     return {
         "data": "rows.jsonl",
+        "device": "cpu",
+        "engine": "onnx",
+        "precision": "int8",
         "records": count,
         "unscored": 0,
         "rows_cut": 0,
@@ -75,7 +78,8 @@ HALF_RIGHT = ([0] * 20 + [1] * 20, [0] * 15 + [1] * 5 + [1] * 20)
 
 def test_report_names_what_a_person_asks_for():
     text = describe_figures(figures_of(*HALF_RIGHT, ["cat", "dog"]), blocks=True)
-    assert "40 rows (40 labelled), 400 predicted tokens" in text
+    assert "40 rows (40 labelled), 400 predicted tokens\n" in text
+    assert text.splitlines()[1] == "device: cpu; engine: onnx; precision: int8"
     assert "accuracy           87.5 %  95 % interval" in text
     assert "chance             50.0 %" in text
     assert "cat    ███████████████░░░░░   0.750" in text

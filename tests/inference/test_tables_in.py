@@ -106,6 +106,7 @@ def test_a_table_is_evaluated_and_its_columns_come_back(texts, write, tmp_path, 
     assert {row["prediction"] for row in rows[:2]} <= {"good", "not good"}
     made_from = json.loads((tmp_path / "o" / "made_from.json").read_text())
     assert made_from["data"].endswith("new.csv")
+    assert "\ndevice: cpu; engine: torch; precision: fp32\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["new.csv", "new.TSV", "new", "new.txt"])
