@@ -34,12 +34,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from smallgpt.errors import SettingsError, UserError
+from smallgpt.exit_codes import EXIT_TERMINATED
 
 if TYPE_CHECKING:  # --help and wrong flags answer without them
     import numpy as np
     import torch
 
 MEETING_FILE = "SMALLGPT_MEETING_FILE"  # of the processes that `training/launch.py` starts
+LAUNCHER = "SMALLGPT_LAUNCHER"  # its process number
 _MET = ".met"  # beside that file, when all have come
 _LONG = timedelta(days=30)  # for what the first process does alone: a report, a checkpoint, a model
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux
@@ -367,6 +369,9 @@ def _end_with_parent() -> None:
     """Have the system stop this process, as SIGTERM does, when what started it is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGTERM)
+    launcher = os.environ.get(LAUNCHER)
+    if launcher and os.getppid() != int(launcher):  # it was killed before
+        raise LeftToFirstError(EXIT_TERMINATED)
 
 
 @contextmanager

@@ -10,6 +10,11 @@ def cpu_threads() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if given.isdecimal() and int(given):
         return int(given)
+    return cpu_cores()
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

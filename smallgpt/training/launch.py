@@ -23,7 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from smallgpt.console import print_error
+from smallgpt.console import plural, print_error
+from smallgpt.errors import SettingsError
 from smallgpt.exit_codes import (
     EXIT_FAILED,
     EXIT_HUNG_UP,
@@ -31,14 +32,16 @@ from smallgpt.exit_codes import (
     EXIT_OK,
     EXIT_TERMINATED,
 )
+from smallgpt.model.threads import cpu_cores
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.training import TrainSettings
-from smallgpt.processes import MEETING_FILE, have_met
+from smallgpt.processes import LAUNCHER, MEETING_FILE, have_met
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.stopping import STOPPING
 
 COMMAND, RESULT_FILE = "SMALLGPT_COMMAND", "SMALLGPT_RESULT_FILE"
 _ENDED_WELL = (EXIT_OK, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_HUNG_UP)
+_ALWAYS = 2  # processes, to try them
 _LOOK = 0.05  # seconds between two looks at the processes
 _SCRIPT = Path(__file__).parents[2] / "train_gpt.py"
 
@@ -54,7 +57,16 @@ def launch(settings: TrainSettings, command: str | None) -> Launched:
     """Train with `settings.processes` processes on this machine; their errors are printed.
 
     `command`: as in `train`.
+
+    Raises:
+        SettingsError: they are more than the cores, where each would wait for the others.
     """
+    most = max(_ALWAYS, cpu_cores())
+    if settings.processes > most:
+        raise SettingsError(
+            [f"processes {settings.processes}: this machine has {plural(cpu_cores(), 'core')}, and "
+             f"more processes are slower and fill its memory; at most {most}"]
+        )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="smallgpt_") as name:
         folder = Path(name)
         words = _words(settings, folder / "settings.yaml")
@@ -96,14 +108,13 @@ def _words(settings: TrainSettings, path: Path) -> list[str]:
 
 def _environment(count: int, folder: Path, command: str | None) -> dict[str, str]:
     """The environment of the processes, but for their numbers, as torchrun has it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = {"OMP_NUM_THREADS": f"{max(1, (cores or 1) // count)}"}
     return {
-        **threads,
+        "OMP_NUM_THREADS": f"{max(1, cpu_cores() // count)}",
         # Not by the name of this machine, which may be unknown, or have a network behind it.
         **{"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"},
         **os.environ,
         **{"WORLD_SIZE": f"{count}", "LOCAL_WORLD_SIZE": f"{count}"},
+        LAUNCHER: f"{os.getpid()}",
         MEETING_FILE: str(folder / "meeting"),
         RESULT_FILE: str(folder / "result.json"),
         COMMAND: command or "",

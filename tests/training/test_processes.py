@@ -238,6 +238,14 @@ def test_other_options_on_one_process_are_refused_by_name(alone, tmp_path):
     assert other[1][2] == ""
 
 
+def test_more_processes_than_cores_are_refused(alone):
+    words = command(replace(alone, processes=1000))
+    wrong = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=60)
+    assert wrong.returncode == 2
+    (line,) = wrong.stderr.splitlines()
+    assert line.startswith("error: processes 1000: this machine has ")
+
+
 def test_torchrun_says_how_many(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path, processes=3, num_epochs=1)
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
