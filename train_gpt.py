@@ -122,6 +122,7 @@ def train(settings: TrainSettings, command: str | None = None) -> TrainResult:
         return check_data(settings, folder)
     check_count(settings.processes)
     if settings.processes > 1 and not are_joined():
+        check_before_launch(folder, settings)
         code, found = launch(settings, command)
         return TrainResult(code, folder, found.get("best_step", 0), found.get("validation", {}))
     with joined(settings.exchange_timeout) as processes, ExitStack() as stack:
@@ -153,12 +154,26 @@ def begun(folder: RunFolder, settings: TrainSettings) -> Iterator[None]:
 
         check_device(settings.device)
     with folder.locked():
-        if folder.holds_run() and not (settings.resume or settings.overwrite):
-            raise UserError(
-                f"{folder.root}: a run is here already; go on with --resume, start again with "
-                f"--overwrite, or choose another --output_dir"
-            )
+        check_free(folder, settings)
         yield
+
+
+def check_free(folder: RunFolder, settings: TrainSettings) -> None:
+    """Raise UserError where a run is in the folder that is neither resumed nor replaced."""
+    if folder.holds_run() and not (settings.resume or settings.overwrite):
+        raise UserError(
+            f"{folder.root}: a run is here already; go on with --resume, start again with "
+            f"--overwrite, or choose another --output_dir"
+        )
+
+
+def check_before_launch(folder: RunFolder, settings: TrainSettings) -> None:
+    """Raise UserError for what is wrong at first sight: processes take seconds to start."""
+    from smallgpt.training.data import check_there
+
+    folder.check_start(settings.overwrite)
+    check_free(folder, settings)
+    check_there(settings)
 
 
 def train_in(

@@ -33,6 +33,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from smallgpt.console import say
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.exit_codes import EXIT_TERMINATED
 
@@ -317,9 +318,14 @@ def joined(exchange_timeout: float) -> Iterator[Processes]:
     if file and rank == 0:
         Path(file + _MET).touch()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    is_other_machine = rank > 0 and local_rank == 0
+    if is_other_machine:
+        say(f"process {rank} of {count} has joined; the first one tells how it goes, and writes")
     try:
         with _silent() if rank else nullcontext():  # the first process talks
             yield Processes(rank, count, local_rank, updates, waiting)
+        if is_other_machine:
+            say(f"process {rank} of {count} has ended; the run is with the first one")
     except LostContactError as error:
         if rank and file:  # the launcher and the first process tell it
             raise LeftToFirstError(error.exit_code) from None

@@ -41,17 +41,7 @@ def read_data(
     Raises:
         UserError: missing or bad files.
     """
-    if not Path(settings.data_path).exists():
-        default = settings.data_path == TrainSettings.data_path
-        make = command_hint("prepare_data.py", "digits" if default else "--help")
-        remedy = (
-            f"make it with `{make}`, or name your own rows with --data_path"
-            if default
-            else f"name your rows with --data_path (`{make}` makes some)"
-        )
-        raise UserError(f"{settings.data_path}: no such file; {remedy}")
-    if not Path(settings.vocabulary_file).exists():
-        raise _no_vocabulary(settings)
+    check_there(settings)
     vocabulary = Vocabulary.load(settings.vocabulary_file)
     codebook = _known_codebook(settings)
     skip = settings.on_bad_row == "skip"
@@ -92,6 +82,21 @@ def read_data(
         if not rows.bad_rows:
             raise
         return rows, rows.subset(slice(0, 0))  # the bad rows are reported nonetheless
+
+
+def check_there(settings: TrainSettings) -> None:
+    """Raise UserError where the rows or their vocabulary are missing."""
+    if not Path(settings.data_path).exists():
+        default = settings.data_path == TrainSettings.data_path
+        make = command_hint("prepare_data.py", "digits" if default else "--help")
+        remedy = (
+            f"make it with `{make}`, or name your own rows with --data_path"
+            if default
+            else f"name your rows with --data_path (`{make}` makes some)"
+        )
+        raise UserError(f"{settings.data_path}: no such file; {remedy}")
+    if not Path(settings.vocabulary_file).exists():
+        raise _no_vocabulary(settings)
 
 
 def _no_vocabulary(settings: TrainSettings) -> UserError:

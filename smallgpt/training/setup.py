@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -125,11 +124,11 @@ def build_run(
         )
     )
     log.say(
-        f"device: {device} ({torch.get_num_threads()} threads); "
+        f"device: {device} ({plural(torch.get_num_threads(), 'thread')}); "
         f"precision: {precision.name}: {precision.reason}"
     )
     if processes.are_many:
-        machines = len(set(processes.of_all(socket.gethostname())))
+        machines = processes.of_all(processes.local_rank).count(0)
         log.say(
             f"processes: {processes.count} on {plural(machines, 'machine')}, "
             f"{plural(torch.get_num_threads(), 'thread')} each"

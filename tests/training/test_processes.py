@@ -238,8 +238,8 @@ def test_other_options_on_one_process_are_refused_by_name(alone, tmp_path):
     assert other[1][2] == ""
 
 
-def test_more_processes_than_cores_are_refused(alone):
-    words = command(replace(alone, processes=1000))
+def test_more_processes_than_cores_are_refused(alone, tmp_path):
+    words = command(in_other_folder(alone, tmp_path, processes=1000))
     wrong = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=60)
     assert wrong.returncode == 2
     (line,) = wrong.stderr.splitlines()
