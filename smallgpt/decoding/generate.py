@@ -51,7 +51,7 @@ def generate_tokens(
     decoder: TokenDecoder,
     prompts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     stop_ids: Collection[int],
     sampling: Sampling,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -73,6 +73,7 @@ def generate_tokens(
         prompts: token ids, at least one each, of any lengths; those of similar length are decoded
             together. A prompt and its new tokens may take n_positions together. (The last new
             token is never read, so one more would fit; the rule is kept simple.)
+        max_new_tokens: of every prompt, or for each its own.
         generator: one for all prompts; or for each prompt its own, prompts that are given the
             same one drawing from it in turn.
         forbidden_ids: ids that are never generated.
@@ -84,19 +85,21 @@ def generate_tokens(
         ValueError: an empty prompt or one that is too long, every token forbidden, or logits
             that are not finite (damaged weights, or fp16 overflow).
     """
-    if max_new_tokens < 1 or batch_size < 1:
+    if isinstance(max_new_tokens, int):
+        max_new_tokens = [max_new_tokens] * len(prompts)
+    if min(max_new_tokens, default=1) < 1 or batch_size < 1:
         raise ValueError("max_new_tokens and batch_size must be 1 or above")
-    for index, prompt in enumerate(prompts):
+    for index, (prompt, most) in enumerate(zip(prompts, max_new_tokens, strict=True)):
         if not prompt:
             raise ValueError(f"prompt {index} is empty: it needs one token at least")
-        if len(lead) + len(prompt) + max_new_tokens > decoder.n_positions:
+        if len(lead) + len(prompt) + most > decoder.n_positions:
             raise ValueError(
-                f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it does "
+                f"prompt {index} has {len(prompt)} tokens; with {most} new ones it does "
                 f"not fit the model's {decoder.n_positions} positions"
             )
-        if rules is not None and len(prompt) + max_new_tokens > rules.max_length:
+        if rules is not None and len(prompt) + most > rules.max_length:
             raise ValueError(
-                f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it is "
+                f"prompt {index} has {len(prompt)} tokens; with {most} new ones it is "
                 f"longer than a row of {rules.max_length}"
             )
     forbidden = torch.tensor(sorted(set(forbidden_ids)), dtype=torch.long, device=decoder.device)
@@ -107,10 +110,10 @@ def generate_tokens(
     stops = frozenset(stop_ids)
     steps_per_look = _STEPS_PER_LOOK.get(decoder.device.type, 16)
     generators = generator if isinstance(generator, Sequence) else [generator] * len(prompts)
-    uniform_NxM = torch.empty(len(prompts), max_new_tokens)
+    uniform_NxM = torch.empty(len(prompts), max(max_new_tokens, default=0))
     for uniform_M, each in zip(uniform_NxM, generators, strict=True):
         device = None if each is None else each.device
-        uniform_M.copy_(torch.rand(max_new_tokens, generator=each, device=device))
+        uniform_M.copy_(torch.rand(len(uniform_M), generator=each, device=device))
     uniform_NxM = uniform_NxM.to(decoder.device)
     new_tokens: list[list[int]] = [[] for _ in prompts]
     # Longest first, so that too little memory shows at once.
@@ -120,7 +123,8 @@ def generate_tokens(
         read = [torch.tensor([*lead, *prompts[index]]) for index in live]
         lengths_B = torch.tensor([len(ids) for ids in read])
         ids_BxT = torch.nn.utils.rnn.pad_sequence(read, batch_first=True)
-        capacity = ids_BxT.shape[1] + max_new_tokens
+        ends = {max_new_tokens[index] for index in live}
+        capacity = ids_BxT.shape[1] + max(ends)
         logits_BxV = decoder.prefill(ids_BxT, lengths_B, capacity)
         finite = logits_BxV.isfinite().all()
         uniform_BxM = uniform_NxM[live]
@@ -128,7 +132,7 @@ def generate_tokens(
         if rules is not None:
             state = rules.start([prompts[index] for index in live])
         unseen: list[Tensor] = []
-        for m in range(max_new_tokens):
+        for m in range(max(ends)):
             logits_BxV.index_fill_(1, forbidden, -torch.inf)
             if rules is not None and state is not None:
                 logits_BxV = rules.mask(logits_BxV, state)
@@ -136,8 +140,8 @@ def generate_tokens(
             if rules is not None and state is not None:
                 state = rules.after(state, ids_B)
             unseen.append(ids_B)
-            last = m == max_new_tokens - 1
-            if last or len(unseen) == steps_per_look:
+            # A row that has all its tokens may have no position left: it leaves at once.
+            if m + 1 in ends or len(unseen) == steps_per_look:
                 if not finite:
                     raise ValueError(
                         f"the model's logits are not finite (decoding in {decoder.dtype})"
@@ -146,7 +150,7 @@ def generate_tokens(
                 for row, tokens in enumerate(torch.stack(unseen, dim=1).tolist()):
                     kept = _up_to_stop(tokens, stops)
                     new_tokens[live[row]] += kept
-                    if kept[-1] not in stops and not last:
+                    if kept[-1] not in stops and m + 1 < max_new_tokens[live[row]]:
                         survivors.append(row)
                 unseen = []
                 finished = len(live) - len(survivors)
@@ -158,6 +162,7 @@ def generate_tokens(
                     rows = close_gaps(survivors)
                     decoder.keep(rows)
                     live = [live[row] for row in rows]
+                    ends = {max_new_tokens[index] for index in live}
                     ids_B, uniform_BxM = ids_B[rows], uniform_BxM[rows]
                     state = None if state is None else state.of(rows)
             logits_BxV = decoder.step(ids_B)

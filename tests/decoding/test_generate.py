@@ -282,6 +282,25 @@ def test_results_come_in_prompt_order(decoder, batch_size):
     )
 
 
+@pytest.mark.parametrize("steps_per_look", [1, 16])
+def test_each_prompt_may_have_a_most_of_its_own(decoder, monkeypatch, steps_per_look):
+    monkeypatch.setitem(generation._STEPS_PER_LOOK, "cpu", steps_per_look)
+    prompts = random_ids(POSITIONS - 2, 4, 30, POSITIONS - 7, 1, 20)
+    most = [2, POSITIONS - 4, 5, 7, 1, 5]  # the first and the fourth fill the positions
+
+    def generated(prompts, most):
+        return generate_tokens(
+            decoder, prompts, max_new_tokens=most, stop_ids=[STOP], sampling=GREEDY
+        )
+
+    alone = [generated([prompt], each)[0] for prompt, each in zip(prompts, most, strict=True)]
+    together = generated(prompts, most)
+    assert together == alone
+    assert max(map(len, together)) > 7 and len(together[4]) == 1
+    with pytest.raises(ValueError, match="prompt 3 has 57 tokens; with 8 new ones"):
+        generated(prompts, [2, 5, 5, 8, 1, 5])
+
+
 def test_progress_counts_every_prompt_once(decoder):
     counts = []
     generate_tokens(
