@@ -259,7 +259,7 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
     """Label rows; print the label of each of the first, and how many have each label."""
     from smallgpt.evaluation.verdicts import describe_confidence
     from smallgpt.inference.classify import classify_given, say_first_labels, say_label_counts
-    from smallgpt.inference.files import say_bad_rows
+    from smallgpt.inference.files import has_unk, say_bad_rows
 
     predictions, results = classify_given(
         trained,
@@ -271,7 +271,7 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
         settings.abstain_below,
     )
     stream = sys.stderr if settings.json else sys.stdout
-    failed = say_bad_rows(trained, predictions, "classified", stream) and settings.strict
+    failed = say_bad_rows(predictions, "classified", stream, has_unk(trained)) and settings.strict
     if settings.json:
         for row in predictions:
             print(json_text(row))
@@ -287,12 +287,13 @@ def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: Given
     """Label rows of standard input; print the predictions alone on standard output."""
     from smallgpt.evaluation.predictions_table import predictions_table
     from smallgpt.inference.classify import label_given
-    from smallgpt.inference.files import say_bad_rows
+    from smallgpt.inference.files import has_unk, say_bad_rows
 
     predictions = label_given(trained, rows, settings.batch_size, settings.abstain_below)
-    if not settings.json and (settings.output_format or rows.form) == "csv":
+    form = rows.form.asked(settings.output_format)
+    if not settings.json and form.name == "csv":
         labels = trained.vocabulary.label_names
-        lines, notes = predictions_table(predictions, labels, rows.table, rows.log)
+        lines, notes = predictions_table(predictions, labels, form.table, form.log)
         for line in lines:
             sys.stdout.write(line)
         for note in notes:
@@ -300,7 +301,9 @@ def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: Given
     else:
         for row in predictions:
             print(json_text(row))
-    failed = say_bad_rows(trained, predictions, "classified", sys.stderr) and settings.strict
+    failed = (
+        say_bad_rows(predictions, "classified", sys.stderr, has_unk(trained)) and settings.strict
+    )
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -309,7 +312,7 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
     from smallgpt.evaluation.answers import describe_examples
     from smallgpt.evaluation.report import describe_figures
     from smallgpt.inference.evaluate import evaluate_given, score_given
-    from smallgpt.inference.files import say_bad_rows
+    from smallgpt.inference.files import has_unk, say_bad_rows
 
     results = None
     if settings.keeps_results():
@@ -328,7 +331,7 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
             trained, rows, settings.batch_size, settings.max_new_tokens, settings.abstain_below
         )
     stream = sys.stderr if settings.json else sys.stdout
-    failed = say_bad_rows(trained, predictions, "scored", stream) and settings.strict
+    failed = say_bad_rows(predictions, "scored", stream, has_unk(trained)) and settings.strict
     if settings.json:
         print(json_text(figures))
     else:

@@ -12,7 +12,7 @@ El-Yaniv and Wiener (2010) and Geifman and El-Yaniv (2017), with accuracy in pla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,20 +101,24 @@ def _shortest_number(above: float, up_to: float) -> float:
 
 
 def abstain(
-    predictions: Sequence[dict[str, Any]], abstain_below: float | None
+    predictions: Iterable[dict[str, Any]], abstain_below: float | None
 ) -> list[dict[str, Any]]:
     """Objects of predictions.jsonl, those below a confidence without their prediction.
 
     Their `reason` says so; their confidence and probabilities stay. None: all answer.
     """
-    if abstain_below is None:
-        return list(predictions)
-    withheld = {"prediction": None, "reason": f"confidence below {abstain_below}"}
-    return [{**row, **withheld} if _is_below(row, abstain_below) else row for row in predictions]
+    return [withheld(row, abstain_below) for row in predictions]
+
+
+def withheld(row: dict[str, Any], abstain_below: float | None) -> dict[str, Any]:
+    """An object of predictions.jsonl as `abstain` leaves it."""
+    if abstain_below is None or not _is_below(row, abstain_below):
+        return row
+    return {**row, "prediction": None, "reason": f"confidence below {abstain_below}"}
 
 
 def abstention_figures(
-    predictions: Sequence[dict[str, Any]], abstain_below: float | None
+    predictions: Collection[dict[str, Any]], abstain_below: float | None
 ) -> dict[str, Any]:
     """What of metrics.json tells of the answers that are withheld; {} where none are.
 
@@ -130,12 +134,12 @@ def abstention_figures(
     return figures
 
 
-def curve_of(predictions: Sequence[dict[str, Any]]) -> CoverageCurve:
+def curve_of(predictions: Collection[dict[str, Any]]) -> CoverageCurve:
     """The curve of the labelled rows of predictions.jsonl, of which there is at least one."""
-    labelled = [row for row in predictions if row["label"] is not None]
-    confidence_N = np.array([row["confidence"] for row in labelled])
-    right_N = np.array([row["prediction"] == row["label"] for row in labelled])
-    return CoverageCurve.of(confidence_N, right_N)
+    labelled = (row for row in predictions if row["label"] is not None)
+    told = ((row["confidence"], row["prediction"] == row["label"]) for row in labelled)
+    rows = np.fromiter(told, np.dtype([("confidence", float), ("right", bool)]))
+    return CoverageCurve.of(rows["confidence"], rows["right"])
 
 
 def _is_below(row: dict[str, Any], abstain_below: float) -> bool:

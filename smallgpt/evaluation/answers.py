@@ -15,19 +15,20 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from smallgpt.console import format_table, plural, printable, progress_bar
-from smallgpt.decoding.generate import generate_tokens
-from smallgpt.decoding.sampling import Sampling
 from smallgpt.distribution import install_extra
 from smallgpt.engines.trained import TrainedModel
+from smallgpt.evaluation.scoring import scoring_batches
 from smallgpt.rows.dataset import TokenLabelDataset
 
 MOST_EXAMPLES = 3
 _LONGEST_SHOWN = 200
-# A model that never ends would take the time of all its positions for every row.
 _LEAST_NEW_TOKENS = 32
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _KANA = r"\u3040-\u30ff"
@@ -46,55 +47,62 @@ def generate_answers(
     dataset: TokenLabelDataset,
     batch_size: int = 64,
     max_new_tokens: int | None = None,
+    together: Iterable[np.ndarray] | None = None,
 ) -> list[str | None]:
     """Greedy answers to the instructions of rows read with `keep_records`.
 
     Prompts are read as in training, a long one without its beginning; answers end at the trained
-    length. `max_new_tokens` None: twice the longest expected answer of the file, at least 32.
+    length. `max_new_tokens` None: `most_new_tokens` of these rows. `together`: which rows are
+    decoded at once; None: those that are scored at once, so that whoever has the whole batches of a
+    part of the rows gives the very answers that all rows would get.
 
     Returns:
         One text a row: "" where the expected answer alone fills the trained length, which leaves
         no prompt; None for a row that is no instruction.
     """
+    # Here, since reading figures and answers needs no torch.
+    from smallgpt.decoding.generate import generate_tokens
+    from smallgpt.decoding.sampling import Sampling
+
     assert dataset.records is not None  # read with `keep_records`
     vocabulary, tokenizer = trained.vocabulary, trained.vocabulary.tokenizer
     answers = ["" if is_instruction(record) else None for record in dataset.records]
-    prompts = {
-        index: dataset.row(index)[:length].tolist()
-        for index, length in enumerate(dataset.prompt_lengths_N.tolist())
-        if length
-    }
-    if not prompts or tokenizer is None:  # without a tokenizer no row has a prompt
+    prompt_lengths_N = dataset.prompt_lengths_N
+    if not prompt_lengths_N.any() or tokenizer is None:  # without a tokenizer no row has a prompt
         return answers
-    if max_new_tokens is None:
-        longest = int(dataset.scored_counts[list(prompts)].max())
-        max_new_tokens = max(_LEAST_NEW_TOKENS, 2 * longest)
-    rooms = {
-        index: min(max_new_tokens, trained.max_length - len(prompt))
-        for index, prompt in prompts.items()
-    }
+    most = most_new_tokens(dataset) if max_new_tokens is None else max_new_tokens
+    assert most is not None  # there is a prompt
+    rooms_N = np.minimum(most, trained.max_length - prompt_lengths_N)
     stops = {each for each in (vocabulary.eos_id, vocabulary.cls_id) if each is not None}
     # An unknown character is no text.
     forbidden = {each for each in (vocabulary.pad_id, vocabulary.unk_id) if each is not None}
-    decoder = trained.engines.decoder(min(len(prompts), batch_size), sum(rooms.values()))
-    with progress_bar("answering", len(prompts), "row") as bar:
-        # Most rows have room for the longest answer; the others go by themselves, so that an
-        # answer does not depend on the rows beside it.
-        for room in sorted(set(rooms.values()), reverse=True):
-            rows = [index for index in prompts if rooms[index] == room]
+    asked_N = prompt_lengths_N > 0
+    decoder = trained.engines.decoder(batch_size, int(rooms_N[asked_N].sum()))
+    with progress_bar("answering", int(asked_N.sum()), "row") as bar:
+        for indices_B in together or scoring_batches(dataset, batch_size, of_tokens=True):
+            asked = indices_B[asked_N[indices_B]]
             made = generate_tokens(
                 decoder,
-                [prompts[index] for index in rows],
-                max_new_tokens=room,
+                [dataset.row(index)[: prompt_lengths_N[index]].tolist() for index in asked],
+                max_new_tokens=rooms_N[asked].tolist(),
                 stop_ids=stops,
                 sampling=Sampling(greedy=True),
                 forbidden_ids=forbidden,
                 batch_size=batch_size,
                 on_progress=bar.update,
             )
-            for index, ids in zip(rows, made, strict=True):
+            for index, ids in zip(asked.tolist(), made, strict=True):
                 answers[index] = tokenizer.decode(ids)
     return answers
+
+
+def most_new_tokens(rows: TokenLabelDataset) -> int | None:
+    """Most tokens of an answer: twice the longest expected one, at least 32; None without any.
+
+    A model that never ends would take the time of all its positions for every row.
+    """
+    expected = rows.scored_counts[rows.prompt_lengths_N > 0]
+    return max(_LEAST_NEW_TOKENS, 2 * int(expected.max())) if len(expected) else None
 
 
 def is_instruction(record: dict[str, Any]) -> bool:
@@ -206,10 +214,11 @@ def describe_answers(figures: dict[str, Any]) -> str:
     return format_table([plural(figures["answers"], "answer"), ""], rows, left=(0, 1))
 
 
-def describe_examples(predictions: Sequence[dict[str, Any]]) -> str:
+def describe_examples(predictions: Iterable[dict[str, Any]]) -> str:
     """The first instructions of predictions.jsonl with expected and generated answers."""
     lines = []
-    for row in [row for row in predictions if row.get("answer") is not None][:MOST_EXAMPLES]:
+    answered = (row for row in predictions if row.get("answer") is not None)
+    for row in islice(answered, MOST_EXAMPLES):
         asked = row["row"]["instruction"]
         if row["row"].get("input"):
             asked += f" | {row['row']['input']}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,13 @@ _MOST_MISTAKES = 32
 def draw_evaluation(
     folder: Path,
     figures: dict[str, Any],
-    predictions: list[dict[str, Any]],
-    dataset: TokenLabelDataset,
-    codebook_path: Path | None,
+    predictions: Collection[dict[str, Any]],
+    mistakes: Callable[[], Mistakes] | None,
 ) -> None:
-    """Draw the pictures of labelled rows into `folder`; mistakes only with an image codebook."""
+    """Draw the pictures of labelled rows into `folder`.
+
+    `mistakes` finds the mistakes when all else is drawn; None for rows that are no images.
+    """
     if "accuracy" not in figures:
         return
     draw_confusion_matrix(folder / CONFUSION_PNG, figures["confusion_matrix"], figures["labels"])
@@ -63,8 +66,8 @@ def draw_evaluation(
         curves.insert(0, (calibrated, figures["reliability"]))
     draw_reliability(folder / RELIABILITY_PNG, curves, "Confidence and how often it was right")
     draw_coverage(folder / COVERAGE_PNG, curve_of(predictions), figures.get("answered"))
-    if codebook_path is not None and figures["accuracy"] < 1:
-        draw_mistakes(folder / MISTAKES_PNG, predictions, dataset, codebook_path)
+    if mistakes is not None and figures["accuracy"] < 1:
+        draw_mistakes(folder / MISTAKES_PNG, mistakes())
 
 
 def draw_class_accuracy(
@@ -242,28 +245,85 @@ def _most_confused(
     return counts_LxL, names
 
 
-def draw_mistakes(
-    path: Path,
-    predictions: list[dict[str, Any]],
-    dataset: TokenLabelDataset,
-    codebook_path: Path,
-) -> None:
-    """Draw the images of the most confident mistakes, decoded from their tokens; at least one."""
-    codebook = Codebook.load(codebook_path)
-    labelled = [row for row in predictions if row["label"] is not None]
-    mistakes = [row for row in labelled if row["prediction"] != row["label"]]
-    shown = sorted(mistakes, key=lambda row: -row["confidence"])[:_MOST_MISTAKES]
-    index_of = {int(line): index for index, line in enumerate(dataset.lines_N)}
-    images, captions = [], []
-    for row in shown:
-        ids = dataset.row(index_of[row["line"]]).tolist()
-        tokens = [dataset.vocabulary.tokens[token] for token in ids]
-        images.append(codebook.image_from_tokens(tokens)[0])
-        captions.append(
-            f"{row['label']} read as {row['prediction']}, {100 * row['confidence']:.0f} %"
+@dataclass(frozen=True)
+class Mistakes:
+    """The images of the most confident mistakes of labelled rows of images, M of them.
+
+    Attributes:
+        images: as pixels, M arrays of H x W x C, decoded from their tokens.
+        captions: what was read as what.
+        confidences, lines: of their rows; the most confident comes first.
+        count: how many mistakes there are.
+        labelled: in how many labelled rows.
+        value_range: what pixel value is black, and what is white.
+    """
+
+    images: list[np.ndarray]
+    captions: list[str]
+    confidences: list[float]
+    lines: list[int]
+    count: int
+    labelled: int
+    value_range: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Collection[dict[str, Any]],
+        dataset: TokenLabelDataset,
+        codebook: Codebook,
+    ) -> Mistakes:
+        """The mistakes in objects of predictions.jsonl, which are of the rows of `dataset`."""
+        labelled = [row for row in predictions if row["label"] is not None]
+        wrong = [row for row in labelled if row["prediction"] != row["label"]]
+        shown = sorted(wrong, key=lambda row: -row["confidence"])[:_MOST_MISTAKES]
+        index_of = {int(line): index for index, line in enumerate(dataset.lines_N)}
+        images, captions = [], []
+        for row in shown:
+            ids = dataset.row(index_of[row["line"]]).tolist()
+            tokens = [dataset.vocabulary.tokens[token] for token in ids]
+            images.append(codebook.image_from_tokens(tokens)[0])
+            captions.append(
+                f"{row['label']} read as {row['prediction']}, {100 * row['confidence']:.0f} %"
+            )
+        return cls(
+            images,
+            captions,
+            [row["confidence"] for row in shown],
+            [row["line"] for row in shown],
+            len(wrong),
+            len(labelled),
+            (codebook.low, codebook.high),
         )
-    title = f"{plural(len(mistakes), 'mistake')} in {plural(len(labelled), 'row')}"
-    if len(shown) < len(mistakes):
-        title = f"The {len(shown)} most confident of {title}"
-    value_range = (codebook.low, codebook.high)
-    draw_image_sheet(path, images, captions, value_range, columns=8, title=title)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Mistakes]) -> Mistakes:
+        """The mistakes of all parts of the rows, at least one part."""
+        each = [
+            (-confidence, line, image, caption)
+            for part in parts
+            for confidence, line, image, caption in zip(
+                part.confidences, part.lines, part.images, part.captions, strict=True
+            )
+        ]
+        each.sort(key=lambda mistake: mistake[:2])
+        shown = each[:_MOST_MISTAKES]
+        return cls(
+            [image for _, _, image, _ in shown],
+            [caption for _, _, _, caption in shown],
+            [-falling for falling, _, _, _ in shown],
+            [line for _, line, _, _ in shown],
+            sum(part.count for part in parts),
+            sum(part.labelled for part in parts),
+            parts[0].value_range,
+        )
+
+
+def draw_mistakes(path: Path, mistakes: Mistakes) -> None:
+    """Draw the images of the most confident mistakes; at least one."""
+    title = f"{plural(mistakes.count, 'mistake')} in {plural(mistakes.labelled, 'row')}"
+    if len(mistakes.images) < mistakes.count:
+        title = f"The {len(mistakes.images)} most confident of {title}"
+    draw_image_sheet(
+        path, mistakes.images, mistakes.captions, mistakes.value_range, columns=8, title=title
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def _label_columns(
         yield row
 
 
-def write_predictions(path: Path, predictions: list[dict[str, Any]]) -> None:
+def write_predictions(path: Path, predictions: Collection[dict[str, Any]]) -> None:
     """Write predictions.jsonl atomically."""
     with (
         atomic_write(path) as handle,

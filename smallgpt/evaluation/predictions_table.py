@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ Cells = Callable[[dict[str, Any]], str]  # the cell of a column, from an object 
 
 
 def predictions_table(
-    predictions: Sequence[dict[str, Any]],
+    predictions: Collection[dict[str, Any]],
     labels: Sequence[str],
     table: Table | None,
     log: Table | None = None,
@@ -58,7 +58,7 @@ def write_predictions_table(path: Path, lines: Iterable[str]) -> None:
 
 
 def _added_columns(
-    predictions: Sequence[dict[str, Any]], labels: Sequence[str]
+    predictions: Collection[dict[str, Any]], labels: Sequence[str]
 ) -> dict[str, Cells]:
     """The columns of what the model said, those that no row has left out."""
     keys = {key for row in predictions for key in row}
@@ -79,7 +79,7 @@ def _added_columns(
     return columns
 
 
-def _columns_of_keys(predictions: Sequence[dict[str, Any]]) -> dict[str, Cells]:
+def _columns_of_keys(predictions: Collection[dict[str, Any]]) -> dict[str, Cells]:
     """The line of each row, its own keys in the order in which they come up, and its label."""
     keys = dict.fromkeys(key for row in predictions for key in row["row"])
     columns: dict[str, Cells] = {} if "line" in keys else {"line": lambda row: str(row["line"])}

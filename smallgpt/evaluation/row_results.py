@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from smallgpt.evaluation.label_probabilities import LabelAnswers
 from smallgpt.evaluation.metrics import label_figures, language_figures, mean_perplexity, perplexity
-from smallgpt.rows.dataset import TokenLabelDataset
+
+
+class JudgedRows(Protocol):
+    """What figures need of rows besides their results: a `TokenLabelDataset` has it."""
+
+    @property
+    def classes_N(self) -> np.ndarray: ...  # noqa: N802  (the name of a column)
+    @property
+    def scored_counts(self) -> np.ndarray: ...
+    @property
+    def scored_body_counts(self) -> np.ndarray: ...
+    @property
+    def label_names(self) -> list[str]: ...
 
 
 def label_loss_name(figures: Mapping[str, Any]) -> str:
@@ -61,17 +73,17 @@ class RowResults:
     temperature: float
     calibrated_nll_N: np.ndarray | None = None
 
-    def figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
+    def figures(self, rows: JudgedRows) -> dict[str, Any]:
         """All metrics: of tokens unless by a label head, of labels where any row has one."""
         figures: dict[str, Any] = {}
         tokens = self.tokens
         if tokens is not None:
-            figures = language_figures(tokens.nll_sum_N, dataset.scored_counts, tokens.correct_N)
+            figures = language_figures(tokens.nll_sum_N, rows.scored_counts, tokens.correct_N)
             figures["body_perplexity"] = mean_perplexity(
-                tokens.body_nll_sum_N, dataset.scored_body_counts
+                tokens.body_nll_sum_N, rows.scored_body_counts
             )
         if self.answers is not None:
-            labelled = np.flatnonzero(dataset.classes_N >= 0)
+            labelled = np.flatnonzero(rows.classes_N >= 0)
             figures["label_loss"] = float(self.label_nll_N[labelled].mean())
             if self.calibrated_nll_N is not None:
                 calibrated_M = self.calibrated_nll_N[labelled]
@@ -79,16 +91,16 @@ class RowResults:
             if tokens is not None:
                 figures["label_perplexity"] = perplexity(figures["label_loss"])
             figures |= label_figures(
-                dataset.classes_N[labelled],
+                rows.classes_N[labelled],
                 self.answers.subset(labelled),
-                dataset.vocabulary.label_names,
+                rows.label_names,
                 self.temperature,
             )
         return figures
 
-    def validation_figures(self, dataset: TokenLabelDataset) -> dict[str, Any]:
+    def validation_figures(self, rows: JudgedRows) -> dict[str, Any]:
         """All metrics of validation rows, with what calibration came to."""
-        figures = self.figures(dataset)
+        figures = self.figures(rows)
         if self.answers is not None:
             figures["calibration"] = {
                 "temperature": self.temperature,

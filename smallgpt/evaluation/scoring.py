@@ -12,7 +12,7 @@ Losses are unweighted and come from an fp32 head, whatever loss weights and prec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,17 +153,33 @@ def classify_rows(
     *,
     batch_size: int = 64,
     temperature: float = 1.0,
+    together: Iterable[np.ndarray] | None = None,
 ) -> LabelProbabilities:
     """Label probabilities of rows, each computed after its body, whatever tail it has.
 
     By a label head, or by the label tokens alone at a <CLS> after the body. The rows are labelled
     or were read with `for_label`, so that the body leaves room for a tail whether or not the label
-    is known: however a row is written, it gets one prediction.
+    is known: however a row is written, it gets one prediction. `together`: which rows are computed
+    at once; None: those of like length.
     """
     scores = Scores.empty(dataset, False, temperature)
     score = _label_scorer(engine, dataset, scores)
-    _for_each_batch(dataset.without_tails(), score, batch_size, lambda: None, "classifying")
+    with progress_bar("classifying", len(dataset), "row") as bar:
+        for indices_B in together or scoring_batches(dataset, batch_size, of_tokens=False):
+            score(indices_B)
+            bar.update(len(indices_B))
     return scores.label_probs
+
+
+def scoring_batches(
+    dataset: TokenLabelDataset, batch_size: int, of_tokens: bool
+) -> Iterator[np.ndarray]:
+    """The batches in which rows are scored, with their tokens or by a label head, or classified.
+
+    An engine may compute a row to other last bits in another batch: what is to be equal to the last
+    bit is computed in the same batches.
+    """
+    return batches_by_length(dataset if of_tokens else dataset.without_tails(), batch_size)
 
 
 def _for_each_batch(

@@ -35,7 +35,7 @@ def texts_read(dataset: TokenLabelDataset) -> TextsRead | None:
     tokenizer, records = dataset.vocabulary.tokenizer, dataset.kept_records
     if tokenizer is None or not len(dataset):
         return None
-    if not all(_is_text(record) for record in records):
+    if not all(is_text(record) for record in records):
         return None
     counts_N = np.maximum(dataset.scored_body_counts - tokenizer.count_after, 0)
     parts = [
@@ -57,7 +57,7 @@ def bit_figures(body_nll_sum_N: np.ndarray, read: TextsRead) -> dict[str, Any]:
     return {"bits_per_byte": bits / of_bytes, "bits_per_character": bits / of_characters}
 
 
-def _is_text(record: Any) -> bool:
+def is_text(record: Any) -> bool:
     """Whether a row was read as a text."""
     others = ("tokens", "input_ids", "instruction")
     return isinstance(record, dict) and all(record.get(name) is None for name in others)

@@ -146,7 +146,7 @@ def classify_given(
     with hold_results(trained, rows, "classify", output_dir, overwrite, abstain_below) as results:
         predictions = label_given(trained, rows, batch_size, abstain_below)
         results.begin()
-        write_rows(results, predictions, trained, rows, output_format)
+        write_rows(results, predictions, trained.label_names, rows.form.asked(output_format))
     return predictions, results
 
 
@@ -197,6 +197,13 @@ def refuse_without_labels(trained: TrainedModel) -> None:
 
 
 # ------------------------------------------------------------------------------- printing
+
+
+def check_abstention(trained: TrainedModel, abstain_below: float | None) -> None:
+    """Refuse to withhold answers of a model that gives none; say what decides it; see below."""
+    if abstain_below is not None:
+        refuse_without_labels(trained)
+        say_uncalibrated(trained, abstain_below)
 
 
 def say_uncalibrated(trained: TrainedModel, abstain_below: float | None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,17 @@ import numpy as np
 
 from smallgpt.console import printable_lines
 from smallgpt.engines.trained import TrainedModel
-from smallgpt.evaluation.abstention import abstain, abstention_figures
-from smallgpt.evaluation.answers import answer_figures, generate_answers
+from smallgpt.evaluation.abstention import abstain
+from smallgpt.evaluation.answers import generate_answers, is_instruction, most_new_tokens
 from smallgpt.evaluation.folder import METRICS, ResultFolder
 from smallgpt.evaluation.label_probabilities import MOST_LABELS_WHOLE
-from smallgpt.evaluation.pictures import draw_evaluation
+from smallgpt.evaluation.pictures import Mistakes, draw_evaluation
 from smallgpt.evaluation.predictions import leave_out_failures, predictions_of
-from smallgpt.evaluation.scoring import Scores, score_rows
-from smallgpt.evaluation.text_bits import bit_figures, texts_read
+from smallgpt.evaluation.scored_rows import ScoredRows, evaluation_figures
+from smallgpt.evaluation.scoring import Scores, classify_rows, score_rows, scoring_batches
+from smallgpt.evaluation.text_bits import is_text, texts_read
 from smallgpt.files.writing import write_json
-from smallgpt.inference.classify import (
-    classify_dataset,
-    refuse_without_labels,
-    say_uncalibrated,
-)
+from smallgpt.inference.classify import check_abstention
 from smallgpt.inference.columns import USUAL_COLUMNS, Columns
 from smallgpt.inference.files import GivenRows, refuse_unusable
 from smallgpt.inference.learned_rows import count_learned_rows
@@ -36,6 +34,7 @@ from smallgpt.inference.unknown_tokens import with_unknown_token
 from smallgpt.inputs.event_log import EventColumns
 from smallgpt.rows.dataset import TokenLabelDataset
 from smallgpt.rows.reading import dataset_from_records
+from smallgpt.tokens.codebook import Codebook
 
 _MOST_UNKNOWN = 20  # names in metrics.json, the most frequent
 
@@ -118,13 +117,32 @@ def evaluate_given(
         )
         results.begin()
         told = abstain(predictions, abstain_below)
-        write_rows(results, told, trained, rows, output_format)
-        # With very many labels one line for each label, not for each of its metrics.
-        many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
-        write_json(results.path / METRICS, figures, most_levels=2 if many else None)
-        # Last, so that a failure to draw loses no metrics.
-        draw_evaluation(results.path, figures, predictions, dataset, trained.codebook)
+        write_rows(results, told, trained.label_names, rows.form.asked(output_format))
+        codebook = trained.codebook
+
+        def mistakes() -> Mistakes:
+            assert codebook is not None  # they are asked for with one alone
+            return Mistakes.of(predictions, dataset, Codebook.load(codebook))
+
+        write_figures(results, figures, predictions, mistakes if codebook is not None else None)
     return figures, told, results
+
+
+def write_figures(
+    results: ResultFolder,
+    figures: dict[str, Any],
+    predictions: Collection[dict[str, Any]],
+    mistakes: Callable[[], Mistakes] | None,
+) -> None:
+    """Write metrics.json and the pictures; see `draw_evaluation`.
+
+    `predictions` have the answers that `abstain` withholds.
+    """
+    # With very many labels one line for each label, not for each of its metrics.
+    many = len(figures.get("labels", ())) > MOST_LABELS_WHOLE
+    write_json(results.path / METRICS, figures, most_levels=2 if many else None)
+    # Last, so that a failure to draw loses no metrics.
+    draw_evaluation(results.path, figures, predictions, mistakes)
 
 
 def score_given(
@@ -141,11 +159,71 @@ def score_given(
     Raises:
         UserError: not one row could be scored, or `abstain_below` for a model without labels.
     """
-    if abstain_below is not None:
-        refuse_without_labels(trained)
-        say_uncalibrated(trained, abstain_below)
+    check_abstention(trained, abstain_below)
+    file = WholeFile.of(rows.dataset, max_new_tokens)
+    evaluated = evaluate_rows(trained, rows, batch_size, file)
+    if not len(evaluated.dataset):
+        refuse_unusable(trained, replace(rows, dataset=evaluated.dataset), "scored")
+    figures = evaluation_figures(
+        evaluated.about,
+        evaluated.scored,
+        evaluated.predictions,
+        len(evaluated.dataset.bad_rows),
+        evaluated.learned_rows,
+        abstain_below,
+    )
+    return figures, evaluated.predictions, evaluated.dataset
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """What the evaluation of any part of a file takes from all of its rows.
+
+    Attributes:
+        most_new_tokens: of an answer to an instruction; None where there is none.
+    """
+
+    are_texts: bool
+    has_instructions: bool
+    most_new_tokens: int | None
+
+    @classmethod
+    def of(cls, dataset: TokenLabelDataset, max_new_tokens: int | None) -> WholeFile:
+        """Of a file whose rows are all there, read with keep_records."""
+        records = dataset.kept_records
+        return cls(
+            all(map(is_text, records)),
+            any(map(is_instruction, records)),
+            most_new_tokens(dataset) if max_new_tokens is None else max_new_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """What an evaluation found out about rows, from which its figures are computed.
+
+    Attributes:
+        about: of model, file and reading; see `evaluation_figures`.
+        scored: those that could be scored.
+        predictions: the objects of predictions.jsonl, with answers that `abstain` will withhold.
+        dataset: the rows that could be scored, the others as its bad rows.
+        learned_rows: how many of them the model has learned; None where that is not known.
+    """
+
+    about: dict[str, Any]
+    scored: ScoredRows
+    predictions: list[dict[str, Any]]
+    dataset: TokenLabelDataset
+    learned_rows: int | None
+
+
+def evaluate_rows(
+    trained: TrainedModel, rows: GivenRows, batch_size: int, file: WholeFile
+) -> EvaluatedRows:
+    """Score rows, all of a file or whole batches of it, label and answer them."""
     dataset = rows.dataset
-    for line in dataset.counts.codebook_lines():
+    counts = dataset.counts
+    for line in counts.codebook_lines():
         print(printable_lines(f"{rows.source}: {line}"), file=sys.stderr)
     engine = trained.engines.for_rows(int(dataset.lengths_N.sum()))
     scores = score_rows(
@@ -154,55 +232,54 @@ def score_given(
         batch_size=batch_size,
         temperature=trained.temperature,
     )
+    batches = list(scoring_batches(dataset, batch_size, scores.of_tokens))
+    finite_N = scores.is_finite
     dataset, scores = leave_out_failures(dataset, scores)
-    if not len(dataset):
-        refuse_unusable(trained, replace(rows, dataset=dataset), "scored")
-    ask_unlabelled(trained, dataset, scores, batch_size)
+    place_N = np.cumsum(finite_N) - 1
+    together = [place_N[indices_B[finite_N[indices_B]]] for indices_B in batches]
+    ask_unlabelled(trained, dataset, scores, batch_size, together)
     answers = []
     if scores.of_tokens:
-        answers = generate_answers(trained, dataset, batch_size, max_new_tokens)
-    read = texts_read(dataset) if scores.tokens is not None else None
-    answered = {index: answer for index, answer in enumerate(answers) if answer is not None}
-    expected = [dataset.kept_records[index]["output"] for index in answered]
-    figures = {
+        answers = generate_answers(trained, dataset, batch_size, file.most_new_tokens, together)
+    read = texts_read(dataset) if scores.of_tokens and file.are_texts else None
+    about = {
         "model": trained.name,
         "data": rows.source,
         "device": engine.device,
         "precision": engine.precision,
         "engine": engine.name,
-        "records": len(dataset) + len(dataset.bad_rows),
-        "unscored": len(dataset.bad_rows),
-        "model_labels": len(trained.vocabulary.labels),
-        "unlabelled": int((dataset.classes_N < 0).sum()),
-        "rows_cut": dataset.counts.cut,
-        "tokens_left_out": dataset.counts.cut_tokens,
-        "unknown_tokens": dataset.counts.unknown_tokens,
-        "unknown_names": dict(Counter(dataset.counts.unknown_names).most_common(_MOST_UNKNOWN)),
-        "unknown_names_left_out": max(0, len(dataset.counts.unknown_names) - _MOST_UNKNOWN),
+        "rows_cut": counts.cut,
+        "tokens_left_out": counts.cut_tokens,
+        "unknown_tokens": counts.unknown_tokens,
+        "unknown_names": dict(Counter(counts.unknown_names).most_common(_MOST_UNKNOWN)),
+        "unknown_names_left_out": max(0, len(counts.unknown_names) - _MOST_UNKNOWN),
         "learned_unknown": trained.learned_unknown,
-        "learned_rows": count_learned_rows(trained, dataset),
         "learned_from": trained.settings.data_path,
-        **({"tokens": dataset.target_count} if scores.of_tokens else {}),
-        **scores.figures(dataset, trained.temperature),
-        **(bit_figures(scores.tokens.body_nll_sum_N, read) if scores.tokens and read else {}),
-        **(answer_figures(expected, list(answered.values())) if answered else {}),
-        "validation": trained.validation or None,
+        "has_instructions": file.has_instructions,
+        "validation": trained.validation,
     }
-    predictions = predictions_of(
-        dataset, scores.label_probs, trained.temperature, scores, answers, read
+    return EvaluatedRows(
+        about,
+        ScoredRows.of(dataset, scores.results(dataset, trained.temperature), read),
+        predictions_of(dataset, scores.label_probs, trained.temperature, scores, answers, read),
+        dataset,
+        count_learned_rows(trained, dataset),
     )
-    return figures | abstention_figures(predictions, abstain_below), predictions, dataset
 
 
 def ask_unlabelled(
-    trained: TrainedModel, dataset: TokenLabelDataset, scores: Scores, batch_size: int
+    trained: TrainedModel,
+    dataset: TokenLabelDataset,
+    scores: Scores,
+    batch_size: int,
+    together: Iterable[np.ndarray] | None = None,
 ) -> None:
     """Classify the unlabelled rows, into `scores`, with the same results as `classify`.
 
     Their tokens were scored at full length; to classify, the body must leave room for a tail, so
     these rows are read again (`dataset` was read with keep_records). A label head has answered
     already where that cuts nothing more. Rows that cannot be classified, such as one with a label
-    token in its body, have no probabilities.
+    token in its body, have no probabilities. `together`: as for `generate_answers`.
     """
     unlabelled = np.flatnonzero(dataset.classes_N < 0)
     if not len(unlabelled) or not trained.vocabulary.labels or trained.vocabulary.cls_id is None:
@@ -220,4 +297,15 @@ def ask_unlabelled(
     if trained.is_classifier:
         cut = np.flatnonzero(questions.body_lengths_N < dataset.body_lengths_N[asked])
         questions, asked = questions.subset(cut), asked[cut]
-    scores.label_probs.put_rows(asked, classify_dataset(trained, questions, batch_size))
+    if together is None:
+        together = scoring_batches(dataset, batch_size, scores.of_tokens)
+    question_N = np.full(len(dataset), -1)
+    question_N[asked] = np.arange(len(asked))
+    batches = (question_N[indices_B] for indices_B in together)
+    answers = classify_rows(
+        trained.engines.for_rows(0),  # the one that scored them: it was chosen then
+        questions,
+        temperature=trained.temperature,
+        together=[places_B[places_B >= 0] for places_B in batches if (places_B >= 0).any()],
+    )
+    scores.label_probs.put_rows(asked, answers)

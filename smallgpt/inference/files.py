@@ -7,10 +7,10 @@ import os
 import sys
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from smallgpt.console import plural, printable
 from smallgpt.engines.trained import TrainedModel
@@ -43,6 +43,27 @@ _TAKES = "--test_data takes rows: JSONL, an object a line, or a table (CSV, TSV)
 _MOST_REASONS = 5  # why rows could not be used
 
 
+class RowForm(NamedTuple):
+    """The form of rows, which that of their predictions follows."""
+
+    name: str = "jsonl"  # or "csv"
+    table: Table | None = None  # whose rows they are
+    log: Table | None = None  # the form of the table of events that they were made of
+
+    def asked(self, output_format: str | None) -> RowForm:
+        """The form of predictions where `output_format` was asked for; None: that of the rows."""
+        return self._replace(name=output_format or self.name)
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where rows come from: they can be found as often as needed, in the order of their lines."""
+
+    name: str  # names them in messages and in metrics.json
+    found: Callable[[], Iterable[Found]]
+    form: RowForm = field(default_factory=RowForm)
+
+
 @dataclass(frozen=True)
 class GivenRows:
     """Rows that a model is used on, checked, and where they came from.
@@ -52,9 +73,7 @@ class GivenRows:
 
     dataset: TokenLabelDataset
     source: str  # names the rows in messages and in metrics.json
-    form: str = "jsonl"  # or "csv": of the predictions, unless another is asked for
-    table: Table | None = None  # whose rows they are
-    log: Table | None = None  # the form of the table of events that they were made of
+    form: RowForm = field(default_factory=RowForm)
 
 
 def read_rows(
@@ -63,17 +82,26 @@ def read_rows(
     for_label: bool = False,
     columns: Columns = USUAL_COLUMNS,
 ) -> GivenRows:
-    """Read JSONL or a table, of a file or, as `-`, of standard input, checked as in training.
+    """Read JSONL or a table, checked as in training; see `open_rows`.
 
-    A file named .csv or .tsv is a table; so is any other content, unless it is named .jsonl, that
-    begins with neither `{` nor `[`.
-
-    Args:
-        for_label: the rows are only to be classified.
-        columns: which columns or keys hold the rows.
+    `for_label`: the rows are only to be classified.
 
     Raises:
-        UserError: it cannot be read, has no row at all, lacks a column, or is a document.
+        UserError: as `open_rows`, or it has no row at all.
+    """
+    return read_source(trained, open_rows(trained, path, columns), for_label)
+
+
+def open_rows(
+    trained: TrainedModel, path: str | Path, columns: Columns = USUAL_COLUMNS
+) -> RowSource:
+    """JSONL or a table, of a file or, as `-`, of standard input.
+
+    A file named .csv or .tsv is a table; so is any other content, unless it is named .jsonl, that
+    begins with neither `{` nor `[`. `columns`: which columns or keys hold the rows.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or is a document.
     """
     refuse_needless_pairs(trained, columns)
     source, path = str(path), Path(path)
@@ -94,13 +122,26 @@ def read_rows(
             # Perhaps it is no table at all, but a text.
             problem = str(error).removeprefix(f"{source}: ")
             raise UserError(f"{source}: {_TAKES}; read as a table it has {problem}") from None
-        found = table_records(trained, table, columns)
-        return replace(given_rows(trained, found, source, for_label), form="csv", table=table)
-    if content is None:
-        lines = read_json_lines(path)
-    else:
-        lines = json_lines_of(io.BytesIO(content), source, len(content))
-    return given_rows(trained, renamed(lines, columns), source, for_label)
+        return RowSource(
+            source, lambda: table_records(trained, table, columns), RowForm("csv", table)
+        )
+
+    def lines() -> Iterable[Found]:
+        if content is None:
+            return read_json_lines(path)
+        return json_lines_of(io.BytesIO(content), source, len(content))
+
+    return RowSource(source, lambda: renamed(lines(), columns))
+
+
+def read_source(trained: TrainedModel, source: RowSource, for_label: bool) -> GivenRows:
+    """Read the rows of a source, checked as in training; `for_label`: only to be classified.
+
+    Raises:
+        UserError: they cannot be read, or there is none.
+    """
+    given = given_rows(trained, source.found(), source.name, for_label)
+    return replace(given, form=source.form)
 
 
 def _standard_input() -> bytes:
@@ -136,8 +177,26 @@ def given_rows(
 
     `made_here`: rows of images, made with the model's own codebook.
     """
+    return GivenRows(read_for(trained, found, source, for_label, made_here=made_here), source)
+
+
+def read_for(
+    trained: TrainedModel,
+    found: Iterable[Found],
+    source: str,
+    for_label: bool,
+    *,
+    made_here: bool = False,
+    visit: Callable[[int, dict[str, Any]], None] | None = None,
+    again: bool = False,
+) -> TokenLabelDataset:
+    """The rows as a model reads them, bad ones kept with their reason.
+
+    Signs that they are meant for another model are told on standard error, unless the rows are read
+    `again`. `visit`: see `read_found`.
+    """
     if trained.is_pretrained and not trained.vocabulary.labels:
-        found = _without_labels(found, source)
+        found = _without_labels(found, source, again)
     dataset = read_found(
         found,
         source,
@@ -150,17 +209,18 @@ def given_rows(
         codebook=None if made_here else KnownCodebook.at(trained.codebook),
         # A text given to a pretrained model may be a part of one: it is not closed.
         open_text=bool(trained.vocabulary.labels) or trained.is_pretrained,
+        visit=visit,
     )
-    if 2 * dataset.counts.unknown_tokens > dataset.lengths_N.sum():
+    if not again and 2 * dataset.counts.unknown_tokens > dataset.lengths_N.sum():
         print(
             f"!!! {source}: more than half of the tokens are unknown to the model: is it the one "
             f"for these rows?",
             file=sys.stderr,
         )
-    return GivenRows(dataset, source)
+    return dataset
 
 
-def _without_labels(found: Iterable[Found], source: str) -> Iterator[Found]:
+def _without_labels(found: Iterable[Found], source: str, again: bool) -> Iterator[Found]:
     """The rows without their labels, for a model that knows no labels at all; tells how many."""
     count = 0
     for line, record, problem in found:
@@ -168,7 +228,7 @@ def _without_labels(found: Iterable[Found], source: str) -> Iterator[Found]:
             count += 1
             record = {key: value for key, value in record.items() if key != "label"}
         yield line, record, problem
-    if count:
+    if count and not again:
         print(
             f"{printable(source)}: {plural(count, 'label')} left out: the model names none",
             file=sys.stderr,
@@ -184,22 +244,38 @@ def refuse_unusable(
         verb: "scored".
         has_unknown_token: the command has the option --unknown_token.
     """
-    bad = rows.dataset.bad_rows
-    remedy = _remedy(trained, [each.reason for each in bad]) if has_unknown_token else ""
-    if all("not valid JSON" in each.reason for each in bad):
+    bad = [(each.line, each.reason) for each in rows.dataset.bad_rows]
+    raise unusable_error(rows.source, bad, verb, has_unknown_token and has_unk(trained))
+
+
+def unusable_error(
+    source: str, bad: Sequence[tuple[int, str]], verb: str, unk_helps: bool
+) -> UserError:
+    """The error of rows of which not one is usable: their lines, and why.
+
+    `unk_helps`: that tokens may be read as <UNK> is worth saying.
+    """
+    remedy = _remedy([reason for _, reason in bad], unk_helps)
+    if all("not valid JSON" in reason for _, reason in bad):
         remedy = "rows come as JSONL, one object a line, or as a table (.csv, .tsv)"
-    raise UserError(
-        f"{rows.source}:{bad[0].line}: {bad[0].reason}\n"
+    line, reason = bad[0]
+    return UserError(
+        f"{source}:{line}: {reason}\n"
         f"not one of {plural(len(bad), 'row')} can be {verb}{f': {remedy}' if remedy else ''}"
     )
 
 
+def has_unk(trained: TrainedModel) -> bool:
+    """Whether a model can read unknown tokens as <UNK>."""
+    return trained.vocabulary.unk_id is not None
+
+
 def say_bad_rows(
-    trained: TrainedModel, predictions: list[dict[str, Any]], verb: str, stream: TextIO
+    predictions: Collection[dict[str, Any]], verb: str, stream: TextIO, unk_helps: bool
 ) -> bool:
     """Print how many rows could not be used and the most frequent reasons; returns whether any.
 
-    `verb`: "scored".
+    `verb`: "scored". `unk_helps`: as for `unusable_error`.
     """
     first_line: dict[str, int] = {}
     unusable = [row for row in predictions if is_unusable(row)]
@@ -219,16 +295,15 @@ def say_bad_rows(
         lines.append(f"!!!   {printable(reason)} ({where})")
     if len(counts) > _MOST_REASONS:
         lines.append(f"!!!   and {plural(len(counts) - _MOST_REASONS, 'other reason')}")
-    remedy = _remedy(trained, counts)
+    remedy = _remedy(counts, unk_helps)
     lines += [f"!!! {remedy}"] if remedy else []
     print("\n".join(lines), end="\n\n", file=stream)
     return True
 
 
-def _remedy(trained: TrainedModel, reasons: Iterable[str]) -> str:
+def _remedy(reasons: Iterable[str], unk_helps: bool) -> str:
     """What to do about rows that could not be used, "" where nothing helps them all alike."""
-    helps = any(map(could_be_unk, reasons))
-    return UNK_REMEDY if helps and trained.vocabulary.unk_id is not None else ""
+    return UNK_REMEDY if unk_helps and any(map(could_be_unk, reasons)) else ""
 
 
 def beside(folder: Path, name: str) -> Path:

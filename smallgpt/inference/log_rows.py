@@ -16,7 +16,7 @@ from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_bytes, shown
 from smallgpt.inference.columns import Columns
-from smallgpt.inference.files import GivenRows, given_rows, read_rows
+from smallgpt.inference.files import GivenRows, RowForm, RowSource, open_rows, read_source
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.event_log import LABEL, EventColumns, EventLog
 from smallgpt.inputs.records import read_records
@@ -31,20 +31,29 @@ def read_given(
     columns: Columns | EventColumns,
     for_label: bool = False,
 ) -> GivenRows:
-    """The rows of a file: of a log with `EventColumns`, else of JSONL or a table (`read_rows`).
+    """The rows of a file: of a log with `EventColumns`, else of JSONL or a table.
 
     Raises:
-        UserError: as `read_rows` and `read_log`.
+        UserError: as `open_given`, or it has no row at all.
+    """
+    return read_source(trained, open_given(trained, path, columns), for_label)
+
+
+def open_given(
+    trained: TrainedModel, path: str | Path, columns: Columns | EventColumns
+) -> RowSource:
+    """The rows of a file, to be read: of a log with `EventColumns`, else of JSONL or a table.
+
+    Raises:
+        UserError: as `open_rows` and `open_log`.
     """
     if isinstance(columns, EventColumns):
-        return read_log(trained, path, columns, for_label)
-    return read_rows(trained, path, for_label, columns)
+        return open_log(trained, path, columns)
+    return open_rows(trained, path, columns)
 
 
-def read_log(
-    trained: TrainedModel, path: str | Path, columns: EventColumns, for_label: bool = False
-) -> GivenRows:
-    """Read a table of events, checked as in training; `for_label`: only to be classified.
+def open_log(trained: TrainedModel, path: str | Path, columns: EventColumns) -> RowSource:
+    """A table of events, to be read as rows.
 
     A row is named by the line of its first event. A group with an event that cannot be used is a
     row that cannot be used; so is an event that tells no group. How the log was read is printed on
@@ -87,11 +96,11 @@ def read_log(
     for note in log.notes() if len(log) else ():
         print(printable_lines(f"{path}: {note}"), file=sys.stderr)
     found.sort(key=lambda each: each[0])
-    rows = given_rows(trained, found, str(path), for_label)
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        return rows
-    table = Table.of(str(path), read_bytes(path, MOST_BYTES), columns.needed())
-    return replace(rows, form="csv", log=replace(table, text=""))
+    form = RowForm()
+    if path.suffix.lower() in (".csv", ".tsv"):
+        table = Table.of(str(path), read_bytes(path, MOST_BYTES), columns.needed())
+        form = RowForm("csv", log=replace(table, text=""))
+    return RowSource(str(path), lambda: found, form)
 
 
 def _line(place: str) -> int:

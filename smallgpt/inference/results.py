@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from smallgpt.evaluation.folder import (
 from smallgpt.evaluation.predictions import write_predictions
 from smallgpt.evaluation.predictions_table import predictions_table, write_predictions_table
 from smallgpt.files.reading import contents
-from smallgpt.inference.files import GivenRows, beside
+from smallgpt.inference.files import GivenRows, RowForm, beside
 from smallgpt.options.inference import InferenceSettings
+from smallgpt.rows.bad_rows import BadRow
 from smallgpt.rows.dataset import TokenLabelDataset
 
 _KINDS = {"evaluate": "evaluation", "classify": "classification"}
@@ -46,11 +48,30 @@ def hold_results(
     Raises:
         UserError: as `holding_results`.
     """
-    made_from = {
+    digest = digest_of_rows(rows.dataset)
+    made_from = made_from_of(trained, rows.source, digest, mode, abstain_below, **settings)
+    return holding_results(
+        folder_for(trained, rows.source, mode, output_dir),
+        made_from,
+        may_move=output_dir is None,
+        overwrite=overwrite,
+    )
+
+
+def made_from_of(
+    trained: TrainedModel,
+    source: str,
+    rows_digest: str,
+    mode: str,
+    abstain_below: float | None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The content of made_from.json; see `holding_results`."""
+    return {
         "mode": mode,
         "model": trained.name,
-        "data": rows.source,
-        "rows": digest_of_rows(rows.dataset),
+        "data": source,
+        "rows": rows_digest,
         "weights": digest_of_folder(trained.folder),
         "settings": {
             **trained.engines.settings(),
@@ -60,45 +81,63 @@ def hold_results(
             **settings,
         },
     }
-    if output_dir is None:
-        # Beside the copy of a model on the hub nobody would find it.
-        usual = Path(InferenceSettings().model_path[0])
-        place = trained.folder if trained.hub_name is None else usual
-        folder = beside(place, named_after(_KINDS[mode], rows.source))
-    else:
-        folder = Path(output_dir)
-    return holding_results(folder, made_from, may_move=output_dir is None, overwrite=overwrite)
+
+
+def folder_for(
+    trained: TrainedModel, source: str, mode: str, output_dir: str | Path | None
+) -> Path:
+    """The folder for the results of rows: without `output_dir` one beside the model folder."""
+    if output_dir is not None:
+        return Path(output_dir)
+    # Beside the copy of a model on the hub nobody would find it.
+    usual = Path(InferenceSettings().model_path[0])
+    place = trained.folder if trained.hub_name is None else usual
+    return beside(place, named_after(_KINDS[mode], source))
 
 
 def write_rows(
     results: ResultFolder,
-    predictions: list[dict[str, Any]],
-    trained: TrainedModel,
-    rows: GivenRows,
-    output_format: str | None,
+    predictions: Collection[dict[str, Any]],
+    label_names: list[str],
+    form: RowForm,
 ) -> None:
-    """Write predictions.jsonl, and predictions.csv where that was asked for or rows are a table's.
+    """Write predictions.jsonl, and predictions.csv in the form of a table.
 
     Columns that had to take another name are told on standard error.
     """
     write_predictions(results.path / PREDICTIONS, predictions)
-    if (output_format or rows.form) == "csv":
-        labels = trained.vocabulary.label_names
-        lines, notes = predictions_table(predictions, labels, rows.table, rows.log)
+    if form.name == "csv":
+        lines, notes = predictions_table(predictions, label_names, form.table, form.log)
         write_predictions_table(results.path / PREDICTIONS_TABLE, lines)
         for note in notes:
             print(printable_lines(note), file=sys.stderr)
 
 
+class RowsDigest:
+    """Digest of the rows of a file: their records, the user's own keys and bad rows included."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, line: int, record: dict[str, Any]) -> None:
+        """Take the next row."""
+        self._take(line, record)
+
+    def finish(self, bad_rows: Iterable[BadRow]) -> str:
+        """The digest, with the rows that could not be read."""
+        self._take(-1, [[row.line, row.reason, row.record] for row in bad_rows])
+        return self._digest.hexdigest()
+
+    def _take(self, number: int, value: Any) -> None:
+        self._digest.update(f"{number} {json.dumps(value)}\n".encode())
+
+
 def digest_of_rows(dataset: TokenLabelDataset) -> str:
-    """Digest of records that were kept, the user's own keys and bad rows included."""
-    digest = hashlib.blake2b(digest_size=16)
-    bad = [[row.line, row.reason, row.record] for row in dataset.bad_rows]
-    for number, value in zip(
-        [*dataset.lines_N.tolist(), -1], [*dataset.kept_records, bad], strict=True
-    ):
-        digest.update(f"{number} {json.dumps(value)}\n".encode())
-    return digest.hexdigest()
+    """Digest of the rows of a dataset whose records were kept."""
+    digest = RowsDigest()
+    for line, record in zip(dataset.lines_N.tolist(), dataset.kept_records, strict=True):
+        digest.add(line, record)
+    return digest.finish(dataset.bad_rows)
 
 
 def digest_of_folder(folder: Path) -> str:

@@ -21,9 +21,16 @@ _MOST_NEW_NUMBERS = 2**16
 class RowsBuilder:
     """Collects parsed rows; `finish` makes a dataset of them."""
 
-    def __init__(self, vocabulary: Vocabulary, max_length: int, for_label: bool = False):
-        # for_label: the rows are only to be classified
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        max_length: int,
+        for_label: bool = False,
+        keep_tokens: bool = True,
+    ):
+        """`for_label`: the rows are only to be classified; `keep_tokens`: else columns alone."""
         self.vocabulary, self.max_length, self.for_label = vocabulary, max_length, for_label
+        self.keep_tokens = keep_tokens
         self.counts = ReadCounts()
         self._tokens = array("H" if len(vocabulary) <= 65_536 else "I")
         self._columns = {name: bytearray() for name in COLUMNS}
@@ -64,8 +71,9 @@ class RowsBuilder:
         self._new.extend(_NUMBERS_OF(new))
         if len(self._new) > _MOST_NEW_NUMBERS:
             self._into_columns()
-        # Through an array: half the time of extending by a list.
-        self._tokens.extend(array(self._tokens.typecode, row.ids))
+        if self.keep_tokens:
+            # Through an array: half the time of extending by a list.
+            self._tokens.extend(array(self._tokens.typecode, row.ids))
         counts.rows += 1
         counts.labelled += row.label_class >= 0
         if row.change:

@@ -127,6 +127,11 @@ class TokenLabelDataset:
         return self.records
 
     @property
+    def label_names(self) -> list[str]:
+        """The labels as people write them, by class."""
+        return self.vocabulary.label_names
+
+    @property
     def has_labels(self) -> bool:
         """Whether any row is labelled."""
         return bool((self.classes_N >= 0).any())

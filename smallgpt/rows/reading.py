@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,17 @@ def read_found(
     for_label: bool = False,
     codebook: KnownCodebook | None = None,
     open_text: bool = False,
+    visit: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> TokenLabelDataset:
     """As `read_dataset`, of values that a reader has found; `source` names them in messages.
 
-    `open_text`: see `parse_row`.
+    `open_text`: see `parse_row`. `visit`: for a file whose rows do not fit into memory; it is
+    called with the line and the record of each good row, and the dataset has neither their records
+    nor their tokens, only its columns and bad rows.
     """
     if unknown_token == "unk" and vocabulary.unk_id is None:
         raise UserError("--unknown_token unk needs <UNK> in the vocabulary")
-    builder = RowsBuilder(vocabulary, max_length, for_label)
+    builder = RowsBuilder(vocabulary, max_length, for_label, keep_tokens=visit is None)
     counts, bad = builder.counts, BadRows()
     kept_bad_rows: list[BadRow] = []
     spellings: dict[int, tuple[str, int]] = {}  # of each class the first, and its line
@@ -158,7 +161,9 @@ def read_found(
                 )
         counts.without_codebook += not names_codebook
         counts.plain_variants += has_plain_variant(record)
-        if keep_records:
+        if visit is not None:
+            visit(line, record)
+        elif keep_records:
             records.append(record)
     if on_bad_row == "error":
         bad.raise_if_any(bad_rows_remedy(bad.reasons, len(builder)))
@@ -171,7 +176,7 @@ def read_found(
     return replace(
         builder.finish(),
         label_spellings=[spelling for spelling, _ in spellings.values()],
-        records=records if keep_records else None,
+        records=records if keep_records and visit is None else None,
         bad_rows=kept_bad_rows,
     )
 

@@ -358,7 +358,7 @@ def test_pictures_of_few_and_of_many_labels(tmp_path, names):
     random = np.random.default_rng(0)
     true, told = random.integers(0, len(names), (2, 200))
     rows = predictions_like(true, told, names)
-    draw_evaluation(tmp_path, figures_of(true, told, names), rows, None, None)
+    draw_evaluation(tmp_path, figures_of(true, told, names), rows, None)
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == set(PICTURES) - {"mistakes.png"}
     for name in drawn:
@@ -373,7 +373,7 @@ def test_pictures_and_report_of_very_many_labels_are_legible_and_short(tmp_path)
     told[:2000] = true[:2000]
     told[2000:2100], true[2000:2100] = 7, 11
     figures = figures_of(true, told, names)
-    draw_evaluation(tmp_path, figures, predictions_like(true, told, names), None, None)
+    draw_evaluation(tmp_path, figures, predictions_like(true, told, names), None)
     for name in set(PICTURES) - {"mistakes.png"}:
         with Image.open(tmp_path / name) as image:
             assert 400 < image.width < 2400 and 400 < image.height < 2400
@@ -440,7 +440,7 @@ def test_odd_rows_and_odd_names_are_told_and_drawn(tmp_path_factory, data):
     }
     assert describe_figures(figures, blocks=False)
     rows = predictions_like(true, told, names)
-    draw_evaluation(tmp_path_factory.mktemp("odd"), figures, rows, None, None)
+    draw_evaluation(tmp_path_factory.mktemp("odd"), figures, rows, None)
 
 
 def test_wide_captions_take_fewer_columns_and_a_short_one_leaves_them(tmp_path):

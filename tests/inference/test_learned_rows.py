@@ -59,3 +59,17 @@ def test_without_the_training_file_nothing_is_said(folder, tmp_path, write_rows)
     trained = load_trained_model(folder, "cpu", "fp32")
     (tmp_path / "rows.jsonl").unlink()
     assert evaluate_file(trained, path, tmp_path / "out")["learned_rows"] is None
+
+
+def test_a_training_file_is_read_some_lines_at_a_time(folder, tmp_path, write_rows, monkeypatch):
+    monkeypatch.setattr("smallgpt.inference.learned_rows._LINES_AT_ONCE", 2)
+    write_rows(
+        b"oops", {"tokens": "x"}, {"tokens": "A B"}, {"tokens": "A A"}, {"tokens": "B A"}
+    )  # the first two lines have no row at all
+    rows = [{"tokens": body} for body in ("A B", "B A", "A B", "C D")]
+    path = write_rows(*rows, name="test.jsonl")
+    trained = load_trained_model(folder, "cpu", "fp32")
+    assert evaluate_file(trained, path, tmp_path / "out")["learned_rows"] == 3
+    write_rows(b"oops", b"oops", b"oops")
+    figures = evaluate_file(trained, path, tmp_path / "out", overwrite=True)
+    assert figures["learned_rows"] is None

@@ -118,7 +118,7 @@ def test_any_name_but_jsonl_may_hold_a_table(texts, write, name):
 def test_jsonl_of_any_name_stays_jsonl(texts, write):
     for name in ("new.jsonl", "new.txt", "new"):
         rows = read(texts, write('\ufeff\n {"text": "a fox", "k": 1}\n', name))
-        assert rows.dataset.records == [{"text": "a fox", "k": 1}] and rows.table is None
+        assert rows.dataset.records == [{"text": "a fox", "k": 1}] and rows.form.table is None
 
 
 def test_columns_of_a_table_without_a_heading_are_counted(texts, write):

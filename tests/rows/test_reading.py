@@ -7,6 +7,8 @@ from small_rows import dataset_of, read, texts_of
 from smallgpt.errors import UserError
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.batching import epoch_batches
+from smallgpt.rows.lines import read_json_lines
+from smallgpt.rows.reading import read_found
 from smallgpt.rows.row import parse_row
 from smallgpt.tokens.vocabulary import Vocabulary
 
@@ -134,6 +136,21 @@ def test_bad_rows_are_kept_with_line_reason_and_record(vocabulary, write_rows):
     assert [(bad.line, bad.record) for bad in dataset.bad_rows] == [(1, {}), (2, {})]
     only_bad = read(write_rows(b"oops"), vocabulary, on_bad_row="keep")
     assert (len(only_bad), len(only_bad.bad_rows)) == (0, 1)
+
+
+def test_rows_can_be_visited_and_none_of_them_kept(vocabulary, write_rows):
+    rows = [{"tokens": "A B C", "label": 1, "id": 5}, {"tokens": "A x"}, {"tokens": "D"}]
+    path, visited = write_rows(rows[0], b"oops", *rows[1:], {"tokens": "A <UNK>"}), []
+    how = {"max_length": 9, "on_bad_row": "keep", "keep_records": True, "unknown_token": "unk"}
+    seen = read_found(
+        read_json_lines(path), path, vocabulary, **how, visit=lambda *row: visited.append(row)
+    )
+    kept = read_found(read_json_lines(path), path, vocabulary, **how)
+    assert visited == list(zip(kept.lines_N.tolist(), kept.records, strict=True))
+    assert len(seen.tokens) == 0 and seen.records is None
+    assert (seen.counts, seen.bad_rows) == (kept.counts, kept.bad_rows)
+    for name in ("lengths_N", "body_lengths_N", "classes_N", "lines_N"):
+        assert getattr(seen, name).tolist() == getattr(kept, name).tolist()
 
 
 def test_reason_of_a_bad_row_can_be_written_as_utf8(vocabulary, write_rows):
