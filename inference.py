@@ -8,6 +8,8 @@
     python inference.py --images pictures/                         # labels of your own pictures
     python inference.py --mode classify --test_data new.csv        # the table with labels beside
     python inference.py --mode compare --model_path A B --test_data test.jsonl   # which is better
+    python inference.py --test_data large.jsonl --shard 2/8        # one of eight parts of a file
+    python inference.py --merge outputs/evaluation_large           # all parts, joined
 
 From Python:
 
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from smallgpt.command import run_command
-from smallgpt.console import can_show_blocks, json_text, printable_lines
+from smallgpt.console import can_show_blocks, command_hint, json_text, plural, printable_lines
 from smallgpt.errors import SettingsError, UserError
 from smallgpt.evaluation.folder import (
     COMPARISON,
@@ -43,6 +45,8 @@ from smallgpt.options.inference import InferenceSettings
 from smallgpt.options.reader import read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from smallgpt.engines.trained import TrainedModel
     from smallgpt.evaluation.folder import ResultFolder
     from smallgpt.inference.columns import Columns
@@ -79,6 +83,8 @@ def main(argv: list[str]) -> int:
         description="Use a trained model.",
         epilog="Without flags: an interactive next-token prompt for outputs/best_model.",
     )
+    if settings.merge is not None:
+        return merge_shards(settings, Path(settings.merge))
     mode = settings.resolved_mode()
     if mode == "compare":
         return compare_models(settings)
@@ -98,6 +104,8 @@ def main(argv: list[str]) -> int:
         return generate_rows(trained, settings)
     if settings.prompt is not None:
         return name_label(trained, settings.prompt, settings.json, settings.abstain_below)
+    if settings.shard is not None:
+        return score_shard(trained, settings)
     mode, rows = read_input(trained, settings)
     if mode == "evaluate":
         return score_rows(trained, settings, rows)
@@ -257,9 +265,8 @@ def read_images(
 
 def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
     """Label rows; print the label of each of the first, and how many have each label."""
-    from smallgpt.evaluation.verdicts import describe_confidence
-    from smallgpt.inference.classify import classify_given, say_first_labels, say_label_counts
-    from smallgpt.inference.files import has_unk, say_bad_rows
+    from smallgpt.inference.classify import classify_given
+    from smallgpt.inference.files import has_unk
 
     predictions, results = classify_given(
         trained,
@@ -270,15 +277,30 @@ def name_labels(trained: TrainedModel, settings: InferenceSettings, rows: GivenR
         settings.output_format,
         settings.abstain_below,
     )
+    return say_labels(settings, predictions, trained.validation, has_unk(trained), results)
+
+
+def say_labels(
+    settings: InferenceSettings,
+    predictions: Collection[dict[str, Any]],
+    validation: dict[str, Any],
+    unk_helps: bool,
+    results: ResultFolder,
+) -> int:
+    """Print labels that were written; see `name_labels`."""
+    from smallgpt.evaluation.verdicts import describe_confidence
+    from smallgpt.inference.classify import say_first_labels, say_label_counts
+    from smallgpt.inference.files import say_bad_rows
+
     stream = sys.stderr if settings.json else sys.stdout
-    failed = say_bad_rows(predictions, "classified", stream, has_unk(trained)) and settings.strict
+    failed = say_bad_rows(predictions, "classified", stream, unk_helps) and settings.strict
     if settings.json:
         for row in predictions:
             print(json_text(row))
     else:
         say_first_labels(predictions, settings.images is not None)
         say_label_counts(predictions)
-        print(describe_confidence(trained.validation))
+        print(describe_confidence(validation))
     say_written(results, stream)
     return EXIT_FAILED if failed else EXIT_OK
 
@@ -309,10 +331,8 @@ def print_labels(trained: TrainedModel, settings: InferenceSettings, rows: Given
 
 def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRows) -> int:
     """Score rows, print the report; write the evaluation folder, if rows have one."""
-    from smallgpt.evaluation.answers import describe_examples
-    from smallgpt.evaluation.report import describe_figures
     from smallgpt.inference.evaluate import evaluate_given, score_given
-    from smallgpt.inference.files import has_unk, say_bad_rows
+    from smallgpt.inference.files import has_unk
 
     results = None
     if settings.keeps_results():
@@ -330,8 +350,23 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
         figures, predictions, _ = score_given(
             trained, rows, settings.batch_size, settings.max_new_tokens, settings.abstain_below
         )
+    return say_figures(settings, figures, predictions, has_unk(trained), results)
+
+
+def say_figures(
+    settings: InferenceSettings,
+    figures: dict[str, Any],
+    predictions: Collection[dict[str, Any]],
+    unk_helps: bool,
+    results: ResultFolder | None,
+) -> int:
+    """Print the report of an evaluation."""
+    from smallgpt.evaluation.answers import describe_examples
+    from smallgpt.evaluation.report import describe_figures
+    from smallgpt.inference.files import say_bad_rows
+
     stream = sys.stderr if settings.json else sys.stdout
-    failed = say_bad_rows(predictions, "scored", stream, has_unk(trained)) and settings.strict
+    failed = say_bad_rows(predictions, "scored", stream, unk_helps) and settings.strict
     if settings.json:
         print(json_text(figures))
     else:
@@ -340,6 +375,38 @@ def score_rows(trained: TrainedModel, settings: InferenceSettings, rows: GivenRo
             print(describe_examples(predictions), end="\n\n")
     say_written(results, stream)
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def score_shard(trained: TrainedModel, settings: InferenceSettings) -> int:
+    """Evaluate or classify one shard of a file; say where its part is, and how parts are joined."""
+    from smallgpt.inference.log_rows import open_given
+    from smallgpt.inference.shards import compute_shard
+
+    assert settings.test_data is not None  # its absence is a contradiction
+    source = open_given(trained, settings.test_data, columns_of(settings))
+    done = compute_shard(trained, source, settings)
+    command = command_hint("inference.py", "--merge", done.path.parent)
+    print(
+        printable_lines(
+            f"shard {settings.shard}: {done.rows:,} of {plural(done.all_rows, 'row')}, written to "
+            f"{done.path}\nwhen all parts are there: {command}"
+        )
+    )
+    return EXIT_OK
+
+
+def merge_shards(settings: InferenceSettings, folder: Path) -> int:
+    """Join the parts of all shards; print what the evaluation or classification of all would."""
+    from smallgpt.inference.merge import merge_parts
+
+    merged = merge_parts(folder, settings.output_dir, settings.overwrite, settings.output_format)
+    if merged.figures is None:
+        return say_labels(
+            settings, merged.predictions, merged.validation, merged.unk_helps, merged.results
+        )
+    return say_figures(
+        settings, merged.figures, merged.predictions, merged.unk_helps, merged.results
+    )
 
 
 def compare_models(settings: InferenceSettings) -> int:

@@ -70,6 +70,9 @@ class Engines:
         self._vocabulary, self._settings = vocabulary, settings
         self._load, self._graphs = load, graphs
         self.answers_by_graphs = False  # of the model as it was loaded, without torch
+        # False where several processes share the work of one: they must take the same engine, so a
+        # choice that was measured before, or torch.
+        self.may_measure = True
         self._opened: dict[str, GraphEngine] = {}
         self._chosen: dict[str, Engine] = {}
 
@@ -179,11 +182,15 @@ class Engines:
         elif not self.has_torch and work == _ROW:
             # Importing torch would take longer than the answer.
             self._chosen[work] = self._graph(candidates[0])
-        elif tokens * _TOKENS_EACH.get(work, 1) * self._graphs.parameters >= _WORTH_MEASURING:
+        elif self.may_measure and self._is_worth_measuring(work, tokens, self._graphs):
             self._chosen[work] = self._measured(work, candidates, self._graphs)
         else:
             return self.torch
         return self._chosen[work]
+
+    def _is_worth_measuring(self, work: str, tokens: int, graphs: Graphs) -> bool:
+        """Whether so much work takes long enough to choose its engine by a measurement."""
+        return tokens * _TOKENS_EACH.get(work, 1) * graphs.parameters >= _WORTH_MEASURING
 
     def _candidates(self) -> list[str]:
         """Names of the graph engines that auto may take: installed, and in the precision asked."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -250,9 +252,9 @@ def say_label(
         print(f"the other {plural(others, 'label')} together {rest:.4f}")
 
 
-def say_first_labels(predictions: list[dict[str, Any]], are_pictures: bool) -> None:
+def say_first_labels(predictions: Collection[dict[str, Any]], are_pictures: bool) -> None:
     """Print the labels of the first rows, each with its line or file and its confidence."""
-    shown = [row for row in predictions[:MOST_ROWS_SHOWN] if not is_unusable(row)]
+    shown = [row for row in islice(predictions, MOST_ROWS_SHOWN) if not is_unusable(row)]
     cells = [
         [
             printable(str(row["row"].get("file", row["line"]) if are_pictures else row["line"])),
@@ -270,7 +272,7 @@ def say_first_labels(predictions: list[dict[str, Any]], are_pictures: bool) -> N
     print()
 
 
-def say_label_counts(predictions: list[dict[str, Any]]) -> None:
+def say_label_counts(predictions: Collection[dict[str, Any]]) -> None:
     """Print the number of rows with each predicted label; of many labels the most frequent."""
     counts = Counter(
         "could not be classified" if is_unusable(row) else row["prediction"] or row["reason"]

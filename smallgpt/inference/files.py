@@ -7,7 +7,7 @@ import os
 import sys
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
@@ -57,10 +57,13 @@ class RowForm(NamedTuple):
 
 @dataclass(frozen=True)
 class RowSource:
-    """Where rows come from: they can be found as often as needed, in the order of their lines."""
+    """Where rows come from: they can be found as often as needed, in the order of their lines.
+
+    `found` takes the lines that are asked for, None: all.
+    """
 
     name: str  # names them in messages and in metrics.json
-    found: Callable[[], Iterable[Found]]
+    found: Callable[[Container[int] | None], Iterable[Found]]
     form: RowForm = field(default_factory=RowForm)
 
 
@@ -122,16 +125,25 @@ def open_rows(
             # Perhaps it is no table at all, but a text.
             problem = str(error).removeprefix(f"{source}: ")
             raise UserError(f"{source}: {_TAKES}; read as a table it has {problem}") from None
-        return RowSource(
-            source, lambda: table_records(trained, table, columns), RowForm("csv", table)
-        )
 
-    def lines() -> Iterable[Found]:
+        def records(only: Container[int] | None) -> Iterable[Found]:
+            return of_lines(table_records(trained, table, columns), only)
+
+        return RowSource(source, records, RowForm("csv", table))
+
+    def objects(only: Container[int] | None) -> Iterable[Found]:
         if content is None:
-            return read_json_lines(path)
-        return json_lines_of(io.BytesIO(content), source, len(content))
+            lines = read_json_lines(path, only=only)
+        else:
+            lines = json_lines_of(io.BytesIO(content), source, len(content), only=only)
+        return renamed(lines, columns)
 
-    return RowSource(source, lambda: renamed(lines(), columns))
+    return RowSource(source, objects)
+
+
+def of_lines(found: Iterable[Found], only: Container[int] | None) -> Iterable[Found]:
+    """Those of rows that stand in certain lines; None: all."""
+    return found if only is None else (row for row in found if row[0] in only)
 
 
 def read_source(trained: TrainedModel, source: RowSource, for_label: bool) -> GivenRows:
@@ -140,7 +152,7 @@ def read_source(trained: TrainedModel, source: RowSource, for_label: bool) -> Gi
     Raises:
         UserError: they cannot be read, or there is none.
     """
-    given = given_rows(trained, source.found(), source.name, for_label)
+    given = given_rows(trained, source.found(None), source.name, for_label)
     return replace(given, form=source.form)
 
 

@@ -16,7 +16,7 @@ from smallgpt.engines.trained import TrainedModel
 from smallgpt.errors import UserError
 from smallgpt.files.reading import read_bytes, shown
 from smallgpt.inference.columns import Columns
-from smallgpt.inference.files import GivenRows, RowForm, RowSource, open_rows, read_source
+from smallgpt.inference.files import GivenRows, RowForm, RowSource, of_lines, open_rows, read_source
 from smallgpt.inputs.encoding import MOST_BYTES
 from smallgpt.inputs.event_log import LABEL, EventColumns, EventLog
 from smallgpt.inputs.records import read_records
@@ -100,7 +100,7 @@ def open_log(trained: TrainedModel, path: str | Path, columns: EventColumns) -> 
     if path.suffix.lower() in (".csv", ".tsv"):
         table = Table.of(str(path), read_bytes(path, MOST_BYTES), columns.needed())
         form = RowForm("csv", log=replace(table, text=""))
-    return RowSource(str(path), lambda: found, form)
+    return RowSource(str(path), lambda only: of_lines(found, only), form)
 
 
 def _line(place: str) -> int:

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from smallgpt.files.reading import shown
 from smallgpt.options.common import DEVICE, FP16_NEEDS_GPU, LARGEST_SEED, PRECISIONS
-from smallgpt.options.option import option, shared
+from smallgpt.options.option import option, options_of, shared
 
 STANDARD_INPUT = "-"  # as --test_data
+# What --merge takes; all else is told by the parts.
+_OF_MERGE = ("merge", "output_dir", "overwrite", "output_format", "strict", "json")
+
+
+class Shard(NamedTuple):
+    """One part of the rows of a file: the second of eight is 2/8."""
+
+    number: int  # from 1
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that `2/8` is.
+
+        Raises:
+            ValueError: it is none; says what it should be.
+        """
+        found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+        if found is None:
+            raise ValueError("say which part of how many, such as 2/8")
+        shard = cls(int(found[1]), int(found[2]))
+        if not 1 <= shard.number <= shard.parts:
+            last = max(1, shard.parts)
+            raise ValueError(f"parts are counted from 1: give 1/{last} to {last}/{last}")
+        return shard
 
 
 @dataclass(frozen=True)
@@ -109,6 +140,16 @@ class InferenceSettings:
     overwrite: bool = option(
         False, "Replace results of another evaluation in the folder, or the file of --image."
     )
+    shard: str | None = option(
+        None,
+        "One part of the rows of --test_data alone, such as 2/8, the second of eight: processes or "
+        "machines share a large file. It goes to a folder of its own in --output_dir.",
+    )
+    merge: str | None = option(
+        None,
+        "The folder in which all parts of --shard are: joins them into the results that the whole "
+        "file would have, there or in --output_dir.",
+    )
     unknown_token: str | None = option(
         None,
         "A token that the vocabulary lacks: error = the prompt or row is refused, unk = it is read "
@@ -176,6 +217,11 @@ class InferenceSettings:
     image: str | None = option(None, "Draw the generated images into this PNG file.")
 
     def contradictions(self) -> Iterator[str]:
+        if self.merge is not None:
+            yield from self._contradictions_of_merge()
+            return
+        if self.shard is not None:
+            yield from self._contradictions_of_shard()
         mode = self.resolved_mode()
         of_files = [name for name in ("test_data", "images") if getattr(self, name) is not None]
         given = [f"--{name}" for name in of_files] + ["--prompt"] * (self.prompt is not None)
@@ -267,6 +313,31 @@ class InferenceSettings:
             yield "--strict does not go with --mode compare: it says how many rows were left out"
         if self.test_data == STANDARD_INPUT:
             yield "--mode compare reads --test_data once a model: give a file, not standard input"
+
+    def _contradictions_of_shard(self) -> Iterator[str]:
+        """Options that say nothing to a part of the rows, and a shard that is none."""
+        assert self.shard is not None
+        try:
+            Shard.parse(self.shard)
+        except ValueError as error:
+            yield f"--shard {shown(self.shard)}: {error}"
+        if self.test_data in (None, STANDARD_INPUT):
+            yield "--shard needs --test_data FILE: all parts are read from it"
+        elif self.resolved_mode() not in ("evaluate", "classify"):
+            yield f"--shard does not go with --mode {self.mode}: it evaluates or classifies rows"
+        for name in ("output_format", "strict", "json"):
+            if getattr(self, name):
+                yield f"--{name} goes with --merge, not with --shard: the parts have all of it"
+
+    def _contradictions_of_merge(self) -> Iterator[str]:
+        """Options that the parts have settled."""
+        settled = [
+            f"--{name}"
+            for name, each in options_of(type(self)).items()
+            if name not in _OF_MERGE and getattr(self, name) != each.default
+        ]
+        if settled:
+            yield f"--merge joins parts as they were made: drop {' and '.join(settled)}"
 
     def _named_columns(self) -> dict[str, str]:
         """The columns of --test_data that were named, by option."""

@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,21 @@ def _options_of(settings_class: type) -> dict[str, Option]:
             declared, name=field.name, kind=kinds[field.name], group=group
         )
     return options
+
+
+def as_flags(settings: Any, without: Collection[str] = ()) -> list[str]:
+    """The flags that give settings: those of values that are no defaults."""
+    words: list[str] = []
+    for name, each in options_of(type(settings)).items():
+        value = getattr(settings, name)
+        if name in without or value == each.default:
+            continue
+        if value is True:
+            words.append(f"--{name}")
+            continue
+        for text in map(str, value if each.takes_several else [value]):
+            words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+    return words
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,21 +15,30 @@ from smallgpt.files.reading import open_input, parse_json, size_text
 MOST_LINE_BYTES = 2**24
 
 
-def read_json_lines(path: Path, content: Any = None) -> Iterator[tuple[int, Any, str | None]]:
+def read_json_lines(
+    path: Path, content: Any = None, only: Container[int] | None = None
+) -> Iterator[tuple[int, Any, str | None]]:
     """Each line of a JSONL file as (line number, value, problem); blank lines are skipped.
 
     The value is None where there is a problem: not UTF-8, not JSON, NaN, a key given twice.
-    `content`, where given, is a hashlib digest that is updated with the bytes read.
+    `content`, where given, is a hashlib digest that is updated with the bytes read. `only`: the
+    lines that are asked for; the others are not parsed.
 
     Raises:
         UserError: no such file, or not a plain file that can be read.
     """
     with open_input(path) as handle:
-        yield from json_lines_of(handle, path.name, os.fstat(handle.fileno()).st_size, content)
+        yield from json_lines_of(
+            handle, path.name, os.fstat(handle.fileno()).st_size, content, only
+        )
 
 
 def json_lines_of(
-    handle: IO[bytes], name: str, size: int, content: Any = None
+    handle: IO[bytes],
+    name: str,
+    size: int,
+    content: Any = None,
+    only: Container[int] | None = None,
 ) -> Iterator[tuple[int, Any, str | None]]:
     """`read_json_lines` of a file that is open; `name` and `size` in bytes are for its progress."""
     with progress_bar(f"reading {name}", size, "B") as bar:
@@ -39,6 +48,8 @@ def json_lines_of(
             if waiting > 1_000_000:
                 bar.update(waiting)
                 waiting = 0
+            if only is not None and line not in only:
+                continue
             if line == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             if length > MOST_LINE_BYTES:

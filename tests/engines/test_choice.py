@@ -88,6 +88,17 @@ def test_little_work_is_done_by_torch_without_a_measurement(model, seconds, caps
     assert kept(model) == [] and capsys.readouterr().err == ""
 
 
+def test_processes_that_share_the_work_measure_nothing(model, seconds):
+    trained = load_trained_model(model, "cpu", "fp32")
+    trained.engines.may_measure = False
+    assert isinstance(trained.engines.for_rows(10**9), TorchEngine)
+    assert kept(model) == []
+    load_trained_model(model, "cpu", "fp32").engines.for_rows(10**9)
+    again = load_trained_model(model, "cpu", "fp32")
+    again.engines.may_measure = False
+    assert again.engines.for_rows(0).name == "onnx"  # as one alone found
+
+
 def test_what_was_measured_on_another_machine_does_not_count(model, seconds, monkeypatch):
     load_trained_model(model, "cpu", "fp32").engines.for_rows(10**9)
     monkeypatch.setattr(engines, "processor_name", lambda: "another")

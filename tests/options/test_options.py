@@ -15,7 +15,7 @@ from smallgpt.errors import SettingsError
 from smallgpt.exit_codes import EXIT_USAGE
 from smallgpt.options.config_file import to_yaml
 from smallgpt.options.inference import InferenceSettings
-from smallgpt.options.option import AUTO, option, options_of
+from smallgpt.options.option import AUTO, as_flags, option, options_of
 from smallgpt.options.preparation import DigitsSettings, ImagesSettings, TokensSettings
 from smallgpt.options.reader import check_settings, load_settings, read_settings
 from smallgpt.options.training import DEFAULT_CONFIG, TrainSettings
@@ -182,6 +182,33 @@ def test_list_option_takes_several_flag_values_a_yaml_list_or_one_text(write_con
 def test_bool_flag_alone_means_true_and_does_not_eat_the_next_flag():
     settings = read("--quiet", "--rows", "9", "--again")
     assert (settings.quiet, settings.rows, settings.again) == (True, 9, True)
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(
+    lambda text: text.lower() not in ("none", "null")
+)
+
+
+@given(
+    st.builds(
+        Options,
+        rows=st.integers(1, 100),
+        rate=st.floats(0.01, 0.99),
+        offset=st.floats(-1e9, 1e9),
+        limit=st.none() | st.just(1),
+        quiet=st.booleans(),
+        color=st.sampled_from(["grey", "red"]),
+        path=TEXT,
+        name=st.none() | TEXT,
+        inputs=st.lists(TEXT, max_size=3).map(tuple),
+    )
+)
+@example(Options(offset=-1e-05, path="--rows", name="-h", inputs=("--path", "a b", "=")))
+def test_settings_can_be_given_by_the_flags_that_they_tell(settings):
+    words = as_flags(settings)
+    assert read(*words) == settings
+    assert read(*as_flags(settings, ["path"])) == dataclasses.replace(settings, path="here")
+    assert len(as_flags(Options())) == 0
 
 
 def test_the_later_of_two_equal_flags_counts():

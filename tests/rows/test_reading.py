@@ -5,6 +5,7 @@ import pytest
 from small_rows import dataset_of, read, texts_of
 
 from smallgpt.errors import UserError
+from smallgpt.rows import lines as lines_module
 from smallgpt.rows.bad_rows import RowError
 from smallgpt.rows.batching import epoch_batches
 from smallgpt.rows.lines import read_json_lines
@@ -151,6 +152,17 @@ def test_rows_can_be_visited_and_none_of_them_kept(vocabulary, write_rows):
     assert (seen.counts, seen.bad_rows) == (kept.counts, kept.bad_rows)
     for name in ("lengths_N", "body_lengths_N", "classes_N", "lines_N"):
         assert getattr(seen, name).tolist() == getattr(kept, name).tolist()
+
+
+def test_lines_that_are_not_asked_for_are_not_parsed(write_rows, monkeypatch):
+    path, parsed = write_rows({"n": 1}, b"", b"oops", {"n": 4}, {"n": 5}), []
+    parse = lines_module.parse_json
+    monkeypatch.setattr(lines_module, "parse_json", lambda text: parsed.append(text) or parse(text))
+    everything = list(read_json_lines(path))
+    parsed.clear()
+    some = list(read_json_lines(path, only={2, 3, 5}))
+    assert some == [found for found in everything if found[0] in (3, 5)]
+    assert parsed == ["oops\n", '{"n": 5}\n']
 
 
 def test_reason_of_a_bad_row_can_be_written_as_utf8(vocabulary, write_rows):
