@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,17 @@ def figures(settings: TrainSettings, name: str, kind: str = "train") -> np.ndarr
     """A figure of each row of metrics.jsonl of a kind."""
     rows = read_metrics(Path(settings.output_dir) / "metrics.jsonl")
     return np.array([row[name] for row in rows if row["kind"] == kind])
+
+
+def in_other_folder(settings: TrainSettings, folder: Path, **values) -> TrainSettings:
+    """The settings of another run on the same rows."""
+    return dataclasses.replace(settings, output_dir=str(folder / "run"), **values)
+
+
+def wait_for_step(settings: TrainSettings, step: int) -> None:
+    """Wait until a run has told so many updates (`log_steps` 1)."""
+    path = Path(settings.output_dir) / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_text().count('"train"') >= step):
+        assert time.monotonic() < deadline, "it does not come so far"
+        time.sleep(0.02)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parallel_runs import Group, figures, ragged_settings, train
+from parallel_runs import Group, figures, in_other_folder, ragged_settings, train, wait_for_step
 from training_runs import ROOT, command, same_weights
 
 from smallgpt.training.checkpoint import find_checkpoint
@@ -36,10 +36,6 @@ def alone(tmp_path_factory):
     return settings
 
 
-def in_other_folder(settings, folder, **values):
-    return replace(settings, output_dir=str(folder / "run"), **values)
-
-
 def best(settings):
     return Path(settings.output_dir) / "best_model"
 
@@ -48,14 +44,6 @@ def check_near(one, other, bound=2e-5):
     losses = figures(one, "loss"), figures(other, "loss")
     assert len(losses[0]) == len(losses[1]) > 40
     assert abs(losses[0] - losses[1]).max() < bound
-
-
-def wait_for_step(settings, step):
-    path = Path(settings.output_dir) / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (path.exists() and path.read_text().count('"train"') >= step):
-        assert time.monotonic() < deadline, "it does not come so far"
-        time.sleep(0.02)
 
 
 def children_of(process):

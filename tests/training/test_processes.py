@@ -7,14 +7,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from parallel_runs import Group, figures, ragged_settings, train
+from parallel_runs import Group, figures, in_other_folder, ragged_settings, train, wait_for_step
 from pretrained_models import TEXTS, save_byte_level, train_settings
 from training_runs import ROOT, command
 
@@ -28,10 +27,6 @@ def alone(tmp_path_factory):
     settings = ragged_settings(tmp_path_factory.mktemp("alone"))
     train(settings)
     return settings
-
-
-def in_other_folder(settings, folder, **values):
-    return replace(settings, output_dir=str(folder / "run"), **values)
 
 
 def check_equal_to(one, other, bound=2e-6):
@@ -184,14 +179,6 @@ def test_updates_stay_those_of_one_process_for_long(cases, tmp_path):
 
 
 # ------------------------------------------------------------------------------- stopping
-
-
-def wait_for_step(settings, step):
-    path = Path(settings.output_dir) / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (path.exists() and path.read_text().count('"train"') >= step):
-        assert time.monotonic() < deadline, "it does not come so far"
-        time.sleep(0.05)
 
 
 def test_signal_to_one_stops_all_and_another_number_goes_on(alone, tmp_path):
