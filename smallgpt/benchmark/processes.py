@@ -16,7 +16,7 @@ from smallgpt.benchmark.training import write_job
 from smallgpt.evaluation.metrics_file import read_metrics
 from smallgpt.options.config_file import to_yaml
 
-_EPOCHS, _STEPS = 10, 4  # of two steps each; four of them are one figure
+_EPOCHS, _STEPS = 4, 2  # of two updates each; two of them are one figure
 MANY, ONE = "2 processes of 1 thread", "1 process of 2 threads"
 
 
