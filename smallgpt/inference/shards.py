@@ -34,6 +34,7 @@ from smallgpt.evaluation.pictures import Mistakes
 from smallgpt.evaluation.predictions import predictions_of
 from smallgpt.evaluation.scoring import classify_rows, scoring_batches
 from smallgpt.evaluation.text_bits import is_text
+from smallgpt.files.reading import open_input
 from smallgpt.inference.classify import check_abstention, refuse_without_labels
 from smallgpt.inference.evaluate import WholeFile, evaluate_rows
 from smallgpt.inference.files import GivenRows, RowSource, has_unk, read_for, refuse_unusable
@@ -230,7 +231,8 @@ def _read_lines(
 
 def _identity_of(path: str) -> tuple[int, ...]:
     """What changes when somebody writes to a file or replaces it."""
-    found = os.stat(path)
+    with open_input(path) as handle:  # which says what is wrong with a file that is none
+        found = os.fstat(handle.fileno())
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 

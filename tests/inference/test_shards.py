@@ -367,6 +367,16 @@ def test_a_file_without_one_good_row_is_refused_by_every_shard(world_of, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("name", "told"), [("rows.jsonl", "no such file"), ("", "is a folder")])
+def test_a_file_that_is_none_is_told_as_ever(world_of, tmp_path, name, told):
+    trained = load_trained_model(world_of("tokens") / "model", "cpu", "fp32")
+    asked = settings_of(tmp_path, tmp_path / "out", test_data=str(tmp_path / name))
+    for work in (lambda: whole(trained, asked), lambda: compute(trained, asked, Shard(1, 2))):
+        with pytest.raises(UserError, match=f"{tmp_path / name}: {told}"):
+            work()
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_the_rows_of_a_shard_are_kept(world_of, tmp_path, monkeypatch):
     """Of the others no record, and no token."""
     world, kept = world_of("tokens"), []
