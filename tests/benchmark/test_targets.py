@@ -44,6 +44,7 @@ def test_every_target_names_something_that_is_measured(device, sizes):
     jobs = [job.name for job in (*sizes.jobs, sizes.ragged)]
     starts = {
         "training": tuple(f"{name}, " for name in jobs),
+        "processes": (f"{jobs[0]}, ",),
         "generation": tuple(f"batch {batch}, " for batch in sizes.batches_full),
         "classification": ("file to predictions, ", "file, ", "one row, "),
         "reading": (f"{sizes.rows_read:,} rows, ", f"{sizes.rows_read_full:,} rows, "),

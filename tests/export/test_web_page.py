@@ -276,7 +276,10 @@ def test_texts_are_written_on_and_their_letters_are_never_labels(open_page):
     page.get_by_role("button", name="Go on").click()
     expect(text).not_to_have_value(start)
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
-    assert text.evaluate("area => area.scrollTop + area.clientHeight >= area.scrollHeight - 1")
+    page.wait_for_function(
+        "area => area.scrollTop + area.clientHeight >= area.scrollHeight - 1",
+        arg=text.element_handle(),
+    )
 
 
 def test_an_instruction_is_answered(open_page):

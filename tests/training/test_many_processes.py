@@ -25,7 +25,7 @@ from training_runs import ROOT, command, same_weights
 from smallgpt.training.checkpoint import find_checkpoint
 
 pytestmark = pytest.mark.long
-KILLS = int(os.environ.get("KILLS", "5"))
+KILLS = int(os.environ.get("KILLS", "3"))
 
 
 @pytest.fixture(scope="module")

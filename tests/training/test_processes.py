@@ -181,6 +181,7 @@ def test_updates_stay_those_of_one_process_for_long(cases, tmp_path):
 # ------------------------------------------------------------------------------- stopping
 
 
+@pytest.mark.long
 def test_signal_to_one_stops_all_and_another_number_goes_on(alone, tmp_path):
     settings = in_other_folder(alone, tmp_path)
     group = Group(command(settings), command(settings))
