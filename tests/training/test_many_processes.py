@@ -1,7 +1,7 @@
 """Several processes through faults, on one machine and on two, for minutes.
 
     python -m pytest -m long tests/training/test_many_processes.py
-    KILLS=50 python -m pytest -m long -s tests/training/test_many_processes.py -k killed_at_any
+    KILLS=50 python -m pytest -m long -s tests/training/test_many_processes.py -k killed
 
 Two machines are two network namespaces, which root may make on Linux.
 """
