@@ -43,7 +43,6 @@ from smallgpt.processes import (
     are_joined,
     check_count,
     joined,
-    weights_digest,
 )
 from smallgpt.training.event_files import check_tensorboard
 from smallgpt.training.launch import COMMAND, launch, write_result
@@ -99,8 +98,10 @@ def read_command_line(argv: list[str]) -> TrainSettings:
     folder = RunFolder(settings.output_dir)
     if settings.resume and settings.config is None and folder.settings.exists():
         stored = read_settings(TrainSettings, argv, default_config=folder.settings, **words)
+        # How many torchrun starts is its own matter, whatever the run had before.
+        processes = settings.processes if "RANK" in os.environ else stored.processes
         # A run folder that was moved stores the name it had before.
-        settings = replace(stored, output_dir=settings.output_dir)
+        settings = replace(stored, output_dir=settings.output_dir, processes=processes)
     return settings
 
 
@@ -298,6 +299,7 @@ def train_run(
         processes: that train it.
     """
     from smallgpt.checks.report import save_report, stored_baselines
+    from smallgpt.training.alike import share_weights
     from smallgpt.training.best_model import BestModel
     from smallgpt.training.budget import Budget
     from smallgpt.training.checkpoint import Checkpoints
@@ -362,7 +364,7 @@ def train_run(
         # From here on files are written. Had anything above failed, an older run would be intact.
         try:
             processes.on_first(open_files)
-            processes.share(run.model, run.optimizers, run.scaler)
+            share_weights(run)
             return train_epochs(run, updater, best, journal, checkpoints, budget)
         except OSError as error:
             raise disk_error(error, folder, checkpoints.last_step) from None
@@ -410,12 +412,14 @@ def train_epochs(
         checkpoints: saves what is needed to resume.
         budget: keeps the plan within --max_minutes, where there is one.
     """
+    from smallgpt.training.alike import keep_alike
+
     settings, state, folder, processes = run.settings, run.state, run.folder, run.processes
     evaluation: Evaluation | None = None
     finished = ""
 
     def end_epoch(evaluation: Evaluation, began: float) -> tuple[LoopState, bool]:
-        """Keep the best model, tell the figures; the state, and whether to go on."""
+        """Keep the best model, tell the figures; the state, and whether patience is at its end."""
         is_best = best.consider(evaluation)
         journal.record_evaluation(evaluation.figures, is_best)
         state.begin_epoch()
@@ -501,18 +505,6 @@ def train_epochs(
     if processes.is_first:
         journal.say_result()
     return TrainResult(EXIT_OK, folder, state.best_step, evaluation.figures)
-
-
-def keep_alike(run: Run) -> None:
-    """See to it that all processes have the same weights, which they do on machines of one kind."""
-    digests = run.processes.of_all(weights_digest(run.model) if run.processes.are_many else "")
-    if len(set(digests)) > 1:
-        others = [f"{rank}" for rank, digest in enumerate(digests) if digest != digests[0]]
-        run.log.say(
-            f"warning: process {', '.join(others)} computes in other last bits than the first one "
-            f"(another kind of CPU?), and has its weights again"
-        )
-        run.processes.share(run.model, run.optimizers, run.scaler)
 
 
 def check_data(settings: TrainSettings, folder: RunFolder) -> TrainResult:

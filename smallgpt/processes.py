@@ -14,7 +14,6 @@ decided there, or by all together, and sent to the others.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
 import signal
@@ -178,6 +177,11 @@ class Processes:
             _torch_distributed().broadcast_object_list(box, src=0, group=self._waiting)
         return box[0]
 
+    def take_of_first(self, tensor: torch.Tensor) -> None:
+        """Overwrite a tensor by that of the first process."""
+        with _contact():
+            _torch_distributed().broadcast(tensor, src=0, group=self._updates)
+
     def on_first(self, work: Callable[[], T]) -> T:
         """Have the first process work, for as long as it takes; all get what it returns.
 
@@ -234,35 +238,6 @@ class Processes:
     def told_once(self, error: UserError) -> UserError:
         """The error to raise for what every process finds at the same time."""
         return error if self.is_first else LeftToFirstError(error.exit_code)
-
-    def share(
-        self,
-        model: torch.nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
-        scaler: torch.amp.GradScaler,
-    ) -> None:
-        """Give all processes the weights and the optimizers' states of the first one."""
-        if not self.are_many:
-            return
-        import torch
-
-        owned = [
-            (optimizer.state[parameter], parameter)
-            for optimizer in optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-        kinds = [{key: (t.shape, t.dtype) for key, t in state.items()} for state, _ in owned]
-        tensors = list(model.parameters())
-        for (state, parameter), kind in zip(owned, self.of_first(kinds), strict=True):
-            for key, (shape, dtype) in kind.items():
-                if not self.is_first:
-                    state[key] = torch.zeros(shape, dtype=dtype, device=parameter.device)
-                tensors.append(state[key])
-        with torch.no_grad(), _contact():
-            for tensor in tensors:
-                _torch_distributed().broadcast(tensor.data, src=0, group=self._updates)
-        scaler.load_state_dict(self.of_first(scaler.state_dict()))
 
 
 ALONE = Processes()
@@ -342,14 +317,6 @@ def joined(exchange_timeout: float) -> Iterator[Processes]:
 def have_met(meeting: Path) -> bool:
     """Whether all processes have come to a meeting file; from then on each notices a loss."""
     return Path(f"{meeting}{_MET}").exists()
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """A digest of all weights, to the bit."""
-    digest = hashlib.sha256()
-    for weight in model.parameters():
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _torch_distributed() -> Any:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from smallgpt.options.training import TrainSettings
-from smallgpt.processes import joined, weights_digest
+from smallgpt.processes import joined
+from smallgpt.training.alike import share_weights, weights_digest
 from smallgpt.training.data import read_data
 from smallgpt.training.run_folder import RunFolder
 from smallgpt.training.run_log import RunLog
@@ -34,7 +35,7 @@ def result_of(name, settings, updates, processes):
     log.say = said.append
     rows = read_data(settings, silent)
     run = build_run(settings, folder, log, *rows, processes=processes)
-    processes.share(run.model, run.optimizers, run.scaler)
+    share_weights(run)
     with StopSignal(processes) as stop:
         before = run.validate(stop).figures
     updater, losses, norms = Updater(run), [], []

@@ -135,7 +135,9 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], meeting: Path, folder: R
                 process.kill()
         time.sleep(_LOOK)
     killed = first if first.returncode < 0 and not given_up else failed
-    if killed and killed.returncode < 0 and -killed.returncode not in STOPPING:
+    # One that is stopped by a signal while it trains stops all, and the first one tells.
+    is_told = not given_up and killed and -killed.returncode in STOPPING
+    if killed and killed.returncode < 0 and not is_told:
         name = signal.Signals(-killed.returncode).name
         number = f"process {processes.index(killed)} of {len(processes)}"
         hint = f"; go on with: {folder.go_on_hint()}" if killed is first else ""

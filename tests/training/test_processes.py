@@ -15,10 +15,11 @@ import pytest
 import torch
 from parallel_runs import Group, figures, in_other_folder, ragged_settings, train, wait_for_step
 from pretrained_models import TEXTS, save_byte_level, train_settings
-from training_runs import ROOT, command
+from training_runs import ROOT, command, start_run
 
 from smallgpt.processes import ALONE, Processes
 from smallgpt.training.checkpoint import find_checkpoint
+from train_gpt import read_command_line
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,6 @@ def test_two_processes_train_the_model_of_one(alone, tmp_path):
 
 def test_mean_of_the_means_of_processes_would_be_another_loss(alone):
     """The bounds here tell the sum of all rows from what DistributedDataParallel makes."""
-    from training_runs import start_run
-
     run = start_run(replace(alone, output_dir=alone.output_dir + "_other"))
     batches = run.updates_of_epoch(0)[0]
     run.gradients.add_gradients(batches)
@@ -232,6 +231,20 @@ def test_more_processes_than_cores_are_refused(alone, tmp_path):
     assert wrong.returncode == 2
     (line,) = wrong.stderr.splitlines()
     assert line.startswith("error: processes 1000: this machine has ")
+
+
+def test_torchrun_goes_on_with_its_own_number(alone, monkeypatch):
+    """The folder stores --processes of the run, which the user of torchrun has not given."""
+    folder = Path(alone.output_dir)
+    stored = (folder / "settings.yaml").read_text()
+    (folder / "settings.yaml").write_text(stored.replace("processes: 1", "processes: 2"))
+    try:
+        words = ["--resume", "--output_dir", str(folder)]
+        assert read_command_line(words).processes == 2
+        monkeypatch.setenv("RANK", "0")
+        assert read_command_line(words).processes == 1
+    finally:
+        (folder / "settings.yaml").write_text(stored)
 
 
 def test_torchrun_says_how_many(alone, tmp_path):
