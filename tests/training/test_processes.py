@@ -175,6 +175,7 @@ def test_updates_of_three_processes_are_those_of_one(cases, tmp_path):
 def test_updates_stay_those_of_one_process_for_long(cases, tmp_path):
     check_updates({name: cases[name] for name in ("adamw", "muon")}, [2, 4], 200, tmp_path)
     check_updates({"head": cases["head"]}, [2, 4], 50, tmp_path)
+    check_updates({"adamw": cases["adamw"]}, [2], 600, tmp_path)
 
 
 # ------------------------------------------------------------------------------- stopping
